@@ -1,0 +1,168 @@
+"""Trains the policies that datasets are made with: plain SAC from scratch, a snapshot at every evaluation.
+
+    python -m experiments.behaviour --env=mujoco/hopper --seeds=2 --out=runs/behaviour-hopper
+
+At the end `medium.npz` (the snapshot whose sampled actions score nearest to --medium) and `expert.npz` (the best)
+stand in the output folder. A run that was stopped goes on with --resume.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+from absl.flags import FlagValues
+
+from experiments import flags
+from o2o_jax import envs
+from o2o_jax.envs.mujoco.behaviour import load_behaviour, save_behaviour
+from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.online import sac
+from o2o_jax.policy import Policy
+from o2o_jax.runtime import loop, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.log import MetricLog
+
+CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
+
+
+def define(values: FlagValues) -> None:
+    """Defines the script's flags."""
+    flags.define_common(values, "seeds", "out", "set", "devices", "resume", "tensorboard")
+    absl_flags.DEFINE_string("env", "mujoco/hopper", "environment to learn in", flag_values=values)
+    absl_flags.DEFINE_float("medium", 44.0, "normalized score wanted of the medium policy", flag_values=values)
+
+
+def main(args: FlagValues) -> None:
+    """Trains, takes snapshots, chooses. Impure."""
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    task = envs.get_task(args.env)
+    config = flags.parse_overrides(sac.Config.from_scratch(), args.set)
+    algorithm = sac.make(config, task.spec)
+    settings = {"env": task.name, "seeds": args.seeds, "algorithm": "sac", "config": dataclasses.asdict(config)}
+    out = claim(args.out, settings, args.resume)
+    (out / "snapshots").mkdir(exist_ok=True)
+
+    seed_list = range(args.seeds)
+    run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
+    run = loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf), mesh)
+    family = envs.family(args.env)
+
+    def make_env():
+        return family.make_env(task)
+
+    evaluator = Evaluator(make_env, seed_list, config.eval_episodes)
+    sampled = Evaluator(make_env, seed_list, config.eval_episodes, stream=2)
+    with MetricLog(out, args.tensorboard) as log, Checkpoints(out / "checkpoints", settings) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            run, _ = checkpoints.restore(run)
+        for phase in ("finetune", "episode", "evaluation", "sampled"):
+            log.rewind(phase, int(run.env_steps))
+        act = _sampling(algorithm, mesh)
+
+        def snapshot(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
+            del scores
+            env_steps = int(run.env_steps)
+            returns, lengths = sampled(act(run))
+            log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
+            for s in seed_list:
+                policy = algorithm.policy(jax.tree.map(lambda leaf, s=s: leaf[s], _with_seed_axis(run.agent)))
+                metadata = _metadata(task, returns[s], env_steps, s)
+                save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
+            checkpoints.save(env_steps, run)
+
+        vector_env = family.make_vector_env(task, args.seeds)
+        loop.fine_tune(
+            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, snapshot
+        )  # fmt: skip
+    choose(task, out, args.medium)
+
+
+def _sampling(algorithm: OnlineAlgorithm, mesh: jax.sharding.Mesh) -> Any:
+    """Returns run -> (observations [S, E, O] -> sampled actions [S, E, A])."""
+    draw = seeds.over_seeds(
+        lambda agent, key, observation: algorithm.policy(agent).distribution(observation).sample(key), mesh
+    )
+
+    def act(run: loop.Run):
+        keys = run.key
+
+        def sample(observation: np.ndarray) -> np.ndarray:
+            nonlocal keys
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
+            return draw(run.agent, keys, observation)
+
+        return sample
+
+    return act
+
+
+def _with_seed_axis(agent: Any) -> Any:
+    """Repeats the counters, so that every leaf can be indexed by seed."""
+    count = agent.log_alpha.shape[0]
+    axes = seeds.seed_axes(agent)
+    leaves, structure = jax.tree.flatten(agent)
+    flat_axes = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
+    repeated = [np.repeat(np.asarray(x)[None], count, 0) if a is None else x for x, a in zip(leaves, flat_axes)]
+    return jax.tree.unflatten(structure, repeated)
+
+
+def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dict[str, Any]:
+    return {
+        "env_id": task.env_id,
+        "algorithm": "sac",
+        "seed": seed,
+        "env_steps": env_steps,
+        "episodes": len(returns),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "score": float(task.score(returns.mean())),
+        "command": "python -m experiments.behaviour " + shlex.join(sys.argv[1:]),
+    }
+
+
+def choose(task: Task, out: pathlib.Path, medium: float) -> None:
+    """Measures the most promising snapshots again, on more episodes, and keeps one as medium and one as expert."""
+    snapshots = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
+    wanted = {
+        "medium": lambda score: -abs(score - medium),
+        "expert": lambda score: score,
+    }
+    for quality, merit in wanted.items():
+        candidates = sorted(snapshots, key=lambda path: merit(snapshots[path]["score"]), reverse=True)[:3]
+        measured = {path: _measure(task, path) for path in candidates}
+        best = max(candidates, key=lambda path: merit(measured[path]["score"]))
+        save_behaviour(out / f"{quality}.npz", load_behaviour(best)[0], measured[best])
+        print(f"{quality}: {best.name}, sampled score {measured[best]['score']:.1f} -> {out / f'{quality}.npz'}")
+
+
+def _measure(task: Task, path: pathlib.Path) -> dict[str, Any]:
+    """The snapshot's metadata with its sampled returns taken from CHOICE_EPISODES episodes."""
+    policy, metadata = load_behaviour(path)
+    returns = sampled_returns(policy, task, CHOICE_EPISODES)
+    return metadata | _metadata(task, returns, metadata["env_steps"], metadata["seed"]) | {
+        "command": metadata["command"]
+    }  # fmt: skip
+
+
+def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
+    """Raw returns [E] of a policy that samples its actions. Impure."""
+    sample = jax.jit(lambda policy, observation, key: policy.distribution(observation).sample(key))
+    key = jax.random.key(0)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        nonlocal key
+        key, draw = jax.random.split(key)
+        return sample(policy, observation, draw)
+
+    evaluator = Evaluator(lambda: envs.family(task.name).make_env(task), [0], episodes, stream=3)
+    return evaluator(act)[0][0]
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

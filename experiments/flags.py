@@ -1,0 +1,233 @@
+"""Command lines: flags that scripts share, `--set`, and errors as one line. Impure.
+
+A script is
+
+    def define(values: FlagValues) -> None:
+        flags.define_common(values, "seeds", "out", "set")
+        absl.flags.DEFINE_string("algorithm", None, "offline algorithm", flag_values=values)
+
+    def main(args: FlagValues) -> None:
+        ...
+
+    if __name__ == "__main__":
+        flags.run(main, define, __doc__)
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import re
+import sys
+import textwrap
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, TypeVar, Union
+
+from absl import flags
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from o2o_jax.runtime import devices
+
+ConfigT = TypeVar("ConfigT")
+
+_COMMON: dict[str, Callable[[FlagValues], Any]] = {
+    "seeds": lambda values: flags.DEFINE_integer(
+        "seeds", 1, "how many seeds train side by side, from 0 on", lower_bound=1, flag_values=values
+    ),
+    "out": lambda values: flags.DEFINE_string(
+        "out", None, "folder for everything that the run writes; new or empty", required=True, flag_values=values
+    ),
+    "set": lambda values: flags.DEFINE_multi_string(
+        "set", [], "field=value of the algorithm's Config, such as --set=alpha=0.5; may be repeated", flag_values=values
+    ),
+    "devices": lambda values: flags.DEFINE_integer(
+        "devices",
+        None,
+        "devices that share the seeds; as many as possible by default",
+        lower_bound=1,
+        flag_values=values,
+    ),
+    "resume": lambda values: flags.DEFINE_bool("resume", False, "go on with the run in --out", flag_values=values),
+    "tensorboard": lambda values: flags.DEFINE_bool(
+        "tensorboard", False, "write TensorBoard files beside the CSVs", flag_values=values
+    ),
+}
+
+
+def define_common(values: FlagValues, *names: str) -> None:
+    """Defines flags that scripts share: those named, of seeds, out, set, devices, resume, tensorboard; else all."""
+    for name in names or _COMMON:
+        _COMMON[name](values)
+
+
+def run(
+    main: Callable[[FlagValues], None],
+    define: Callable[[FlagValues], None],
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parses the command line, runs a script and exits.
+
+    Errors that a user can mend, which are ValueError, OSError (with FileNotFoundError and FileExistsError) and a flag
+    that does not parse, end as one line `error: …` on stderr; `--debug` shows where they came from.
+
+    Args:
+      main: the script; gets the parsed flags as attributes.
+      define: defines the script's flags on the values that it is given.
+      description: what `--help` prints first, such as `__doc__`.
+      argv: the command line without the program's name; None takes that of the process.
+
+    Raises:
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 where interrupted.
+    """
+    values = FlagValues()
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
+    define(values)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h", "-help"} & set(arguments):
+        print((description or "").strip(), _help(values), sep="\n\n")
+        sys.exit(0)
+    try:
+        _, *rest = values(["", *arguments])
+        if rest:
+            raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+    except flags.Error as error:
+        _fail(f"{_one_line(error)} (--help lists the flags)", 2)
+    try:
+        main(values)
+    except (ValueError, OSError) as error:
+        if values.debug:
+            traceback.print_exc()
+        _fail(_one_line(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(0)
+
+
+def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
+    """Chooses devices for the seeds and keeps compiled programs across processes. Call it before any JAX operation.
+
+    Raises:
+      ValueError: see `devices.seed_mesh`.
+    """
+    devices.enable_compilation_cache()
+    return devices.seed_mesh(num_seeds, num_devices)
+
+
+def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
+    """Replaces fields of a dataclass by text such as "alpha=0.5"; the last of a repeated field counts.
+
+    Types come from the annotations: bool (true, false), int (1000, 1_000, 1e3), float, str, Literal, tuples of these
+    ("256,256"), and `X | None` ("none").
+
+    Args:
+      config: an instance of a dataclass.
+      overrides: "field=value" each.
+
+    Raises:
+      ValueError: no such field, a value of another type, or what the dataclass's own checks refuse.
+    """
+    hints = typing.get_type_hints(type(config))
+    fields = [field.name for field in dataclasses.fields(config) if field.init]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for override in overrides:
+        name, separator, text = (part.strip() for part in override.partition("="))
+        if not separator:
+            raise ValueError(f"--set={override} must read --set=field=value")
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"unknown field {name!r} in --set={override}: {hint}the fields are {', '.join(fields)}")
+        try:
+            values[name] = _parse(text, hints[name])
+        except ValueError:
+            raise ValueError(f"--set={override}: {name} takes {_type_name(hints[name])}, not {text!r}") from None
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """Text to a value of an annotated type; ValueError where it is none."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            with contextlib.suppress(ValueError):
+                return _parse(text, option)
+    elif origin is Literal:
+        for choice in arguments:
+            if text == str(choice):
+                return choice
+    elif origin is tuple:
+        parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+        kinds = [arguments[0]] * len(parts) if arguments[1:] == (Ellipsis,) else arguments
+        return tuple(_parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
+    elif hint in _PARSERS:
+        return _PARSERS[hint](text)
+    raise ValueError(text)
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)  # 1e5
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+def _parse_none(text: str) -> None:
+    if text.lower() != "none":
+        raise ValueError(text)
+
+
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: float,
+    str: str,
+    types.NoneType: _parse_none,
+}
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(option) for option in arguments)
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in arguments)
+    if origin is tuple:
+        if arguments[1:] == (Ellipsis,):
+            return f"a comma-separated list of {_type_name(arguments[0])}"
+        return ",".join(_type_name(argument) for argument in arguments)
+    return {bool: "true or false", int: "int", float: "float", str: "str", types.NoneType: "none"}.get(hint, str(hint))
+
+
+def _help(values: FlagValues) -> str:
+    """A paragraph per flag, without those that absl adds to every program."""
+    paragraphs = []
+    for name in sorted(set(values) - {"flagfile", "undefok", "h"}):
+        flag = values[name]
+        default = "" if flag.default in (None, []) else f" (default: {flag.default})"
+        text = " ".join(flag.help.split()) + default
+        paragraphs.append(f"  --{name}\n{textwrap.fill(text, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)}")
+    return "\n".join(paragraphs)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join((str(error) or type(error).__name__).split())
+    return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

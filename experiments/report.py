@@ -1,0 +1,278 @@
+"""Compares fine-tuning runs: learning curves with a confidence band over seeds, and a table.
+
+    python -m experiments.report --runs=runs/o2td3,runs/td3 --labels=O2TD3,"direct TD3" --out=hopper.png
+
+writes hopper.png, hopper_table.md, hopper_runs.csv and hopper_seeds.csv, and prints the table. An earlier report of
+that name is replaced.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import absl.flags
+import numpy as np
+from absl.flags import FlagValues
+
+from experiments import flags
+from experiments.statistics import bootstrap_interval, interquartile_mean
+from o2o_jax.runtime import log
+
+FORMATS = (".png", ".pdf", ".svg")
+COLUMNS = ("offline", "aligned", "first ten", "minimum", "final")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A metric over environment steps.
+
+    Attributes:
+      steps: [T] environment steps per seed.
+      values: [T, S]; NaN where a seed has no number.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        """[T] mean over the seeds that have a number."""
+        return np.array([_mean(row) for row in self.values])
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """[T] lower and [T] upper end of the 95 % bootstrap interval of that mean."""
+        low, high = np.array([bootstrap_interval(row[np.isfinite(row)]) for row in self.values]).reshape(-1, 2).T
+        return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a report needs of a fine-tuning run.
+
+    Attributes:
+      label: how it is called.
+      seeds: [S] all seeds that appear in its files, those that failed among them.
+      offline: [S] normalized score of the offline policy.
+      aligned: [S] normalized score of the policy after value alignment.
+      score: normalized score of the evaluations online.
+      lagrange: λ, None for a run without one.
+    """
+
+    label: str
+    seeds: np.ndarray
+    offline: np.ndarray
+    aligned: np.ndarray
+    score: Curve
+    lagrange: Curve | None
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """The table's columns, [S] each: where the seed started, the mean of its first ten evaluations online, the
+        lowest and the last of them. NaN where a seed failed or has none yet."""
+        values = self.score.values
+        empty = np.full(len(self.seeds), np.nan)
+        return {
+            "offline": self.offline,
+            "aligned": self.aligned,
+            "first ten": values[:10].mean(axis=0) if len(values) else empty,
+            "minimum": values.min(axis=0) if len(values) else empty,
+            "final": values[-1] if len(values) else empty,
+        }
+
+
+def load_run(folder: str | Path, label: str) -> Run:
+    """Reads `evaluation.csv` and, where they exist, `start.csv` and `finetune.csv` of a run; impure.
+
+    Raises:
+      FileNotFoundError: the folder holds no evaluations.
+      ValueError: one of the files is damaged or lacks the columns that a report needs.
+    """
+    evaluation = log.read(folder, "evaluation")
+    if "score" not in evaluation:
+        raise ValueError(f"{folder}/evaluation.csv has no column 'score', only {list(evaluation)}")
+    start = _read_if_there(folder, "start")
+    finetune = _read_if_there(folder, "finetune")
+    seeds = np.union1d(evaluation["seed"], start.get("seed", []))
+    online = {name: column[evaluation["step"] > 0] for name, column in evaluation.items()}
+
+    def at_start(column: str) -> np.ndarray:
+        scores = dict(zip(start["seed"], start[column], strict=True)) if column in start else {}
+        return np.array([scores.get(seed, np.nan) for seed in seeds])
+
+    return Run(
+        label=label,
+        seeds=seeds.astype(int),
+        offline=at_start("offline_score"),
+        aligned=at_start("aligned_score"),
+        score=_curve(online, "score", seeds),
+        lagrange=_curve(finetune, "lagrange", seeds) if "lagrange" in finetune else None,
+    )
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Both tables as markdown: per run the mean over seeds with its 95 % interval, and every seed."""
+    lines = [_row(["run", *COLUMNS, "final IQM", "seeds"]), _row(["---"] * (len(COLUMNS) + 3))]
+    for run in runs:
+        summary = run.summary()
+        cells = [_interval_cell(summary[name]) for name in COLUMNS]
+        finished = summary["final"][np.isfinite(summary["final"])]
+        failed = len(run.seeds) - len(finished) if len(run.score.steps) else 0
+        count = f"{len(run.seeds)}, {failed} failed" if failed else f"{len(run.seeds)}"
+        lines.append(_row([run.label, *cells, _cell(interquartile_mean(finished)), count]))
+    lines += [
+        "",
+        "Normalized scores: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean after it.",
+        "",
+    ]
+    lines += [_row(["run", "seed", *COLUMNS]), _row(["---"] * (len(COLUMNS) + 2))]
+    for run in runs:
+        summary = run.summary()
+        for s, seed in enumerate(run.seeds):
+            cells = [_cell(summary[name][s]) for name in COLUMNS[:-1]]
+            final = summary["final"][s]
+            failed = len(run.score.steps) and not np.isfinite(final)
+            lines.append(_row([run.label, seed, *cells, "failed" if failed else _cell(final)]))
+    return "\n".join(lines) + "\n"
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """Writes the figure: scores over environment steps and, where a run has it, λ below; impure.
+
+    Raises:
+      ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
+    panels = 2 if any(run.lagrange is not None for run in runs) else 1
+    figure = Figure(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 1][:panels])[:, 0]
+    for i, run in enumerate(runs):
+        _draw_curve(axes[0], run.score, f"C{i}", f"{run.label} ({len(run.seeds)} seeds)")
+        if np.isfinite(run.offline).any():
+            axes[0].axhline(_mean(run.offline), color=f"C{i}", linestyle="--", linewidth=1)
+        if np.isfinite(run.aligned).any():
+            axes[0].plot(0, _mean(run.aligned), "o", color=f"C{i}", clip_on=False)
+        if run.lagrange is not None:
+            _draw_curve(axes[1], run.lagrange, f"C{i}", None)
+    axes[0].set_ylabel("normalized score")
+    axes[0].legend(title="dashed: offline policy, dot: after alignment", fontsize="small", title_fontsize="small")
+    if panels == 2:
+        axes[1].set_ylabel("λ")
+    axes[-1].set_xlabel("environment steps")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def write_report(folders: Sequence[str | Path], labels: Sequence[str], out: str | Path) -> str:
+    """Writes figure and tables next to each other, see the module; impure.
+
+    Args:
+      folders: of the runs.
+      labels: one per run.
+      out: path of the figure; its ending chooses the format.
+
+    Returns:
+      The tables as markdown.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_run` and `draw`; or the figure's ending is unknown.
+    """
+    out = Path(out)
+    if out.suffix not in FORMATS:
+        raise ValueError(f"--out must be a figure, a path that ends in {', '.join(FORMATS)}; got {out}")
+    runs = [load_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(runs, out)
+    text = table(runs)
+    out.with_name(f"{out.stem}_table.md").write_text(text)
+    names = [name.replace(" ", "_") for name in COLUMNS]
+    run_rows: list[list[Any]] = [["run", *(f"{name}{end}" for name in names for end in ("", "_low", "_high")), "seeds"]]
+    seed_rows: list[list[Any]] = [["run", "seed", *names]]
+    for run in runs:
+        summary = run.summary()
+        cells = [number for name in COLUMNS for number in _mean_and_interval(summary[name])]
+        run_rows.append([run.label, *cells, len(run.seeds)])
+        seed_rows += [[run.label, seed, *(summary[name][s] for name in COLUMNS)] for s, seed in enumerate(run.seeds)]
+    _write_csv(out.with_name(f"{out.stem}_runs.csv"), run_rows)
+    _write_csv(out.with_name(f"{out.stem}_seeds.csv"), seed_rows)
+    return text
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    absl.flags.DEFINE_list(
+        "runs", None, "folders of fine-tuning runs, comma-separated", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_list(
+        "labels", None, "their names in figure and table; the folders' by default", flag_values=values
+    )
+    absl.flags.DEFINE_string("out", None, f"the figure: {', '.join(FORMATS)}", required=True, flag_values=values)
+
+
+def main(args: FlagValues) -> None:
+    """Reads the runs, writes the report, prints the table."""
+    labels = args.labels or _labels(args.runs)
+    if len(labels) != len(args.runs):
+        raise ValueError(f"--labels names {len(labels)} runs, but --runs has {len(args.runs)}")
+    print(write_report(args.runs, labels, args.out))
+    print(f"Figure: {Path(args.out).absolute()}")
+
+
+def _labels(folders: Sequence[str]) -> list[str]:
+    """Names of the folders, or their whole paths where two are called alike."""
+    names = [Path(folder).name for folder in folders]
+    return names if len(set(names)) == len(names) else list(folders)
+
+
+def _read_if_there(folder: str | Path, phase: str) -> dict[str, np.ndarray]:
+    try:
+        return log.read(folder, phase)
+    except FileNotFoundError:
+        return {}
+
+
+def _curve(columns: dict[str, np.ndarray], term: str, seeds: np.ndarray) -> Curve:
+    steps, rows = np.unique(columns["step"], return_inverse=True)
+    values = np.full((len(steps), len(seeds)), np.nan)
+    values[rows, np.searchsorted(seeds, columns["seed"])] = columns[term]
+    return Curve(steps, values)
+
+
+def _draw_curve(axis: Any, curve: Curve, color: str, label: str | None) -> None:
+    axis.plot(curve.steps, curve.mean(), color=color, label=label)
+    axis.fill_between(curve.steps, *curve.interval(), color=color, alpha=0.2, linewidth=0)
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
+    return _mean(values), *bootstrap_interval(values[np.isfinite(values)])
+
+
+def _interval_cell(values: np.ndarray) -> str:
+    mean, low, high = _mean_and_interval(values)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if np.isfinite(values).sum() > 1 else _cell(mean)
+
+
+def _cell(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else "–"
+
+
+def _row(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

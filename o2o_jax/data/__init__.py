@@ -1,0 +1,1 @@
+"""Datasets, replay and their transforms: arrays in, arrays out."""

@@ -1,0 +1,6 @@
+"""Actors and critics: the only folder that imports `flax.linen`."""
+
+from o2o_jax.networks.actors import HEADS, Actor, DeterministicActor, GaussianActor, TanhGaussianActor
+from o2o_jax.networks.critics import Critic, make_critic
+
+__all__ = ["HEADS", "Actor", "Critic", "DeterministicActor", "GaussianActor", "TanhGaussianActor", "make_critic"]

@@ -1,0 +1,51 @@
+"""The multilayer perceptron under every network here, and its initialisations."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+from o2o_jax.types import Array
+
+orthogonal = nn.initializers.orthogonal(1.0)  # hyperparameters, section 5: every layer, the output included
+zeros = nn.initializers.zeros_init()
+
+
+def fan_in_uniform(fan_in: int) -> Callable:
+    """Initialiser uniform in ±1/√fan_in, for weights and biases: what PyTorch's linear layer does."""
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def init(key, shape, dtype=float):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class MLP(nn.Module):
+    """Hidden layers Dense → (LayerNorm) → activation; maps [..., D] to [..., hidden[-1]].
+
+    Attributes:
+      hidden: widths.
+      layer_norm: whether every hidden layer is normalised before its activation.
+      activation: elementwise non-linearity.
+      init: "orthogonal" (gain 1, zero bias) or "fan_in" (PyTorch's default).
+    """
+
+    hidden: Sequence[int]
+    layer_norm: bool = False
+    activation: Callable = nn.relu
+    init: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.hidden:
+            if self.init == "orthogonal":
+                kernel_init, bias_init = orthogonal, zeros
+            else:
+                kernel_init = bias_init = fan_in_uniform(x.shape[-1])
+            x = nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init)(x)
+            if self.layer_norm:
+                x = nn.LayerNorm(epsilon=1e-5)(x)  # PyTorch's ε; flax's default is 1e-6
+            x = self.activation(x)
+        return x

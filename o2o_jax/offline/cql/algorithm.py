@@ -1,0 +1,210 @@
+"""CQL: soft actor-critic whose critics value unseen actions below the data's."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Normalizer, Transform
+from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.offline.cql import losses
+from o2o_jax.offline.cql.config import Config
+from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.conservative import gap_multiplier, gap_multiplier_loss
+from o2o_jax.ops.lagrangian import temperature_loss
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step, polyak_update
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.Actor
+    critic: networks.Critic
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    alpha_optimizer: optax.GradientTransformation
+    alpha_prime_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part."""
+
+    actor: Any
+    critic: Any
+    alpha: Any
+    alpha_prime: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: parameters of π.
+      critic: parameters with a leading axis E = 2.
+      target_critic: the same for Q̄.
+      log_alpha: [] log of the temperature α.
+      log_alpha_prime: [] log of the penalty's multiplier α'; moves in the Lagrange version only.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      step: [] int32, updates so far.
+    """
+
+    actor: Params
+    critic: Params
+    target_critic: Params
+    log_alpha: Array
+    log_alpha_prime: Array
+    opt: OptStates
+    transform: Transform
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
+        critic=networks.make_critic(config.critic_hidden, layer_norm=False, num_critics=2),
+        actor_optimizer=optax.adam(config.actor_lr),
+        critic_optimizer=optax.adam(config.critic_lr),
+        alpha_optimizer=optax.adam(config.alpha_lr),
+        alpha_prime_optimizer=optax.adam(config.alpha_prime_lr),
+        spec=spec,
+    )
+
+
+def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+    """The state before the first update: random networks, targets equal to them.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises the networks.
+      normalizer: of the dataset's observations; left out where `normalize_observations` is off.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
+    actor = nets.actor.init(actor_key, observation)
+    critic = nets.critic.init(critic_key, observation, action)
+    log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
+    log_alpha_prime = jnp.asarray(config.log_alpha_prime, jnp.float32)
+    if not config.normalize_observations:
+        normalizer = Normalizer.identity(nets.spec.observation_dim)
+    return State(
+        actor=actor,
+        critic=critic,
+        target_critic=critic,
+        log_alpha=log_alpha,
+        log_alpha_prime=log_alpha_prime,
+        opt=OptStates(
+            actor=nets.actor_optimizer.init(actor),
+            critic=nets.critic_optimizer.init(critic),
+            alpha=nets.alpha_optimizer.init(log_alpha),
+            alpha_prime=nets.alpha_prime_optimizer.init(log_alpha_prime),
+        ),
+        transform=Transform(normalizer, config.reward_scale, config.reward_shift),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of the actor, the temperature and the critics; all gradients at the old parameters.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the actions at s and s' and those of the penalty.
+
+    Returns:
+      The state with `step` advanced, and metrics.
+    """
+    batch = state.transform(batch)
+    actor_key, target_key, penalty_key = jax.random.split(key, 3)
+    alpha = jnp.exp(state.log_alpha)
+
+    (actor_loss, (log_prob, distribution)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+        state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
+    )
+    alpha_loss, alpha_gradient = jax.value_and_grad(temperature_loss)(
+        state.log_alpha, log_prob, -float(nets.spec.action_dim)
+    )
+
+    next_distribution = nets.actor.apply(state.actor, batch.next_observation)
+    next_value = losses.next_value(
+        state.target_critic, nets.critic, next_distribution, batch.next_observation, target_key, config.target_actions
+    )
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    sampled, log_density = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions)
+    lagrange = config.target_gap is not None
+    alpha_prime = gap_multiplier(state.log_alpha_prime) if lagrange else 1.0
+    target_gap = config.target_gap if lagrange else 0.0
+    (critic_loss, (gap, metrics)), critic_gradient = jax.value_and_grad(losses.critic_loss, has_aux=True)(
+        state.critic,
+        nets.critic,
+        batch.observation,
+        batch.action,
+        target,
+        sampled,
+        log_density,
+        weight=alpha_prime * config.conservative_weight,
+        target_gap=target_gap,
+        temperature=config.gap_temperature,
+        gap_min=config.gap_min,
+    )
+
+    log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
+    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
+    metrics |= {
+        "critic_loss": critic_loss,
+        "actor_loss": actor_loss,
+        "log_prob": jnp.mean(log_prob),
+        "alpha": alpha,
+        "alpha_loss": alpha_loss,
+    }
+
+    log_alpha_prime, alpha_prime_opt = state.log_alpha_prime, state.opt.alpha_prime
+    if lagrange:
+        loss, gradient = jax.value_and_grad(gap_multiplier_loss)(
+            log_alpha_prime, gap, target_gap, config.conservative_weight
+        )
+        log_alpha_prime, alpha_prime_opt = gradient_step(
+            nets.alpha_prime_optimizer, gradient, alpha_prime_opt, log_alpha_prime
+        )
+        metrics |= {"alpha_prime": alpha_prime, "alpha_prime_loss": loss}
+
+    state = state.replace(
+        actor=actor,
+        critic=critic,
+        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        log_alpha=log_alpha,
+        log_alpha_prime=log_alpha_prime,
+        opt=OptStates(actor=actor_opt, critic=critic_opt, alpha=alpha_opt, alpha_prime=alpha_prime_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def handoff(nets: Networks, state: State) -> Handoff:
+    """The policy, and the whole state for methods that go on from it."""
+    return Handoff(Policy(state.actor, state.transform.normalizer, nets.actor), state=state, source="cql")
+
+
+def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+    return OfflineAlgorithm(
+        init=functools.partial(init, nets, config),
+        update=functools.partial(update, nets, config),
+        handoff=functools.partial(handoff, nets),
+    )

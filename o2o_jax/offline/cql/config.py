@@ -1,0 +1,45 @@
+"""Settings of CQL."""
+
+import dataclasses
+
+from o2o_jax.interfaces import Task
+from o2o_jax.offline.common import OfflineConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OfflineConfig):
+    """Settings of CQL. Defaults: the authors', for locomotion (hyperparameters, section 4.1)."""
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    normalize_observations: bool = True
+    actor_lr: float = 3e-5
+    # Temperature of the actor
+    alpha: float = 1.0  # at the start, return units per nat
+    alpha_lr: float = 3e-5  # of log α
+    # Backup
+    target_actions: int = 1  # sampled per next state; the best one counts ("max-target backup" from 2 on)
+    # Penalty
+    conservative_weight: float = 10.0  # w, on the gap
+    num_actions: int = 10  # sampled per state and kind: uniform, π(·|s), π(·|s')
+    gap_temperature: float = 1.0  # T of the soft maximum, return units per nat
+    gap_min: float | None = None  # lower bound of a state's gap, return units
+    # Lagrange version
+    target_gap: float | None = None  # return units; a number makes the penalty's weight w α', α' learned
+    log_alpha_prime: float = 1.0  # log α' at the start
+    alpha_prime_lr: float = 3e-4  # of log α'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("alpha", "gap_temperature", "target_actions", "num_actions"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("alpha_lr", "conservative_weight", "alpha_prime_lr"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The same on every locomotion task."""
+        del task
+        return cls()

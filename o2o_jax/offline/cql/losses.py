@@ -1,0 +1,159 @@
+"""Losses of CQL: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax import networks
+from o2o_jax.ops.bellman import ensemble_squared_error
+from o2o_jax.ops.conservative import conservative_gap
+from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.types import Array, Metrics, Params
+
+
+def actor_loss(
+    actor_params: Params,
+    actor: networks.Actor,
+    critic_params: Params,
+    critic: networks.Critic,
+    observation: Array,
+    key: Array,
+    alpha: Array,
+) -> tuple[Array, tuple[Array, TanhGaussian]]:
+    """Entropy-regularised policy loss.
+
+        mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
+
+    Args:
+      actor_params: differentiated.
+      actor: network with a tanh-Gaussian head.
+      critic_params: parameters with a leading axis E, constant.
+      critic: ensemble network.
+      observation: [B, O] normalised.
+      key: draws the actions.
+      alpha: [] temperature, return units per nat.
+
+    Returns:
+      [] loss, and the log-densities [B] of the samples, nats, with the distribution π(·|s) that they come from.
+
+    Source: Eq. (2).
+    """
+    distribution = actor.apply(actor_params, observation)
+    action, log_prob = distribution.sample_and_log_prob(key)
+    q = jnp.min(critic.apply(critic_params, observation, action), axis=0)
+    return jnp.mean(alpha * log_prob - q), (log_prob, distribution)
+
+
+def next_value(
+    target_critic_params: Params,
+    critic: networks.Critic,
+    next_distribution: TanhGaussian,
+    next_observation: Array,
+    key: Array,
+    num_actions: int,
+) -> Array:
+    """Value of the next state: the best of n sampled actions, without an entropy term.
+
+        max_k min_i Q̄_i(s', a'_k),   a'_k ~ π(·|s')
+
+    Args:
+      target_critic_params: parameters with a leading axis E.
+      critic: ensemble network.
+      next_distribution: π(·|s') for the batch.
+      next_observation: [B, O] normalised.
+      key: draws the actions.
+      num_actions: n; 1 is the plain backup.
+
+    Returns:
+      [B] values, in return units.
+
+    Source: Kumar et al. (arXiv:2006.04779), appendix F.
+    """
+    action = repeated(next_distribution, num_actions).sample(key)  # [B, n, A]
+    q = critic.apply(target_critic_params, _at_every(next_observation, action), action)  # [E, B, n]
+    return jnp.max(jnp.min(q, axis=0), axis=-1)
+
+
+def sampled_actions(
+    distribution: TanhGaussian, next_distribution: TanhGaussian, key: Array, num_actions: int
+) -> tuple[Array, Array]:
+    """Actions whose values the penalty lowers: n uniform ones, n of π(·|s) and n of π(·|s').
+
+    Args:
+      distribution: π(·|s) for the batch.
+      next_distribution: π(·|s').
+      key: draws the actions.
+      num_actions: n.
+
+    Returns:
+      Actions [B, 3n, A] and their log-densities [B, 3n], nats, each under what it was drawn from; constants.
+
+    Source: Kumar et al. (arXiv:2006.04779), appendix F; the third kind, taken to s, is the authors' code alone.
+    """
+    uniform_key, current_key, next_key = jax.random.split(key, 3)
+    batch_size, action_dim = distribution.mean.shape
+    uniform = jax.random.uniform(uniform_key, (batch_size, num_actions, action_dim), minval=-1.0, maxval=1.0)
+    uniform_log_density = jnp.full((batch_size, num_actions), -action_dim * math.log(2.0))
+    current, current_log_prob = repeated(distribution, num_actions).sample_and_log_prob(current_key)
+    following, following_log_prob = repeated(next_distribution, num_actions).sample_and_log_prob(next_key)
+    actions = jnp.concatenate([uniform, current, following], axis=1)
+    log_density = jnp.concatenate([uniform_log_density, current_log_prob, following_log_prob], axis=1)
+    return jax.lax.stop_gradient((actions, log_density))
+
+
+def critic_loss(
+    critic_params: Params,
+    critic: networks.Critic,
+    observation: Array,
+    action: Array,
+    target: Array,
+    sampled: Array,
+    log_density: Array,
+    weight: Array | float,
+    target_gap: float,
+    temperature: float,
+    gap_min: float | None,
+) -> tuple[Array, tuple[Array, Metrics]]:
+    """Squared temporal-difference error and conservative penalty of every critic, summed.
+
+        Σ_i [ mean (Q_i(s, a) − y)²  +  w (gap_i − g) ]
+
+    Args:
+      critic_params: parameters with a leading axis E, differentiated.
+      critic: ensemble network.
+      observation: [B, O] normalised.
+      action: [B, A] of the batch.
+      target: [B] regression target y, constant.
+      sampled: [B, K, A] of `sampled_actions`.
+      log_density: [B, K] theirs, nats.
+      weight: [] w of the penalty, times α' in the Lagrange version; constant.
+      target_gap: g, return units; 0 without a multiplier.
+      temperature: of the soft maximum.
+      gap_min: lower bound of a state's gap, or None.
+
+    Returns:
+      [] loss, and the gaps [E] with metrics.
+
+    Source: Kumar et al. (arXiv:2006.04779), Eq. (4), whose ½ before the squared error the authors' code leaves out, as
+    here.
+    """
+    actions = jnp.concatenate([action[:, None], sampled], axis=1)  # one pass for the data's action and all samples
+    q = critic.apply(critic_params, _at_every(observation, actions), actions)  # [E, B, 1 + K]
+    q, q_sampled = q[..., 0], q[..., 1:]
+    td_loss = ensemble_squared_error(q, target)
+    gap = conservative_gap(q, q_sampled, log_density, temperature, gap_min)
+    metrics = {"td_loss": td_loss, "gap": jnp.mean(gap), "q": jnp.mean(q), "target_q": jnp.mean(target)}
+    return td_loss + weight * jnp.sum(gap - target_gap), (gap, metrics)
+
+
+def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
+    """The same distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
+    batch_size, action_dim = distribution.mean.shape
+    shape = (batch_size, num_actions, action_dim)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)
+
+
+def _at_every(observation: Array, actions: Array) -> Array:
+    # [B, O] to [B, n, O], beside actions [B, n, A]
+    return jnp.broadcast_to(observation[:, None], (*actions.shape[:-1], observation.shape[-1]))

@@ -1,0 +1,6 @@
+"""TD3+BC: TD3 with a cloning term, the source policy of O2TD3."""
+
+from o2o_jax.offline.td3_bc.algorithm import State, make
+from o2o_jax.offline.td3_bc.config import Config
+
+__all__ = ["Config", "State", "make"]

@@ -1,0 +1,173 @@
+"""TD3+BC: twin delayed critics, and an actor that also clones the data."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Normalizer, Transform
+from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.offline.td3_bc import losses
+from o2o_jax.offline.td3_bc.config import Config
+from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.smoothing import smoothed_action
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step, polyak_update
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.Actor
+    critic: networks.Critic  # both critics at once
+    first_critic: networks.Critic  # one of them: the actor's gradient asks no other
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part."""
+
+    actor: Any
+    critic: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: parameters of π.
+      target_actor: the same for π̄.
+      critic: parameters with a leading axis E = 2.
+      target_critic: the same for Q̄.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      step: [] int32, updates so far.
+    """
+
+    actor: Params
+    target_actor: Params
+    critic: Params
+    target_critic: Params
+    opt: OptStates
+    transform: Transform
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.DeterministicActor(spec.action_dim, config.hidden),
+        critic=networks.make_critic(config.critic_hidden, layer_norm=False, num_critics=2),
+        first_critic=networks.Critic(config.critic_hidden, layer_norm=False),
+        actor_optimizer=optax.adam(config.actor_lr),
+        critic_optimizer=optax.adam(config.critic_lr),
+        spec=spec,
+    )
+
+
+def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+    """The state before the first update: random networks, targets equal to them.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises the networks.
+      normalizer: of the dataset's observations.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
+    actor = nets.actor.init(actor_key, observation)
+    critic = nets.critic.init(critic_key, observation, action)
+    return State(
+        actor=actor,
+        target_actor=actor,
+        critic=critic,
+        target_critic=critic,
+        opt=OptStates(actor=nets.actor_optimizer.init(actor), critic=nets.critic_optimizer.init(critic)),
+        transform=Transform(normalizer, config.reward_scale, config.reward_shift),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of the critics, Eq. (6); every `policy_delay`-th also moves the actor and all targets.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the smoothing noise of the target actions.
+
+    Returns:
+      The state with `step` advanced, and metrics; those of the actor are NaN where it did not move.
+    """
+    batch = state.transform(batch)
+    mode = nets.actor.apply(state.target_actor, batch.next_observation).mode()
+    noise = jax.random.normal(key, mode.shape)
+    next_action = smoothed_action(mode, noise, config.policy_noise, config.noise_clip)
+    next_value = losses.next_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    (critic_loss, metrics), gradient = jax.value_and_grad(losses.td_loss, has_aux=True)(
+        state.critic, nets.critic, batch.observation, batch.action, target
+    )
+    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
+
+    step = state.step + 1
+    delayed = (state.actor, state.opt.actor, state.target_actor, state.target_critic)
+    (actor, actor_opt, target_actor, target_critic), actor_metrics = jax.lax.cond(
+        step % config.policy_delay == 0,
+        functools.partial(_delayed_step, nets, config, batch, critic),
+        _no_step,
+        delayed,
+    )
+    state = state.replace(
+        actor=actor,
+        target_actor=target_actor,
+        critic=critic,
+        target_critic=target_critic,
+        opt=OptStates(actor=actor_opt, critic=critic_opt),
+        step=step,
+    )
+    return state, metrics | {"critic_loss": critic_loss} | actor_metrics
+
+
+def _delayed_step(nets: Networks, config: Config, batch: Transition, critic: Params, delayed: tuple) -> tuple:
+    actor, actor_opt, target_actor, target_critic = delayed
+    first_critic = jax.tree.map(lambda leaf: leaf[0], critic)
+    (loss, metrics), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+        actor, nets.actor, first_critic, nets.first_critic, batch.observation, batch.action, config.alpha
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, actor_opt, actor)
+    target_actor = polyak_update(actor, target_actor, config.polyak)
+    target_critic = polyak_update(critic, target_critic, config.polyak)
+    return (actor, actor_opt, target_actor, target_critic), metrics | {"actor_loss": loss}
+
+
+def _no_step(delayed: tuple) -> tuple:
+    nothing = jnp.full((), jnp.nan)  # left out by `training.run_updates`
+    return delayed, {"actor_loss": nothing, "cloning_loss": nothing}
+
+
+def handoff(nets: Networks, state: State) -> Handoff:
+    """The policy, and the whole state for methods that go on from it."""
+    return Handoff(Policy(state.actor, state.transform.normalizer, nets.actor), state=state, source="td3_bc")
+
+
+def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+    return OfflineAlgorithm(
+        init=functools.partial(init, nets, config),
+        update=functools.partial(update, nets, config),
+        handoff=functools.partial(handoff, nets),
+    )

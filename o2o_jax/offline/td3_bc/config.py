@@ -1,0 +1,30 @@
+"""Settings of TD3+BC."""
+
+import dataclasses
+
+from o2o_jax.interfaces import Task
+from o2o_jax.offline.common import OfflineConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OfflineConfig):
+    """Settings of TD3+BC. Defaults: the authors', for locomotion (hyperparameters, section 4.3)."""
+
+    alpha: float = 2.5  # weight of the Q term once its mean magnitude is scaled to 1
+    policy_noise: float = 0.2  # std of the noise on target actions, action units
+    noise_clip: float = 0.5  # bound of that noise, action units
+    policy_delay: int = 2  # critic updates per update of the actor and of all targets
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("alpha", "policy_noise", "noise_clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.policy_delay < 1:
+            raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The same on every locomotion task."""
+        del task
+        return cls()

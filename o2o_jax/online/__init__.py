@@ -1,0 +1,22 @@
+"""Online algorithms: every folder here is one.
+
+A folder exports `Config` and `make(config, spec) -> interfaces.OnlineAlgorithm`.
+"""
+
+from types import ModuleType
+
+from o2o_jax import registry
+
+
+def names() -> list[str]:
+    """Names of all online algorithms, sorted."""
+    return registry.names(__name__)
+
+
+def load(name: str) -> ModuleType:
+    """The module of an online algorithm.
+
+    Raises:
+      ValueError: unknown name; the message lists the valid ones.
+    """
+    return registry.load(__name__, name, "online algorithm")

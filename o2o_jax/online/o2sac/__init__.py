@@ -1,0 +1,6 @@
+"""O2SAC: sections 4.1 to 4.3 on soft actor-critic."""
+
+from o2o_jax.online.o2sac.algorithm import State, make
+from o2o_jax.online.o2sac.config import Config
+
+__all__ = ["Config", "State", "make"]

@@ -1,0 +1,315 @@
+"""O2SAC: optimistic re-evaluation, value alignment and constrained fine-tuning of a squashed-Gaussian policy."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Transform
+from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.online import constrained
+from o2o_jax.online.o2sac import losses
+from o2o_jax.online.o2sac.config import Config
+from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.lagrangian import lagrange_loss, temperature_loss
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step, polyak_update, where
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.Actor
+    critic: nn.Module
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    alpha_optimizer: optax.GradientTransformation
+    lagrange_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part; they carry over from phase to phase (D-13)."""
+
+    actor: Any
+    critic: Any
+    alpha: Any
+    lagrange: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: π; until alignment begins, π_off.
+      reference: π_ref; π_off until `begin_finetuning`, then whatever `set_reference` accepted last.
+      critic: parameters with a leading axis E.
+      target_critic: the same for Q̄.
+      log_alpha: [] log of the temperature α.
+      log_lagrange: [] log λ, so that λ > 0.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      step: [] int32, updates so far; begins anew with fine-tuning.
+    """
+
+    actor: Params
+    reference: Params
+    critic: Params
+    target_critic: Params
+    log_alpha: Array
+    log_lagrange: Array
+    opt: OptStates
+    transform: Transform
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
+        critic=networks.make_critic(config.critic_hidden, config.layer_norm, config.num_critics),
+        actor_optimizer=constrained.actor_optimizer(config),
+        critic_optimizer=optax.adam(config.critic_lr),
+        alpha_optimizer=optax.adam(config.alpha_lr),
+        lagrange_optimizer=optax.adam(config.lagrange_lr),
+        spec=spec,
+    )
+
+
+def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = None) -> State:
+    """The state before re-evaluation: the offline policy, and critics that know nothing of it.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises what the handoff doesn't bring.
+      handoff: with a tanh-Gaussian policy; None starts from a random one.
+
+    Returns:
+      A `State`.
+
+    Raises:
+      ValueError: if the policy's head or sizes differ, or critics are asked for that the handoff doesn't have.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
+    actor = constrained.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    critic = target_critic = nets.critic.init(critic_key, observation, action)
+    log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
+    if config.critic_source == "offline":
+        critic, target_critic = constrained.offline_critic(handoff, critic, "o2sac")
+        log_alpha = handoff.state.log_alpha if hasattr(handoff.state, "log_alpha") else log_alpha
+    log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
+    return State(
+        actor=actor,
+        reference=actor,
+        critic=critic,
+        target_critic=target_critic,
+        log_alpha=log_alpha,
+        log_lagrange=log_lagrange,
+        opt=OptStates(
+            actor=nets.actor_optimizer.init(actor),
+            critic=nets.critic_optimizer.init(critic),
+            alpha=nets.alpha_optimizer.init(log_alpha),
+            lagrange=nets.lagrange_optimizer.init(log_lagrange),
+        ),
+        transform=constrained.initial_transform(config, handoff, nets.spec.observation_dim),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of optimistic policy evaluation: fitted Q-evaluation of π_off, Eq. (3).
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the next actions.
+
+    Returns:
+      The state with critics and targets moved, and metrics.
+    """
+    batch = state.transform(batch)
+    alpha = jnp.exp(state.log_alpha)
+    next_action, next_log_prob = nets.actor.apply(state.reference, batch.next_observation).sample_and_log_prob(key)
+    next_value = losses.soft_value(
+        state.target_critic, nets.critic, batch.next_observation, next_action, alpha * next_log_prob
+    )
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    state = state.replace(
+        critic=critic,
+        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        opt=state.opt.replace(critic=critic_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def align(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of value alignment: Eq. (2) for the actor, Eq. (13) for the critic.
+
+    The actor searches for overestimated actions; the critics learn that none is worth more than the offline policy's
+    own. The targets stay those of re-evaluation. Both gradients are taken at the parameters before the update (D-11).
+
+    Args: as `reevaluate`; `key` draws the probes and the actor's own actions.
+
+    Returns:
+      The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
+    """
+    batch = state.transform(batch)
+    alpha = jnp.exp(state.log_alpha)
+    probe_key, actor_key = jax.random.split(key)
+    offline = nets.actor.apply(state.reference, batch.observation)
+    current = nets.actor.apply(state.actor, batch.observation)
+    probe = current.sample(probe_key)
+    critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
+        state.critic, nets.critic, state.target_critic, offline, batch.observation, probe, alpha
+    )
+    (actor_loss, (_, log_prob)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+        state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
+    metrics |= {
+        "actor_loss": actor_loss,
+        "log_prob": jnp.mean(log_prob),
+        "distance": jnp.mean(jnp.square(current.mode() - offline.mode())),
+    }
+    state = state.replace(
+        actor=actor,
+        critic=critic,
+        opt=state.opt.replace(actor=actor_opt, critic=critic_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of constrained fine-tuning: Eq. (36) to (39), (4), (49); all gradients at the old parameters.
+
+    Without `config.constrain` this is soft actor-critic.
+
+    Args: as `reevaluate`; `key` draws the actions at s and s'.
+
+    Returns:
+      The state with everything but the reference moved, and metrics.
+    """
+    batch = state.transform(batch)
+    alpha, lagrange = jnp.exp(state.log_alpha), jnp.exp(state.log_lagrange)
+    actor_key, target_key = jax.random.split(key)
+
+    if config.constrain:
+        reference = nets.actor.apply(state.reference, batch.observation)
+        (actor_loss, (log_prob, divergence)), actor_gradient = jax.value_and_grad(
+            losses.constrained_actor_loss, has_aux=True
+        )(
+            state.actor,
+            nets.actor,
+            state.critic,
+            nets.critic,
+            reference,
+            batch.observation,
+            actor_key,
+            alpha,
+            lagrange,
+            config.reference_log_prob_min,
+        )
+    else:
+        (actor_loss, (_, log_prob)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+            state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
+        )
+
+    next_action, next_log_prob = nets.actor.apply(state.actor, batch.next_observation).sample_and_log_prob(target_key)
+    cost = alpha * next_log_prob
+    if config.constrain:
+        next_reference = nets.actor.apply(state.reference, batch.next_observation)
+        cost += lagrange * losses.divergence(
+            next_log_prob, next_action, next_reference, config.reference_log_prob_min
+        )
+    next_value = losses.soft_value(state.target_critic, nets.critic, batch.next_observation, next_action, cost)
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+
+    alpha_loss, alpha_gradient = jax.value_and_grad(temperature_loss)(
+        state.log_alpha, log_prob, -float(nets.spec.action_dim)
+    )
+    log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
+    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
+
+    log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
+    if config.constrain:
+        bound = constrained.threshold(config, state.step)
+        loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
+        moved = gradient_step(nets.lagrange_optimizer, gradient, lagrange_opt, log_lagrange)
+        log_lagrange, lagrange_opt = where(
+            constrained.moves_lagrange(config, state.step), moved, (log_lagrange, lagrange_opt)
+        )
+        metrics |= {
+            "lagrange": lagrange,
+            "lagrange_loss": loss,
+            "divergence": jnp.mean(divergence),
+            "threshold": bound,
+        }
+
+    state = state.replace(
+        actor=actor,
+        critic=critic,
+        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        log_alpha=log_alpha,
+        log_lagrange=log_lagrange,
+        opt=OptStates(actor=actor_opt, critic=critic_opt, alpha=alpha_opt, lagrange=lagrange_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def _critic_step(nets: Networks, state: State, batch: Transition, target: Array) -> tuple[Params, Any, Metrics]:
+    (loss, metrics), gradient = jax.value_and_grad(losses.td_loss, has_aux=True)(
+        state.critic, nets.critic, batch.observation, batch.action, target
+    )
+    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
+    return critic, critic_opt, metrics | {"critic_loss": loss}
+
+
+def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
+    """A sampled action [A] in [-1, 1] at a raw observation [O]: the policy's entropy is the exploration."""
+    return policy(nets, state).distribution(observation).sample(key)
+
+
+def policy(nets: Networks, state: State) -> Policy:
+    """The current actor with its normaliser."""
+    return Policy(state.actor, state.transform.normalizer, nets.actor)
+
+
+def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+
+    def bind(function):
+        return functools.partial(function, nets, config)
+
+    return OnlineAlgorithm(
+        head=nets.actor.head,
+        cadence=config.cadence,
+        init=bind(init),
+        reevaluate=bind(reevaluate),
+        align=bind(align),
+        begin_finetuning=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
+        finetune=bind(finetune),
+        set_reference=constrained.set_reference,
+        act=functools.partial(act, nets),
+        policy=functools.partial(policy, nets),
+        reads_handoff_state=config.critic_source == "offline",
+    )

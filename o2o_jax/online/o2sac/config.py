@@ -1,0 +1,32 @@
+"""Settings of O2SAC."""
+
+import dataclasses
+
+from o2o_jax.interfaces import Task
+from o2o_jax.online.constrained import ConstrainedConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ConstrainedConfig):
+    """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 1)."""
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    alpha: float = 0.2  # temperature before fine-tuning and its start online, return units per nat
+    alpha_lr: float = 3e-4  # of log α, online
+    reference_log_prob_min: float = -50.0  # nats; bounds log π_ref from below, so that one sample can't dominate
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha <= 0 or self.alpha_lr < 0:
+            raise ValueError(f"alpha must be greater than 0 and alpha_lr at least 0, got {self.alpha}, {self.alpha_lr}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """Sections G.1, H.3: a higher temperature and tighter bounds where the data is expert."""
+        config = cls()
+        if task.expert_data:
+            config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
+            if "hopper" in task.name:  # section C.3, D-31
+                config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        return config

@@ -1,0 +1,44 @@
+"""Settings of plain SAC: direct fine-tuning from offline critics, or training from scratch."""
+
+import dataclasses
+from typing import Literal
+
+from o2o_jax.interfaces import Task
+from o2o_jax.online import o2sac
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(o2sac.Config):
+    """O2SAC's settings with the idea of the paper switched off (baselines, section 4, "SAC direct").
+
+    The critics are those that CQL leaves: three hidden layers without LayerNorm.
+    """
+
+    layer_norm: bool = False
+    reevaluate_updates: int = 0
+    align_updates: int = 0
+    constrain: bool = False
+    critic_source: Literal["random", "offline"] = "offline"
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The same on every locomotion task."""
+        del task
+        return cls()
+
+    @classmethod
+    def from_scratch(cls) -> "Config":
+        """SAC without offline data, as the behaviour policies are trained (baselines, "SAC from scratch")."""
+        return cls(
+            hidden=(256, 256),
+            critic_hidden=(256, 256),
+            actor_lr=3e-4,
+            alpha=1.0,
+            critic_source="random",
+            replay="none",
+            random_env_steps=5_000,
+            warmup_env_steps=5_000,
+            buffer_size=1_000_000,
+            env_steps=1_000_000,
+            eval_every_env_steps=5_000,
+        )

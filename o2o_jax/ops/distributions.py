@@ -1,0 +1,102 @@
+"""Action distributions over [-1, 1]^A: the three heads that a policy can have."""
+
+import math
+from typing import Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.types import Array
+
+LOG_2 = math.log(2.0)
+MODE_LIMIT = 0.9999  # the authors' code clips the deterministic action of a squashed policy here
+LOG_PROB_LIMIT = 1.0 - 1e-4  # and a given action here, before it asks for its density
+
+
+class Distribution(Protocol):
+    """What every head offers; `log_prob` is missing where there is no density."""
+
+    def mode(self) -> Array:
+        """[..., A] the action to evaluate with."""
+
+    def sample(self, key: Array) -> Array:
+        """[..., A] a random action in [-1, 1]."""
+
+
+def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
+    """Log-density of a normal distribution per dimension, nats. All [..., A], `log_std` may broadcast."""
+    standardized = (value - mean) * jnp.exp(-log_std)
+    return -0.5 * jnp.square(standardized) - log_std - 0.5 * math.log(2.0 * math.pi)
+
+
+@flax.struct.dataclass
+class Deterministic:
+    """A point mass. `action`: [..., A] in [-1, 1]."""
+
+    action: Array
+
+    def mode(self) -> Array:
+        """[..., A] the action itself."""
+        return self.action
+
+    def sample(self, key: Array) -> Array:
+        """[..., A] the action itself; exploration noise is the algorithm's business."""
+        del key
+        return self.action
+
+
+@flax.struct.dataclass
+class Gaussian:
+    """Normal(mean, exp(log_std)), not squashed; samples are clipped. `mean`: [..., A]; `log_std`: [A] or [..., A]."""
+
+    mean: Array
+    log_std: Array
+
+    def mode(self) -> Array:
+        """[..., A] the mean, clipped to [-1, 1]."""
+        return jnp.clip(self.mean, -1.0, 1.0)
+
+    def sample(self, key: Array) -> Array:
+        """[..., A] a sample, clipped to [-1, 1]."""
+        noise = jax.random.normal(key, self.mean.shape)
+        return jnp.clip(self.mean + jnp.exp(self._log_std()) * noise, -1.0, 1.0)
+
+    def log_prob(self, action: Array) -> Array:
+        """[...] log-density of `action` [..., A], nats."""
+        return jnp.sum(normal_log_prob(action, self.mean, self._log_std()), axis=-1)
+
+    def _log_std(self) -> Array:
+        return jnp.broadcast_to(self.log_std, self.mean.shape)
+
+
+@flax.struct.dataclass
+class TanhGaussian:
+    """tanh(Normal(mean, exp(log_std))). `mean`, `log_std`: [..., A]."""
+
+    mean: Array
+    log_std: Array
+
+    def mode(self) -> Array:
+        """[..., A] tanh of the mean, kept off the edge where the density is infinite."""
+        return jnp.clip(jnp.tanh(self.mean), -MODE_LIMIT, MODE_LIMIT)
+
+    def sample(self, key: Array) -> Array:
+        """[..., A] a reparameterised sample."""
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
+        """A reparameterised sample [..., A] and its log-density [...], nats, from the unsquashed sample."""
+        noise = jax.random.normal(key, self.mean.shape)
+        unsquashed = self.mean + jnp.exp(self.log_std) * noise
+        return jnp.tanh(unsquashed), self._log_prob_of(unsquashed)
+
+    def log_prob(self, action: Array) -> Array:
+        """[...] log-density of `action` [..., A], nats; actions beyond ±(1 − 1e-4) count as that."""
+        action = jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)
+        return self._log_prob_of(jnp.arctanh(action))
+
+    def _log_prob_of(self, unsquashed: Array) -> Array:
+        # log |d tanh(u) / du| = 2 (log 2 − u − softplus(−2u)): finite for every u, unlike log(1 − tanh²)
+        log_jacobian = 2.0 * (LOG_2 - unsquashed - jax.nn.softplus(-2.0 * unsquashed))
+        return jnp.sum(normal_log_prob(unsquashed, self.mean, self.log_std) - log_jacobian, axis=-1)

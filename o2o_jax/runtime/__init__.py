@@ -1,0 +1,1 @@
+"""Every side effect of the package: stepping environments, evaluation, checkpoints, logs, devices."""

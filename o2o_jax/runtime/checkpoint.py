@@ -1,0 +1,228 @@
+"""States of a run to disk and back, and who may write into a folder. The one module that knows orbax.
+
+Its `CheckpointManager` is filed as legacy in favour of an API that is still experimental: a move touches this file.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+_CONFIG = "config.json"
+
+
+class Checkpoints:
+    """Checkpoints of one run in one folder; a context manager; impure.
+
+    A checkpoint is one folder `<directory>/<step>` and appears at once or not at all, so a killed save leaves the one
+    before. It holds the state, the run's configuration and a JSON `extra`. `save` returns when all is on disk, which
+    makes it safe to donate the state's buffers next.
+
+    Args:
+      directory: folder for the checkpoints alone; made by the first `save`.
+      config: JSON-like settings of the run. A checkpoint written with other settings is not restored.
+      keep: how many of the latest checkpoints stay.
+    """
+
+    def __init__(self, directory: str | os.PathLike, config: Mapping[str, Any], keep: int = 1) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self._directory = Path(directory).absolute()
+        self._config = _plain(config)
+        self._keep = keep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if "_manager" in self.__dict__:
+            self._manager.close()
+            del self._manager
+
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint; None where there is none."""
+        return self._manager.latest_step() if self._directory.is_dir() else None
+
+    def save(self, step: int, state: Any, extra: Mapping[str, Any] | None = None) -> None:
+        """Writes a checkpoint, then deletes those beyond the latest `keep`.
+
+        Args:
+          step: counter of the run, above that of every checkpoint in the folder.
+          state: a pytree of arrays, typed PRNG keys, numpy arrays and Python numbers; no array may be empty.
+          extra: JSON-like values that go with it, such as the states of environments.
+
+        Raises:
+          ValueError: the folder has this step or a later one.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        latest = self.latest_step()
+        meta = {"config": self._config, "extra": _plain(extra or {}), "layout": _layout(state)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
+        if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
+            raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
+
+    def restore(self, template: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint.
+
+        Args:
+          template: a pytree of the saved structure, shapes and dtypes, with arrays or `jax.ShapeDtypeStruct` (as
+            `jax.eval_shape` gives). Arrays come back placed as the template's are; without a placement, on the first
+            device.
+          step: which one; None for the latest.
+
+        Returns:
+          The state and the `extra` that were saved.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint, or not that one.
+          ValueError: it was written with other settings, has another structure, or cannot be read.
+        """
+        steps = list(self._manager.all_steps()) if self._directory.is_dir() else []
+        if not steps or (step is not None and step not in steps):
+            wanted = "" if step is None else f" of step {step}"
+            raise FileNotFoundError(f"no checkpoint{wanted} in {self._directory}: run the command that writes it first")
+        step = max(steps) if step is None else step
+        path = self._directory / str(step)
+        meta = self._read(step, meta=ocp.args.JsonRestore()).meta
+        _compare_configs(meta["config"], self._config, f"the checkpoint {path}")
+        _compare_layouts(meta["layout"], _layout(template), path)
+        return self._read(step, state=ocp.args.StandardRestore(_placed(template))).state, meta["extra"]
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self._directory, options=options)
+
+    def _read(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # whatever the storage layers raise on damaged files
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            path = self._directory / str(step)
+            raise ValueError(f"the checkpoint {path} cannot be read, delete it or start over: {reason}") from error
+
+
+def claim(directory: str | os.PathLike, config: Mapping[str, Any], resume: bool = False) -> Path:
+    """Makes a folder the output of one run, or finds the run to resume; impure. Nothing is ever overwritten.
+
+    Args:
+      directory: a folder that does not exist or is empty; with `resume`, the folder of the run.
+      config: JSON-like settings, kept in `<directory>/config.json`.
+      resume: go on with the run in `directory`.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FileExistsError: the folder holds something and `resume` is off.
+      FileNotFoundError: the folder holds no run and `resume` is on.
+      ValueError: the run in the folder has other settings.
+    """
+    folder = Path(directory)
+    config = _plain(config)
+    if resume:
+        _compare_configs(read_config(folder), config, f"the run in {folder}")
+        return folder
+    if (folder / _CONFIG).exists():
+        raise FileExistsError(f"{folder} already holds a run: choose another --out, or go on with it by --resume")
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+        raise FileExistsError(f"{folder} is not an empty folder: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _CONFIG).open("x") as file:  # fails if another process was faster
+        json.dump(config, file, indent=2)
+        file.write("\n")
+    return folder
+
+
+def read_config(directory: str | os.PathLike) -> dict[str, Any]:
+    """Settings of the run in a folder, as `claim` wrote them.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+      ValueError: its config.json is damaged.
+    """
+    path = Path(directory) / _CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} holds no run: {path} does not exist")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged, start the run again in another folder: {error}") from None
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping as JSON gives it back: tuples become lists, keys text."""
+    return json.loads(json.dumps(dict(config)))
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict) or not config:
+        return {prefix: config}
+    parts = (_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items())
+    return functools.reduce(dict.__or__, parts)
+
+
+def _compare_configs(saved: dict[str, Any], current: dict[str, Any], owner: str) -> None:
+    saved, current = _flatten(saved), _flatten(current)
+    text = [{name: json.dumps(value) for name, value in config.items()} for config in (saved, current)]
+    differences = [
+        f"{name} is {text[0].get(name, 'absent')} there and {text[1].get(name, 'absent')} now"
+        for name in sorted(saved.keys() | current.keys())
+        if text[0].get(name) != text[1].get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{owner} has other settings: {'; '.join(differences)}. Use the same settings, or another --out"
+        )
+
+
+def _layout(tree: Any) -> dict[str, str]:
+    """Path -> "dtype[shape]" of every leaf, to name what differs: orbax casts other dtypes without a word."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): _describe(leaf) for path, leaf in leaves}
+
+
+def _describe(leaf: Any) -> str:
+    if hasattr(leaf, "dtype"):
+        return f"{leaf.dtype}{list(leaf.shape)}"
+    return type(leaf).__name__
+
+
+def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path) -> None:
+    differences = [
+        f"{name} is {saved.get(name, 'absent')} there and {template.get(name, 'absent')} now"
+        for name in sorted(saved.keys() | template.keys())
+        if saved.get(name) != template.get(name)
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            f"the checkpoint {path} does not fit this state: {'; '.join(differences[:3])}{more}. "
+            "Use the version and settings that wrote it, or start over with another --out"
+        )
+
+
+def _placed(template: Any) -> Any:
+    """Gives every array of a template a device: without one orbax asks for those of the machine that saved."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> Any:
+        if isinstance(leaf, (np.ndarray, np.generic, int, float)):
+            return leaf
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jax.eval_shape(jax.random.key_data, leaf)  # keys are stored as their data
+            return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=getattr(leaf, "sharding", None) or here)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here)
+
+    return jax.tree.map(place, template)

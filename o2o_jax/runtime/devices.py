@@ -1,0 +1,73 @@
+"""Where seeds run: the devices of this machine, and the cache of compiled programs."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+
+def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
+    """Devices that share the seeds, as a mesh with the one axis "seed"; impure where it starts the backend.
+
+    On a machine without accelerators the processor is split into as many devices as take part, which works only
+    before the first JAX operation; afterwards it takes those that are there.
+
+    Args:
+      num_seeds: S, divided evenly among the devices.
+      num_devices: how many take part. None takes as many as possible: of the accelerators, or of the processor's
+        cores, where there is none.
+
+    Returns:
+      A mesh whose axis "seed" is of type Auto. Place seeds with `NamedSharding(mesh, PartitionSpec("seed"))`.
+
+    Raises:
+      ValueError: fewer than one seed or device, more devices than there are, or devices that do not divide the seeds.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}")
+    if num_devices is not None and (num_devices < 1 or num_seeds % num_devices):
+        divisors = [n for n in range(1, num_seeds + 1) if num_seeds % n == 0]
+        raise ValueError(f"{num_seeds} seeds can be shared by {divisors} devices, not by {num_devices}")
+    try:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # Ignored where an accelerator is the default backend.
+        jax.config.update("jax_num_cpu_devices", num_devices or _most_devices(num_seeds, cores))
+    except RuntimeError:  # the backend has started: its devices are what they are
+        pass
+    available = jax.devices()
+    if num_devices is not None and num_devices > len(available):
+        raise ValueError(f"{num_devices} devices asked for, but JAX sees {len(available)}: {available}")
+    count = num_devices or _most_devices(num_seeds, len(available))
+    return jax.make_mesh((count,), ("seed",), devices=available[:count], axis_types=(AxisType.Auto,))
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in `~/.cache/o2o_jax/xla` for the next process; impure.
+
+    JAX_COMPILATION_CACHE_DIR chooses another folder. Each kind of processor gets a folder of its own, since a program
+    compiled for one may use instructions that another sharing the home folder lacks.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path.home() / ".cache" / "o2o_jax" / "xla" / _processor()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:  # a home that cannot be written: go without
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _most_devices(num_seeds: int, limit: int) -> int:
+    return max(n for n in range(1, min(num_seeds, limit) + 1) if num_seeds % n == 0)
+
+
+def _processor() -> str:
+    """Short name of the kind of processor: its architecture and a digest of its features."""
+    try:
+        features = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"

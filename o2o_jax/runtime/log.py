@@ -1,0 +1,202 @@
+"""Metrics on their way out: one CSV file per phase, TensorBoard on request, progress bars."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+_INDEX = ("step", "seed")  # leading columns of every file
+
+
+class MetricLog:
+    """Appends metrics of all seeds to `<directory>/<phase>.csv`; impure.
+
+    A file has the columns step, seed and one per term, in alphabetical order; its first row settles the terms. Every
+    `write` reaches the disk before it returns, so that a run which is killed keeps its curve.
+
+    Args:
+      directory: folder of the run; made where it is missing.
+      tensorboard: also write TensorBoard scalars `phase/term` to `<directory>/tensorboard/<phase>/seed<s>`.
+
+    Raises:
+      ValueError: `tensorboard` without the package tensorboardX.
+    """
+
+    def __init__(self, directory: str | os.PathLike, tensorboard: bool = False) -> None:
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._files: dict[str, tuple[io.TextIOWrapper, list[str]]] = {}
+        self._summary_writer: Any = _load_summary_writer() if tensorboard else None
+        self._summaries: dict[tuple[str, int], Any] = {}
+        self._purge_from: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, phase: str, step: int, metrics: Mapping[str, ArrayLike]) -> None:
+        """Appends one row per seed.
+
+        Args:
+          phase: name of the file, "align".
+          step: counter of that phase: updates, or environment steps per seed.
+          metrics: term -> one value per seed [S], or one for all [].
+
+        Raises:
+          ValueError: no terms, terms other than the file's, or terms that disagree in S.
+        """
+        terms = sorted(metrics)
+        if not terms or set(terms) & set(_INDEX):
+            raise ValueError(f"metrics of phase {phase} need terms other than step and seed, got {terms}")
+        columns = [np.atleast_1d(np.asarray(metrics[term])) for term in terms]
+        seeds = max(len(column) for column in columns)
+        if any(column.shape not in ((seeds,), (1,)) for column in columns):
+            shapes = {term: column.shape for term, column in zip(terms, columns, strict=True)}
+            raise ValueError(f"metrics of phase {phase} need one value per seed, got the shapes {shapes}")
+        table = np.stack([np.broadcast_to(column, (seeds,)) for column in columns], axis=1)  # [S, terms]
+        file, header = self._open(phase, [*_INDEX, *terms])
+        if header != [*_INDEX, *terms]:
+            raise ValueError(f"{file.name} has the columns {header[2:]}, so it cannot take {terms}")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist()))
+        file.flush()
+        if self._summary_writer is not None:
+            for seed, row in enumerate(table.tolist()):
+                summary = self._summary(phase, seed)
+                for term, value in zip(terms, row, strict=True):
+                    summary.add_scalar(f"{phase}/{term}", value, int(step))
+
+    def rewind(self, phase: str, step: int) -> None:
+        """Drops what a phase logged after `step`: a run resumed from there will log it again.
+
+        The file is replaced in one go. A phase without a file is left alone.
+        """
+        self._purge_from[phase] = step + 1
+        for key in [key for key in self._summaries if key[0] == phase]:
+            self._summaries.pop(key).close()
+        if phase in self._files:
+            self._files.pop(phase)[0].close()
+        path = _path(self._directory, phase)
+        if not path.exists():
+            return
+        header, rows = _read_rows(path)
+        temporary = path.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([header, *(row for row in rows if int(row[0]) <= step)] if header else [])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def close(self) -> None:
+        """Closes all files."""
+        for file, _ in self._files.values():
+            file.close()
+        for summary in self._summaries.values():
+            summary.close()
+        self._files.clear()
+        self._summaries.clear()
+
+    def _open(self, phase: str, header: list[str]) -> tuple[io.TextIOWrapper, list[str]]:
+        if phase not in self._files:
+            path = _path(self._directory, phase)
+            existing: list[str] = []
+            if path.exists():
+                existing, rows = _read_rows(path)
+                if not path.read_text().endswith("\n"):  # cut short by a kill: finish the file before appending to it
+                    self.rewind(phase, max((int(row[0]) for row in rows), default=-1))
+            file = path.open("a", newline="")
+            if not existing:
+                csv.writer(file, lineterminator="\n").writerow(header)
+            self._files[phase] = (file, existing or header)
+        return self._files[phase]
+
+    def _summary(self, phase: str, seed: int) -> Any:
+        if (phase, seed) not in self._summaries:
+            folder = self._directory / "tensorboard" / phase / f"seed{seed}"
+            self._summaries[phase, seed] = self._summary_writer(str(folder), purge_step=self._purge_from.get(phase))
+        return self._summaries[phase, seed]
+
+
+def read(directory: str | os.PathLike, phase: str) -> dict[str, np.ndarray]:
+    """Reads `<directory>/<phase>.csv`: column -> values [rows], `step` and `seed` int64, terms float64.
+
+    A last row that was cut short is left out: the run may still be writing.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a file of `MetricLog`.
+    """
+    path = _path(directory, phase)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: {directory} holds no run that got to the phase {phase!r}")
+    header, rows = _read_rows(path)
+    try:
+        return {
+            name: np.array([row[i] for row in rows], dtype=np.float64).astype(
+                np.int64 if name in _INDEX else np.float64
+            )
+            for i, name in enumerate(header)
+        }
+    except ValueError as error:
+        raise ValueError(f"{path} is not a metrics file: {error}") from None
+
+
+def progress(phase: str, total: int, initial: int = 0) -> tqdm:
+    """A progress bar with rate and time left; on anything but a terminal, a line every 30 seconds.
+
+    Args:
+      phase: label in front.
+      total: steps in all.
+      initial: steps done before, by a run that is resumed.
+
+    Returns:
+      The bar: `update(n)`, `set_postfix(score=44.1)`, `close()`; a context manager.
+    """
+    options = {} if sys.stderr.isatty() else {"file": _Lines(), "mininterval": 30.0, "maxinterval": 60.0, "ncols": 100}
+    return tqdm(desc=phase, total=total, initial=initial, unit=" steps", **options)
+
+
+class _Lines:
+    """Standard error for bars that nobody watches: every update is a line, instead of drawing over the last one."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _path(directory: str | os.PathLike, phase: str) -> Path:
+    return Path(directory) / f"{phase}.csv"
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and complete rows of a metrics file; both empty where not even the header was finished."""
+    text = path.read_text()
+    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if not lines:
+        return [], []
+    header, *rows = lines
+    if tuple(header[:2]) != _INDEX or any(len(row) != len(header) for row in rows):
+        raise ValueError(f"{path} is not a metrics file: expected the columns step, seed, … in every row")
+    return header, rows
+
+
+def _load_summary_writer() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        message = "TensorBoard output needs tensorboardX: pip install 'o2o_jax[tensorboard]', or leave the flag out"
+        raise ValueError(message) from None
+    return SummaryWriter

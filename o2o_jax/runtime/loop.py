@@ -1,0 +1,268 @@
+"""The online loop: act, step, store, update, now and then evaluate. Impure: steps environments, writes metrics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from o2o_jax.data import replay
+from o2o_jax.envs.vector import last_observations
+from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.policy import Handoff
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.log import MetricLog, progress
+from o2o_jax.runtime.seeds import keys as seed_keys
+from o2o_jax.runtime.seeds import over_seeds, place
+from o2o_jax.types import Array, Spec, Transition
+
+
+@flax.struct.dataclass
+class Run:
+    """All that a run is, as one value: saving it and the environments' states saves the run.
+
+    Attributes:
+      agent: the algorithm's state, seeds stacked [S].
+      buffer: fresh transitions, seeds stacked [S].
+      key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
+      best_score: [S] normalised score that a new reference must beat.
+      env_steps: [] int32, environment steps per seed so far.
+    """
+
+    agent: Any
+    buffer: replay.RingBuffer
+    key: Array
+    best_score: Array
+    env_steps: Array
+
+
+def start_run(
+    algorithm: OnlineAlgorithm, config: Any, spec: Spec, handoff: Handoff | None, seeds: Sequence[int], mesh: Mesh
+) -> Run:
+    """A run before its first phase, placed on the mesh.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      spec: sizes of the environment.
+      handoff: what offline training left, seeds stacked [S]; None starts from scratch.
+      seeds: S seeds; each draws the same numbers alone as among others.
+      mesh: devices.
+    """
+
+    def start(key: Array, handoff: Handoff | None) -> Run:
+        init_key, run_key = jax.random.split(key)
+        return Run(
+            agent=algorithm.init(init_key, handoff),
+            buffer=replay.make_buffer(spec, max(1, min(config.buffer_size, config.env_steps))),
+            key=run_key,
+            best_score=jnp.asarray(-jnp.inf),
+            env_steps=jnp.zeros((), jnp.int32),
+        )
+
+    # orthogonal initialisation deadlocks on several devices made of one processor, so one device does it
+    first = Mesh(mesh.devices.flat[:1], mesh.axis_names)
+    shared = () if handoff is not None else (1,)
+    keys = seed_keys(seeds, "online")
+    return place(over_seeds(start, first, shared)(keys, jax.device_get(handoff)), mesh)
+
+
+def begin_finetuning(
+    algorithm: OnlineAlgorithm, run: Run, accept: np.ndarray, best_score: np.ndarray, mesh: Mesh
+) -> Run:
+    """Makes a run ready for its first environment step.
+
+    Args:
+      algorithm: pure functions of one seed.
+      run: after re-evaluation and alignment, or instead of them. Consumed.
+      accept: [S] bool, whether the aligned policy scored better than the offline one.
+      best_score: [S] normalised score of the better one.
+      mesh: devices.
+    """
+    begin = over_seeds(
+        lambda run, accept, best: run.replace(
+            agent=algorithm.begin_finetuning(run.agent, accept), best_score=jnp.asarray(best, jnp.float32)
+        ),
+        mesh,
+        donate=(0,),
+    )
+    return begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
+
+
+def first_action(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
+    """The action [A] at the first observation [O], before anything was stored; one seed."""
+    return _act(algorithm, run, observation)
+
+
+def advance(
+    algorithm: OnlineAlgorithm,
+    mode: replay.Mode,
+    batch_size: int,
+    learn: bool,
+    run: Run,
+    dataset: Transition | None,
+    transition: Transition,
+    observation: Array,
+) -> tuple[Run, Array, dict[str, Array]]:
+    """One environment step of one seed, compiled as one call: store, update, choose the next action.
+
+    Args:
+      algorithm: pure functions of one seed.
+      mode: replay mode.
+      batch_size: B of every update.
+      learn: whether updates happen yet (static: the warm-up is another program).
+      run: before the step.
+      dataset: transitions [N], shared by all seeds; None in mode `none`.
+      transition: what the environment just did, without a leading axis.
+      observation: [O] where the next action is taken; after an episode's end, the next one's first.
+
+    Returns:
+      The run, the next action [A], and metrics averaged over the round's updates.
+    """
+    run = run.replace(buffer=replay.insert(run.buffer, transition), env_steps=run.env_steps + 1)
+    metrics: dict[str, Array] = {}
+    if learn:
+        update_key = jax.random.fold_in(run.key, 0)
+
+        def one_update(agent, _):
+            sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
+            batch = replay.sample(run.buffer, dataset, sample_key, batch_size, mode)
+            return algorithm.finetune(agent, batch, key)
+
+        if algorithm.cadence.updates == 1:
+            agent, metrics = one_update(run.agent, None)
+        else:
+            agent, metrics = jax.lax.scan(one_update, run.agent, length=algorithm.cadence.updates)
+            metrics = jax.tree.map(jnp.nanmean, metrics)
+        run = run.replace(agent=agent)
+    return run, _act(algorithm, run, observation), metrics
+
+
+def _act(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
+    key = jax.random.fold_in(jax.random.fold_in(run.key, 1), run.env_steps)
+    action = algorithm.act(run.agent, observation, key)
+    if algorithm.cadence.random_env_steps:
+        uniform = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
+        action = jnp.where(run.env_steps < algorithm.cadence.random_env_steps, uniform, action)
+    return action
+
+
+def mode_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
+    """Deterministic actions [E, A] of one seed's policy at observations [E, O]: what evaluation measures."""
+    return algorithm.policy(agent).distribution(observation).mode()
+
+
+def fine_tune(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    run: Run,
+    dataset: Transition | None,
+    envs: Any,
+    evaluator: Evaluator,
+    task: Task,
+    seeds: Sequence[int],
+    mesh: Mesh,
+    log: MetricLog,
+    on_evaluation: Callable[[Run, dict[str, np.ndarray]], None] = lambda run, metrics: None,
+) -> Run:
+    """Fine-tunes all seeds for `config.env_steps` environment steps each, or what is left of them.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      run: where to go on from; `begin_finetuning` has been applied. Consumed: its memory is reused.
+      dataset: transitions [N] on the device; None in replay mode `none`.
+      envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
+        end the true last observation is in `info["final_obs"]` and no reset row appears.
+      evaluator: with environments of its own.
+      task: for the normalised score.
+      seeds: S seeds, for the environments.
+      mesh: devices.
+      log: gets `finetune.csv`, `episode.csv` and `evaluation.csv`.
+      on_evaluation: called after every evaluation, with the run and the metrics per seed: save, take a snapshot.
+
+    Returns:
+      The run after the last step.
+    """
+    learning = {
+        learn: over_seeds(
+            lambda run, dataset, *arguments, learn=learn: advance(
+                algorithm, config.replay, config.batch_size, learn, run, dataset, *arguments
+            ),
+            mesh,
+            shared=(1,),
+            donate=(0,),
+        )
+        for learn in (False, True)
+    }
+    begin = over_seeds(lambda run, observation: first_action(algorithm, run, observation), mesh)
+    evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
+    set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
+    warmup = algorithm.cadence.warmup_env_steps
+
+    start = int(run.env_steps)
+    # a resumed run begins new episodes, from starts that depend on where it stopped
+    reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
+    observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
+    action = np.asarray(begin(run, observation))
+    pending: list[dict[str, Array]] = []
+    episode_return = np.zeros(len(seeds))
+    finished: list[list[float]] = [[] for _ in seeds]
+
+    with progress("finetune", config.env_steps, initial=start) as bar:
+        for env_steps in range(start + 1, config.env_steps + 1):
+            next_observation, reward, terminated, truncated, info = envs.step(action)
+            next_observation = np.asarray(next_observation, np.float32)
+            transition = Transition(
+                observation=observation,
+                action=action,
+                reward=np.asarray(reward, np.float32),
+                next_observation=last_observations(next_observation, info),
+                terminated=np.asarray(terminated, np.float32),
+            )
+            run, device_action, metrics = learning[env_steps > warmup](run, dataset, transition, next_observation)
+            action, observation = np.asarray(device_action), next_observation
+            if metrics:
+                pending.append(metrics)
+            episode_return += reward
+            for s in np.nonzero(terminated | truncated)[0]:
+                finished[s].append(episode_return[s])
+                episode_return[s] = 0.0
+            bar.update(1)
+
+            if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
+                continue
+            if pending:
+                terms = jax.tree.map(lambda *values: np.nanmean(np.stack(values), axis=0), *jax.device_get(pending))
+                log.write("finetune", env_steps, terms)
+                pending.clear()
+            if any(finished):
+                log.write("episode", env_steps, _episode_metrics(task, finished))
+                finished = [[] for _ in seeds]
+            scores = evaluation_metrics(task, *evaluator(lambda states, run=run: evaluate(run.agent, states)))
+            run = _consider_reference(config, run, scores["score"], env_steps, set_reference)
+            log.write("evaluation", env_steps, scores)
+            bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
+            on_evaluation(run, scores)
+    return run
+
+
+def _consider_reference(config: Any, run: Run, score: np.ndarray, env_steps: int, set_reference: Callable) -> Run:
+    """Accepts the current policy as π_ref, per seed: better than all before, or on schedule."""
+    if config.reference_update == "interval":
+        evaluations = env_steps // config.eval_every_env_steps
+        accept = np.full(score.shape, evaluations % config.reference_every_evaluations == 0)
+    else:
+        accept = score > np.asarray(run.best_score)
+    best = np.maximum(np.asarray(run.best_score), score).astype(np.float32)
+    agent = set_reference(run.agent, accept) if accept.any() else run.agent
+    return run.replace(agent=agent, best_score=jax.device_put(best, run.best_score.sharding))
+
+
+def _episode_metrics(task: Task, finished: list[list[float]]) -> dict[str, np.ndarray]:
+    """Mean return of the training episodes since the last row, with exploration; NaN for a seed that finished none."""
+    returns = np.array([np.mean(values) if values else np.nan for values in finished])
+    return {"return": returns, "score": task.score(returns), "episodes": np.array([len(v) for v in finished])}

@@ -1,0 +1,78 @@
+"""Many seeds as one program: where this package jits, vmaps over seeds and spreads them over devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# Counters advance alike for every seed. They keep no seed axis, so that a condition on them (a delayed actor) stays a
+# branch under `vmap` and a write to the ring buffer stays a slice.
+COUNTERS = frozenset({"step", "env_steps", "position", "size"})
+AXIS = "seed"
+
+
+def seed_axes(tree: Any) -> Any:
+    """The axis of every leaf that counts seeds: 0, or None for counters. A pytree shaped like `tree`."""
+
+    def axis(path, leaf):
+        del leaf
+        return None if path and getattr(path[-1], "name", None) in COUNTERS else 0
+
+    return jax.tree_util.tree_map_with_path(axis, tree)
+
+
+def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donate: Sequence[int] = ()) -> Callable:
+    """Compiles a function of one seed into one of all seeds [S], spread over the devices of a mesh.
+
+    Args:
+      function: pure, of one seed, with positional arguments that are pytrees of arrays.
+      mesh: of axis "seed"; its size divides S. No device waits for another: there are no collectives.
+      shared: positions of arguments without a seed axis, such as the dataset, which every seed reads.
+      donate: positions of arguments whose memory the results may take.
+
+    Returns:
+      The compiled function; every other argument and every result has a leading axis S, except counters.
+    """
+
+    def for_all_seeds(*arguments):
+        in_axes = tuple(None if i in shared else seed_axes(a) for i, a in enumerate(arguments))
+        # the structure of the results decides which of them are counters
+        structure = jax.eval_shape(jax.vmap(function, in_axes), *arguments)
+        mapped = jax.vmap(function, in_axes, seed_axes(structure))
+        if mesh.size == 1:
+            return mapped(*arguments)
+        specs = [_specs(axes) if axes is not None else PartitionSpec() for axes in in_axes]
+        return jax.shard_map(
+            mapped, mesh=mesh, in_specs=tuple(specs), out_specs=_specs(seed_axes(structure)), check_vma=False
+        )(*arguments)
+
+    return jax.jit(for_all_seeds, donate_argnums=tuple(donate), compiler_options=_compiler_options(mesh))
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Puts a pytree of all seeds onto the mesh: seed axes split over devices, counters on each."""
+    return jax.device_put(tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(seed_axes(tree))))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts what all seeds share onto every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def keys(seeds: Sequence[int], stream: str) -> jax.Array:
+    """One PRNG key per seed [S] for a named stream, the same for a seed alone as among others."""
+    index = int.from_bytes(stream.encode()[:4].ljust(4, b"\0"), "big") & 0x7FFFFFFF
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), index))(jax.numpy.asarray(seeds))
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, bool]:
+    """Several devices made of one processor's cores run one thread each: sharing one pool of threads, they deadlock."""
+    on_processor = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_multi_thread_eigen": False} if on_processor else {}
+
+
+def _specs(axes: Any) -> Any:
+    return jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec(AXIS), axes, is_leaf=lambda axis: axis is None
+    )

@@ -1,0 +1,43 @@
+"""Installs the library; `requirements.txt` pins the exact environment that it is developed and tested in."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+README = Path(__file__).parent / "README.md"
+
+SIMULATOR = ["gymnasium[mujoco]>=1.2", "mujoco>=3.3"]
+DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
+PLOT = ["matplotlib>=3.9"]
+
+setup(
+    name="o2o_jax",
+    version="0.1.0",
+    description="Offline-to-online reinforcement learning in JAX: any offline policy, fine-tuned without a dip",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author="o2o_jax authors",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["o2o_jax", "o2o_jax.*"]),
+    package_data={"o2o_jax": ["py.typed"], "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        "jax>=0.10",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "mujoco": SIMULATOR,
+        "data": DATA,
+        "download": ["minari[hf]>=0.5.3"],
+        "envpool": ["envpool>=1.2"],
+        "plot": PLOT,
+        "tensorboard": ["tensorboardX>=2.6"],
+        "test": [*SIMULATOR, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
+    },
+)

@@ -1,0 +1,15 @@
+"""Settings before the first JAX operation: strict broadcasting, two devices for tests that split seeds, a cache."""
+
+import os
+from pathlib import Path
+
+import jax
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+# in the environment too, for the processes that tests start
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".xla_cache"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.devices()  # starts the backend, so that no test can change the number any more

@@ -1,0 +1,256 @@
+import json
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+
+from o2o_jax.data import sources
+from o2o_jax.interfaces import Task
+from o2o_jax.types import Spec
+
+TASK = Task("toy/toy-medium", "Toy-v5", Spec(2, 1), 3, "o2o/toy/medium-v0", False, 0.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def episode(length, first=0.0, terminated=False, truncated=True):
+    """Observations count up by one from `first`, in both columns; rewards are 1."""
+    flags = np.zeros(length, bool)
+    ends = np.arange(length) == length - 1
+    return EpisodeBuffer(
+        observations=np.repeat(first + np.arange(length + 1.0)[:, None], 2, axis=1),
+        actions=np.full((length, 1), 0.5, np.float32),
+        rewards=np.ones(length),
+        terminations=ends if terminated else flags,
+        truncations=ends if truncated else flags,
+    )
+
+
+@pytest.fixture
+def write(root):
+    def write(*episodes, dataset_id="o2o/toy/medium-v0"):
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            list(episodes),
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2,)),
+            action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+        )
+        return root / dataset_id / "data" / "main_data.hdf5"
+
+    return write
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # minari asks for an author and more
+
+
+class TestMinari:
+    def test_keeps_every_row_with_its_true_next_observation(self, write):
+        write(episode(3, first=0, truncated=True), episode(2, first=10, terminated=True, truncated=False))
+        dataset = sources.load("o2o/toy/medium-v0", TASK)
+        rows = dataset.transitions
+        np.testing.assert_array_equal(rows.observation[:, 0], [0, 1, 2, 10, 11])
+        np.testing.assert_array_equal(rows.next_observation[:, 0], [1, 2, 3, 11, 12])  # 3, not the reset's 10
+        np.testing.assert_array_equal(rows.terminated, [0, 0, 0, 0, 1])  # the time limit in row 2 bootstraps
+        np.testing.assert_array_equal(dataset.episode_ends, [3, 5])
+        assert all(column.dtype == np.float32 for column in vars(rows).values())
+
+    def test_agrees_with_minaris_reader(self, write):
+        write(*(episode(1 + i % 3, first=10 * i) for i in range(12)))  # episode_10 sorts before episode_2 as text
+        dataset = sources.load_minari("o2o/toy/medium-v0")
+        theirs = list(minari.load_dataset("o2o/toy/medium-v0").iterate_episodes())
+        rows = dataset.transitions
+        np.testing.assert_array_equal(rows.observation, np.concatenate([e.observations[:-1] for e in theirs]))
+        np.testing.assert_array_equal(rows.next_observation, np.concatenate([e.observations[1:] for e in theirs]))
+        np.testing.assert_array_equal(rows.action, np.concatenate([e.actions for e in theirs]))
+        np.testing.assert_array_equal(rows.terminated, np.concatenate([e.terminations for e in theirs]))
+        np.testing.assert_allclose(dataset.returns(), [e.rewards.sum() for e in theirs])
+
+    def test_by_folder(self, write):
+        file = write(episode(3))
+        assert sources.load(str(file.parent.parent), TASK).size == 3
+        assert sources.load(str(file), TASK).size == 3
+
+    def test_missing_local_id_names_the_command_that_makes_it(self):
+        with pytest.raises(FileNotFoundError, match="experiments.dataset --env=toy/toy-medium"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_remote_id_without_network_names_the_local_alternative(self, monkeypatch):
+        def fail(dataset_id):
+            raise ConnectionError("no route to host\nand a long trace")
+
+        monkeypatch.setattr(minari, "download_dataset", fail)
+        with pytest.raises(FileNotFoundError, match="no route to host.*experiments.dataset --env=") as error:
+            sources.load("mujoco/hopper/medium-v0", TASK)
+        assert "\n" not in str(error.value)
+
+    def test_remote_id_is_downloaded(self, monkeypatch, write):
+        monkeypatch.setattr(minari, "download_dataset", lambda dataset_id: write(episode(3), dataset_id=dataset_id))
+        assert sources.load("mujoco/toy/medium-v0", TASK).size == 3
+
+    def test_unknown_source(self):
+        with pytest.raises(FileNotFoundError, match="'nonsense' is neither a file"):
+            sources.load("nonsense", TASK)
+
+    def test_other_environment_is_refused_even_where_shapes_fit(self, write):
+        metadata = write(episode(3)).parent / "metadata.json"
+        content = json.loads(metadata.read_text())
+        metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Other-v5"})}))
+        with pytest.raises(ValueError, match="recorded in Other-v5, but toy/toy-medium runs Toy-v5"):
+            sources.load("o2o/toy/medium-v0", TASK)
+        metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Toy-v4"})}))
+        assert sources.load("o2o/toy/medium-v0", TASK).size == 3
+
+    def test_other_shapes_are_refused(self, write):
+        write(episode(3))
+        wide = Task("toy/wide", "Toy-v5", Spec(3, 1), 3, "", False, 0.0, 1.0)
+        with pytest.raises(ValueError, match="doesn't fit the environment"):
+            sources.load("o2o/toy/medium-v0", wide)
+
+    def test_empty_episode(self, write):
+        with h5py.File(write(episode(3), episode(3)), "a") as file:  # Minari itself refuses to write one
+            for key in list(file["episode_1"]):
+                shape = file[f"episode_1/{key}"].shape
+                del file[f"episode_1/{key}"]
+                file[f"episode_1/{key}"] = np.zeros((shape[0] - 3, *shape[1:]))
+        with pytest.raises(ValueError, match="episode 1 of o2o/toy/medium-v0 is empty: remove it"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_one_step_episode_has_to_end(self, write):
+        write(episode(3), episode(1, truncated=False), dataset_id="o2o/bad-v0")
+        with pytest.raises(ValueError, match="episode 1 of o2o/bad-v0 has one step that neither terminates"):
+            sources.load("o2o/bad-v0", TASK)
+        write(episode(1, terminated=True, truncated=False), episode(1, truncated=True))
+        np.testing.assert_array_equal(sources.load("o2o/toy/medium-v0", TASK).transitions.terminated, [1, 0])
+
+    def test_no_episodes(self, write):
+        with h5py.File(write(), "w"):
+            pass
+        with pytest.raises(ValueError, match="is empty: it has no episodes"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+    def test_truncated_file(self, write, share):
+        file = write(*(episode(50) for _ in range(5)))
+        content = file.read_bytes()
+        file.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"main_data.hdf5 is damaged .* make it again"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_interrupted_writing(self, write):
+        file = write(episode(3), episode(3))
+        with h5py.File(file, "a") as opened:
+            del opened["episode_1"]
+        with pytest.raises(ValueError, match="1 episodes where its metadata counts 2"):
+            sources.load("o2o/toy/medium-v0", TASK)
+        file.unlink()
+        with pytest.raises(FileNotFoundError, match=r"no file .*main_data.hdf5"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_missing_key(self, write):
+        with h5py.File(write(episode(3)), "a") as file:
+            del file["episode_0/rewards"]
+        with pytest.raises(ValueError, match="episode 0 of o2o/toy/medium-v0 lacks 'rewards'; it has actions"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    @pytest.mark.parametrize(("key", "length"), [("observations", 3), ("actions", 2), ("truncations", 4)])
+    def test_lengths_that_do_not_match(self, write, key, length):
+        with h5py.File(write(episode(3)), "a") as file:
+            del file[f"episode_0/{key}"]
+            file[f"episode_0/{key}"] = np.zeros((length, 2))
+        with pytest.raises(ValueError, match=f"has 3 rewards but .*'{key}': {length}"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_dictionary_observations(self, write):
+        with h5py.File(write(episode(3)), "a") as file:
+            del file["episode_0/observations"]
+            file["episode_0/observations/desired_goal"] = np.zeros((4, 2))
+        with pytest.raises(ValueError, match=r"observations are a dictionary \(desired_goal\)"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_nan(self, write):
+        with h5py.File(write(episode(3)), "a") as file:
+            file["episode_0/rewards"][1] = np.nan
+        with pytest.raises(ValueError, match="NaN or infinity in 1 of 3 rows of reward, first in row 1"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+
+# Six rows: an episode that terminates, one that times out, and the beginning of a third.
+D4RL_COLUMNS = {
+    "observations": np.repeat(np.array([0.0, 1, 10, 11, 20, 21])[:, None], 2, axis=1),
+    "next_observations": np.repeat(np.array([1.0, 2, 11, 12, 21, 22])[:, None], 2, axis=1),
+    "actions": np.zeros((6, 1)),
+    "rewards": np.arange(6.0),
+    "terminals": np.array([0, 1, 0, 0, 0, 0], bool),
+    "timeouts": np.array([0, 0, 0, 1, 0, 0], bool),
+}
+
+
+class TestD4RL:
+    def write(self, root, without=(), **columns):
+        with h5py.File(root / "toy.hdf5", "w") as file:
+            for key, value in (D4RL_COLUMNS | columns).items():
+                if key not in without:
+                    file[key] = value
+        return str(root / "toy.hdf5")
+
+    def test_keeps_every_row_where_next_observations_are_stored(self, root):
+        dataset = sources.load(self.write(root), TASK)
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 0], [1, 2, 11, 12, 21, 22])
+        np.testing.assert_array_equal(dataset.transitions.terminated, [0, 1, 0, 0, 0, 0])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 4, 6])
+
+    def test_drops_rows_whose_next_observation_is_not_in_the_file(self, root):
+        # Row 3 times out and row 5 is the last: as in `qlearning_dataset`, four rows are left.
+        dataset = sources.load(self.write(root, without=["next_observations"]), TASK)
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 1, 2, 4])
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 0], [1, 1, 11, 21])  # 1: terminated
+        np.testing.assert_array_equal(dataset.transitions.terminated, [0, 1, 0, 0])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 3, 4])
+        np.testing.assert_allclose(dataset.returns(), [0 + 1, 2, 4])
+
+    def test_last_row_stays_if_it_terminates(self, root):
+        terminals = np.array([0, 1, 0, 0, 0, 1], bool)
+        dataset = sources.load(self.write(root, without=["next_observations"], terminals=terminals), TASK)
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 1, 2, 4, 5])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 3, 5])
+
+    def test_episode_of_which_nothing_is_left_vanishes(self, root):
+        timeouts = np.array([0, 0, 1, 1, 0, 0], bool)
+        dataset = sources.load(self.write(root, without=["next_observations"], timeouts=timeouts), TASK)
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 1, 4])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 3])
+
+    def test_missing_key(self, root):
+        with pytest.raises(ValueError, match=r"toy.hdf5 lacks 'timeouts'; it has actions"):
+            sources.load(self.write(root, without=["timeouts"]), TASK)
+
+    def test_lengths_that_do_not_match(self, root):
+        with pytest.raises(ValueError, match="columns differ in length"):
+            sources.load(self.write(root, rewards=np.zeros(5)), TASK)
+
+    def test_empty(self, root):
+        columns = {key: value[:0] for key, value in D4RL_COLUMNS.items()}
+        with pytest.raises(ValueError, match="is empty"):
+            sources.load(self.write(root, **columns), TASK)
+
+    def test_truncated_file(self, root):
+        path = self.write(root)
+        content = (root / "toy.hdf5").read_bytes()
+        (root / "toy.hdf5").write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match="is damaged"):
+            sources.load(path, TASK)
+
+    def test_missing_file(self, root):
+        with pytest.raises(FileNotFoundError, match="no file"):
+            sources.load(str(root / "none.hdf5"), TASK)
+
+    def test_actions_outside(self, root):
+        with pytest.raises(ValueError, match=r"outside \[-1, 1\], the farthest 2 from 0"):
+            sources.load(self.write(root, actions=np.full((6, 1), 2.0)), TASK)

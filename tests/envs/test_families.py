@@ -1,0 +1,47 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from o2o_jax import envs
+from o2o_jax.envs.vector import last_observations
+
+
+def test_families_are_found():
+    assert "mujoco" in envs.families()
+    assert envs.family("mujoco") is envs.family("mujoco/hopper-medium")
+
+
+@pytest.mark.parametrize("family", envs.families())
+def test_every_family_exports_what_it_owes(family):
+    module = envs.family(family)
+    for name in ("tasks", "make_env", "make_vector_env", "load_dataset", "behaviours"):
+        assert callable(getattr(module, name))
+    for name, task in module.tasks().items():
+        assert name == task.name == envs.get_task(name).name
+        assert name.startswith(f"{family}/")
+
+
+def test_unknown_names_are_answered_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"unknown environment family 'mujco'\. Did you mean 'mujoco'\?"):
+        envs.get_task("mujco/hopper-medium")
+    with pytest.raises(ValueError, match=r"Did you mean 'mujoco/hopper-medium'\? Valid names: mujoco/hopper, "):
+        envs.get_task("mujoco/hoper-medium")
+
+
+def test_facts_of_a_task_need_no_simulator():
+    script = (
+        "import sys, o2o_jax.envs, o2o_jax.data.sources; o2o_jax.envs.get_task('mujoco/hopper-medium');"
+        "assert not {'gymnasium', 'mujoco', 'minari', 'h5py'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_last_observations_by_hand():
+    # Environment 1 ended: its row already is the next episode's first observation, and the true one is in `info`.
+    observations = np.array([[1.0, 2.0], [0.0, 0.0]])
+    info = {"final_obs": np.array([None, np.array([3.0, 4.0])], dtype=object), "_final_obs": np.array([False, True])}
+    np.testing.assert_array_equal(last_observations(observations, info), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(observations, [[1, 2], [0, 0]])
+    assert last_observations(observations, {}) is observations

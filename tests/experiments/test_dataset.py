@@ -1,0 +1,206 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import dataset, flags
+from o2o_jax import envs
+from o2o_jax.data.sources import load_minari
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.envs import mujoco
+from o2o_jax.networks import TanhGaussianActor
+from o2o_jax.policy import Policy
+
+HOPPER = envs.get_task("mujoco/hopper-random")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def policy():
+    actor = TanhGaussianActor(3, (8, 8))
+    return Policy(actor.init(jax.random.key(0), jnp.zeros(11)), Normalizer.identity(11), actor)
+
+
+class Counter:
+    """Two environments whose episodes have given lengths; observations are (environment, episode, step)."""
+
+    num_envs = 2
+    LENGTHS = ((2, 2, 2, 2, 2, 2, 2), (5, 3, 3, 3, 3))
+    TERMINATES = (True, False)  # environment 0 terminates, environment 1 truncates
+
+    def reset(self, seed):
+        self.episode, self.step_count = [0, 0], [0, 0]
+        return self.observations(), {}
+
+    def observations(self):
+        return np.array([[env, self.episode[env], self.step_count[env]] for env in range(2)], float)
+
+    def step(self, actions):
+        ended, final = np.zeros(2, bool), np.full(2, None, object)
+        for env in range(2):
+            self.step_count[env] += 1
+            if self.step_count[env] == self.LENGTHS[env][self.episode[env]]:
+                ended[env], final[env] = True, self.observations()[env]
+                self.episode[env] += 1
+                self.step_count[env] = 0
+        info = {"final_obs": final, "_final_obs": ended} if ended.any() else {}
+        terminates = np.array(self.TERMINATES)
+        return self.observations(), np.ones(2), ended & terminates, ended & ~terminates, info
+
+
+def collect(transitions):
+    reported = []
+    episodes = dataset.collect(
+        Counter(), lambda observations, key: np.zeros((2, 1)), transitions, jax.random.key(0), [0, 1], reported.append
+    )
+    assert sum(len(episode["rewards"]) for episode in episodes) == transitions == sum(reported)
+    return episodes
+
+
+def test_episodes_come_in_the_order_in_which_they_began():
+    # Environment 0 starts at 0, 2, 4, 6, …; environment 1 at 0, 5, 8: the long first episode of environment 1 counts
+    # before the second and third of environment 0, which end earlier.
+    episodes = collect(12)
+    first = [tuple(episode["observations"][0][:2].astype(int)) for episode in episodes]
+    assert first == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1)]
+    assert [len(episode["rewards"]) for episode in episodes] == [2, 5, 2, 2, 1]
+
+
+@pytest.mark.parametrize("transitions", range(1, 15))
+def test_rows_are_exact_and_only_the_last_is_cut(transitions):
+    episodes = collect(transitions)
+    for episode in episodes:
+        env, number, _ = episode["observations"][0].astype(int)
+        length = len(episode["rewards"])
+        whole = length == Counter.LENGTHS[env][number]
+        assert whole or episode is episodes[-1]
+        # Steps count up without a gap, the last observation included: no reset row.
+        np.testing.assert_array_equal(episode["observations"][:, 2], np.arange(length + 1))
+        assert np.all(episode["observations"][:, 1] == number)
+        assert episode["terminations"].tolist() == [False] * (length - 1) + [whole and Counter.TERMINATES[env]]
+        assert episode["truncations"].tolist() == [False] * (length - 1) + [not episode["terminations"][-1]]
+
+
+def test_written_dataset(root):
+    assert dataset.make_dataset(HOPPER, 203) == "o2o/hopper/random-v0"
+    loaded = mujoco.load_dataset(HOPPER)
+    rows = loaded.transitions
+    assert loaded.size == 203
+    assert loaded.env_id == "Hopper-v5"
+    assert np.abs(rows.action).max() > 0.9
+    inside = np.ones(202, bool)
+    inside[loaded.episode_ends[:-1] - 1] = False
+    np.testing.assert_array_equal(rows.next_observation[:-1][inside], rows.observation[1:][inside])
+    assert np.all(rows.terminated[loaded.episode_ends[:-1] - 1] == 1)  # random actions fall long before the limit
+    assert rows.terminated.sum() == len(loaded.episode_ends) - 1 + rows.terminated[-1]
+    metadata = json.loads((root / "o2o/hopper/random-v0/data/metadata.json").read_text())
+    assert (metadata["ref_min_score"], metadata["ref_max_score"]) == (-20.272305, 3234.3)
+    assert metadata["total_steps"] == 203
+
+
+def test_time_limit_bootstraps_from_the_true_observation(policy):
+    task = dataclasses.replace(HOPPER, max_episode_steps=4)
+    dataset.make_dataset(task, 40, policies=[policy])
+    loaded = mujoco.load_dataset(task)
+    rows = loaded.transitions
+    np.testing.assert_array_equal(loaded.episode_ends, np.arange(4, 41, 4))
+    assert rows.terminated.sum() == 0
+    last, following = rows.next_observation[3:-1:4], rows.observation[4::4]
+    assert np.abs(last - following).max(axis=1).min() > 1e-3  # s' is not the next episode's first observation
+
+
+def test_stored_actions_reproduce_the_rewards(policy):
+    dataset.make_dataset(HOPPER, 60, policies=[policy])
+    loaded = load_minari("o2o/hopper/random-v0")
+    length = loaded.episode_ends[0]
+    rows = jax.tree.map(lambda column: column[:length], loaded.transitions)
+    env = mujoco.make_env(HOPPER)
+    env.reset(seed=0)
+    # Observations lack x, which nothing depends on: positions are 5, velocities 6 numbers.
+    start = rows.observation[0].astype(np.float64)
+    env.unwrapped.set_state(np.concatenate([[0.0], start[:5]]), start[5:])
+    rewards = [env.step(action)[1] for action in rows.action]
+    np.testing.assert_allclose(rewards, rows.reward, atol=1e-3)
+
+
+def test_seeds_repeat_and_differ(policy):
+    columns = []
+    for i, seed in enumerate((0, 0, 1)):
+        dataset.make_dataset(HOPPER, 50, seed, f"o2o/seed{i}-v0", [policy])
+        columns.append(load_minari(f"o2o/seed{i}-v0").transitions)
+    np.testing.assert_array_equal(columns[0].observation, columns[1].observation)
+    np.testing.assert_array_equal(columns[0].action, columns[1].action)
+    assert not np.array_equal(columns[0].observation[0], columns[2].observation[0])
+
+
+def test_mixture_is_one_policy_after_the_other(policy):
+    still = policy.replace(params=jax.tree.map(jnp.zeros_like, policy.params))  # log σ = 0: another spread
+    dataset.make_dataset(HOPPER, 41, policies=[still, None])
+    halves = load_minari("o2o/hopper/random-v0")
+    dataset.make_dataset(HOPPER, 20, 0, "o2o/alone-v0", [still])
+    assert halves.size == 41
+    assert 20 in halves.episode_ends
+    start = halves.transitions.observation[0]
+    assert np.abs(halves.transitions.observation[20] - start).max() > 1e-6  # the halves start differently
+
+
+def test_existing_dataset_stays_unless_told(root, policy):
+    dataset.make_dataset(HOPPER, 10, policies=[policy])
+    with pytest.raises(FileExistsError, match="pass --overwrite to replace it, or another --out"):
+        dataset.make_dataset(HOPPER, 20, policies=[policy])
+    assert load_minari("o2o/hopper/random-v0").size == 10
+    dataset.make_dataset(HOPPER, 20, policies=[policy], overwrite=True)
+    assert load_minari("o2o/hopper/random-v0").size == 20
+
+
+def test_interrupted_writing_leaves_nothing(root, policy, monkeypatch):
+    monkeypatch.setattr(
+        "minari.data_collector.EpisodeBuffer", lambda **episode: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        dataset.make_dataset(HOPPER, 10, policies=[policy])
+    assert not (root / "o2o/hopper/random-v0").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
+        (["--env=mujoco/hopper"], "names no dataset: choose a quality"),
+        (["--env=mujoco/hopper-medium-replay"], "is the replay buffer of a training run"),
+        (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
+        (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
+        (["--env=mujoco/hopper-random", "--policy=none.npz", "--out=o2o/x-v0"], "no behaviour policy 'none.npz'"),
+        (["--env=mujoco/hopper-random", "--transitions=0"], "transitions"),
+        ([], "--env"),
+    ],
+)
+def test_command_line_errors_are_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        flags.run(dataset.main, dataset.define, argv=arguments)
+    assert exit_.value.code != 0
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_policy_of_another_robot(policy):
+    with pytest.raises(ValueError, match="11 observations to 3 actions, which doesn't fit mujoco/walker2d"):
+        dataset.make_dataset(envs.get_task("mujoco/walker2d"), 10, out="o2o/x-v0", policies=[policy])
+
+
+def test_command_line(root, policy, capsys):
+    mujoco.save_behaviour(root / "mine.npz", policy, {})
+    arguments = ["--env=mujoco/hopper", "--transitions=30", f"--policy={root / 'mine.npz'}", "--out=o2o/mine-v0"]
+    with pytest.raises(SystemExit, match="0"):
+        flags.run(dataset.main, dataset.define, argv=arguments)
+    assert "o2o/mine-v0: 30 transitions" in capsys.readouterr().out
+    assert mujoco.load_dataset(envs.get_task("mujoco/hopper"), "o2o/mine-v0").size == 30

@@ -1,0 +1,178 @@
+import dataclasses
+from typing import Literal
+
+import absl.flags
+import pytest
+
+from experiments import flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    discount: float = 0.99
+
+    def __post_init__(self):
+        if not 0 < self.discount < 1:
+            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    updates: int = 10
+    layer_norm: bool = True
+    replay: Literal["half", "all"] = "half"
+    hidden: tuple[int, ...] = (256, 256)
+    grad_norm: float | None = None
+    range: tuple[float, float] | None = None
+    name: str = "x"
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "expected"),
+    [
+        ("discount=0.5", "discount", 0.5),
+        ("updates=20", "updates", 20),
+        ("updates=1_000_000", "updates", 1_000_000),
+        ("updates=1e5", "updates", 100_000),
+        ("updates=-3", "updates", -3),
+        ("layer_norm=false", "layer_norm", False),
+        ("layer_norm=True", "layer_norm", True),
+        ("replay=all", "replay", "all"),
+        ("hidden=32,64, 32", "hidden", (32, 64, 32)),
+        ("hidden=(32,)", "hidden", (32,)),
+        ("hidden=32", "hidden", (32,)),
+        ("grad_norm=1", "grad_norm", 1.0),
+        ("grad_norm=none", "grad_norm", None),
+        ("range=0,1.5", "range", (0.0, 1.5)),
+        ("range=None", "range", None),
+        ("name=a=b", "name", "a=b"),
+        (" name = a ", "name", "a"),
+    ],
+)
+def test_values_take_the_type_of_their_field(override, field, expected):
+    config = flags.parse_overrides(Config(grad_norm=2.0, range=(1.0, 2.0)), [override])
+    value = getattr(config, field)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_several_overrides_and_the_last_counts():
+    config = flags.parse_overrides(Config(), ["updates=1", "name=y", "updates=2"])
+    assert config == Config(updates=2, name="y")
+    assert flags.parse_overrides(config, []) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("updates=1.5", "updates takes int, not '1.5'"),
+        ("updates=inf", "updates takes int, not 'inf'"),
+        ("updates=", "updates takes int, not ''"),
+        ("updates=true", "updates takes int, not 'true'"),
+        ("layer_norm=1", "layer_norm takes true or false, not '1'"),
+        ("replay=some", "replay takes half or all, not 'some'"),
+        ("hidden=32,x", "hidden takes a comma-separated list of int, not '32,x'"),
+        ("grad_norm=x", "grad_norm takes float or none, not 'x'"),
+        ("range=1", "range takes float,float or none, not '1'"),
+        ("updates", "--set=updates must read --set=field=value"),
+        ("discount=2", r"discount must lie in \(0, 1\), got 2.0"),
+        (
+            "discont=0.5",
+            "unknown field 'discont' in --set=discont=0.5: did you mean discount\\? the fields are discount, updates",
+        ),
+        ("zzz=1", "unknown field 'zzz' in --set=zzz=1: the fields are discount"),
+    ],
+)
+def test_what_does_not_fit_is_explained(override, message):
+    with pytest.raises(ValueError, match=message):
+        flags.parse_overrides(Config(), [override])
+
+
+def define(values):
+    flags.define_common(values)
+    absl.flags.DEFINE_enum("algorithm", "cql", ["cql", "td3_bc"], "offline algorithm", flag_values=values)
+
+
+def run(main, *argv):
+    """Exit status of a script."""
+    with pytest.raises(SystemExit) as exit_:
+        flags.run(main, define, "What it does.", argv)
+    return exit_.value.code
+
+
+def test_flags_arrive_as_attributes():
+    seen = []
+    argv = ["--out=x", "--seeds=3", "--set=a=1,2", "--set", "b=2", "--resume", "--algorithm=td3_bc"]
+    assert run(lambda args: seen.append((args.out, args.seeds, args.set, args.resume, args.algorithm)), *argv) == 0
+    assert run(lambda args: seen.append((args.seeds, args.set, args.resume, args.devices)), "--out=x") == 0
+    assert seen == [("x", 3, ["a=1,2", "b=2"], True, "td3_bc"), (1, [], False, None)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--out=x", "--seeds=0"], "error: flag --seeds=0: 0 is not a positive integer"),
+        (["--out=x", "--seeds=two"], "error: flag --seeds=two"),
+        (["--out=x", "--devices=0"], "error: flag --devices=0"),
+        ([], "error: --out=… is missing"),
+        (["--out=x", "--sedes=1"], "error: Unknown command line flag 'sedes'. Did you mean: seeds ?"),
+        (["--out=x", "--algorithm=sql"], "error: flag --algorithm=sql: value should be one of <cql|td3_bc>"),
+        (["--out=x", "seeds=3"], "error: unexpected argument 'seeds=3': flags are written --name=value"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(argv, message, capsys):
+    assert run(lambda args: pytest.fail("main must not run"), *argv) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(message)
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no such\n field"), FileNotFoundError("nothing there"), FileExistsError(17, "taken", "x")]
+)
+def test_an_error_of_the_script_is_one_line(error, capsys):
+    def main(args):
+        raise error
+
+    assert run(main, "--out=x") == 1
+    message = capsys.readouterr().err
+    assert message == f"error: {' '.join(str(error).split())}\n"
+    assert run(main, "--out=x", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        flags.run(lambda args: 1 / 0, define, argv=["--out=x"])
+
+
+def test_an_interruption_is_no_success(capsys):
+    def main(args):
+        raise KeyboardInterrupt
+
+    assert run(main, "--out=x") == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_the_script_and_its_flags(flag, capsys):
+    assert run(lambda args: pytest.fail("main must not run"), flag) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("What it does.")
+    for name in ("algorithm", "seeds", "out", "set", "devices", "resume", "tensorboard", "debug"):
+        assert f"--{name}\n" in text
+    assert "flagfile" not in text
+
+
+def test_a_script_takes_the_common_flags_it_needs(capsys):
+    def define_out(values):
+        flags.define_common(values, "out")
+
+    with pytest.raises(SystemExit) as exit_:
+        flags.run(lambda args: None, define_out, argv=["--out=x", "--seeds=2"])
+    assert exit_.value.code == 2
+
+
+def test_devices_are_a_mesh_over_the_seeds():
+    assert flags.setup_devices(2, 1).shape == {"seed": 1}

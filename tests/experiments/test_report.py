@@ -1,0 +1,150 @@
+import csv
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import flags, report
+from o2o_jax.runtime import log
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """Two seeds, twelve evaluations: seed 0 scores 1, 2, …, 12, seed 1 scores 21, 22, …, 32."""
+    folder = tmp_path / "o2td3"
+    with log.MetricLog(folder) as metrics:
+        metrics.write("start", 0, {"offline_score": np.array([10.0, 20.0]), "aligned_score": np.array([11.0, 19.0])})
+        for i in range(1, 13):
+            score = np.array([i, 20.0 + i])
+            metrics.write("evaluation", 1000 * i, {"return": 30 * score, "score": score})
+            metrics.write("finetune", 1000 * i, {"lagrange": np.array([1.0, 3.0]), "q": 0.0})
+    return folder
+
+
+@pytest.fixture
+def failed_folder(tmp_path):
+    """Four seeds without alignment: seed 1 breaks down at the second evaluation, seed 3 has none."""
+    folder = tmp_path / "td3"
+    with log.MetricLog(folder) as metrics:
+        metrics.write("start", 0, {"offline_score": np.array([10.0, 20.0, 30.0, 40.0])})
+        metrics.write("evaluation", 500, {"score": np.array([4.0, 6.0, 8.0])})
+        metrics.write("evaluation", 1000, {"score": np.array([6.0, np.nan, 10.0])})
+    return folder
+
+
+def test_summary_by_hand(run_folder):
+    run = report.load_run(run_folder, "O2TD3")
+    summary = run.summary()
+    np.testing.assert_array_equal(summary["offline"], [10, 20])
+    np.testing.assert_array_equal(summary["aligned"], [11, 19])
+    np.testing.assert_array_equal(summary["first ten"], [5.5, 25.5])  # (1 + … + 10) / 10
+    np.testing.assert_array_equal(summary["minimum"], [1, 21])
+    np.testing.assert_array_equal(summary["final"], [12, 32])
+    np.testing.assert_array_equal(run.score.steps, 1000 * np.arange(1, 13))
+    np.testing.assert_array_equal(run.score.mean(), 10.0 + np.arange(1, 13))
+    np.testing.assert_array_equal(run.score.interval(), [np.arange(1, 13), 20.0 + np.arange(1, 13)])
+    np.testing.assert_array_equal(run.lagrange.mean(), np.full(12, 2.0))
+
+
+def test_an_evaluation_before_the_first_step_is_not_online(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        metrics.write("evaluation", 0, {"score": -100.0})
+        metrics.write("evaluation", 10, {"score": 7.0})
+    summary = report.load_run(tmp_path, "x").summary()
+    assert summary["minimum"] == summary["first ten"] == summary["final"] == 7.0
+
+
+def test_table_by_hand(run_folder):
+    rows = report.table([report.load_run(run_folder, "O2TD3")]).splitlines()
+    assert rows[0] == "| run | offline | aligned | first ten | minimum | final | final IQM | seeds |"
+    assert rows[2] == (
+        "| O2TD3 | 15.0 [10.0, 20.0] | 15.0 [11.0, 19.0] | 15.5 [5.5, 25.5] | 11.0 [1.0, 21.0] | 22.0 [12.0, 32.0] "
+        "| 22.0 | 2 |"
+    )
+    assert rows[-2:] == [
+        "| O2TD3 | 0 | 10.0 | 11.0 | 5.5 | 1.0 | 12.0 |",
+        "| O2TD3 | 1 | 20.0 | 19.0 | 25.5 | 21.0 | 32.0 |",
+    ]
+
+
+def test_a_failed_seed_stays_in_the_table(failed_folder):
+    text = report.table([report.load_run(failed_folder, "TD3")])
+    assert "| TD3 | 25.0 [" in text  # all four had an offline score
+    assert "| 8.0 | 4, 2 failed |" in text  # IQM of 6 and 10
+    assert "| TD3 | 1 | 20.0 | – | – | – | failed |" in text
+    assert "| TD3 | 3 | 40.0 | – | – | – | failed |" in text
+    assert "| TD3 | 2 | 30.0 | – | 9.0 | 8.0 | 10.0 |" in text
+
+
+def test_report_writes_figure_and_tables(run_folder, failed_folder, tmp_path, capsys):
+    out = tmp_path / "new" / "hopper.png"
+    argv = [f"--runs={run_folder},{failed_folder}", "--labels=O2TD3,direct", f"--out={out}"]
+    for _ in range(2):  # a report can be made anew
+        with pytest.raises(SystemExit) as exit_:
+            flags.run(report.main, report.define, report.__doc__, argv)
+        assert exit_.value.code == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert str(out) in printed
+    assert (tmp_path / "new" / "hopper_table.md").read_text() in printed
+    with (tmp_path / "new" / "hopper_runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["O2TD3", "direct"]
+    assert (rows[0]["first_ten"], rows[0]["first_ten_low"], rows[0]["seeds"]) == ("15.5", "5.5", "2")
+    with (tmp_path / "new" / "hopper_seeds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["seed"]) for row in rows] == [("O2TD3", f"{s}") for s in range(2)] + [
+        ("direct", f"{s}") for s in range(4)
+    ]
+    assert rows[3]["final"] == "nan"
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        metrics.write("start", 0, {"offline_score": 5.0})
+        metrics.write("evaluation", 0, {"score": 5.0})
+    text = report.write_report([tmp_path], ["x"], tmp_path / "figure.svg")
+    assert "| x | 5.0 | – | – | – | – | – | 1 |" in text
+
+
+def test_labels_are_the_folders_or_their_paths(run_folder):
+    assert report._labels(["runs/a", "runs/b/"]) == ["a", "b"]
+    assert report._labels(["one/a", "two/a"]) == ["one/a", "two/a"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "out", "message"),
+    [
+        (["missing"], "figure.png", "holds no run that got to the phase 'evaluation'"),
+        (["o2td3"], "o2td3/evaluation.csv", "must be a figure, a path that ends in .png, .pdf, .svg"),
+    ],
+)
+def test_bad_input_is_one_line(run_folder, tmp_path, runs, out, message, capsys):
+    before = (run_folder / "evaluation.csv").read_bytes()
+    argv = [f"--runs={','.join(str(tmp_path / run) for run in runs)}", f"--out={tmp_path / out}"]
+    with pytest.raises(SystemExit) as exit_:
+        flags.run(report.main, report.define, argv=argv)
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert (run_folder / "evaluation.csv").read_bytes() == before
+
+
+def test_labels_must_match(run_folder, capsys):
+    with pytest.raises(SystemExit):
+        flags.run(report.main, report.define, argv=[f"--runs={run_folder}", "--labels=a,b", "--out=x.png"])
+    assert "--labels names 2 runs, but --runs has 1" in capsys.readouterr().err
+
+
+def test_scores_are_needed(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        metrics.write("evaluation", 1, {"return": 1.0})
+    with pytest.raises(ValueError, match="has no column 'score'"):
+        report.load_run(tmp_path, "x")
+
+
+def test_without_matplotlib(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match=r"pip install 'o2o_jax\[plot\]'"):
+        report.write_report([run_folder], ["x"], tmp_path / "figure.png")

@@ -1,0 +1,194 @@
+"""Replays the recorded updates of `tests/golden/*.npz`, whose README says what they are.
+
+A golden test builds the recorded initial weights, runs an algorithm's update on the recorded batches with the recorded
+draws, and compares:
+
+    golden = Golden("td3_bc")
+    state = state.replace(actor=golden.params("actor"), critic=golden.ensemble("critic_1", "critic_2"), ...)
+    for step in golden.steps("update"):
+        with golden.draws("update", step):
+            state, metrics = algorithm.update(state, golden.batch("update", step), key)
+        golden.check("update", step, actor=state.actor, critic_1=member(state.critic, 0), ...)
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2o_jax.types import Params, Spec, Transition
+
+FOLDER = Path(__file__).parent / "golden"
+SPEC = Spec(observation_dim=5, action_dim=3)
+SCALAR_RTOL = 1e-5
+ENTRY_ATOL = 2e-5
+
+
+class Golden:
+    """The recorded numbers of one algorithm."""
+
+    def __init__(self, name: str):
+        with np.load(FOLDER / f"{name}.npz") as file:
+            self._numbers = {key: file[key] for key in file.files}
+        self._tensors: dict[str, dict[str, tuple[tuple[int, ...], int]]] = {}  # module -> name -> (shape, t)
+        for line in self._numbers.pop("tensors"):
+            module, tensor, shape, t = str(line).split("|")
+            sizes = tuple(int(size) for size in shape.strip("(),").split(","))
+            self._tensors.setdefault(module, {})[tensor] = sizes, int(t)
+
+    def params(self, module: str, **scalars: float) -> Params:
+        """Initial weights of a module as a flax tree; `scalars` are parameters that no formula gives (log σ's m, b)."""
+        tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in scalars.items()}
+        for path, name in self._paths(module).items():
+            _insert(tree, path, _to_flax(initial_weight(*self._tensors[module][name], gain=path[-1] == "scale")))
+        return {"params": tree}
+
+    def ensemble(self, *modules: str) -> Params:
+        """Initial weights of several modules, stacked along a leading axis E."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(self.params(module) for module in modules))
+
+    def steps(self, phase: str) -> range:
+        """Numbers of the recorded updates of a phase."""
+        return range(1 + max(int(key.split("/")[1]) for key in self._numbers if key.startswith(f"{phase}/")))
+
+    def batch(self, phase: str, step: int) -> Transition:
+        """The batch of an update: raw, [B] rewards and terminal flags."""
+        fields = self._under(f"{phase}/{step}/batch")
+        return Transition(
+            observation=jnp.asarray(fields["observation"]),
+            action=jnp.asarray(fields["action"]),
+            reward=jnp.asarray(fields["reward"][:, 0]),
+            next_observation=jnp.asarray(fields["next_observation"]),
+            terminated=jnp.asarray(fields["terminal"][:, 0]),
+        )
+
+    def log(self, phase: str, step: int) -> dict[str, float]:
+        """The scalars that were logged before an update's step, by the names of the original."""
+        return {name: float(value) for name, value in self._under(f"{phase}/{step}/log").items()}
+
+    def recorded_draws(self, phase: str, step: int) -> list[np.ndarray]:
+        """The random numbers of an update in the order of their use."""
+        draws = self._under(f"{phase}/{step}/draw")
+        return [draws[str(index)] for index in range(len(draws))]
+
+    @contextlib.contextmanager
+    def draws(self, phase: str, step: int) -> Iterator[None]:
+        """Within it, `jax.random.normal` and `uniform` return the recorded draws; all of them must be used."""
+        with replayed_draws(self.recorded_draws(phase, step)):
+            yield
+
+    def check(self, phase: str, step: int, **modules: Any) -> None:
+        """Compares parameters after an update with the recorded ones.
+
+        Args:
+          phase: of the record.
+          step: of the phase.
+          **modules: a flax tree or a scalar for every recorded module; leaving one out is an error.
+        """
+        recorded: dict[str, dict[str, np.ndarray]] = {}
+        for key, value in self._under(f"{phase}/{step}/after").items():
+            module, name = key.split("/")
+            recorded.setdefault(module, {})[name] = value
+        assert set(recorded) == set(modules), f"recorded modules: {sorted(recorded)}"
+        for module, expected in recorded.items():
+            found = self._named(module, modules[module])
+            assert set(found) == set(expected), f"recorded tensors of {module}: {sorted(expected)}"
+            for name, (norm, *entries) in expected.items():
+                flat = found[name].ravel()
+                where = f"{phase}, step {step}, {module}, {name}"
+                np.testing.assert_allclose(np.linalg.norm(flat), norm, rtol=SCALAR_RTOL, atol=ENTRY_ATOL, err_msg=where)
+                rows = np.linspace(0, flat.size - 1, len(entries)).astype(int)
+                np.testing.assert_allclose(flat[rows], entries, rtol=0, atol=ENTRY_ATOL, err_msg=where)
+
+    def _under(self, prefix: str) -> dict[str, np.ndarray]:
+        start = len(prefix) + 1
+        return {key[start:]: value for key, value in self._numbers.items() if key.startswith(f"{prefix}/")}
+
+    def _paths(self, module: str) -> dict[tuple[str, ...], str]:
+        """Where each tensor of a module stands in the flax tree: the last matrix is the output layer."""
+        names = list(self._tensors[module])
+        dense = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 2]
+        norms = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 1]
+        paths = {}
+        for index, name in enumerate(dense):
+            layer = ("Dense_0",) if name == dense[-1] else ("MLP_0", f"Dense_{index}")
+            paths[(*layer, "kernel")] = name
+            paths[(*layer, "bias")] = name.removesuffix("weight") + "bias"
+        for index, name in enumerate(norms):
+            paths[("MLP_0", f"LayerNorm_{index}", "scale")] = name
+            paths[("MLP_0", f"LayerNorm_{index}", "bias")] = name.removesuffix("weight") + "bias"
+        return paths
+
+    def _named(self, module: str, params: Any) -> dict[str, np.ndarray]:
+        """A module's parameters by the recorded names, in the recorded layout."""
+        if module not in self._tensors:
+            return {"constant": np.asarray(params, np.float64)}  # log_alpha, log_lagrange
+        paths = self._paths(module)
+        named = {}
+        for key_path, leaf in jax.tree_util.tree_leaves_with_path(params["params"]):
+            path = tuple(key.key for key in key_path)
+            name = paths.get(path, f"{path[-1]}.constant")  # log_std_multiplier, log_std_offset
+            named[name] = np.asarray(leaf, np.float64).T
+        return named
+
+
+def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.ndarray:
+    """Tensor number t at the start, float32 in PyTorch's layout: pseudo-random by a sine, near 1 if a LayerNorm gain."""
+    index = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
+    value = np.sin(12.9898 * index + 78.233 * t) * 43758.5453
+    uniform = 2.0 * (value - np.floor(value)) - 1.0
+    if len(shape) == 2:
+        return (uniform * 0.7 * math.sqrt(3.0 / shape[1])).astype(np.float32)
+    return (float(gain) + 0.1 * uniform).astype(np.float32)
+
+
+def member(params: Params, index: int) -> Params:
+    """One critic of an ensemble, without the leading axis E."""
+    return jax.tree.map(lambda leaf: leaf[index], params)
+
+
+@contextlib.contextmanager
+def replayed_draws(draws: list[np.ndarray]) -> Iterator[None]:
+    """Replaces `jax.random.normal` and `uniform` by given draws, in order; each must be asked for in its own shape.
+
+    Axes of length one don't count. The code within must run outside `jit`, so that keys are values. Where a key is
+    traced, nothing is replaced: flax traces the initialisers of a network that it applies, for their shapes.
+    """
+    remaining = list(draws)
+
+    def replaying(original):
+        return lambda key, *args, **kwargs: (original if isinstance(key, jax.core.Tracer) else replay)(
+            key, *args, **kwargs
+        )
+
+    def replay(key, shape=(), *args, **kwargs):
+        del key, args, kwargs
+        assert remaining, f"a draw of shape {shape} that was not recorded"
+        draw = remaining.pop(0)
+        assert _without_ones(draw.shape) == _without_ones(shape), f"recorded shape {draw.shape}, asked for {shape}"
+        return jnp.asarray(draw).reshape(shape)
+
+    patches = {name: replaying(getattr(jax.random, name)) for name in ("normal", "uniform")}
+    with mock.patch.multiple(jax.random, **patches):
+        yield
+    assert not remaining, f"{len(remaining)} recorded draws were not used"
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _insert(tree: dict[str, Any], path: tuple[str, ...], leaf: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = leaf
+
+
+def _to_flax(tensor: np.ndarray) -> jax.Array:
+    return jnp.asarray(tensor.T)  # a linear layer's (out, in) becomes a kernel's (in, out)

@@ -1,0 +1,131 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax.ops.distributions import (
+    LOG_PROB_LIMIT,
+    MODE_LIMIT,
+    Deterministic,
+    Gaussian,
+    TanhGaussian,
+    normal_log_prob,
+)
+from tests.golden_numbers import replayed_draws
+
+
+def exact_squashed_log_prob(unsquashed, mean, std):
+    """Log N(u; m, σ) − log(1 − tanh² u) in double precision, with 1 − tanh² u = 1 / cosh² u."""
+    normal = -0.5 * ((unsquashed - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2.0 * np.pi)
+    return normal + 2.0 * (np.logaddexp(unsquashed, -unsquashed) - np.log(2.0))
+
+
+def test_normal_log_prob_by_hand():
+    # at the mean: −log σ − ½ log 2π; one σ away ½ less
+    expected = -math.log(2.0) - 0.5 * math.log(2.0 * math.pi)
+    values = normal_log_prob(jnp.array([1.0, 3.0]), jnp.ones(2), jnp.full(2, math.log(2.0)))
+    np.testing.assert_allclose(values, [expected, expected - 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("unsquashed", [-10.0, -3.0, -0.1, 0.0, 0.5, 4.0, 10.0])
+def test_sampled_density_obeys_the_change_of_variables(unsquashed):
+    mean, std = 0.3, 0.7
+    noise = np.full((1, 1), (unsquashed - mean) / std, np.float32)
+    with replayed_draws([noise]):
+        distribution = TanhGaussian(jnp.full((1, 1), mean), jnp.full((1, 1), math.log(std)))
+        action, log_prob = distribution.sample_and_log_prob(jax.random.key(0))
+    np.testing.assert_allclose(action, [[math.tanh(unsquashed)]], rtol=1e-5)
+    np.testing.assert_allclose(log_prob, [exact_squashed_log_prob(unsquashed, mean, std)], rtol=1e-5)
+
+
+def test_density_of_a_given_action_obeys_the_change_of_variables():
+    actions = np.array([-0.99, -0.5, 0.0, 0.2, 0.999])
+    distribution = TanhGaussian(jnp.full((5, 1), 0.3), jnp.full((5, 1), math.log(0.7)))
+    expected = exact_squashed_log_prob(np.arctanh(actions), 0.3, 0.7)
+    np.testing.assert_allclose(distribution.log_prob(jnp.asarray(actions)[:, None]), expected, rtol=1e-4)
+
+
+def test_density_of_a_sample_is_that_of_the_given_action():
+    distribution = TanhGaussian(jnp.zeros((100, 3)), jnp.full((100, 3), -1.0))
+    action, log_prob = distribution.sample_and_log_prob(jax.random.key(0))
+    np.testing.assert_allclose(distribution.log_prob(action), log_prob, rtol=1e-3, atol=1e-3)
+
+
+def test_density_integrates_to_one():
+    grid = np.linspace(-1.0, 1.0, 20_001)
+    middle = (grid[1:] + grid[:-1]) / 2.0
+    distribution = TanhGaussian(jnp.full((len(middle), 1), 0.5), jnp.full((len(middle), 1), math.log(0.6)))
+    density = np.exp(distribution.log_prob(jnp.asarray(middle, jnp.float32)[:, None]))
+    np.testing.assert_allclose(np.sum(density) * 1e-4, 1.0, rtol=1e-3)
+
+
+def test_density_sums_over_dimensions():
+    mean, log_std = jnp.array([[0.1, -0.4]]), jnp.array([[-1.0, 0.2]])
+    action = jnp.array([[0.3, 0.6]])
+    parts = [TanhGaussian(mean[:, i : i + 1], log_std[:, i : i + 1]).log_prob(action[:, i : i + 1]) for i in range(2)]
+    np.testing.assert_allclose(TanhGaussian(mean, log_std).log_prob(action), parts[0] + parts[1], rtol=1e-5)
+
+
+def test_actions_at_the_edge_have_a_finite_density():
+    distribution = TanhGaussian(jnp.zeros((2, 1)), jnp.zeros((2, 1)))
+    edge = distribution.log_prob(jnp.array([[1.0], [-1.0]]))
+    np.testing.assert_allclose(edge, distribution.log_prob(jnp.array([[LOG_PROB_LIMIT], [-LOG_PROB_LIMIT]])))
+    assert jnp.all(jnp.isfinite(edge))
+
+
+def test_density_far_out_is_finite_and_has_finite_gradients():
+    def log_prob(mean):
+        return jnp.sum(TanhGaussian(mean, jnp.full((2, 1), -20.0)).sample_and_log_prob(jax.random.key(0))[1])
+
+    value, gradient = jax.value_and_grad(log_prob)(jnp.array([[50.0], [-50.0]]))
+    assert jnp.isfinite(value)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_squashed_mode_is_kept_off_the_edge():
+    distribution = TanhGaussian(jnp.array([[0.5, 20.0, -20.0]]), jnp.zeros((1, 3)))
+    np.testing.assert_allclose(distribution.mode(), [[math.tanh(0.5), MODE_LIMIT, -MODE_LIMIT]], rtol=1e-6)
+
+
+def test_squashed_samples_are_reparameterised():
+    # a = tanh(m + σ ε): da/dm = 1 − a², da/d log σ = (1 − a²) σ ε
+    def action(mean, log_std):
+        return TanhGaussian(mean, log_std).sample(jax.random.key(0))[0, 0]
+
+    with replayed_draws([np.full((1, 1), 0.5, np.float32)]):
+        gradients = jax.grad(action, argnums=(0, 1))(jnp.full((1, 1), 0.2), jnp.full((1, 1), math.log(2.0)))
+    slope = 1.0 - math.tanh(0.2 + 2.0 * 0.5) ** 2
+    np.testing.assert_allclose(gradients[0], [[slope]], rtol=1e-5)
+    np.testing.assert_allclose(gradients[1], [[slope * 2.0 * 0.5]], rtol=1e-5)
+
+
+def test_squashed_samples_have_the_stated_spread():
+    distribution = TanhGaussian(jnp.full((20_000, 1), 0.3), jnp.full((20_000, 1), math.log(0.5)))
+    unsquashed = jnp.arctanh(distribution.sample(jax.random.key(0)))
+    np.testing.assert_allclose([jnp.mean(unsquashed), jnp.std(unsquashed)], [0.3, 0.5], atol=0.02)
+
+
+def test_gaussian_log_prob_by_hand():
+    # two dimensions, σ = 1 and 2, both one σ from the mean: −2 · ½ − log 2 − log 2π
+    distribution = Gaussian(jnp.zeros((3, 2)), jnp.array([0.0, math.log(2.0)]))
+    action = jnp.broadcast_to(jnp.array([1.0, -2.0]), (3, 2))
+    np.testing.assert_allclose(distribution.log_prob(action), np.full(3, -1.0 - math.log(4.0 * math.pi)), rtol=1e-6)
+
+
+def test_gaussian_actions_are_clipped():
+    distribution = Gaussian(jnp.array([[0.5, 3.0, -3.0]]), jnp.full(3, -20.0))
+    np.testing.assert_allclose(distribution.mode(), [[0.5, 1.0, -1.0]])
+    np.testing.assert_allclose(distribution.sample(jax.random.key(0)), [[0.5, 1.0, -1.0]], rtol=1e-6)
+
+
+def test_gaussian_samples_have_the_stated_spread():
+    distribution = Gaussian(jnp.zeros((20_000, 2)), jnp.log(jnp.array([0.1, 0.2])))
+    samples = distribution.sample(jax.random.key(0))
+    np.testing.assert_allclose(jnp.std(samples, axis=0), [0.1, 0.2], rtol=0.03)
+
+
+def test_deterministic_samples_its_mode():
+    distribution = Deterministic(jnp.array([[0.5, -0.5]]))
+    np.testing.assert_array_equal(distribution.mode(), distribution.sample(jax.random.key(0)))

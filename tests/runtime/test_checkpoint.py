@@ -1,0 +1,228 @@
+import json
+import subprocess
+import sys
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, read_config
+from o2o_jax.runtime.devices import seed_mesh
+
+CONFIG = {"algorithm": "o2sac", "seeds": 2, "config": {"alpha": 0.5, "hidden": (32, 32), "clip": None}}
+
+
+@flax.struct.dataclass
+class State:
+    params: dict
+    opt: optax.OptState
+    key: jax.Array
+    step: jax.Array
+
+
+def make_state(scale=1.0):
+    params = {"dense": {"kernel": scale * jnp.arange(12.0).reshape(2, 6), "bias": jnp.full(2, jnp.inf)}}
+    return State(
+        params=params,
+        opt=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(params),
+        key=jax.random.split(jax.random.key(7), 2),
+        step=jnp.int32(3),
+    )
+
+
+def assert_equal(restored, expected):
+    assert jax.tree.structure(restored) == jax.tree.structure(expected)
+    for new, old in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
+        assert new.dtype == old.dtype
+        if jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
+            new, old = jax.random.key_data(new), jax.random.key_data(old)
+        np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_state_comes_back_as_it_was(tmp_path, abstract):
+    state = make_state()
+    extra = {"environments": [[1, 2], {"rng": 2**64}], "name": "fünf"}
+    with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
+        assert checkpoints.latest_step() is None
+        checkpoints.save(10, state, extra)
+    with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
+        template = jax.eval_shape(make_state) if abstract else make_state(0.0)
+        restored, restored_extra = checkpoints.restore(template)
+    assert_equal(restored, state)
+    assert restored_extra == extra
+
+
+def test_numpy_and_python_values_keep_their_type(tmp_path):
+    state = {"array": np.arange(3, dtype=np.int64), "count": 5, "mean": 0.5, "none": None, "empty": ()}
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        checkpoints.save(0, state)
+        restored, extra = checkpoints.restore(state)
+    assert extra == {}
+    assert isinstance(restored["array"], np.ndarray)
+    assert (restored["count"], restored["mean"]) == (5, 0.5)
+    assert isinstance(restored["count"], int)
+
+
+def test_only_the_latest_stay(tmp_path):
+    with Checkpoints(tmp_path, CONFIG, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+        assert checkpoints.latest_step() == 3
+        assert_equal(checkpoints.restore(make_state(), step=2)[0], make_state(2.0))
+        with pytest.raises(FileNotFoundError, match="no checkpoint of step 1"):
+            checkpoints.restore(make_state(), step=1)
+
+
+@pytest.mark.parametrize("step", [5, 4])
+def test_a_step_that_is_not_newer_is_an_error_not_a_silence(tmp_path, step):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(5, make_state())
+        with pytest.raises(ValueError, match=f"has a checkpoint of step 5, so step {step} was not saved"):
+            checkpoints.save(step, make_state())
+
+
+def test_the_buffers_may_be_donated_at_once(tmp_path):
+    state = {"x": jnp.zeros(100_000)}
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x + 1.0, state), donate_argnums=0)
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(0, state)
+        later = overwrite(state)
+        restored, _ = checkpoints.restore(later)
+        assert jax.tree.leaves(overwrite(restored))[0].sum() == 100_000
+    assert later["x"].sum() == 100_000
+
+
+def test_arrays_come_back_where_the_template_has_them(tmp_path):
+    sharding = NamedSharding(seed_mesh(2, 2), PartitionSpec("seed"))
+    sharded = jax.device_put({"x": jnp.arange(4.0), "key": jax.random.split(jax.random.key(0), 4)}, sharding)
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(0, sharded)
+        restored, _ = checkpoints.restore(jax.tree.map(jnp.copy, sharded))
+        alone, _ = checkpoints.restore(jax.eval_shape(lambda: sharded))
+    assert_equal(restored, sharded)
+    assert_equal(alone, sharded)
+    assert restored["x"].sharding.is_equivalent_to(sharding, 1)
+    assert restored["key"].sharding.is_equivalent_to(sharding, 1)
+    assert len(alone["x"].devices()) == len(alone["key"].devices()) == 1
+
+
+def test_another_configuration_names_every_difference(tmp_path):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(0, make_state())
+    other = {"algorithm": "o2sac", "seeds": 4, "config": {"alpha": 0.5, "hidden": (64, 32), "tau": 1.0}}
+    with Checkpoints(tmp_path, other) as checkpoints, pytest.raises(ValueError, match="other settings") as error:
+        checkpoints.restore(make_state())
+    message = str(error.value)
+    for part in (
+        "seeds is 2 there and 4 now",
+        "config.hidden is [32, 32] there and [64, 32] now",
+        "config.clip is null there and absent now",
+        "config.tau is absent there and 1.0 now",
+        "another --out",
+    ):
+        assert part in message
+    assert "alpha" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {**s, "x": jnp.zeros((1, 3))}, r"x is float32\[2, 3\] there and float32\[1, 3\] now"),
+        (lambda s: {**s, "x": jnp.zeros((2, 3), jnp.int32)}, r"x is float32\[2, 3\] there and int32\[2, 3\] now"),
+        (lambda s: {**s, "z": jnp.zeros(2)}, r"z is absent there and float32\[2\] now"),
+        (lambda s: {"x": s["x"]}, r"y is float32\[2\] there and absent now"),
+    ],
+)
+def test_another_structure_is_refused(tmp_path, change, message):
+    state = {"x": jnp.ones((2, 3)), "y": jnp.ones(2)}
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(0, state)
+        with pytest.raises(ValueError, match=message):
+            checkpoints.restore(change(state))
+
+
+def test_nothing_to_restore(tmp_path):
+    with Checkpoints(tmp_path / "none", {}) as checkpoints:
+        with pytest.raises(FileNotFoundError, match="no checkpoint in .*none"):
+            checkpoints.restore({})
+        assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(1, {"x": jnp.ones(2)})
+    (tmp_path / "2").mkdir()
+    with Checkpoints(tmp_path, {}) as checkpoints, pytest.raises(ValueError, match="cannot be read") as error:
+        checkpoints.restore({"x": jnp.ones(2)})
+    assert "\n" not in str(error.value)
+
+
+def test_keep_must_be_positive(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        Checkpoints(tmp_path, {}, keep=0)
+
+
+def test_a_killed_save_leaves_the_one_before(tmp_path):
+    # the process dies where the finished checkpoint would get its name
+    code = """
+import os, pathlib, sys
+import jax.numpy as jnp
+from o2o_jax.runtime.checkpoint import Checkpoints
+checkpoints = Checkpoints(sys.argv[1], {})
+checkpoints.save(1, {"x": jnp.ones(2)})
+os.rename = os.replace = pathlib.Path.rename = pathlib.Path.replace = lambda *_, **__: os._exit(9)
+checkpoints.save(2, {"x": jnp.zeros(2)})
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    assert result.returncode == 9, result.stderr.decode()
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert checkpoints.latest_step() == 1
+        assert checkpoints.restore({"x": jnp.zeros(2)})[0]["x"].sum() == 2
+        checkpoints.save(2, {"x": jnp.zeros(2)})
+        assert checkpoints.latest_step() == 2
+
+
+def test_claim_a_new_folder(tmp_path):
+    folder = claim(tmp_path / "runs" / "a", CONFIG)
+    assert folder == tmp_path / "runs" / "a"
+    assert read_config(folder)["config"] == {"alpha": 0.5, "hidden": [32, 32], "clip": None}
+
+
+def test_claim_an_empty_folder(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    claim(tmp_path, CONFIG)
+
+
+def test_claim_overwrites_nothing(tmp_path):
+    claim(tmp_path / "a", CONFIG)
+    before = (tmp_path / "a" / "config.json").read_bytes()
+    with pytest.raises(
+        FileExistsError, match="already holds a run: choose another --out, or go on with it by --resume"
+    ):
+        claim(tmp_path / "a", {"algorithm": "other"})
+    assert (tmp_path / "a" / "config.json").read_bytes() == before
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for taken in ("b", "file"):
+        with pytest.raises(FileExistsError, match="is not an empty folder"):
+            claim(tmp_path / taken, CONFIG)
+
+
+def test_resume_checks_what_it_finds(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        claim(tmp_path / "a", CONFIG, resume=True)
+    claim(tmp_path / "a", CONFIG)
+    assert claim(tmp_path / "a", CONFIG, resume=True) == tmp_path / "a"
+    with pytest.raises(ValueError, match="seeds is 2 there and 5 now"):
+        claim(tmp_path / "a", {**CONFIG, "seeds": 5}, resume=True)
+    (tmp_path / "a" / "config.json").write_text(json.dumps(CONFIG)[:-5])
+    with pytest.raises(ValueError, match="is damaged"):
+        claim(tmp_path / "a", CONFIG, resume=True)

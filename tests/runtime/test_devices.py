@@ -1,0 +1,72 @@
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from o2o_jax.runtime.devices import enable_compilation_cache, seed_mesh
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_devices", "expected"),
+    [(1, None, 1), (2, None, 2), (3, None, 1), (4, None, 2), (4, 1, 1), (4, 2, 2)],
+)
+def test_as_many_devices_as_divide_the_seeds(num_seeds, num_devices, expected):
+    # the tests run on two devices
+    mesh = seed_mesh(num_seeds, num_devices)
+    assert mesh.axis_names == ("seed",)
+    assert mesh.size == expected
+
+
+def test_seeds_split_over_the_mesh():
+    sharding = NamedSharding(seed_mesh(4), PartitionSpec("seed"))
+    keys = jax.device_put(jax.vmap(jax.random.key)(jnp.arange(4)), sharding)
+    draw = jax.vmap(jax.random.normal)
+    np.testing.assert_array_equal(jax.jit(draw)(keys), draw(jax.vmap(jax.random.key)(jnp.arange(4))))
+    assert keys[0].shape == ()  # an Explicit axis could not be indexed
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_devices", "message"),
+    [
+        (0, None, "number of seeds must be at least 1"),
+        (6, 4, r"6 seeds can be shared by \[1, 2, 3, 6\] devices, not by 4"),
+        (2, 0, r"2 seeds can be shared by \[1, 2\] devices, not by 0"),
+        (8, 8, "8 devices asked for, but JAX sees 2"),
+    ],
+)
+def test_what_does_not_fit(num_seeds, num_devices, message):
+    with pytest.raises(ValueError, match=message):
+        seed_mesh(num_seeds, num_devices)
+
+
+def test_a_fresh_process_splits_the_processor(tmp_path):
+    code = """
+import jax
+from o2o_jax.runtime.devices import enable_compilation_cache, seed_mesh
+enable_compilation_cache()
+assert jax.config.jax_compilation_cache_dir.startswith(r"%s"), jax.config.jax_compilation_cache_dir
+assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.5
+assert seed_mesh(6, 3).size == 3
+assert len(jax.devices()) == 3
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run([sys.executable, "-c", code % tmp_path], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / ".cache" / "o2o_jax" / "xla").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0  # nobody else can write
+
+
+def test_a_chosen_cache_folder_is_kept(monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == before[0]
+    assert not (tmp_path / "home").exists()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])

@@ -1,0 +1,96 @@
+"""Imports go one way, side effects and compilation stay where they belong, and importing the package is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "o2o_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import from its own layer and from those below.
+LAYERS = [
+    {"types", "registry"},
+    {"interfaces", "ops"},
+    {"networks"},
+    {"policy", "data", "training"},
+    {"offline", "online", "envs"},
+    {"runtime"},
+]
+HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
+# ... but in one layer these are strangers.
+STRANGERS = {"offline": {"online", "envs"}, "online": {"offline", "envs"}, "envs": {"offline", "online"}}
+
+
+def imports(path):
+    """Dotted names of everything that a module imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def attributes(path):
+    """Dotted names like `jax.vmap` that a module mentions."""
+    return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+
+
+def part(path):
+    """The part of the package that a module belongs to: its folder or, at the top, its own name."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_go_one_way(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    here = part(path)
+    for imported in imports(path):
+        package, _, rest = imported.partition(".")
+        assert package != "experiments", f"{name(path)} imports {imported}"
+        if package == "o2o_jax":
+            there = rest.split(".")[0]
+            assert there in HEIGHT, f"{name(path)} imports {imported}, which has no layer"
+            assert HEIGHT[there] <= HEIGHT[here], f"{name(path)} imports {imported} from a layer above"
+            assert there not in STRANGERS.get(here, ()), f"{name(path)} imports {imported}"
+
+
+def test_every_part_has_a_layer():
+    assert {part(path) for path in MODULES} - {"__init__"} == HEIGHT.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_only_networks_imports_linen(path):
+    if part(path) != "networks":
+        assert not any(imported.startswith("flax.linen") for imported in imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_only_the_checkpoint_module_imports_orbax(path):
+    if path != PACKAGE / "runtime" / "checkpoint.py":
+        assert not any(imported.startswith("orbax") for imported in imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_compilation_stands_in_the_shell(path):
+    # Updates are pure functions of one seed, so that they can be embedded in anyone's jit, vmap and scan.
+    if part(path) != "runtime":
+        assert not {"jax.jit", "jax.vmap", "jax.pmap", "jax.shard_map"} & (attributes(path) | imports(path))
+
+
+def test_importing_the_package_is_light():
+    heavy = ["matplotlib", "minari", "gymnasium", "mujoco", "h5py", "orbax", "tensorboardX", "tqdm"]
+    code = f"import o2o_jax, sys; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,97 @@
+"""Gradient steps, target networks, loops over updates."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from o2o_jax.training import gradient_step, polyak_update, run_updates, sample_batch, where
+from o2o_jax.types import Transition
+
+
+def dataset(size):
+    row = jnp.arange(float(size))
+    return Transition(row[:, None], row[:, None], row, row[:, None], jnp.zeros(size))
+
+
+def test_gradient_step_by_hand():
+    # 1 − 0.1 · 5 and 2 − 0.1 · (−5)
+    optimizer = optax.sgd(0.1)
+    params = {"w": jnp.array([1.0, 2.0])}
+    params, _ = gradient_step(optimizer, {"w": jnp.array([5.0, -5.0])}, optimizer.init(params), params)
+    np.testing.assert_allclose(params["w"], [0.5, 2.5])
+
+
+def test_gradient_step_carries_the_optimiser_s_state():
+    optimizer = optax.sgd(0.1, momentum=0.5)
+    params = jnp.array(0.0)
+    state = optimizer.init(params)
+    for _ in range(2):
+        params, state = gradient_step(optimizer, jnp.array(1.0), state, params)
+    np.testing.assert_allclose(params, -0.1 * 1.0 - 0.1 * 1.5)
+
+
+def test_polyak_update_by_hand():
+    # 0.75 · 4 + 0.25 · 8 = 5; rate 1 copies
+    params, target = {"w": jnp.array([8.0])}, {"w": jnp.array([4.0])}
+    np.testing.assert_allclose(polyak_update(params, target, 0.25)["w"], [5.0])
+    np.testing.assert_allclose(polyak_update(params, target, 1.0)["w"], [8.0])
+
+
+def test_where_chooses_whole_trees_and_per_seed():
+    accepted, otherwise = {"w": jnp.ones((2, 3))}, {"w": jnp.zeros((2, 3))}
+    np.testing.assert_array_equal(where(jnp.asarray(True), accepted, otherwise)["w"], accepted["w"])
+    chosen = jax.vmap(where)(jnp.array([True, False]), accepted, otherwise)["w"]
+    np.testing.assert_array_equal(chosen, [[1.0] * 3, [0.0] * 3])
+
+
+def test_sample_batch_draws_whole_rows_of_the_whole_dataset():
+    batch = sample_batch(dataset(10), jax.random.key(0), 1_000)
+    np.testing.assert_array_equal(batch.observation[:, 0], batch.reward)
+    np.testing.assert_array_equal(batch.next_observation, batch.action)
+    counts = np.bincount(np.asarray(batch.reward, int), minlength=10)
+    assert len(counts) == 10
+    assert counts.min() > 50  # 100 each on average, with a deviation of 9.5
+
+
+@flax.struct.dataclass
+class Trace:
+    """A state that remembers what every update got."""
+
+    step: jax.Array
+    rewards: jax.Array
+    draws: jax.Array
+
+
+def start(length=8):
+    return Trace(jnp.zeros((), jnp.int32), jnp.zeros((length, 4)), jnp.zeros(length))
+
+
+def remember(state, batch, key):
+    rewards = state.rewards.at[state.step].set(batch.reward)
+    draws = state.draws.at[state.step].set(jax.random.uniform(key))
+    metric = jnp.where(state.step % 2 == 0, jnp.nan, state.step.astype(jnp.float32))
+    state = state.replace(step=state.step + 1, rewards=rewards, draws=draws)
+    return state, {"every": state.step.astype(jnp.float32), "delayed": metric}
+
+
+def test_run_updates_gives_each_update_a_batch_and_a_key_of_its_own():
+    state, _ = run_updates(remember, start(), dataset(1_000), jax.random.key(0), num_updates=8, batch_size=4)
+    assert state.step == 8
+    assert len(np.unique(state.draws)) == 8
+    assert len(np.unique(state.rewards)) > 28
+
+
+def test_run_updates_repeats_the_unbroken_run_when_resumed():
+    arguments = {"dataset": dataset(1_000), "key": jax.random.key(0), "batch_size": 4}
+    whole, _ = run_updates(remember, start(), num_updates=8, **arguments)
+    part, _ = run_updates(remember, start(), num_updates=3, **arguments)
+    part, _ = run_updates(remember, part, num_updates=5, **arguments)
+    jax.tree.map(np.testing.assert_array_equal, whole, part)
+
+
+def test_run_updates_averages_metrics_and_leaves_skipped_ones_out():
+    # steps 0 … 7: `every` is 1 … 8; `delayed` is NaN at even steps, else 1, 3, 5, 7
+    _, metrics = run_updates(remember, start(), dataset(10), jax.random.key(0), num_updates=8, batch_size=4)
+    np.testing.assert_allclose([metrics["every"], metrics["delayed"]], [4.5, 4.0])
