@@ -1,13 +1,28 @@
-"""The policy: all that offline training hands to online training."""
+"""The policy: all that offline training hands to online training, and how one of another kind is made of it.
 
+The only module that knows two heads at once.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.ops.distributions import Distribution
-from o2o_jax.types import Array, Params
+from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
+from o2o_jax.ops.lagrangian import temperature_loss
+from o2o_jax.training import gradient_step, run_updates
+from o2o_jax.types import Array, Metrics, Params, Transition
+
+ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
 
 
 @flax.struct.dataclass
@@ -47,3 +62,294 @@ class Handoff:
     policy: Policy
     state: Any = None
     source: str = flax.struct.field(pytree_node=False, default="")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloneConfig:
+    """Settings of cloning (hyperparameters, section 9)."""
+
+    hidden: tuple[int, ...] = (256, 256)  # what the online algorithm expects
+    updates: int = 100_000
+    batch_size: int = 256
+    lr: float = 3e-4
+    entropy_lr: float = 3e-4  # of log c
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "entropy_lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+
+
+@flax.struct.dataclass
+class CloneState:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      student: the policy that learns.
+      teacher: the policy that it imitates, constant; None where the dataset's actions are the teacher's.
+      log_entropy_weight: [] log c; unused by a deterministic student.
+      opt: Adam of the student's parameters.
+      entropy_opt: Adam of log c.
+      step: [] int32, updates so far.
+    """
+
+    student: Policy
+    teacher: Policy | None
+    log_entropy_weight: Array
+    opt: Any
+    entropy_opt: Any
+    step: Array
+
+
+def with_head(
+    handoff: Handoff, head: str, dataset: Transition, key: Array, config: CloneConfig | None = None
+) -> Handoff:
+    """A handoff whose policy has the wanted head: itself, or a clone that learnt on the dataset's states.
+
+    Args:
+      handoff: of one seed; `head` being static, it may be traced and mapped over seeds.
+      head: "deterministic", "gaussian" or "tanh_gaussian".
+      dataset: transitions [N], of which only the observations count.
+      key: of initialisation, batches and sampled actions.
+      config: settings of a clone.
+
+    Returns:
+      `handoff` unchanged where its policy has that head. Otherwise the clone, without the offline state, which fits
+      the old policy alone.
+
+    Raises:
+      ValueError: no such head.
+
+    Source: Appendix I, Eq. (52).
+    """
+    config = config or CloneConfig()
+    if handoff.policy.head == head:
+        return handoff
+    init_key, update_key = jax.random.split(key)
+    state = clone_init(config, head, init_key, handoff.policy)
+    update = functools.partial(clone_update, config)
+    state, _ = run_updates(update, state, dataset, update_key, config.updates, config.batch_size)
+    return Handoff(state.student, source=handoff.source)
+
+
+def clone(
+    function: Callable[[np.ndarray], Any],
+    head: str,
+    dataset: Transition,
+    key: Array,
+    config: CloneConfig | None = None,
+    normalizer: Normalizer | None = None,
+    source: str = "",
+) -> Handoff:
+    """Clones any Python function from observations to actions; impure if the function is.
+
+    Args:
+      function: raw observations [N, O] to actions [N, A] in [-1, 1], both numpy.
+      head: of the clone.
+      dataset: transitions [N], of which only the observations count.
+      key: of initialisation and batches.
+      config: settings of the clone.
+      normalizer: of the clone; None fits one to the dataset.
+      source: name of where the function comes from.
+
+    Returns:
+      The clone.
+
+    Raises:
+      ValueError: no such head, or unusable actions; see `label`.
+
+    Source: Appendix I, Eq. (52).
+    """
+    config = config or CloneConfig()
+    dataset = jax.tree.map(jnp.asarray, label(function, dataset))
+    normalizer = normalizer or Normalizer.fit(dataset.observation)
+    init_key, update_key = jax.random.split(key)
+    state = clone_init(config, head, init_key, None, normalizer, dataset.action.shape[-1])
+    update = functools.partial(clone_update, config)
+    state, _ = run_updates(update, state, dataset, update_key, config.updates, config.batch_size)
+    return Handoff(state.student, source=source)
+
+
+def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int = 10_000) -> Transition:
+    """The dataset with a Python function's actions in place of its own; impure if the function is.
+
+    Args:
+      function: raw observations [N, O] to actions [N, A] in [-1, 1], both numpy.
+      dataset: transitions [N].
+      rows: the most observations that the function gets at once.
+
+    Returns:
+      Transitions [N].
+
+    Raises:
+      ValueError: actions of another shape, not finite, or outside [-1, 1].
+    """
+    observations = np.asarray(dataset.observation)
+    actions = []
+    for start in range(0, len(observations), rows):
+        given = observations[start : start + rows]
+        action = np.asarray(function(given), np.float32)
+        expected = (len(given), *dataset.action.shape[1:])
+        if action.shape != expected:
+            raise ValueError(f"the policy maps observations {given.shape} to actions {action.shape}, not to {expected}")
+        if not np.isfinite(action).all():
+            raise ValueError("the policy's actions are not all finite: NaN or infinity cannot be cloned")
+        if np.abs(action).max() > 1.0:
+            raise ValueError(
+                f"the policy's actions reach {np.abs(action).max():.6g}: clip or rescale them to [-1, 1] before cloning"
+            )
+        actions.append(action)
+    return dataset.replace(action=np.concatenate(actions))
+
+
+def clone_init(
+    config: CloneConfig,
+    head: str,
+    key: Array,
+    teacher: Policy | None,
+    normalizer: Normalizer | None = None,
+    action_dim: int | None = None,
+) -> CloneState:
+    """The state before the first update: a random student.
+
+    Args:
+      config: settings.
+      head: of the student.
+      key: initialises the student.
+      teacher: the policy to imitate; None where the dataset's actions are the teacher's, see `label`.
+      normalizer: of the student; only without a teacher, whose own it is otherwise.
+      action_dim: A; likewise.
+
+    Raises:
+      ValueError: no such head.
+    """
+    if head not in networks.HEADS:
+        raise ValueError(f"unknown head {head!r}. Valid names: {', '.join(networks.HEADS)}")
+    if teacher is not None:
+        normalizer, action_dim = teacher.normalizer, teacher.actor.action_dim
+    assert normalizer is not None and action_dim is not None, "without a teacher, its normalizer and A are needed"
+    actor = networks.HEADS[head](action_dim, config.hidden)
+    params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
+    log_entropy_weight = jnp.asarray(math.log(ENTROPY_WEIGHT_START), jnp.float32)
+    return CloneState(
+        student=Policy(params, normalizer, actor),
+        teacher=teacher,
+        log_entropy_weight=log_entropy_weight,
+        opt=optax.adam(config.lr).init(params),
+        entropy_opt=optax.adam(config.entropy_lr).init(log_entropy_weight),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key: Array) -> tuple[CloneState, Metrics]:
+    """One update of the student and, if it is stochastic, of the weight that holds its entropy.
+
+    Args:
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the teacher's actions, if it is stochastic, and the student's.
+
+    Returns:
+      The state with `step` advanced, and metrics: `mse` between the modes of both; of a stochastic student also
+      `log_likelihood` of the teacher's actions, `entropy` and `entropy_weight`.
+
+    Source: Appendix I, Eq. (52).
+    """
+    teacher_key, student_key = jax.random.split(key)
+    mode, sample = _teacher_actions(state.teacher, batch, teacher_key)
+    student = state.student
+    if student.head == "deterministic":
+        (_, metrics), gradient = jax.value_and_grad(imitation_loss, has_aux=True)(
+            student.params, student, batch.observation, mode
+        )
+        log_weight, entropy_opt = state.log_entropy_weight, state.entropy_opt
+    else:
+        weight = jnp.exp(state.log_entropy_weight)
+        (_, (log_prob, metrics)), gradient = jax.value_and_grad(likelihood_loss, has_aux=True)(
+            student.params, student, batch.observation, sample, mode, student_key, weight
+        )
+        entropy_gradient = jax.grad(temperature_loss)(state.log_entropy_weight, log_prob, -float(mode.shape[-1]))
+        log_weight, entropy_opt = gradient_step(
+            optax.adam(config.entropy_lr), entropy_gradient, state.entropy_opt, state.log_entropy_weight
+        )
+        metrics |= {"entropy_weight": weight}
+    params, opt = gradient_step(optax.adam(config.lr), gradient, state.opt, student.params)
+    state = state.replace(
+        student=student.replace(params=params),
+        log_entropy_weight=log_weight,
+        opt=opt,
+        entropy_opt=entropy_opt,
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def imitation_loss(params: Params, student: Policy, observation: Array, action: Array) -> tuple[Array, Metrics]:
+    """Squared error of a deterministic student, the mean over batch and dimensions.
+
+        mean ( π_θ(s) − a )²
+
+    Args:
+      params: of the student, differentiated.
+      student: whose own parameters are not used.
+      observation: [B, O] raw.
+      action: [B, A] the teacher's, constant.
+
+    Returns:
+      [] loss, and the same as a metric.
+
+    Source: Appendix I.
+    """
+    loss = jnp.mean(jnp.square(student.replace(params=params).distribution(observation).mode() - action))
+    return loss, {"mse": loss}
+
+
+def likelihood_loss(
+    params: Params, student: Policy, observation: Array, action: Array, mode: Array, key: Array, weight: Array
+) -> tuple[Array, tuple[Array, Metrics]]:
+    """Negative log-likelihood of the teacher's actions, less the student's weighted entropy.
+
+        −mean[ log π_θ(a|s) + c H(π_θ(·|s)) ],   H by one sample
+
+    Args:
+      params: of the student, differentiated.
+      student: with a density; its own parameters are not used.
+      observation: [B, O] raw.
+      action: [B, A] drawn from the teacher, constant; it counts as inside ±(1 − 1e-4).
+      mode: [B, A] the teacher's modes, for the metric alone.
+      key: draws the student's actions.
+      weight: [] c ≥ 0, constant.
+
+    Returns:
+      [] loss; the log-density [B] of the student's own actions, nats; metrics.
+
+    Source: Appendix I, Eq. (52).
+    """
+    distribution = student.replace(params=params).distribution(observation)
+    log_likelihood = jnp.mean(distribution.log_prob(jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)))
+    log_prob = _own_log_prob(distribution, key)
+    entropy = -jnp.mean(log_prob)
+    mse = jnp.mean(jnp.square(distribution.mode() - mode))
+    metrics = {"mse": mse, "log_likelihood": log_likelihood, "entropy": entropy}
+    return -log_likelihood - weight * entropy, (log_prob, metrics)
+
+
+def _teacher_actions(teacher: Policy | None, batch: Transition, key: Array) -> tuple[Array, Array]:
+    """The teacher's modes [B, A] and sampled actions [B, A] at a batch's observations."""
+    if teacher is None:
+        return batch.action, batch.action
+    distribution = teacher.distribution(batch.observation)
+    return distribution.mode(), distribution.sample(key)
+
+
+def _own_log_prob(distribution: Any, key: Array) -> Array:
+    """[B] log-density of reparameterised samples, nats; of those that are not clipped, for a plain normal."""
+    if isinstance(distribution, TanhGaussian):
+        return distribution.sample_and_log_prob(key)[1]
+    noise = jax.random.normal(key, distribution.mean.shape)
+    std = jnp.broadcast_to(jnp.exp(distribution.log_std), distribution.mean.shape)
+    return distribution.log_prob(distribution.mean + std * noise)

@@ -139,7 +139,7 @@ class Golden:
 
 
 def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.ndarray:
-    """Tensor number t at the start, float32 in PyTorch's layout: pseudo-random by a sine, near 1 if a LayerNorm gain."""
+    """Tensor number t at the start, in PyTorch's layout: pseudo-random by a sine, near 1 for a LayerNorm gain."""
     index = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
     value = np.sin(12.9898 * index + 78.233 * t) * 43758.5453
     uniform = 2.0 * (value - np.floor(value)) - 1.0

@@ -1,4 +1,4 @@
-"""What an online update learns from: a ring of fresh transitions per seed, mixed with a dataset that all seeds share."""
+"""What an online update learns from: a ring of fresh transitions per seed, mixed with a dataset."""
 
 from typing import Literal
 
@@ -50,7 +50,11 @@ def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
 def insert(buffer: RingBuffer, transition: Transition) -> RingBuffer:
     """Writes one transition (no leading axis) over the oldest row."""
     capacity = buffer.storage.reward.shape[0]
-    storage = jax.tree.map(lambda column, row: column.at[buffer.position].set(row), buffer.storage, transition)
+    storage = jax.tree.map(
+        lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, buffer.position, 0),
+        buffer.storage,
+        transition,
+    )
     return RingBuffer(storage, (buffer.position + 1) % capacity, jnp.minimum(buffer.size + 1, capacity))
 
 

@@ -7,14 +7,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, orthogonal, zeros
-from o2o_jax.ops.distributions import Deterministic, Distribution, Gaussian, TanhGaussian
+from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian
 from o2o_jax.types import Array
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class Actor(nn.Module):
-    """Base of the heads: `__call__` maps observations [..., O] to a `Distribution` over actions [..., A].
+    """Base of the heads, which map observations [..., O] to a `Distribution` over actions [..., A].
 
     Attributes:
       action_dim: A.
@@ -24,9 +24,6 @@ class Actor(nn.Module):
     action_dim: int
     hidden: Sequence[int] = (256, 256)
     head: ClassVar[str]
-
-    def __call__(self, observation: Array) -> Distribution:
-        raise NotImplementedError
 
 
 class DeterministicActor(Actor):

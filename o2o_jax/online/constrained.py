@@ -69,10 +69,10 @@ class ConstrainedConfig:
                 raise ValueError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
         if not 0.5 <= self.asymmetry < 1:
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
-        positive = ("actor_lr", "critic_lr", "lagrange_init", "batch_size", "num_critics", "updates_per_env_step")
-        positive += ("buffer_size", "part_episodes", "reference_every_evaluations", "threshold_env_steps")
-        positive += ("eval_every_env_steps", "eval_episodes", "interval_threshold_divisor")
-        for name in positive:
+        rates = ("actor_lr", "critic_lr", "lagrange_init", "interval_threshold_divisor")
+        sizes = ("batch_size", "num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "eval_episodes")
+        periods = ("reference_every_evaluations", "threshold_env_steps", "eval_every_env_steps")
+        for name in (*rates, *sizes, *periods):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
         counts = ("reevaluate_updates", "align_updates", "env_steps", "warmup_env_steps", "random_env_steps")
@@ -125,8 +125,8 @@ def initial_transform(config: ConstrainedConfig, handoff: Handoff | None, observ
     return Transform(normalizer, config.reward_scale, config.reward_shift)
 
 
-def offline_critic(handoff: Handoff | None, critic: Params, algorithm: str) -> tuple[Params, Params]:
-    """The critics and target critics that offline training left, for direct fine-tuning.
+def offline_state(handoff: Handoff | None, critic: Params, algorithm: str) -> Any:
+    """What offline training left, for direct fine-tuning of its critics.
 
     Args:
       handoff: with a `state` that has `critic` and `target_critic`.
@@ -134,24 +134,23 @@ def offline_critic(handoff: Handoff | None, critic: Params, algorithm: str) -> t
       algorithm: name for the error messages.
 
     Returns:
-      (critic, target_critic), parameters with a leading axis E.
+      The offline algorithm's state.
 
     Raises:
       ValueError: if there is no offline state, or its critics have other shapes.
     """
     if handoff is None or not hasattr(handoff.state, "critic"):
         raise ValueError(
-            f"{algorithm} with critic_source=offline goes on from the critics of offline training, and this "
-            "policy comes without; start from a run of td3_bc or cql, or set critic_source=random"
+            f"{algorithm} with critic_source=offline goes on from the critics of offline training, and this policy "
+            "comes without any: start from a run whose policy needs no cloning, or set critic_source=random"
         )
-    found = jax.tree.map(jnp.shape, handoff.state.critic)
-    wanted = jax.tree.map(jnp.shape, critic)
+    found, wanted = jax.tree.map(jnp.shape, handoff.state.critic), jax.tree.map(jnp.shape, critic)
     if found != wanted:
         raise ValueError(
             f"the critics of {handoff.source} do not fit those of {algorithm}: set critic_hidden, layer_norm and "
             f"num_critics to the offline values, or critic_source=random (found {found}, expected {wanted})"
         )
-    return handoff.state.critic, handoff.state.target_critic
+    return handoff.state
 
 
 def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
@@ -176,7 +175,9 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
     return policy.params
 
 
-def begin_finetuning(config: ConstrainedConfig, optimizer: optax.GradientTransformation, state: Any, accept: Array):
+def begin_finetuning(
+    config: ConstrainedConfig, optimizer: optax.GradientTransformation, state: Any, accept: Array
+) -> Any:
     """Chooses who goes online and who is the first reference, and makes the aligned critics the targets.
 
     Args:

@@ -43,7 +43,7 @@ def lagrange_loss(log_lagrange: Array, divergence: Array, threshold: Array, asym
     Source: Eq. (49), which prints |0.7 − 𝕀(f > τ)|; its own text and the authors' code give 0.7 to f > τ, as here.
     """
     slack = threshold - divergence
-    weight = jnp.abs(asymmetry - (slack > 0).astype(slack.dtype))
+    weight = jnp.where(slack > 0, 1.0 - asymmetry, asymmetry)
     return jnp.exp(log_lagrange) * jax.lax.stop_gradient(jnp.mean(weight * slack))
 
 

@@ -1,5 +1,7 @@
 """The online loop: act, step, store, update, now and then evaluate. Impure: steps environments, writes metrics."""
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds, place
-from o2o_jax.types import Array, Spec, Transition
+from o2o_jax.types import Array, Metrics, Spec, Transition
 
 
 @flax.struct.dataclass
@@ -101,44 +103,47 @@ def advance(
     algorithm: OnlineAlgorithm,
     mode: replay.Mode,
     batch_size: int,
-    learn: bool,
     run: Run,
     dataset: Transition | None,
     transition: Transition,
     observation: Array,
-) -> tuple[Run, Array, dict[str, Array]]:
+) -> tuple[Run, Array, Metrics]:
     """One environment step of one seed, compiled as one call: store, update, choose the next action.
 
     Args:
       algorithm: pure functions of one seed.
       mode: replay mode.
       batch_size: B of every update.
-      learn: whether updates happen yet (static: the warm-up is another program).
       run: before the step.
       dataset: transitions [N], shared by all seeds; None in mode `none`.
       transition: what the environment just did, without a leading axis.
       observation: [O] where the next action is taken; after an episode's end, the next one's first.
 
     Returns:
-      The run, the next action [A], and metrics averaged over the round's updates.
+      The run, the next action [A], and metrics averaged over the step's updates, NaN where there was none.
     """
     run = run.replace(buffer=replay.insert(run.buffer, transition), env_steps=run.env_steps + 1)
-    metrics: dict[str, Array] = {}
-    if learn:
-        update_key = jax.random.fold_in(run.key, 0)
+    update_key = jax.random.fold_in(run.key, 0)
 
-        def one_update(agent, _):
-            sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-            batch = replay.sample(run.buffer, dataset, sample_key, batch_size, mode)
-            return algorithm.finetune(agent, batch, key)
+    def update(agent: Any) -> tuple[Any, Metrics]:
+        sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
+        batch = replay.sample(run.buffer, dataset, sample_key, batch_size, mode)
+        return algorithm.finetune(agent, batch, key)
 
-        if algorithm.cadence.updates == 1:
-            agent, metrics = one_update(run.agent, None)
-        else:
-            agent, metrics = jax.lax.scan(one_update, run.agent, length=algorithm.cadence.updates)
-            metrics = jax.tree.map(jnp.nanmean, metrics)
-        run = run.replace(agent=agent)
-    return run, _act(algorithm, run, observation), metrics
+    def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
+        agent, total, count = carry
+        agent, metrics = update(agent)
+        total = jax.tree.map(lambda t, m: t + jnp.nan_to_num(m), total, metrics)
+        count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
+        return agent, total, count
+
+    # A loop even for one update a step: the warm-up is the same program with no turns, and XLA, which would repeat
+    # the buffer's write in every reader and copy the buffer for it, writes in place before a loop.
+    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), jax.eval_shape(update, run.agent)[1])
+    turns = jnp.where(run.env_steps > algorithm.cadence.warmup_env_steps, algorithm.cadence.updates, 0)
+    agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
+    run = run.replace(agent=agent)
+    return run, _act(algorithm, run, observation), jax.tree.map(jnp.divide, total, count)
 
 
 def _act(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
@@ -187,28 +192,19 @@ def fine_tune(
     Returns:
       The run after the last step.
     """
-    learning = {
-        learn: over_seeds(
-            lambda run, dataset, *arguments, learn=learn: advance(
-                algorithm, config.replay, config.batch_size, learn, run, dataset, *arguments
-            ),
-            mesh,
-            shared=(1,),
-            donate=(0,),
-        )
-        for learn in (False, True)
-    }
+    step = over_seeds(
+        functools.partial(advance, algorithm, config.replay, config.batch_size), mesh, shared=(1,), donate=(0,)
+    )
     begin = over_seeds(lambda run, observation: first_action(algorithm, run, observation), mesh)
     evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
-    warmup = algorithm.cadence.warmup_env_steps
 
     start = int(run.env_steps)
     # a resumed run begins new episodes, from starts that depend on where it stopped
     reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
     observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
     action = np.asarray(begin(run, observation))
-    pending: list[dict[str, Array]] = []
+    pending: list[Metrics] = []
     episode_return = np.zeros(len(seeds))
     finished: list[list[float]] = [[] for _ in seeds]
 
@@ -223,10 +219,9 @@ def fine_tune(
                 next_observation=last_observations(next_observation, info),
                 terminated=np.asarray(terminated, np.float32),
             )
-            run, device_action, metrics = learning[env_steps > warmup](run, dataset, transition, next_observation)
+            run, device_action, metrics = step(run, dataset, transition, next_observation)
             action, observation = np.asarray(device_action), next_observation
-            if metrics:
-                pending.append(metrics)
+            pending.append(metrics)
             episode_return += reward
             for s in np.nonzero(terminated | truncated)[0]:
                 finished[s].append(episode_return[s])
@@ -235,10 +230,8 @@ def fine_tune(
 
             if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
                 continue
-            if pending:
-                terms = jax.tree.map(lambda *values: np.nanmean(np.stack(values), axis=0), *jax.device_get(pending))
-                log.write("finetune", env_steps, terms)
-                pending.clear()
+            log.write("finetune", env_steps, _mean_over_time(pending))
+            pending.clear()
             if any(finished):
                 log.write("episode", env_steps, _episode_metrics(task, finished))
                 finished = [[] for _ in seeds]
@@ -260,6 +253,13 @@ def _consider_reference(config: Any, run: Run, score: np.ndarray, env_steps: int
     best = np.maximum(np.asarray(run.best_score), score).astype(np.float32)
     agent = set_reference(run.agent, accept) if accept.any() else run.agent
     return run.replace(agent=agent, best_score=jax.device_put(best, run.best_score.sharding))
+
+
+def _mean_over_time(metrics: list[Metrics]) -> dict[str, np.ndarray]:
+    """Mean of every term per seed [S]; NaN where nothing was measured, as in the warm-up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing but NaN
+        return jax.tree.map(lambda *values: np.nanmean(np.stack(values), axis=0), *jax.device_get(metrics))
 
 
 def _episode_metrics(task: Task, finished: list[list[float]]) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 import functools
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import optax
 from o2o_jax import networks
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.losses import lowest_value, td_loss
 from o2o_jax.online import constrained
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
@@ -26,7 +26,7 @@ class Networks(NamedTuple):
     """Modules and optimisers: everything static that the updates need."""
 
     actor: networks.Actor
-    critic: nn.Module
+    critic: networks.Critic
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     alpha_optimizer: optax.GradientTransformation
@@ -105,8 +105,9 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
     if config.critic_source == "offline":
-        critic, target_critic = constrained.offline_critic(handoff, critic, "o2sac")
-        log_alpha = handoff.state.log_alpha if hasattr(handoff.state, "log_alpha") else log_alpha
+        offline = constrained.offline_state(handoff, critic, "sac")
+        critic, target_critic = offline.critic, offline.target_critic
+        log_alpha = getattr(offline, "log_alpha", log_alpha)
     log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
     return State(
         actor=actor,
@@ -142,9 +143,8 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
     next_action, next_log_prob = nets.actor.apply(state.reference, batch.next_observation).sample_and_log_prob(key)
-    next_value = losses.soft_value(
-        state.target_critic, nets.critic, batch.next_observation, next_action, alpha * next_log_prob
-    )
+    next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
     critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
     state = state.replace(
@@ -234,11 +234,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     cost = alpha * next_log_prob
     if config.constrain:
         next_reference = nets.actor.apply(state.reference, batch.next_observation)
-        cost += lagrange * losses.divergence(
-            next_log_prob, next_action, next_reference, config.reference_log_prob_min
-        )
-    next_value = losses.soft_value(state.target_critic, nets.critic, batch.next_observation, next_action, cost)
-    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+        cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, config.reference_log_prob_min)
+    next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    target = td_target(batch.reward, batch.terminated, next_q - cost, config.discount)
 
     alpha_loss, alpha_gradient = jax.value_and_grad(temperature_loss)(
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
@@ -276,7 +274,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
 
 
 def _critic_step(nets: Networks, state: State, batch: Transition, target: Array) -> tuple[Params, Any, Metrics]:
-    (loss, metrics), gradient = jax.value_and_grad(losses.td_loss, has_aux=True)(
+    (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
     )
     critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)

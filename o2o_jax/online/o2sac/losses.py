@@ -1,59 +1,17 @@
 """Losses of O2SAC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from o2o_jax import networks
+from o2o_jax.losses import align_and_retain_loss, lowest_value
 from o2o_jax.ops.alignment import aligned_q
-from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
 
-def td_loss(
-    critic_params: Params, critic: nn.Module, observation: Array, action: Array, target: Array
-) -> tuple[Array, Metrics]:
-    """Squared temporal-difference error of every critic, summed.
-
-    Args:
-      critic_params: parameters with a leading axis E, differentiated.
-      critic: ensemble network.
-      observation: [B, O] normalised.
-      action: [B, A] of the batch.
-      target: [B] regression target, constant.
-
-    Returns:
-      [] loss, and the mean value of the batch's actions.
-
-    Source: Eq. (3), (37).
-    """
-    q = critic.apply(critic_params, observation, action)  # [E, B]
-    return ensemble_squared_error(q, target), {"q": jnp.mean(q), "target_q": jnp.mean(target)}
-
-
-def soft_value(
-    target_critic_params: Params, critic: nn.Module, observation: Array, action: Array, entropy_cost: Array
-) -> Array:
-    """Soft value of a sampled action: min_i Q̄_i(s, a) − cost.
-
-    Args:
-      target_critic_params: parameters with a leading axis E.
-      critic: ensemble network.
-      observation: [B, O] normalised.
-      action: [B, A] sampled there.
-      entropy_cost: [B] α log π(a|s), plus λ times the divergence where the policy is constrained.
-
-    Returns:
-      [B] values.
-
-    Source: Eq. (3), (37).
-    """
-    return jnp.min(critic.apply(target_critic_params, observation, action), axis=0) - entropy_cost
-
-
 def align_loss(
     critic_params: Params,
-    critic: nn.Module,
+    critic: networks.Critic,
     target_critic_params: Params,
     offline_distribution: TanhGaussian,
     observation: Array,
@@ -62,7 +20,7 @@ def align_loss(
 ) -> tuple[Array, Metrics]:
     """Pulls overestimated actions below the policy's own and retains the value of that one.
 
-        Σ_i mean (Q_i(s, a) − Q'(s, a))²  +  Σ_i mean (Q_i(s, ȧ) − Q̄(s, ȧ))²
+    `align_and_retain_loss` with one target for both critics, `aligned_q` of the lower target critic.
 
     Args:
       critic_params: parameters with a leading axis E, differentiated.
@@ -74,35 +32,19 @@ def align_loss(
       alpha: [] temperature, return units per nat.
 
     Returns:
-      [] loss, and its terms; `overestimated` is the share of probes with Q(s, a) > Q(s, ȧ) (completeness).
+      [] loss, and its terms.
 
     Source: Eq. (12), (13), (14).
     """
     mode = offline_distribution.mode()
-    states = jnp.stack([observation, observation])  # one pass for both action sets
-    actions = jnp.stack([action, mode])
-    target_q, target_q_mode = jnp.min(critic.apply(target_critic_params, states, actions), axis=0)  # [B] each
+    states, actions = jnp.stack([observation, observation]), jnp.stack([action, mode])
+    target_q, target_q_mode = lowest_value(target_critic_params, critic, states, actions)  # [B] each
     log_prob, log_prob_mode = offline_distribution.log_prob(action), offline_distribution.log_prob(mode)
     target = aligned_q(target_q, target_q_mode, log_prob, log_prob_mode, alpha)
-
-    q = critic.apply(critic_params, states, actions)  # [E, 2, B]
-    align = ensemble_squared_error(q[:, 0], target)
-    retain = ensemble_squared_error(q[:, 1], jax.lax.stop_gradient(target_q_mode))
-    lowest = jnp.min(q, axis=0)
-    metrics = {
-        "align_loss": align,
-        "retain_loss": retain,
-        "q": jnp.mean(q[:, 0]),
-        "q_mode": jnp.mean(q[:, 1]),
-        "target_q": jnp.mean(target),
-        "overestimated": jnp.mean(lowest[0] > lowest[1]),
-    }
-    return align + retain, metrics
+    return align_and_retain_loss(critic_params, critic, states, actions, target, target_q_mode)
 
 
-def divergence(
-    log_prob: Array, action: Array, reference_distribution: TanhGaussian, log_prob_min: float
-) -> Array:
+def divergence(log_prob: Array, action: Array, reference_distribution: TanhGaussian, log_prob_min: float) -> Array:
     """One-sample estimate of KL(π, π_ref) per state.
 
         k = log π(a|s) − max( log π_ref(a|s), −50 ),   a ~ π(·|s)
@@ -123,9 +65,9 @@ def divergence(
 
 def actor_loss(
     actor_params: Params,
-    actor: nn.Module,
+    actor: networks.Actor,
     critic_params: Params,
-    critic: nn.Module,
+    critic: networks.Critic,
     observation: Array,
     key: Array,
     alpha: Array,
@@ -149,15 +91,15 @@ def actor_loss(
     Source: Eq. (2).
     """
     action, log_prob = actor.apply(actor_params, observation).sample_and_log_prob(key)
-    q = jnp.min(critic.apply(critic_params, observation, action), axis=0)
+    q = lowest_value(critic_params, critic, observation, action)
     return jnp.mean(alpha * log_prob - q), (action, log_prob)
 
 
 def constrained_actor_loss(
     actor_params: Params,
-    actor: nn.Module,
+    actor: networks.Actor,
     critic_params: Params,
-    critic: nn.Module,
+    critic: networks.Critic,
     reference_distribution: TanhGaussian,
     observation: Array,
     key: Array,

@@ -1,0 +1,115 @@
+"""Trains offline policies, all seeds side by side, and evaluates them.
+
+    python -m experiments.offline --algorithm=td3_bc --env=mujoco/hopper-medium --seeds=5 --out=runs/td3_bc
+
+The output folder gets `offline.csv`, `evaluation.csv` (both by updates) and the checkpoint that experiments.finetune
+takes as --policy=runs/td3_bc. A run that was stopped goes on with --resume.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import absl.flags
+import jax
+import numpy as np
+from absl.flags import FlagValues
+
+from experiments import flags
+from o2o_jax import envs, offline
+from o2o_jax.runtime import log, phases, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+
+CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values)
+    absl.flags.DEFINE_string(
+        "algorithm", None, f"offline algorithm: {', '.join(offline.names())}", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_string("env", None, "task, such as mujoco/hopper-medium", required=True, flag_values=values)
+    absl.flags.DEFINE_string(
+        "dataset", None, "Minari id, or path of a Minari or D4RL dataset; the task's own by default", flag_values=values
+    )
+    absl.flags.DEFINE_integer("eval_episodes", 10, "per seed and evaluation", lower_bound=1, flag_values=values)
+    absl.flags.DEFINE_integer(
+        "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
+    )
+
+
+def main(args: FlagValues) -> None:
+    """Trains, evaluates, saves. Impure."""
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    module = offline.load(args.algorithm)
+    task = envs.get_task(args.env)
+    family = envs.family(args.env)
+    config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    algorithm = module.make(config, task.spec)
+    dataset = family.load_dataset(task, args.dataset)
+    settings = {
+        "script": "offline",
+        "algorithm": args.algorithm,
+        "env": task.name,
+        "dataset": dataset.name,
+        "transitions": dataset.size,
+        "seeds": args.seeds,
+        "eval_every": args.eval_every,
+        "eval_episodes": args.eval_episodes,
+        "config": dataclasses.asdict(config),
+    }
+    out = claim(args.out, settings, args.resume)
+
+    seed_list = range(args.seeds)
+    init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
+    state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
+    evaluator = Evaluator(lambda: family.make_env(task), seed_list, args.eval_episodes)
+    act = seeds.over_seeds(
+        lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
+    )
+    with (
+        log.MetricLog(out, args.tensorboard) as metric_log,
+        Checkpoints(out / "checkpoints", settings) as checkpoints,
+    ):
+        if checkpoints.latest_step() is not None:
+            state, _ = checkpoints.restore(state)
+        metric_log.rewind("evaluation", int(state.step))
+
+        def checkpoint(state: Any, done: int) -> None:
+            if args.eval_every or done == config.updates:
+                scores = evaluation_metrics(task, *evaluator(lambda observation: act(state, observation)))
+                metric_log.write("evaluation", done, scores)
+            checkpoints.save(done, state)
+
+        phases.run_phase(
+            "offline",
+            algorithm.update,
+            state,
+            dataset.transitions,
+            update_keys,
+            config.updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            checkpoint=checkpoint,
+            checkpoint_every=args.eval_every or CHECKPOINT_EVERY,
+        )
+    evaluator.close()
+    print(table(out))
+
+
+def table(out: str | Path) -> str:
+    """Returns and normalized scores of the last evaluation, per seed and their mean; impure: reads the CSV file."""
+    columns = log.read(out, "evaluation")
+    last = columns["step"] == columns["step"].max()
+    rows = [f"{'seed':>4}  {'return':>8}  {'score':>6}"]
+    names = [*(str(seed) for seed in columns["seed"][last]), "mean"]
+    with_mean = [np.append(columns[term][last], columns[term][last].mean()) for term in ("return", "score")]
+    rows += [f"{name:>4}  {mean:>8.1f}  {score:>6.1f}" for name, mean, score in zip(names, *with_mean, strict=True)]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

@@ -1,0 +1,85 @@
+"""Losses and values that several algorithms share: an ensemble of critics evaluated, equations of `ops/` applied."""
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax import networks
+from o2o_jax.ops.bellman import ensemble_squared_error
+from o2o_jax.types import Array, Metrics, Params
+
+
+def td_loss(
+    critic_params: Params, critic: networks.Critic, observation: Array, action: Array, target: Array
+) -> tuple[Array, Metrics]:
+    """Squared temporal-difference error of every critic, summed.
+
+        Σ_i mean (Q_i(s, a) − y)²
+
+    Args:
+      critic_params: parameters with a leading axis E, differentiated.
+      critic: ensemble network.
+      observation: [B, O] normalised.
+      action: [B, A] of the batch.
+      target: [B] regression target y, constant.
+
+    Returns:
+      [] loss, and the mean values of the batch's actions and of the target.
+
+    Source: Eq. (3), (6), (37), (47).
+    """
+    q = critic.apply(critic_params, observation, action)  # [E, B]
+    return ensemble_squared_error(q, target), {"q": jnp.mean(q), "target_q": jnp.mean(target)}
+
+
+def lowest_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+    """The lower of the twin critics: min_i Q_i(s, a).
+
+    Args:
+      critic_params: parameters with a leading axis E.
+      critic: ensemble network.
+      observation: [..., O] normalised.
+      action: [..., A].
+
+    Returns:
+      [...] values, in return units.
+
+    Source: Eq. (3), (6).
+    """
+    return jnp.min(critic.apply(critic_params, observation, action), axis=0)
+
+
+def align_and_retain_loss(
+    critic_params: Params, critic: networks.Critic, states: Array, actions: Array, target: Array, target_mode: Array
+) -> tuple[Array, Metrics]:
+    """Regression of the probes on their capped values, and of the policy's own actions on the values they had.
+
+        Σ_i mean (Q_i(s, a) − Q'_i(s, a))²  +  Σ_i mean (Q_i(s, ȧ) − q̇)²
+
+    Args:
+      critic_params: parameters with a leading axis E, differentiated.
+      critic: ensemble network.
+      states: [2, B, O] normalised, the batch twice: both action sets go through the critics in one pass.
+      actions: [2, B, A] probes a and the policy's own actions ȧ.
+      target: [B] or [E, B] capped values Q' of the probes.
+      target_mode: [B] values q̇ of the policy's own actions.
+
+    Returns:
+      [] loss, and its terms. `overestimated` is the share of probes with Q(s, a) > Q(s, ȧ), which tells how far
+      alignment has come.
+
+    Source: Eq. (13), (14), (16).
+    """
+    q = critic.apply(critic_params, states, actions)  # [E, 2, B]
+    align = ensemble_squared_error(q[:, 0], jax.lax.stop_gradient(target))
+    retain = ensemble_squared_error(q[:, 1], jax.lax.stop_gradient(target_mode))
+    lowest = jnp.min(q, axis=0)
+    metrics = {
+        "critic_loss": align + retain,
+        "align_loss": align,
+        "retain_loss": retain,
+        "q": jnp.mean(q[:, 0]),
+        "q_mode": jnp.mean(q[:, 1]),
+        "target_q": jnp.mean(target),
+        "overestimated": jnp.mean(lowest[0] > lowest[1]),
+    }
+    return align + retain, metrics

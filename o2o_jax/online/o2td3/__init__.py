@@ -1,0 +1,6 @@
+"""O2TD3: sections 4.1 to 4.3 on twin delayed deterministic policy gradients."""
+
+from o2o_jax.online.o2td3.algorithm import State, make
+from o2o_jax.online.o2td3.config import Config
+
+__all__ = ["Config", "State", "make"]

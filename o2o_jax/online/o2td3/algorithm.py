@@ -1,0 +1,334 @@
+"""O2TD3: optimistic re-evaluation, value alignment and constrained fine-tuning of a deterministic policy."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Transform
+from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.losses import lowest_value, td_loss
+from o2o_jax.online import constrained
+from o2o_jax.online.o2td3 import losses
+from o2o_jax.online.o2td3.config import Config
+from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.lagrangian import lagrange_loss
+from o2o_jax.ops.smoothing import smoothed_action
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step, polyak_update, where
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.Actor
+    critic: networks.Critic  # all critics at once
+    first_critic: networks.Critic  # one of them: the actor's gradient asks no other
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    lagrange_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part; they carry over from phase to phase (D-13)."""
+
+    actor: Any
+    critic: Any
+    lagrange: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: π; until alignment begins, π_off.
+      target_actor: π̄, which chooses the next actions of the critics' targets while fine-tuning.
+      reference: π_ref; π_off until `begin_finetuning`, then whatever `set_reference` accepted last.
+      critic: parameters with a leading axis E.
+      target_critic: the same for Q̄.
+      log_lagrange: [] log λ, so that λ > 0.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      step: [] int32, updates so far; begins anew with fine-tuning.
+    """
+
+    actor: Params
+    target_actor: Params
+    reference: Params
+    critic: Params
+    target_critic: Params
+    log_lagrange: Array
+    opt: OptStates
+    transform: Transform
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.DeterministicActor(spec.action_dim, config.hidden),
+        critic=networks.make_critic(config.critic_hidden, config.layer_norm, config.num_critics),
+        first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
+        actor_optimizer=constrained.actor_optimizer(config),
+        critic_optimizer=optax.adam(config.critic_lr),
+        lagrange_optimizer=optax.adam(config.lagrange_lr),
+        spec=spec,
+    )
+
+
+def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = None) -> State:
+    """The state before re-evaluation: the offline policy, and critics that know nothing of it.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises what the handoff doesn't bring.
+      handoff: with a deterministic policy; None starts from a random one.
+
+    Returns:
+      A `State`.
+
+    Raises:
+      ValueError: if the policy's head or sizes differ, or critics are asked for that the handoff doesn't have.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
+    actor = constrained.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    critic = target_critic = nets.critic.init(critic_key, observation, action)
+    target_actor = actor
+    if config.critic_source == "offline":
+        offline = constrained.offline_state(handoff, critic, "td3")
+        critic, target_critic = offline.critic, offline.target_critic
+        target_actor = getattr(offline, "target_actor", actor)
+    log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
+    return State(
+        actor=actor,
+        target_actor=target_actor,
+        reference=actor,
+        critic=critic,
+        target_critic=target_critic,
+        log_lagrange=log_lagrange,
+        opt=OptStates(
+            actor=nets.actor_optimizer.init(actor),
+            critic=nets.critic_optimizer.init(critic),
+            lagrange=nets.lagrange_optimizer.init(log_lagrange),
+        ),
+        transform=constrained.initial_transform(config, handoff, nets.spec.observation_dim),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of optimistic policy evaluation: fitted Q-evaluation of π_off with smoothing noise, Eq. (6).
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the smoothing noise.
+
+    Returns:
+      The state with critics and targets moved, and metrics.
+    """
+    batch = state.transform(batch)
+    next_action = nets.actor.apply(state.reference, batch.next_observation).mode()
+    next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    state = state.replace(
+        critic=critic,
+        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        opt=state.opt.replace(critic=critic_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def align(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of value alignment: Eq. (16) for the critics, Eq. (5) for the actor, every time.
+
+    The actor searches for overestimated actions; the critics learn that none is worth more than the offline policy's
+    own. The targets stay those of re-evaluation. Both gradients are taken at the parameters before the update.
+
+    Args: as `reevaluate`; `key` draws the noise of the probes.
+
+    Returns:
+      The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
+    """
+    batch = state.transform(batch)
+    mode_action = nets.actor.apply(state.reference, batch.observation).mode()
+    current_action = nets.actor.apply(state.actor, batch.observation).mode()
+    noise = jax.random.normal(key, current_action.shape)
+    probe = smoothed_action(current_action, noise, config.smoothing_std, config.smoothing_clip)
+    gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
+        state.critic,
+        nets.critic,
+        state.target_critic,
+        batch.observation,
+        probe,
+        mode_action,
+        config.decay,
+        config.smoothing_std,
+    )
+    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
+    (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+        state.actor, nets.actor, _first(state.critic), nets.first_critic, batch.observation
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - mode_action))}
+    state = state.replace(
+        actor=actor,
+        critic=critic,
+        opt=state.opt.replace(actor=actor_opt, critic=critic_opt),
+        step=state.step + 1,
+    )
+    return state, metrics
+
+
+def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array) -> State:
+    """Chooses actor and reference (`constrained.begin_finetuning`), and makes the actor its own target."""
+    state = constrained.begin_finetuning(config, nets.actor_optimizer, state, accept)
+    return state.replace(target_actor=state.actor) if config.align_updates else state
+
+
+def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of constrained fine-tuning: Eq. (45) to (47), (49).
+
+    The critics move every time; actor, multiplier and all targets every `policy_delay`-th time, at the critics just
+    stepped. Without `config.constrain` this is TD3 with a scaled actor loss.
+
+    Args: as `reevaluate`; `key` draws the smoothing noise.
+
+    Returns:
+      The state, and metrics; those of the actor are NaN where it was not updated.
+    """
+    batch = state.transform(batch)
+    lagrange = jnp.exp(state.log_lagrange) if config.constrain else jnp.zeros(())
+    next_action = nets.actor.apply(state.target_actor, batch.next_observation).mode()
+    next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
+    if config.constrain:
+        next_value -= lagrange * _target_penalty(nets, config, state, batch.next_observation)
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    state = state.replace(critic=critic, opt=state.opt.replace(critic=critic_opt), step=state.step + 1)
+    # the lagrange multiplier moves with the actor: the first time in every environment step that has one
+    state, actor_metrics = jax.lax.cond(
+        state.step % config.policy_delay == 0,
+        functools.partial(_actor_step, nets, config),
+        lambda state, observation: (state, _skipped(config)),
+        state,
+        batch.observation,
+    )
+    metrics |= actor_metrics
+    if config.constrain:
+        metrics |= {"lagrange": lagrange, "threshold": constrained.threshold(config, state.step - 1)}
+    return state, metrics
+
+
+def _actor_step(nets: Networks, config: Config, state: State, observation: Array) -> tuple[State, Metrics]:
+    """Steps actor, multiplier and all targets, at the critics just stepped."""
+    lagrange = jnp.exp(state.log_lagrange) if config.constrain else jnp.zeros(())
+    reference_action = nets.actor.apply(state.reference, observation).mode()
+    (loss, divergence), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
+        state.actor, nets.actor, _first(state.critic), nets.first_critic, reference_action, observation, lagrange
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    opt = state.opt.replace(actor=actor_opt)
+    metrics = {"actor_loss": loss}
+
+    log_lagrange = state.log_lagrange
+    if config.constrain:
+        bound = constrained.threshold(config, state.step - 1)
+        lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
+        moved = gradient_step(nets.lagrange_optimizer, gradient, opt.lagrange, log_lagrange)
+        first = (state.step - 1) % config.updates_per_env_step < config.policy_delay
+        log_lagrange, lagrange_opt = where(first, moved, (log_lagrange, opt.lagrange))
+        opt = opt.replace(lagrange=lagrange_opt)
+        metrics |= {"lagrange_loss": lambda_loss, "divergence": jnp.mean(divergence)}
+
+    state = state.replace(
+        actor=actor,
+        target_actor=polyak_update(actor, state.target_actor, config.polyak),
+        target_critic=polyak_update(state.critic, state.target_critic, config.polyak),
+        log_lagrange=log_lagrange,
+        opt=opt,
+    )
+    return state, metrics
+
+
+def _skipped(config: Config) -> Metrics:
+    names = ["actor_loss"] + (["lagrange_loss", "divergence"] if config.constrain else [])
+    return {name: jnp.full((), jnp.nan) for name in names}
+
+
+def _smoothed_value(
+    nets: Networks, config: Config, state: State, next_observation: Array, next_action: Array, key: Array
+) -> Array:
+    noise = jax.random.normal(key, next_action.shape)
+    noisy_action = smoothed_action(next_action, noise, config.smoothing_std, config.smoothing_clip)
+    return lowest_value(state.target_critic, nets.critic, next_observation, noisy_action)
+
+
+def _target_penalty(nets: Networks, config: Config, state: State, next_observation: Array) -> Array:
+    """f̄' of Eq. (47), [B]: the mean over the batch as in the authors' code, or per state as printed (D-26)."""
+    action = nets.actor.apply(state.actor, next_observation).mode()
+    reference_action = nets.actor.apply(state.reference, next_observation).mode()
+    per_sample = jnp.mean(jnp.square(action - reference_action), axis=-1)
+    if config.target_penalty == "per_sample":
+        return per_sample
+    return jnp.full_like(per_sample, jnp.mean(per_sample))
+
+
+def _critic_step(nets: Networks, state: State, batch: Transition, target: Array) -> tuple[Params, Any, Metrics]:
+    (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
+        state.critic, nets.critic, batch.observation, batch.action, target
+    )
+    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
+    return critic, critic_opt, metrics | {"critic_loss": loss}
+
+
+def _first(critic: Params) -> Params:
+    """Parameters of the first critic, without the axis E."""
+    return jax.tree.map(lambda leaf: leaf[0], critic)
+
+
+def act(nets: Networks, config: Config, state: State, observation: Array, key: Array) -> Array:
+    """The policy's action [A] at a raw observation [O], with exploration noise, clipped to [-1, 1]."""
+    action = policy(nets, state).distribution(observation).mode()
+    return jnp.clip(action + config.exploration_std * jax.random.normal(key, action.shape), -1.0, 1.0)
+
+
+def policy(nets: Networks, state: State) -> Policy:
+    """The current actor with its normaliser."""
+    return Policy(state.actor, state.transform.normalizer, nets.actor)
+
+
+def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+
+    def bind(function):
+        return functools.partial(function, nets, config)
+
+    return OnlineAlgorithm(
+        head=nets.actor.head,
+        cadence=config.cadence,
+        init=bind(init),
+        reevaluate=bind(reevaluate),
+        align=bind(align),
+        begin_finetuning=bind(begin_finetuning),
+        finetune=bind(finetune),
+        set_reference=constrained.set_reference,
+        act=bind(act),
+        policy=functools.partial(policy, nets),
+        reads_handoff_state=config.critic_source == "offline",
+    )

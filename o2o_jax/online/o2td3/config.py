@@ -1,0 +1,38 @@
+"""Settings of O2TD3."""
+
+import dataclasses
+from typing import Literal
+
+from o2o_jax.interfaces import Task
+from o2o_jax.online.constrained import ConstrainedConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ConstrainedConfig):
+    """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 2)."""
+
+    threshold_start: float = 0.0025  # τ in squared units of the action: (σ/2)² of the exploration noise
+    threshold_end: float = 0.04  # (2σ)²; the paper prints 0.01 (D-21)
+    exploration_std: float = 0.1  # σ of the noise on executed actions, in units of the action
+    smoothing_std: float = 0.2  # of the noise on target actions and probes
+    smoothing_clip: float = 0.5
+    policy_delay: int = 2  # critic updates per update of actor, λ and targets, while fine-tuning
+    decay: float = 1.0  # k of Eq. 15
+    target_penalty: Literal["batch_mean", "per_sample"] = "batch_mean"  # of Eq. 47; the paper: per_sample (D-26)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.exploration_std, self.smoothing_std, self.smoothing_clip, self.decay) < 0:
+            raise ValueError("exploration_std, smoothing_std, smoothing_clip and decay must be at least 0")
+        if self.policy_delay < 1:
+            raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """Sections G.2, H.3: less noise and tighter bounds where the data is expert."""
+        config = cls()
+        if task.expert_data:
+            config = dataclasses.replace(config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4)
+            if "hopper" in task.name or task.name.endswith("walker2d-expert"):  # section C.3, D-31
+                config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        return config

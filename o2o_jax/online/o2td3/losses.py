@@ -1,0 +1,100 @@
+"""Losses of O2TD3: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax import networks
+from o2o_jax.losses import align_and_retain_loss
+from o2o_jax.ops.alignment import bounded_distance, decayed_anchor
+from o2o_jax.types import Array, Metrics, Params
+
+
+def align_loss(
+    critic_params: Params,
+    critic: networks.Critic,
+    target_critic_params: Params,
+    observation: Array,
+    noisy_action: Array,
+    mode_action: Array,
+    decay: float,
+    smoothing_std: float,
+) -> tuple[Array, Metrics]:
+    """Pulls overestimated actions below the policy's own and retains the value of that one.
+
+        Q'_i(s, ã) = min( decayed_anchor(q̇, δ),  Q̄_i(s, ã) ),   q̇ = min_j Q̄_j(s, ȧ)
+
+    Args:
+      critic_params: parameters with a leading axis E, differentiated.
+      critic: ensemble network.
+      target_critic_params: of the re-evaluated critics, fixed throughout alignment.
+      observation: [B, O] normalised.
+      noisy_action: [B, A] probes ã: actions of the policy that alignment trains, with smoothing noise; constant.
+      mode_action: [B, A] actions ȧ of the offline policy.
+      decay: k of Eq. (15).
+      smoothing_std: σ of Eq. (15), the bound of the distance.
+
+    Returns:
+      [] loss, and its terms; each critic has its own bound Q̄_i, as in the authors' code.
+
+    Source: Eq. (15), (16), (40) to (44).
+    """
+    states, actions = jnp.stack([observation, observation]), jnp.stack([noisy_action, mode_action])
+    target_q = critic.apply(target_critic_params, states, actions)  # [E, 2, B]
+    target_q_mode = jnp.min(target_q[:, 1], axis=0)
+    distance = bounded_distance(noisy_action, mode_action, smoothing_std)
+    target = jnp.minimum(decayed_anchor(target_q_mode, distance, decay)[None], target_q[:, 0])
+    return align_and_retain_loss(critic_params, critic, states, actions, target, target_q_mode)
+
+
+def actor_loss(
+    actor_params: Params,
+    actor: networks.Actor,
+    critic_params: Params,
+    critic: networks.Critic,
+    observation: Array,
+) -> tuple[Array, Array]:
+    """Deterministic policy loss: −mean Q_1(s, π(s)).
+
+    Args:
+      actor_params: differentiated.
+      actor: network with a deterministic head.
+      critic_params: of the first critic alone, without the axis E; constant.
+      critic: network of one critic.
+      observation: [B, O] normalised.
+
+    Returns:
+      [] loss, and the actions π(s) [B, A].
+
+    Source: Eq. (5).
+    """
+    action = actor.apply(actor_params, observation).mode()
+    return -jnp.mean(critic.apply(critic_params, observation, action)), action
+
+
+def constrained_actor_loss(
+    actor_params: Params,
+    actor: networks.Actor,
+    critic_params: Params,
+    critic: networks.Critic,
+    reference_action: Array,
+    observation: Array,
+    lagrange: Array,
+) -> tuple[Array, Array]:
+    """Policy loss, on the scale of its Q-values, with the price of leaving the reference policy.
+
+        −mean Q_1(s, π(s)) / mean |Q_1(s, π(s))|  +  λ mean (π(s) − π_ref(s))²
+
+    Args: as `actor_loss`, and
+      reference_action: [B, A] actions of π_ref.
+      lagrange: [] λ ≥ 0; 0 leaves TD3 with a scaled loss.
+
+    Returns:
+      [] loss, and squared distances [B, A] per state and dimension.
+
+    Source: Eq. (45), divided by the stopped mean of |Q| as in the authors' code (D-25).
+    """
+    action = actor.apply(actor_params, observation).mode()
+    q = critic.apply(critic_params, observation, action)  # [B]
+    divergence = jnp.square(action - reference_action)
+    scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+    return -jnp.mean(q) / scale + lagrange * jnp.mean(divergence), divergence

@@ -1,0 +1,40 @@
+"""Settings of plain TD3: direct fine-tuning from offline critics, or training from scratch."""
+
+import dataclasses
+from typing import Literal
+
+from o2o_jax.interfaces import Task
+from o2o_jax.online import o2td3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(o2td3.Config):
+    """O2TD3's settings with the idea of the paper switched off (baselines, section 4, "TD3 direct").
+
+    The critics are those that TD3+BC leaves: two hidden layers without LayerNorm.
+    """
+
+    layer_norm: bool = False
+    reevaluate_updates: int = 0
+    align_updates: int = 0
+    constrain: bool = False
+    critic_source: Literal["random", "offline"] = "offline"
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The exploration noise of O2TD3 on the same task; all else is the same everywhere."""
+        return cls(exploration_std=o2td3.Config.for_task(task).exploration_std)
+
+    @classmethod
+    def from_scratch(cls) -> "Config":
+        """TD3 without offline data (baselines, "TD3 from scratch")."""
+        return cls(
+            actor_lr=3e-4,
+            critic_source="random",
+            replay="none",
+            random_env_steps=5_000,
+            warmup_env_steps=5_000,
+            buffer_size=1_000_000,
+            env_steps=1_000_000,
+            eval_every_env_steps=5_000,
+        )

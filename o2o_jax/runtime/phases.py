@@ -1,0 +1,131 @@
+"""Phases that learn from a dataset alone: offline training, re-evaluation, alignment, cloning. Impure: writes metrics."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from o2o_jax.runtime.log import MetricLog, progress
+from o2o_jax.runtime.seeds import over_seeds, place, replicate
+from o2o_jax.training import run_updates
+from o2o_jax.types import Array, Metrics, Transition
+
+
+def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
+    """Initial states of all seeds, placed on the mesh.
+
+    Args:
+      init: pure, of one seed, such as (key, normalizer) -> state.
+      mesh: devices.
+      *arguments: of `init`, stacked [S].
+      shared: positions of arguments without a seed axis.
+    """
+    # orthogonal initialisation deadlocks on several devices made of one processor, so one device does it
+    first = Mesh(mesh.devices.flat[:1], mesh.axis_names)
+    return place(over_seeds(init, first, shared)(*jax.device_get(arguments)), mesh)
+
+
+def run_phase(
+    phase: str,
+    update: Callable,
+    state: Any,
+    dataset: Transition,
+    keys: Array,
+    updates: int,
+    batch_size: int,
+    mesh: Mesh,
+    log: MetricLog,
+    first_step: int = 0,
+    checkpoint: Callable[[Any, int], None] = lambda state, done: None,
+    checkpoint_every: int = 0,
+    chunk: int = 1_000,
+) -> Any:
+    """Runs a phase of all seeds, or what is left of it, in compiled chunks.
+
+    How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state that
+    was saved by `checkpoint` goes on as if it had never stopped, and a state from beyond the phase comes back as it
+    is. Rows that a stopped run logged after its last checkpoint are dropped, to be logged again.
+
+    Args:
+      phase: name of the CSV file and of the progress bar.
+      update: (state, batch, key) -> (state, metrics), pure, of one seed.
+      state: of all seeds [S], with a counter `step` [] that `update` advances. Consumed: its memory is reused.
+      dataset: transitions [N], shared by all seeds.
+      keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
+      updates: of the whole phase, per seed.
+      batch_size: B.
+      mesh: devices.
+      log: gets `<phase>.csv`: after every chunk the chunk's mean metrics; `step` counts the phase's updates.
+      first_step: `state.step` where the phase begins.
+      checkpoint: (state, done) called after every `checkpoint_every` updates and at the end: save, evaluate.
+      checkpoint_every: in updates; 0 for the end alone.
+      chunk: the most updates of one compiled call.
+
+    Returns:
+      The state after the phase.
+
+    Raises:
+      ValueError: the state is from before the phase, or the states of all seeds have become NaN or infinite. A seed
+        that diverges among others stays: its numbers say so.
+    """
+    done = int(state.step) - first_step
+    if done < 0:
+        raise ValueError(f"the phase {phase} begins at step {first_step}, but the state is at step {int(state.step)}")
+    log.rewind(phase, done)
+    if done >= updates:
+        return state
+    dataset = replicate(dataset, mesh)
+    chunk = _even_chunk(chunk, updates, checkpoint_every)
+
+    @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
+    def program(length: int) -> Callable:
+        def advance(state: Any, dataset: Transition, key: Array) -> tuple[Any, Metrics, Array]:
+            state, metrics = run_updates(update, state, dataset, key, length, batch_size)
+            return state, metrics, _is_finite(state)
+
+        return over_seeds(advance, mesh, shared=(1,), donate=(0,))
+
+    with progress(phase, updates, initial=done) as bar:
+        while done < updates:
+            stops = [updates, _next_multiple(done, chunk)]
+            stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
+            length = min(stops) - done
+            state, metrics, finite = program(length)(state, dataset, keys)
+            done += length
+            if metrics:
+                log.write(phase, done, jax.device_get(metrics))
+            finite = np.asarray(finite)
+            if not finite.any():
+                raise ValueError(
+                    f"{phase} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or infinite; "
+                    "lower the learning rates, or look for outliers in the dataset's rewards"
+                )
+            bar.update(length)
+            if not finite.all():
+                bar.set_postfix(diverged=f"{(~finite).sum()} of {len(finite)} seeds", refresh=False)
+            if done == updates or (checkpoint_every and done % checkpoint_every == 0):
+                checkpoint(state, done)
+    return state
+
+
+def _is_finite(state: Any) -> Array:
+    """Whether all numbers of one seed's state are finite: [] bool."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves], jnp.asarray(True))
+
+
+def _even_chunk(chunk: int, updates: int, checkpoint_every: int) -> int:
+    """The longest chunk up to `chunk` that divides the phase and its checkpoints, if it isn't far shorter."""
+    common = math.gcd(updates, checkpoint_every)
+    longest = max(length for length in range(1, chunk + 1) if common % length == 0)
+    return longest if 4 * longest >= min(chunk, updates) else chunk
+
+
+def _next_multiple(done: int, interval: int) -> int:
+    return (done // interval + 1) * interval
+

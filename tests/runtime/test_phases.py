@@ -1,0 +1,140 @@
+"""Phases on a dataset: resuming, chunks, CSV rows, divergence."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax.runtime import log, phases, seeds
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.types import Transition
+
+ROWS = jnp.arange(50.0)
+DATASET = Transition(ROWS[:, None], ROWS[:, None], ROWS, ROWS[:, None], jnp.zeros(50))
+
+
+@flax.struct.dataclass
+class State:
+    total: jax.Array
+    step: jax.Array
+
+
+def init(key):
+    return State(jax.random.uniform(key), jnp.zeros((), jnp.int32))
+
+
+def update(state, batch, key):
+    total = 0.9 * state.total + jnp.mean(batch.reward) + jax.random.uniform(key)
+    return State(total, state.step + 1), {"step_seen": state.step.astype(jnp.float32), "total": total}
+
+
+@pytest.fixture(params=[1, 2])
+def mesh(request):
+    return seed_mesh(2, request.param)
+
+
+def run(mesh, folder, state=None, updates=10, function=update, **arguments):
+    keys = seeds.keys(range(2), "test")
+    state = phases.start_states(init, mesh, keys) if state is None else state
+    with log.MetricLog(folder) as metric_log:
+        return phases.run_phase("phase", function, state, DATASET, keys, updates, 4, mesh, metric_log, **arguments)
+
+
+def test_rows_are_means_over_chunks_and_count_updates(tmp_path, mesh):
+    run(mesh, tmp_path, chunk=5)
+    columns = log.read(tmp_path, "phase")
+    assert columns["step"].tolist() == [5, 5, 10, 10]
+    assert columns["seed"].tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(columns["step_seen"], [2, 2, 7, 7])  # (0 + … + 4) / 5, (5 + … + 9) / 5
+    assert columns["total"][0] != columns["total"][1]
+
+
+def test_chunks_do_not_change_the_result(tmp_path, mesh):
+    whole = run(mesh, tmp_path / "whole")
+    parts = run(mesh, tmp_path / "parts", chunk=3)  # 3 does not divide 10; 2 is the largest divisor
+    assert np.unique(log.read(tmp_path / "parts", "phase")["step"]).tolist() == [2, 4, 6, 8, 10]
+    np.testing.assert_allclose(whole.total, parts.total, rtol=1e-6)
+    assert int(whole.step) == 10
+
+
+def test_resumed_phase_repeats_the_unbroken_one(tmp_path, mesh):
+    saved = {}
+
+    def save(state, done):
+        saved[done] = jax.device_get(state)
+
+    arguments = {"chunk": 2, "checkpoint_every": 4}
+    whole = run(mesh, tmp_path / "whole", checkpoint=save, **arguments)
+    assert list(saved) == [4, 8, 10]
+    run(mesh, tmp_path / "parts", updates=6, chunk=2)  # stopped after it logged more than it saved
+    parts = run(mesh, tmp_path / "parts", seeds.place(saved[4], mesh), **arguments)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    columns = [log.read(tmp_path / name, "phase") for name in ("whole", "parts")]
+    assert columns[0]["step"].tolist() == columns[1]["step"].tolist()
+    jax.tree.map(np.testing.assert_array_equal, *columns)
+
+
+def test_phases_share_the_counter(tmp_path, mesh):
+    state = run(mesh, tmp_path / "first", updates=4)
+    state = run(mesh, tmp_path / "second", state, updates=6, first_step=4, chunk=3)
+    assert int(state.step) == 10
+    assert np.unique(log.read(tmp_path / "second", "phase")["step"]).tolist() == [3, 6]
+
+
+def test_a_phase_that_is_over_returns_its_state(tmp_path, mesh):
+    state = run(mesh, tmp_path, updates=4)
+    calls = []
+    assert run(mesh, tmp_path, state, updates=3, checkpoint=lambda *call: calls.append(call)) is state
+    assert calls == []
+
+
+def test_a_state_from_before_the_phase_is_an_error(tmp_path, mesh):
+    with pytest.raises(ValueError, match="phase begins at step 4, but the state is at step 0"):
+        run(mesh, tmp_path, first_step=4)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "updates", "every", "expected"),
+    [
+        (1_000, 1_000_000, 50_000, 1_000),
+        (1_000, 10, 5, 5),
+        (1_000, 1_600, 0, 800),
+        (1_000, 100_003, 0, 1_000),  # a prime: one shorter chunk at the end instead of many short ones
+    ],
+)
+def test_chunk_divides_where_it_can(chunk, updates, every, expected):
+    assert phases._even_chunk(chunk, updates, every) == expected
+
+
+def broken_update(state, batch, key):
+    state, metrics = update(state, batch, key)
+    return state.replace(total=jnp.full((), jnp.nan)), metrics
+
+
+def test_all_seeds_diverged_stops(tmp_path, mesh):
+    saved = []
+    with pytest.raises(ValueError, match="phase diverged: after 5 updates the networks of all 2 seeds are NaN") as error:
+        run(mesh, tmp_path, function=broken_update, chunk=5, checkpoint=lambda *call: saved.append(call))
+    assert "\n" not in str(error.value)
+    assert saved == []
+    assert log.read(tmp_path, "phase")["step"].tolist() == [5, 5]
+
+
+def test_one_diverged_seed_stays(tmp_path, mesh):
+    keys = seeds.keys(range(2), "test")
+    state = phases.start_states(init, mesh, keys)
+    state = seeds.place(state.replace(total=jnp.array([jnp.nan, 1.0])), mesh)
+    state = run(mesh, tmp_path, state)
+    assert np.isfinite(state.total).tolist() == [False, True]
+    assert np.isfinite(log.read(tmp_path, "phase")["total"]).tolist() == [False, True]
+
+
+def test_seed_alone_is_as_among_others(tmp_path):
+    both = run(seed_mesh(2, 1), tmp_path / "both")
+    mesh = seed_mesh(1, 1)
+    keys = seeds.keys([1], "test")
+    state = phases.start_states(init, mesh, keys)
+    with log.MetricLog(tmp_path / "alone") as metric_log:
+        alone = phases.run_phase("phase", update, state, DATASET, keys, 10, 4, mesh, metric_log)
+    np.testing.assert_allclose(alone.total[0], both.total[1], rtol=1e-6)

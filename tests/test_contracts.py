@@ -1,0 +1,172 @@
+"""What every algorithm owes the runtime, written once and run for each that is discovered.
+
+An update keeps the state's tree, shapes and dtypes; a second call doesn't compile again; all seeds as the runtime runs
+them, a `scan` under `vmap`, equal a loop over each seed alone; all numbers stay finite.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax import networks, offline, online
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.runtime.seeds import seed_axes
+from o2o_jax.training import run_updates, sample_batch
+from o2o_jax.types import Spec, Transition
+
+SPEC = Spec(observation_dim=4, action_dim=2)
+BATCH_SIZE = 8
+UPDATES = 4  # twice the delay of delayed actors
+SEEDS = 2
+HIDDEN = (8, 8)
+# Fields of configurations, where they have them: tiny networks, few samples, a start from a policy alone.
+OVERRIDES = {
+    "hidden": HIDDEN,
+    "critic_hidden": HIDDEN,
+    "batch_size": BATCH_SIZE,
+    "num_actions": 2,
+    "critic_source": "random",
+}
+PHASES = ("reevaluate", "align", "finetune")
+CASES = [("offline", name, "update") for name in offline.names()]
+CASES += [
+    ("online", name, phase)
+    for name in online.names()
+    for phase in PHASES
+    if getattr(online.load(name).Config(), f"{phase}_updates", None) != 0  # the algorithm leaves it out
+]
+
+
+def make_dataset(size=64):
+    keys = jax.random.split(jax.random.key(0), 5)
+    return Transition(
+        observation=3.0 + jax.random.normal(keys[0], (size, SPEC.observation_dim)),
+        action=jax.random.uniform(keys[1], (size, SPEC.action_dim), minval=-1.0, maxval=1.0),
+        reward=jax.random.normal(keys[2], (size,)),
+        next_observation=3.0 + jax.random.normal(keys[3], (size, SPEC.observation_dim)),
+        terminated=jax.random.bernoulli(keys[4], 0.2, (size,)).astype(jnp.float32),
+    )
+
+
+def make_handoff(head, normalizer):
+    actor = networks.HEADS[head](SPEC.action_dim, HIDDEN)
+    params = actor.init(jax.random.key(1), jnp.zeros((1, SPEC.observation_dim)))
+    return Handoff(Policy(params, normalizer, actor), source="test")
+
+
+class Case:
+    """One update of one algorithm with its starts: everything that the contracts need, computed once."""
+
+    def __init__(self, kind, name, phase):
+        module = {"offline": offline, "online": online}[kind].load(name)
+        fields = {field.name for field in dataclasses.fields(module.Config)}
+        config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
+        algorithm = module.make(config, SPEC)
+        self.dataset = make_dataset()
+        normalizer = Normalizer.fit(self.dataset.observation)
+        start = normalizer if kind == "offline" else make_handoff(algorithm.head, normalizer)
+        self.keys = jax.random.split(jax.random.key(2), SEEDS)
+        self.starts = [algorithm.init(key, start) for key in self.keys]
+        self.update = getattr(algorithm, phase)
+
+    @functools.cached_property
+    def alone(self):
+        """Every seed alone in a Python loop: lists of all states and all metrics, and how often the update compiled."""
+        update = jax.jit(self.update)
+        runs = []
+        for state, key in zip(self.starts, self.keys, strict=True):
+            states, metrics = [state], []
+            for step in range(UPDATES):
+                sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+                state, metric = update(state, sample_batch(self.dataset, sample_key, BATCH_SIZE), update_key)
+                states.append(state)
+                metrics.append(metric)
+            runs.append((states, metrics))
+        return runs, update._cache_size()
+
+    @functools.cached_property
+    def together(self):
+        """All seeds as one program: the last states and the mean metrics, with a leading axis S."""
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts).replace(step=self.starts[0].step)
+        run = functools.partial(run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE)
+        axes = seed_axes(states)
+        return jax.jit(jax.vmap(run, (axes, None, 0), (axes, 0)))(states, self.dataset, self.keys)
+
+
+@functools.cache
+def make_case(kind, name, phase):
+    return Case(kind, name, phase)
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request):
+    return make_case(*request.param)
+
+
+def of_seed(tree, seed):
+    return jax.tree.map(
+        lambda axis, leaf: leaf if axis is None else leaf[seed],
+        seed_axes(tree),
+        tree,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def assert_close(found, expected):
+    def compare(path, a, b):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True, err_msg=where)
+
+    jax.tree_util.tree_map_with_path(compare, found, expected)
+
+
+def test_an_update_keeps_tree_shapes_and_dtypes(case):
+    (states, _), *_ = case.alone[0]
+    for before, after in itertools.pairwise(states):
+        assert jax.tree.structure(before) == jax.tree.structure(after)
+        assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
+        assert jax.tree.map(lambda leaf: leaf.dtype, before) == jax.tree.map(lambda leaf: leaf.dtype, after)
+
+
+def test_a_state_is_arrays_only_and_counts_its_updates(case):
+    (states, _), *_ = case.alone[0]
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(states[0]))
+    assert states[0].step.dtype == jnp.int32
+    assert [int(state.step) for state in states] == list(range(UPDATES + 1))
+
+
+def test_the_second_call_does_not_compile_again(case):
+    _, compilations = case.alone
+    assert compilations == 1
+
+
+def test_scanned_seeds_under_vmap_equal_a_loop_over_each_alone(case):
+    states, means = case.together
+    for seed, (alone, metrics) in enumerate(case.alone[0]):
+        assert_close(of_seed(states, seed), alone[-1])
+        expected = jax.tree.map(lambda *values: jnp.nanmean(jnp.stack(values)), *metrics)
+        assert_close(of_seed(means, seed), expected)
+
+
+def test_seeds_differ(case):
+    (first, _), (second, _) = case.alone[0]
+    different = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), first[-1], second[-1])
+    assert any(jax.tree.leaves(different))
+
+
+def test_all_numbers_are_finite(case):
+    states, means = case.together
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(states))
+    assert not [name for name, values in means.items() if not jnp.all(jnp.isfinite(values))]
+
+
+def test_an_update_asks_for_no_particular_batch_size(case):
+    batch = sample_batch(case.dataset, jax.random.key(0), 2 * BATCH_SIZE)
+    state, _ = jax.eval_shape(case.update, case.starts[0], batch, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, case.starts[0])
