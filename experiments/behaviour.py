@@ -108,7 +108,9 @@ def _with_seed_axis(agent: Any) -> Any:
     axes = seeds.seed_axes(agent)
     leaves, structure = jax.tree.flatten(agent)
     flat_axes = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
-    repeated = [np.repeat(np.asarray(x)[None], count, 0) if a is None else x for x, a in zip(leaves, flat_axes)]
+    repeated = [
+        np.repeat(np.asarray(x)[None], count, 0) if a is None else x for x, a in zip(leaves, flat_axes, strict=True)
+    ]
     return jax.tree.unflatten(structure, repeated)
 
 

@@ -72,6 +72,4 @@ class TanhGaussianActor(Actor):
         return TanhGaussian(mean, jnp.clip(multiplier * log_std + offset, LOG_STD_MIN, LOG_STD_MAX))
 
 
-HEADS: dict[str, type[Actor]] = {
-    actor.head: actor for actor in (DeterministicActor, GaussianActor, TanhGaussianActor)
-}
+HEADS: dict[str, type[Actor]] = {actor.head: actor for actor in (DeterministicActor, GaussianActor, TanhGaussianActor)}

@@ -39,6 +39,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """[..., D] -> [..., hidden[-1]]."""
         for width in self.hidden:
             if self.init == "orthogonal":
                 kernel_init, bias_init = orthogonal, zeros

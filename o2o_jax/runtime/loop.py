@@ -17,8 +17,9 @@ from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
+from o2o_jax.runtime.phases import start_states
 from o2o_jax.runtime.seeds import keys as seed_keys
-from o2o_jax.runtime.seeds import over_seeds, place
+from o2o_jax.runtime.seeds import over_seeds
 from o2o_jax.types import Array, Metrics, Spec, Transition
 
 
@@ -65,11 +66,8 @@ def start_run(
             env_steps=jnp.zeros((), jnp.int32),
         )
 
-    # orthogonal initialisation deadlocks on several devices made of one processor, so one device does it
-    first = Mesh(mesh.devices.flat[:1], mesh.axis_names)
-    shared = () if handoff is not None else (1,)
     keys = seed_keys(seeds, "online")
-    return place(over_seeds(start, first, shared)(keys, jax.device_get(handoff)), mesh)
+    return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
 
 
 def begin_finetuning(

@@ -128,4 +128,3 @@ def _even_chunk(chunk: int, updates: int, checkpoint_every: int) -> int:
 
 def _next_multiple(done: int, interval: int) -> int:
     return (done // interval + 1) * interval
-

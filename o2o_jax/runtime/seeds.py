@@ -1,9 +1,11 @@
 """Many seeds as one program: where this package jits, vmaps over seeds and spreads them over devices."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Counters advance alike for every seed. They keep no seed axis, so that a condition on them (a delayed actor) stays a
@@ -62,8 +64,8 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def keys(seeds: Sequence[int], stream: str) -> jax.Array:
     """One PRNG key per seed [S] for a named stream, the same for a seed alone as among others."""
-    index = int.from_bytes(stream.encode()[:4].ljust(4, b"\0"), "big") & 0x7FFFFFFF
-    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), index))(jax.numpy.asarray(seeds))
+    index = zlib.crc32(stream.encode())
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), index))(jnp.asarray(seeds))
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, bool]:

@@ -114,7 +114,9 @@ def broken_update(state, batch, key):
 
 def test_all_seeds_diverged_stops(tmp_path, mesh):
     saved = []
-    with pytest.raises(ValueError, match="phase diverged: after 5 updates the networks of all 2 seeds are NaN") as error:
+    with pytest.raises(
+        ValueError, match="phase diverged: after 5 updates the networks of all 2 seeds are NaN"
+    ) as error:
         run(mesh, tmp_path, function=broken_update, chunk=5, checkpoint=lambda *call: saved.append(call))
     assert "\n" not in str(error.value)
     assert saved == []

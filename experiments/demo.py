@@ -1,0 +1,99 @@
+"""The whole road once, in minutes: data, an offline policy, and its fine-tuning with and without the method.
+
+    python -m experiments.demo --out=runs/demo
+
+Every step is a command of this package, printed before it runs. What is done already is skipped and what was stopped
+goes on, so the same command continues a demo that was interrupted.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import absl.flags
+from absl.flags import FlagValues
+
+from experiments import flags, report
+from o2o_jax import envs
+from o2o_jax.runtime import log
+
+TASK = "mujoco/hopper-medium"
+# The published schedules are 1,000,000, 500,000, 500,000 and 100,000.
+TRANSITIONS = 100_000
+OFFLINE_UPDATES = 20_000
+REEVALUATE_UPDATES = 10_000
+ALIGN_UPDATES = 5_000
+ENV_STEPS = 10_000
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values, "seeds")
+    values.set_default("seeds", 2)
+    absl.flags.DEFINE_string("out", "runs/demo", "folder for everything that the demo writes", flag_values=values)
+
+
+def main(args: FlagValues) -> None:
+    """Runs the commands, then reports. Impure."""
+    started = time.monotonic()
+    out = Path(args.out)
+    # datasets of the demo's size stay apart from those in the home folder
+    environment = {**os.environ, "MINARI_DATASETS_PATH": str((out / "datasets").absolute())}
+
+    if not (out / "datasets" / envs.get_task(TASK).dataset_id).exists():
+        _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}")
+    _train(
+        "offline",
+        environment,
+        out / "td3_bc",
+        OFFLINE_UPDATES,
+        f"--seeds={args.seeds}",
+        "--algorithm=td3_bc",
+        f"--env={TASK}",
+        f"--set=updates={OFFLINE_UPDATES}",
+        "--eval_every=0",
+    )
+    schedule = [f"--set=env_steps={ENV_STEPS}"]
+    reconstruction = [f"--set=reevaluate_updates={REEVALUATE_UPDATES}", f"--set=align_updates={ALIGN_UPDATES}"]
+    for algorithm, settings in {"o2td3": schedule + reconstruction, "td3": schedule}.items():
+        _train(
+            "finetune",
+            environment,
+            out / algorithm,
+            ENV_STEPS,
+            f"--seeds={args.seeds}",
+            f"--algorithm={algorithm}",
+            f"--policy={out / 'td3_bc'}",
+            *settings,
+        )
+    picture = out / "demo.png"
+    print()
+    print(report.write_report([out / "o2td3", out / "td3"], ["O2TD3", "direct TD3"], picture))
+    print(f"learning curves: {picture.absolute()}")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _train(script: str, environment: dict[str, str], out: Path, last_step: int, *arguments: str) -> None:
+    """Runs a training script unless its last evaluation is there; goes on with a run that was stopped."""
+    try:
+        if log.read(out, "evaluation")["step"].max(initial=0) >= last_step:
+            return
+    except FileNotFoundError:
+        pass
+    resume = ["--resume"] if (out / "config.json").exists() else []
+    _call(script, environment, f"--out={out}", *arguments, *resume)
+
+
+def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
+    command = ["-m", f"experiments.{script}", *arguments]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode
+    if status:  # the command has said what is wrong
+        raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

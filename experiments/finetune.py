@@ -1,0 +1,223 @@
+"""Takes the policies of an offline run online, all seeds side by side.
+
+    python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
+
+Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
+gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
+environment steps, and checkpoints. A run that was stopped goes on with --resume.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import absl.flags
+import jax
+import numpy as np
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from experiments import flags
+from experiments.handoffs import load_handoff
+from o2o_jax import envs, online
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.policy import CloneConfig, Handoff, clone_init, clone_update
+from o2o_jax.runtime import log, loop, phases, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.types import Transition
+
+CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
+ONLINE_LOGS = ("finetune", "episode", "evaluation")
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values)
+    absl.flags.DEFINE_string(
+        "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_string(
+        "policy", None, "output folder of experiments.offline, where the policies come from", required=True,
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_string(
+        "dataset", None, "Minari id or path; by default the data that the policy was trained on", flag_values=values
+    )
+    absl.flags.DEFINE_integer(
+        "clone_updates", CloneConfig().updates, "updates of cloning, where it is needed", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_integer(
+        "checkpoint_every", 5_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+
+
+def main(args: FlagValues) -> None:
+    """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    module = online.load(args.algorithm)
+    handoff, task, source = load_handoff(args.policy, args.seeds)
+    family = envs.family(task.name)
+    config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    algorithm = module.make(config, task.spec)
+    dataset = family.load_dataset(task, args.dataset or source["dataset"])
+    cloning = handoff.policy.head != algorithm.head
+    clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
+    settings = {
+        "script": "finetune",
+        "algorithm": args.algorithm,
+        "env": task.name,
+        "dataset": dataset.name,
+        "policy": str(args.policy),
+        "source": {name: source[name] for name in ("algorithm", "config")},
+        "seeds": args.seeds,
+        "config": dataclasses.asdict(config),
+        "clone": dataclasses.asdict(clone_config) if clone_config else None,
+    }
+    out = claim(args.out, settings, args.resume)
+    seed_list = range(args.seeds)
+    evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
+
+    with log.MetricLog(out, args.tensorboard) as metric_log:
+        if clone_config:
+            handoff = _clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
+        if not algorithm.reads_handoff_state:
+            handoff = handoff.replace(state=None)
+        run = loop.start_run(algorithm, config, task.spec, handoff, seed_list, mesh)
+        with Checkpoints(out / "checkpoints", settings) as checkpoints:
+            saved = checkpoints.latest_step()
+            if saved is not None:
+                run, _ = checkpoints.restore(run)
+            reconstruction = config.reevaluate_updates + config.align_updates
+            if saved is None or saved <= reconstruction:
+                run = _reconstruct(
+                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, evaluator
+                )
+
+            for phase in ONLINE_LOGS:
+                metric_log.rewind(phase, int(run.env_steps))
+
+            def save(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
+                del scores
+                env_steps = int(run.env_steps)
+                if env_steps % args.checkpoint_every == 0 or env_steps == config.env_steps:
+                    # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
+                    checkpoints.save(reconstruction + 1 + env_steps, run)
+
+            loop.fine_tune(
+                algorithm,
+                config,
+                run,
+                replay_data(config.replay, config.part_episodes, dataset, mesh),
+                family.make_vector_env(task, args.seeds),
+                evaluator,
+                task,
+                seed_list,
+                mesh,
+                metric_log,
+                save,
+            )
+    evaluator.close()
+
+
+def _clone(
+    handoff: Handoff,
+    head: str,
+    config: CloneConfig,
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+    metric_log: log.MetricLog,
+    out: Path,
+    settings: dict[str, Any],
+) -> Handoff:
+    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one."""
+    init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "clone"))
+    state = phases.start_states(
+        lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy
+    )
+    with Checkpoints(out / "clone", settings) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state, _ = checkpoints.restore(state)
+        state = phases.run_phase(
+            "clone",
+            functools.partial(clone_update, config),
+            state,
+            dataset.transitions,
+            update_keys,
+            config.updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            checkpoint=lambda state, done: checkpoints.save(done, state),
+            checkpoint_every=CHECKPOINT_EVERY,
+        )
+    return Handoff(jax.device_get(state.student), source=handoff.source)
+
+
+def _reconstruct(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    run: loop.Run,
+    handoff: Handoff,
+    task: Task,
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+    metric_log: log.MetricLog,
+    checkpoints: Checkpoints,
+    evaluator: Evaluator,
+) -> loop.Run:
+    """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
+    offline_act = seeds.over_seeds(lambda policy, observation: policy.distribution(observation).mode(), mesh)
+    offline_policy = seeds.place(handoff.policy, mesh)
+    offline_scores = evaluation_metrics(task, *evaluator(lambda observation: offline_act(offline_policy, observation)))
+
+    agent = run.agent
+    for phase, first_step, updates in (
+        ("reevaluate", 0, config.reevaluate_updates),
+        ("align", config.reevaluate_updates, config.align_updates),
+    ):
+        if int(agent.step) < first_step or not updates:
+            continue
+        agent = phases.run_phase(
+            phase,
+            getattr(algorithm, phase),
+            agent,
+            dataset.transitions,
+            seeds.keys(seed_list, phase),
+            updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            first_step=first_step,
+            # with the buffer, which is empty yet: a checkpoint is the whole run
+            checkpoint=lambda agent, done, before=first_step: checkpoints.save(before + done, run.replace(agent=agent)),
+            checkpoint_every=CHECKPOINT_EVERY,
+        )
+    run = run.replace(agent=agent)
+
+    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
+    aligned_scores = evaluation_metrics(task, *evaluator(lambda observation: act(run.agent, observation)))
+    offline, aligned = offline_scores["score"], aligned_scores["score"]
+    metric_log.rewind("start", -1)
+    metric_log.write("start", 0, {"offline_score": offline, "aligned_score": aligned})
+    for seed, scores in enumerate(zip(offline, aligned, strict=True)):
+        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
+    return loop.begin_finetuning(algorithm, run, aligned > offline, np.maximum(aligned, offline), mesh)
+
+
+def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:
+    """The offline share of a replay mode, on every device: all of the dataset, its best episodes, or nothing."""
+    if mode == "none":
+        return None
+    chosen = dataset.best_episodes(part_episodes) if mode == "part" else dataset
+    return seeds.replicate(chosen.transitions, mesh)
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

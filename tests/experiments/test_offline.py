@@ -1,0 +1,187 @@
+"""experiments.offline from the command line to the handoff, with tiny data and networks."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import dataset, flags, handoffs, offline
+from o2o_jax import envs
+from o2o_jax.runtime import log
+from o2o_jax.runtime.evaluate import Evaluator
+
+ENV = "mujoco/hopper-random"
+TINY = ["--set=hidden=8,8", "--set=critic_hidden=8,8", "--set=batch_size=8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        dataset.make_dataset(envs.get_task(ENV), 200)
+        yield
+
+
+def run(out, *arguments, updates=12, algorithm="td3_bc", status=0, seeds=2):
+    argv = [f"--algorithm={algorithm}", f"--env={ENV}", f"--out={out}", f"--seeds={seeds}", *TINY]
+    argv += [f"--set=updates={updates}", "--eval_every=4", "--eval_episodes=2", *arguments]
+    with pytest.raises(SystemExit) as result:
+        flags.run(offline.main, offline.define, argv=argv)
+    assert result.value.code == status
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "td3_bc")
+
+
+def test_run_writes_metrics_settings_and_handoff(finished):
+    assert np.unique(log.read(finished, "offline")["step"]).tolist() == [4, 8, 12]
+    evaluation = log.read(finished, "evaluation")
+    assert np.unique(evaluation["step"]).tolist() == [4, 8, 12]
+    np.testing.assert_allclose(evaluation["score"], envs.get_task(ENV).score(evaluation["return"]))
+    settings = json.loads((finished / "config.json").read_text())
+    assert (settings["algorithm"], settings["env"], settings["seeds"]) == ("td3_bc", ENV, 2)
+    assert settings["config"]["hidden"] == [8, 8]
+    assert settings["dataset"] == "o2o/hopper/random-v0"
+
+
+def test_table_lists_seeds_and_their_mean(finished):
+    header, *rows, mean = offline.table(finished).splitlines()
+    assert header.split() == ["seed", "return", "score"]
+    assert [row.split()[0] for row in rows] == ["0", "1"]
+    scores = [float(row.split()[2]) for row in rows]
+    assert mean.split()[0] == "mean"
+    np.testing.assert_allclose(float(mean.split()[2]), np.mean(scores), atol=0.11)
+
+
+def test_handoff_acts_as_the_last_evaluation(finished):
+    handoff, task, settings = handoffs.load_handoff(finished, 2)
+    assert (task.name, settings["algorithm"], handoff.source, handoff.policy.head) == (
+        ENV, "td3_bc", "td3_bc", "deterministic"
+    )  # fmt: skip
+    assert int(handoff.state.step) == 12
+    evaluator = Evaluator(lambda: envs.family(ENV).make_env(task), range(2), 2)
+    act = jax.vmap(lambda policy, observation: policy.distribution(observation).mode())
+    returns, _ = evaluator(lambda observation: act(handoff.policy, observation))
+    np.testing.assert_allclose(returns.mean(axis=1), log.read(finished, "evaluation")["return"][-2:], rtol=1e-4)
+
+
+def test_handoff_of_fewer_seeds_is_the_first_ones(finished):
+    whole, one = (handoffs.load_handoff(finished, count)[0] for count in (2, 1))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:1], b), whole.policy, one.policy)
+    assert int(one.state.step) == 12
+
+
+def test_observations_are_normalized_by_the_dataset(finished):
+    handoff, task, _ = handoffs.load_handoff(finished, 1)
+    rows = envs.family(ENV).load_dataset(task).transitions
+    np.testing.assert_allclose(handoff.policy.normalizer.mean[0], rows.observation.mean(axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, capsys):
+    saved = []
+    save = offline.Checkpoints.save
+
+    def save_and_stop(self, step, state, extra=None):
+        if step == 8:
+            raise KeyboardInterrupt  # between the evaluation and its checkpoint
+        save(self, step, state, extra)
+        saved.append(step)
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(offline.Checkpoints, "save", save_and_stop)
+        run(out, status=130)
+    assert saved == [4]
+    with pytest.raises(ValueError, match="is not finished: 4 of 12 updates are saved; .* --resume"):
+        handoffs.load_handoff(out, 2)
+    run(out, "--resume")
+    handoff_pair = [handoffs.load_handoff(folder, 2)[0] for folder in (finished, out)]
+    jax.tree.map(np.testing.assert_array_equal, *handoff_pair)
+    for phase in ("offline", "evaluation"):
+        jax.tree.map(np.testing.assert_array_equal, log.read(finished, phase), log.read(out, phase))
+    capsys.readouterr()
+    run(out, "--resume")  # finished already: only says what it found
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "mean"
+
+
+def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(offline.Checkpoints, "save", stop)
+        run(out, status=130)
+    with pytest.raises(ValueError, match="is not finished: 0 of 12"):
+        handoffs.load_handoff(out, 2)
+    run(out, "--resume")
+    columns = [log.read(folder, "evaluation") for folder in (finished, out)]
+    jax.tree.map(np.testing.assert_array_equal, *columns)
+
+
+def test_evaluation_at_the_end_alone_and_another_algorithm(tmp_path):
+    out = run(tmp_path / "cql", "--eval_every=0", "--set=num_actions=2", algorithm="cql", updates=2, seeds=1)
+    assert log.read(out, "evaluation")["step"].tolist() == [2]
+    handoff, _, _ = handoffs.load_handoff(out, 1)
+    assert handoff.policy.head == "tanh_gaussian"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--algorithm=td3_cb"], 1, "unknown offline algorithm 'td3_cb'. Did you mean 'td3_bc'?"),
+        (["--env=mujoco/hoper-medium"], 1, "unknown task 'mujoco/hoper-medium'"),
+        (["--set=aplha=1"], 1, "unknown field 'aplha' in --set=aplha=1: did you mean alpha?"),
+        (["--seeds=0"], 2, "seeds"),
+        (["--eval_episodes=0"], 2, "eval_episodes"),
+        (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
+        (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
+        (["--resume"], 1, "holds no run"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):
+    run(tmp_path / "out", *arguments, status=status)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_of_another_run_is_refused(finished, capsys):
+    run(finished, status=1)
+    assert "already holds a run: choose another --out, or go on with it by --resume" in capsys.readouterr().err
+    run(finished, "--resume", "--set=alpha=1.0", status=1)
+    assert "config.alpha is 2.5 there and 1.0 now" in capsys.readouterr().err
+
+
+def test_handoff_errors(finished, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        handoffs.load_handoff(tmp_path / "nothing", 1)
+    with pytest.raises(ValueError, match="has 2 seeds, so it cannot start 5: pass --seeds=2, or train more") as error:
+        handoffs.load_handoff(finished, 5)
+    assert "\n" not in str(error.value)
+    (tmp_path / "config.json").write_text(json.dumps({"algorithm": "sac", "env": "mujoco/hopper", "seeds": 1}))
+    with pytest.raises(ValueError, match="holds no offline run: pass the --out of experiments.offline"):
+        handoffs.load_handoff(tmp_path, 1)
+
+
+def test_handoff_of_another_version(finished, tmp_path):
+    settings = json.loads((finished / "config.json").read_text())
+    settings["config"]["forgotten"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="another version of its algorithm: .*forgotten"):
+        handoffs.load_handoff(tmp_path, 1)
+
+
+def test_rebuilt_config_is_the_one_that_was_saved(finished):
+    _, task, settings = handoffs.load_handoff(finished, 1)
+    module = offline.offline.load("td3_bc")
+    config = handoffs._rebuild(module.Config, settings["config"], finished)
+    wanted = {"hidden": (8, 8), "critic_hidden": (8, 8), "batch_size": 8, "updates": 12}
+    assert config == dataclasses.replace(module.Config.for_task(task), **wanted)
