@@ -66,7 +66,7 @@ class Handoff:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloneConfig:
-    """Settings of cloning (hyperparameters, section 9)."""
+    """Settings of cloning. The source fixes none of them."""
 
     hidden: tuple[int, ...] = (256, 256)  # what the online algorithm expects
     updates: int = 100_000
@@ -224,13 +224,14 @@ def clone_init(
       action_dim: A; likewise.
 
     Raises:
-      ValueError: no such head.
+      ValueError: no such head, or neither a teacher nor what stands in for it.
     """
     if head not in networks.HEADS:
         raise ValueError(f"unknown head {head!r}. Valid names: {', '.join(networks.HEADS)}")
     if teacher is not None:
         normalizer, action_dim = teacher.normalizer, teacher.actor.action_dim
-    assert normalizer is not None and action_dim is not None, "without a teacher, its normalizer and A are needed"
+    if normalizer is None or action_dim is None:
+        raise ValueError("clone_init needs a normalizer and an action_dim where there is no teacher to take them from")
     actor = networks.HEADS[head](action_dim, config.hidden)
     params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
     log_entropy_weight = jnp.asarray(math.log(ENTROPY_WEIGHT_START), jnp.float32)

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfflineConfig:
-    """Settings common to the offline actor-critics. Defaults: the authors' (hyperparameters, section 4)."""
+    """Settings common to the offline actor-critics. Defaults: the authors'."""
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor

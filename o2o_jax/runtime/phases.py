@@ -1,4 +1,4 @@
-"""Phases that learn from a dataset alone: offline training, re-evaluation, alignment, cloning. Impure: writes metrics."""
+"""Phases on a dataset alone: offline training, re-evaluation, alignment, cloning. Impure: writes metrics."""
 
 import functools
 import math
@@ -102,8 +102,8 @@ def run_phase(
             finite = np.asarray(finite)
             if not finite.any():
                 raise ValueError(
-                    f"{phase} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or infinite; "
-                    "lower the learning rates, or look for outliers in the dataset's rewards"
+                    f"{phase} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or "
+                    "infinite; lower the learning rates, or look for outliers in the dataset's rewards"
                 )
             bar.update(length)
             if not finite.all():

@@ -26,13 +26,6 @@ class Linear:
         return params * (observation + action)[..., 0]
 
 
-class Twins:
-    """Two such critics at once: parameters [2], values [2, B]."""
-
-    def apply(self, params, observation, action):
-        return params[:, None] * (observation + action)[None, :, 0]
-
-
 OBSERVATION = jnp.array([[1.0], [3.0]])
 ACTION = jnp.array([[0.5], [-0.5]])
 
@@ -60,19 +53,6 @@ def test_golden_updates():
             critic_2=member(state.critic, 1),
         )
     assert step == 2
-
-
-def test_next_value_is_the_lower_twin_by_hand():
-    # sums s + a are 1.5 and 2.5.   params 2: 3, 5.   params −1: −1.5, −2.5, the lower.
-    value = losses.next_value(jnp.array([2.0, -1.0]), Twins(), OBSERVATION, ACTION)
-    np.testing.assert_allclose(value, [-1.5, -2.5])
-
-
-def test_td_loss_by_hand():
-    # Q₁ = 1.5, 2.5 and Q₂ = 3, 5 against y = 1, 2:   (0.25 + 0.25) / 2  +  (4 + 9) / 2 = 6.75
-    loss, metrics = losses.td_loss(jnp.array([1.0, 2.0]), Twins(), OBSERVATION, ACTION, jnp.array([1.0, 2.0]))
-    np.testing.assert_allclose(loss, 6.75)
-    np.testing.assert_allclose([metrics["q"], metrics["target_q"]], [3.0, 1.5])
 
 
 def test_actor_loss_by_hand():

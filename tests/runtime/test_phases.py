@@ -140,3 +140,18 @@ def test_seed_alone_is_as_among_others(tmp_path):
     with log.MetricLog(tmp_path / "alone") as metric_log:
         alone = phases.run_phase("phase", update, state, DATASET, keys, 10, 4, mesh, metric_log)
     np.testing.assert_allclose(alone.total[0], both.total[1], rtol=1e-6)
+
+
+def test_what_a_state_began_from_survives_the_phase(tmp_path, mesh):
+    # the phase consumes its state, never the arrays that the state was made of
+    given = np.arange(2.0 * 3).reshape(2, 3).astype(np.float32)
+    keys = seeds.keys(range(2), "test")
+    state = phases.start_states(lambda key, held: State((held, 2 * held), jnp.zeros((), jnp.int32)), mesh, keys, given)
+
+    def grow(state, batch, key):
+        return State((state.total[0], state.total[1] + 1), state.step + 1), {"first": state.total[0][0]}
+
+    state = run(mesh, tmp_path, state, function=grow, chunk=5)
+    np.testing.assert_array_equal(given, np.arange(6).reshape(2, 3))
+    np.testing.assert_array_equal(state.total[0], given)
+    np.testing.assert_array_equal(state.total[1], 2 * given + 10)

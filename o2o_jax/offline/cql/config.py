@@ -8,7 +8,7 @@ from o2o_jax.offline.common import OfflineConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OfflineConfig):
-    """Settings of CQL. Defaults: the authors', for locomotion (hyperparameters, section 4.1)."""
+    """Settings of CQL. Defaults: the authors', for locomotion."""
 
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = (256, 256, 256)

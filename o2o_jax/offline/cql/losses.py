@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
+from o2o_jax.losses import lowest_value
 from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.ops.conservative import conservative_gap
 from o2o_jax.ops.distributions import TanhGaussian
@@ -41,7 +42,7 @@ def actor_loss(
     """
     distribution = actor.apply(actor_params, observation)
     action, log_prob = distribution.sample_and_log_prob(key)
-    q = jnp.min(critic.apply(critic_params, observation, action), axis=0)
+    q = lowest_value(critic_params, critic, observation, action)  # [B]
     return jnp.mean(alpha * log_prob - q), (log_prob, distribution)
 
 
@@ -71,8 +72,8 @@ def next_value(
     Source: Kumar et al. (arXiv:2006.04779), appendix F.
     """
     action = repeated(next_distribution, num_actions).sample(key)  # [B, n, A]
-    q = critic.apply(target_critic_params, _at_every(next_observation, action), action)  # [E, B, n]
-    return jnp.max(jnp.min(q, axis=0), axis=-1)
+    q = lowest_value(target_critic_params, critic, _at_every(next_observation, action), action)  # [B, n]
+    return jnp.max(q, axis=-1)
 
 
 def sampled_actions(

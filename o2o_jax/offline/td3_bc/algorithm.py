@@ -11,6 +11,7 @@ import optax
 from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.losses import lowest_value, td_loss
 from o2o_jax.offline.td3_bc import losses
 from o2o_jax.offline.td3_bc.config import Config
 from o2o_jax.ops.bellman import td_target
@@ -115,9 +116,9 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     mode = nets.actor.apply(state.target_actor, batch.next_observation).mode()
     noise = jax.random.normal(key, mode.shape)
     next_action = smoothed_action(mode, noise, config.policy_noise, config.noise_clip)
-    next_value = losses.next_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    next_value = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    (critic_loss, metrics), gradient = jax.value_and_grad(losses.td_loss, has_aux=True)(
+    (critic_loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
     )
     critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)

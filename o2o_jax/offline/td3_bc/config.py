@@ -8,7 +8,7 @@ from o2o_jax.offline.common import OfflineConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OfflineConfig):
-    """Settings of TD3+BC. Defaults: the authors', for locomotion (hyperparameters, section 4.3)."""
+    """Settings of TD3+BC. Defaults: the authors', for locomotion."""
 
     alpha: float = 2.5  # weight of the Q term once its mean magnitude is scaled to 1
     policy_noise: float = 0.2  # std of the noise on target actions, action units

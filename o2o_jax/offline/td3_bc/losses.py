@@ -1,53 +1,10 @@
-"""Losses of TD3+BC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
+"""Loss of TD3+BC's actor; that of its critics is `o2o_jax.losses.td_loss`."""
 
 import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
-from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.types import Array, Metrics, Params
-
-
-def next_value(
-    target_critic_params: Params, critic: networks.Critic, next_observation: Array, next_action: Array
-) -> Array:
-    """Value of the next state, the lower of the twin targets: min_i Q̄_i(s', ã').
-
-    Args:
-      target_critic_params: parameters with a leading axis E.
-      critic: ensemble network.
-      next_observation: [B, O] normalised.
-      next_action: [B, A] smoothed action of the target policy.
-
-    Returns:
-      [B] values, in return units.
-
-    Source: Eq. (6).
-    """
-    return jnp.min(critic.apply(target_critic_params, next_observation, next_action), axis=0)
-
-
-def td_loss(
-    critic_params: Params, critic: networks.Critic, observation: Array, action: Array, target: Array
-) -> tuple[Array, Metrics]:
-    """Squared temporal-difference error of every critic, summed.
-
-        Σ_i mean (Q_i(s, a) − y)²
-
-    Args:
-      critic_params: parameters with a leading axis E, differentiated.
-      critic: ensemble network.
-      observation: [B, O] normalised.
-      action: [B, A] of the batch.
-      target: [B] regression target y, constant.
-
-    Returns:
-      [] loss, and the mean values of the batch's actions and of the target.
-
-    Source: Eq. (6).
-    """
-    q = critic.apply(critic_params, observation, action)  # [E, B]
-    return ensemble_squared_error(q, target), {"q": jnp.mean(q), "target_q": jnp.mean(target)}
 
 
 def actor_loss(
