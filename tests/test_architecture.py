@@ -16,7 +16,7 @@ LAYERS = [
     {"types", "registry"},
     {"interfaces", "ops"},
     {"networks"},
-    {"policy", "data", "training"},
+    {"policy", "data", "training", "losses"},
     {"offline", "online", "envs"},
     {"runtime"},
 ]
