@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from o2o_jax.runtime import loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog
+from o2o_jax.types import Array
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
 
@@ -71,7 +73,7 @@ def main(args: FlagValues) -> None:
             returns, lengths = sampled(act(run))
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
             for s in seed_list:
-                policy = algorithm.policy(jax.tree.map(lambda leaf, s=s: leaf[s], _with_seed_axis(run.agent)))
+                policy = algorithm.policy(seeds.take(run.agent, s))
                 metadata = _metadata(task, returns[s], env_steps, s)
                 save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
             checkpoints.save(env_steps, run)
@@ -83,16 +85,18 @@ def main(args: FlagValues) -> None:
     choose(task, out, args.medium)
 
 
-def _sampling(algorithm: OnlineAlgorithm, mesh: jax.sharding.Mesh) -> Any:
+def _sampling(
+    algorithm: OnlineAlgorithm, mesh: jax.sharding.Mesh
+) -> Callable[[loop.Run], Callable[[np.ndarray], Array]]:
     """Returns run -> (observations [S, E, O] -> sampled actions [S, E, A])."""
     draw = seeds.over_seeds(
         lambda agent, key, observation: algorithm.policy(agent).distribution(observation).sample(key), mesh
     )
 
-    def act(run: loop.Run):
+    def act(run: loop.Run) -> Callable[[np.ndarray], Array]:
         keys = run.key
 
-        def sample(observation: np.ndarray) -> np.ndarray:
+        def sample(observation: np.ndarray) -> Array:
             nonlocal keys
             keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
             return draw(run.agent, keys, observation)
@@ -100,18 +104,6 @@ def _sampling(algorithm: OnlineAlgorithm, mesh: jax.sharding.Mesh) -> Any:
         return sample
 
     return act
-
-
-def _with_seed_axis(agent: Any) -> Any:
-    """Repeats the counters, so that every leaf can be indexed by seed."""
-    count = agent.log_alpha.shape[0]
-    axes = seeds.seed_axes(agent)
-    leaves, structure = jax.tree.flatten(agent)
-    flat_axes = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
-    repeated = [
-        np.repeat(np.asarray(x)[None], count, 0) if a is None else x for x, a in zip(leaves, flat_axes, strict=True)
-    ]
-    return jax.tree.unflatten(structure, repeated)
 
 
 def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dict[str, Any]:

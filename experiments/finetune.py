@@ -177,6 +177,9 @@ def _reconstruct(
     offline_policy = seeds.place(handoff.policy, mesh)
     offline_scores = evaluation_metrics(task, *evaluator(lambda observation: offline_act(offline_policy, observation)))
 
+    def save(first_step: int, agent: Any, done: int) -> None:
+        checkpoints.save(first_step + done, run.replace(agent=agent))
+
     agent = run.agent
     for phase, first_step, updates in (
         ("reevaluate", 0, config.reevaluate_updates),
@@ -195,8 +198,7 @@ def _reconstruct(
             mesh,
             metric_log,
             first_step=first_step,
-            # with the buffer, which is empty yet: a checkpoint is the whole run
-            checkpoint=lambda agent, done, before=first_step: checkpoints.save(before + done, run.replace(agent=agent)),
+            checkpoint=functools.partial(save, first_step),
             checkpoint_every=CHECKPOINT_EVERY,
         )
     run = run.replace(agent=agent)

@@ -53,7 +53,7 @@ def load_handoff(run_dir: str | Path, num_seeds: int) -> tuple[Handoff, Task, di
                 "the command that started it and --resume"
             )
         state, _ = checkpoints.restore(template)
-    state = _first_seeds(jax.device_get(state), num_seeds)
+    state = seeds.take(jax.device_get(state), slice(num_seeds))
     return jax.device_get(seeds.over_seeds(algorithm.handoff, mesh)(state)), task, settings
 
 
@@ -63,12 +63,3 @@ def _rebuild(config_class: type, values: dict[str, Any], run_dir: str | Path) ->
         return config_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
     except TypeError as error:
         raise ValueError(f"{run_dir} was made with another version of its algorithm: {error}") from None
-
-
-def _first_seeds(tree: Any, count: int) -> Any:
-    """The first seeds of a pytree that has them stacked, counters left as they are."""
-    leaves, structure = jax.tree.flatten(tree)
-    axes = jax.tree.leaves(seeds.seed_axes(tree), is_leaf=lambda axis: axis is None)
-    return structure.unflatten(
-        [leaf if axis is None else leaf[:count] for leaf, axis in zip(leaves, axes, strict=True)]
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from o2o_jax.interfaces import Task
 
@@ -26,7 +27,7 @@ class Evaluator:
         self._starts = [start_seeds(seed, episodes, stream) for seed in seeds]
         self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
 
-    def __call__(self, act: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, act: Callable[[np.ndarray], ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E] in environment steps.
 
         Args:

@@ -233,7 +233,7 @@ def fine_tune(
             if any(finished):
                 log.write("episode", env_steps, _episode_metrics(task, finished))
                 finished = [[] for _ in seeds]
-            scores = evaluation_metrics(task, *evaluator(lambda states, run=run: evaluate(run.agent, states)))
+            scores = evaluation_metrics(task, *evaluator(functools.partial(evaluate, run.agent)))
             run = _consider_reference(config, run, scores["score"], env_steps, set_reference)
             log.write("evaluation", env_steps, scores)
             bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))

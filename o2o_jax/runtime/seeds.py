@@ -62,6 +62,15 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def take(tree: Any, index: int | slice) -> Any:
+    """One seed of a pytree that has them stacked [S], or a slice of them; counters stay as they are."""
+    leaves, structure = jax.tree.flatten(tree)
+    axes = jax.tree.leaves(seed_axes(tree), is_leaf=lambda axis: axis is None)
+    return structure.unflatten(
+        [leaf if axis is None else leaf[index] for leaf, axis in zip(leaves, axes, strict=True)]
+    )  # fmt: skip
+
+
 def keys(seeds: Sequence[int], stream: str) -> jax.Array:
     """One PRNG key per seed [S] for a named stream, the same for a seed alone as among others."""
     index = zlib.crc32(stream.encode())
