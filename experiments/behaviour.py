@@ -3,7 +3,8 @@
     python -m experiments.behaviour --env=mujoco/hopper --seeds=2 --out=runs/behaviour-hopper
 
 At the end `medium.npz` (the snapshot whose sampled actions score nearest to --medium) and `expert.npz` (the best)
-stand in the output folder. A run that was stopped goes on with --resume.
+stand in the output folder; --choose picks them from the snapshots that are there, without training. A run that was
+stopped goes on with --resume.
 """
 
 import dataclasses
@@ -38,10 +39,14 @@ def define(values: FlagValues) -> None:
     flags.define_common(values, "seeds", "out", "set", "devices", "resume", "tensorboard")
     absl_flags.DEFINE_string("env", "mujoco/hopper", "environment to learn in", flag_values=values)
     absl_flags.DEFINE_float("medium", 44.0, "normalized score wanted of the medium policy", flag_values=values)
+    absl_flags.DEFINE_bool("choose", False, "only choose among the snapshots in --out", flag_values=values)
 
 
 def main(args: FlagValues) -> None:
     """Trains, takes snapshots, chooses. Impure."""
+    if args.choose:
+        choose(envs.get_task(args.env), pathlib.Path(args.out), args.medium)
+        return
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env)
     config = flags.parse_overrides(sac.Config.from_scratch(), args.set)
@@ -122,6 +127,8 @@ def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dic
 
 def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     """Measures the most promising snapshots again, on more episodes, and keeps one as medium and one as expert."""
+    if not (out / "snapshots").is_dir():
+        raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
     snapshots = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
     wanted = {
         "medium": lambda score: -abs(score - medium),

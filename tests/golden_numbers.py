@@ -5,15 +5,15 @@ draws, and compares:
 
     golden = Golden("td3_bc")
     state = state.replace(actor=golden.params("actor"), critic=golden.ensemble("critic_1", "critic_2"), ...)
+    update = golden.replay("update", algorithm.update)
     for step in golden.steps("update"):
-        with golden.draws("update", step):
-            state, metrics = algorithm.update(state, golden.batch("update", step), key)
+        state, metrics = update(state, step)
         golden.check("update", step, actor=state.actor, critic_1=member(state.critic, 0), ...)
 """
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,11 +77,18 @@ class Golden:
         draws = self._under(f"{phase}/{step}/draw")
         return [draws[str(index)] for index in range(len(draws))]
 
-    @contextlib.contextmanager
-    def draws(self, phase: str, step: int) -> Iterator[None]:
-        """Within it, `jax.random.normal` and `uniform` return the recorded draws; all of them must be used."""
-        with replayed_draws(self.recorded_draws(phase, step)):
-            yield
+    def replay(self, phase: str, update: Callable) -> Callable:
+        """An update (state, batch, key) as (state, step) -> (state, metrics): on the batch and the draws of a step.
+
+        Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute.
+        """
+
+        @jax.jit
+        def replayed(state: Any, batch: Transition, draws: list[jax.Array]) -> Any:
+            with replayed_draws(draws):
+                return update(state, batch, jax.random.key(0))
+
+        return lambda state, step: replayed(state, self.batch(phase, step), self.recorded_draws(phase, step))
 
     def check(self, phase: str, step: int, **modules: Any) -> None:
         """Compares parameters after an update with the recorded ones.
@@ -150,22 +157,18 @@ def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.nda
 
 def member(params: Params, index: int) -> Params:
     """One critic of an ensemble, without the leading axis E."""
-    return jax.tree.map(lambda leaf: leaf[index], params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], params)
 
 
 @contextlib.contextmanager
-def replayed_draws(draws: list[np.ndarray]) -> Iterator[None]:
-    """Replaces `jax.random.normal` and `uniform` by given draws, in order; each must be asked for in its own shape.
+def replayed_draws(draws: Sequence[Any]) -> Iterator[None]:
+    """Within it, `jax.random.normal` and `uniform` return given draws, in order, and all of them must be used.
 
-    Axes of length one don't count. The code within must run outside `jit`, so that keys are values. Where a key is
-    traced, nothing is replaced: flax traces the initialisers of a network that it applies, for their shapes.
+    Each must be asked for in its own shape, of which axes of length one don't count. Under `jit` draws may be traced.
     """
     remaining = list(draws)
-
-    def replaying(original):
-        return lambda key, *args, **kwargs: (original if isinstance(key, jax.core.Tracer) else replay)(
-            key, *args, **kwargs
-        )
+    originals = {name: getattr(jax.random, name) for name in ("normal", "uniform")}
+    eval_shape = jax.eval_shape
 
     def replay(key, shape=(), *args, **kwargs):
         del key, args, kwargs
@@ -174,8 +177,15 @@ def replayed_draws(draws: list[np.ndarray]) -> Iterator[None]:
         assert _without_ones(draw.shape) == _without_ones(shape), f"recorded shape {draw.shape}, asked for {shape}"
         return jnp.asarray(draw).reshape(shape)
 
-    patches = {name: replaying(getattr(jax.random, name)) for name in ("normal", "uniform")}
-    with mock.patch.multiple(jax.random, **patches):
+    def original_eval_shape(*args, **kwargs):
+        # flax asks the initialisers of a network that it applies for their shapes: no draws of the update
+        with mock.patch.multiple(jax.random, **originals):
+            return eval_shape(*args, **kwargs)
+
+    with (
+        mock.patch.multiple(jax.random, **dict.fromkeys(originals, replay)),
+        mock.patch.object(jax, "eval_shape", original_eval_shape),
+    ):
         yield
     assert not remaining, f"{len(remaining)} recorded draws were not used"
 

@@ -38,18 +38,23 @@ class Critic:
 
 def golden_state(golden):
     algorithm = cql.make(cql.Config(), SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
     actor = golden.params("actor", log_std_multiplier=1.0, log_std_offset=-1.0)
     critic = golden.ensemble("critic_1", "critic_2")
-    return algorithm, state.replace(actor=actor, critic=critic, target_critic=critic)
+
+    @jax.jit  # which leaves out the initialisation of weights that are replaced
+    def start(key):
+        state = algorithm.init(key, Normalizer.identity(SPEC.observation_dim))
+        return state.replace(actor=actor, critic=critic, target_critic=critic)
+
+    return algorithm, start(jax.random.key(0))
 
 
-def first_critic_terms(golden, state, step):
+@jax.jit
+def first_critic_terms(state, batch, draw):
     """Squared error and mean value of the first critic alone, which the record has and our metrics sum over critics."""
     nets = cql.algorithm.make_networks(cql.Config(), SPEC)
-    batch = golden.batch("update", step)
     next_distribution = nets.actor.apply(state.actor, batch.next_observation)
-    with replayed_draws(golden.recorded_draws("update", step)[1:2]):
+    with replayed_draws([draw]):
         arguments = (next_distribution, batch.next_observation, jax.random.key(0), 1)
         next_value = losses.next_value(state.target_critic, nets.critic, *arguments)
     target = td_target(batch.reward, batch.terminated, next_value, 0.99)
@@ -60,10 +65,10 @@ def first_critic_terms(golden, state, step):
 def test_golden_updates():
     golden = Golden("cql")
     algorithm, state = golden_state(golden)
+    update = golden.replay("update", algorithm.update)
     for step in golden.steps("update"):
-        found = first_critic_terms(golden, state, step)
-        with golden.draws("update", step):
-            state, metrics = algorithm.update(state, golden.batch("update", step), jax.random.key(0))
+        found = first_critic_terms(state, golden.batch("update", step), golden.recorded_draws("update", step)[1])
+        state, metrics = update(state, step)
         found |= {name: metrics[name] for name in ("alpha", "alpha_loss")} | {"policy_loss": metrics["actor_loss"]}
         log = golden.log("update", step)
         assert found.keys() == log.keys()

@@ -1,0 +1,173 @@
+"""The ring of fresh transitions, and batches mixed from it and a dataset."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax.data import replay
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.seeds import over_seeds, seed_axes
+from o2o_jax.types import Spec, Transition
+
+SPEC = Spec(observation_dim=2, action_dim=1)
+DATASET_SIZE = 6
+insert = jax.jit(replay.insert)
+sample = jax.jit(replay.sample, static_argnames=("batch_size", "mode"))
+
+
+def transitions(values):
+    """Transitions [...] of whose numbers every one says which transition it is."""
+    values = np.asarray(values, np.float32)
+    pair = np.stack([values, values], axis=-1)
+    return Transition(pair, values[..., None], values, pair + np.float32(0.5), values)
+
+
+@functools.cache
+def filled(capacity, count):
+    """A ring after the insertion of 0, 1, …, count − 1."""
+    buffer = replay.make_buffer(SPEC, capacity)
+    for value in range(count):
+        buffer = insert(buffer, transitions(value))
+    return buffer
+
+
+def dataset():
+    """Six transitions, −1 to −6, so that none is mistaken for a fresh one."""
+    return transitions(-1 - np.arange(DATASET_SIZE))
+
+
+def test_an_empty_ring():
+    buffer = replay.make_buffer(SPEC, 4)
+    assert (int(buffer.position), int(buffer.size)) == (0, 0)
+    assert jax.tree.map(jnp.shape, buffer.storage) == Transition((4, 2), (4, 1), (4,), (4, 2), (4,))
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_ring_needs_room(capacity):
+    with pytest.raises(ValueError, match=f"room for at least 1 transition, got {capacity}"):
+        replay.make_buffer(SPEC, capacity)
+
+
+@pytest.mark.parametrize(
+    ("count", "rewards", "position", "size"),
+    [
+        (1, [0], 1, 1),
+        (3, [0, 1, 2], 0, 3),
+        (4, [3, 1, 2], 1, 3),
+        (8, [6, 7, 5], 2, 3),
+    ],
+)
+def test_the_ring_overwrites_its_oldest_row(count, rewards, position, size):
+    buffer = filled(3, count)
+    rows = jax.tree.map(lambda column: np.asarray(column)[:size], buffer.storage)
+    jax.tree.map(np.testing.assert_array_equal, rows, transitions(rewards))
+    assert (int(buffer.position), int(buffer.size)) == (position, size)
+
+
+def test_half_takes_exactly_half_from_each_source():
+    batch = sample(filled(5, 7), dataset(), jax.random.key(0), 200, "half")
+    np.testing.assert_array_equal(batch.reward[:100] < 0, True)
+    assert set(np.asarray(batch.reward[:100])) == {-1, -2, -3, -4, -5, -6}
+    assert set(np.asarray(batch.reward[100:])) == {2, 3, 4, 5, 6}  # 0 and 1 are overwritten
+
+
+def test_half_of_an_odd_batch_is_rounded_down():
+    batch = sample(filled(5, 7), dataset(), jax.random.key(0), 5, "half")
+    assert int(jnp.sum(batch.reward < 0)) == 2
+
+
+def test_half_draws_the_two_sources_apart():
+    # both have six rows: with one stream of rows for both, a row's partner would be the row of the same number
+    batch = sample(filled(6, 6), dataset(), jax.random.key(0), 200, "half")
+    assert np.any(np.asarray(-1.0 - batch.reward[:100]) != np.asarray(batch.reward[100:]))
+
+
+@pytest.mark.parametrize("mode", ["all", "part"])
+def test_union_draws_every_row_alike(mode):
+    # of 6 + 2 rows, 3 of 4 draws are offline: 6,000 of 8,000 with a deviation of 39; each row 1,000 with 30
+    batch = sample(filled(5, 2), dataset(), jax.random.key(0), 8_000, mode)
+    assert abs(int(jnp.sum(batch.reward < 0)) - 6_000) < 4 * 39
+    rows, counts = np.unique(np.asarray(batch.reward), return_counts=True)
+    assert rows.tolist() == [-6, -5, -4, -3, -2, -1, 0, 1]
+    assert np.all(np.abs(counts - 1_000) < 4 * 30)
+
+
+@pytest.mark.parametrize("mode", ["all", "part"])
+def test_union_is_exact_at_the_border(mode, monkeypatch):
+    # rows 0 … 5 are the dataset's, in order, 6 … 8 those of the ring, in order
+    def every_row(key, shape, low, high):
+        del key
+        assert (shape, low, int(high)) == ((9,), 0, 9)
+        return jnp.arange(9)
+
+    monkeypatch.setattr(jax.random, "randint", every_row)
+    batch = replay.sample(filled(5, 3), jax.tree.map(jnp.asarray, dataset()), jax.random.key(0), 9, mode)
+    np.testing.assert_array_equal(batch.reward, [-1, -2, -3, -4, -5, -6, 0, 1, 2])
+
+
+def test_none_leaves_the_dataset_out():
+    batch = sample(filled(5, 3), None, jax.random.key(0), 100, "none")
+    assert set(np.asarray(batch.reward)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("mode", ["half", "all", "part"])
+def test_a_mode_with_offline_data_needs_a_dataset(mode):
+    with pytest.raises(AssertionError, match=f"replay mode {mode} needs a dataset"):
+        replay.sample(filled(5, 3), None, jax.random.key(0), 4, mode)
+
+
+@pytest.mark.parametrize("mode", ["half", "all", "none"])
+def test_only_filled_rows_are_drawn_and_each_is_whole(mode):
+    buffer = filled(8, 3)
+    shifted = buffer.replace(storage=jax.tree.map(lambda column: column + 7.0, buffer.storage))  # what is empty is 7
+    batch = sample(shifted.replace(size=buffer.size - 1), dataset(), jax.random.key(1), 200, mode)
+    assert set(np.asarray(batch.reward)) - {-1, -2, -3, -4, -5, -6} == {7, 8}
+    jax.tree.map(np.testing.assert_array_equal, batch, transitions(batch.reward))
+
+
+def test_sizes_one():
+    one = jax.tree.map(lambda column: column[:1], dataset())
+    batch = sample(filled(1, 3), one, jax.random.key(0), 2, "half")
+    np.testing.assert_array_equal(batch.reward, [-1, 2])
+
+
+def two_seeds(capacity, size=0):
+    buffer = replay.make_buffer(SPEC, capacity)
+    storage = jax.tree.map(lambda column: np.stack([column, column]), buffer.storage)
+    return buffer.replace(storage=storage, size=jnp.asarray(size, jnp.int32))
+
+
+def test_seeds_insert_side_by_side_with_common_counters():
+    buffers = two_seeds(3)
+    assert seed_axes(buffers).position is None
+    assert seed_axes(buffers).storage.reward == 0
+    insert_both = over_seeds(replay.insert, seed_mesh(2, 1))
+    for step in range(4):
+        buffers = insert_both(buffers, transitions([step, 10 + step]))
+    np.testing.assert_array_equal(buffers.storage.reward, [[3, 1, 2], [13, 11, 12]])
+    assert buffers.position.shape == buffers.size.shape == ()
+    assert (int(buffers.position), int(buffers.size)) == (1, 3)
+
+
+def test_insertion_of_all_seeds_stays_a_slice():
+    # with a position per seed it would be a scatter, which is expanded to a loop over the seeds
+    insert_both = over_seeds(replay.insert, seed_mesh(2, 1), donate=(0,))
+    text = insert_both.lower(two_seeds(3), transitions([0, 1])).compile().as_text()
+    assert " dynamic-update-slice(" in text
+    assert not re.findall(r" (?:scatter|while)\(", text)
+
+
+@pytest.mark.parametrize("mode", ["half", "all"])
+def test_seeds_share_one_dataset(mode):
+    # the arguments apart, nothing in the program is as large as a copy of one of the dataset's columns
+    size, batch_size = 1_000, 4
+    draw = functools.partial(replay.sample, batch_size=batch_size, mode=mode)
+    program = over_seeds(draw, seed_mesh(2, 1), shared=(1,))
+    arguments = (two_seeds(5, size=5), transitions(np.ones(size)), jax.random.split(jax.random.key(0), 2))
+    assert jax.eval_shape(program, *arguments).reward.shape == (2, batch_size)
+    memory = program.lower(*arguments).compile().memory_analysis()
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < arguments[1].reward.nbytes
