@@ -30,6 +30,7 @@ from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.types import Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
+COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
 ONLINE_LOGS = ("finetune", "episode", "evaluation")
 
 
@@ -51,7 +52,7 @@ def define(values: FlagValues) -> None:
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(
-        "checkpoint_every", 5_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
+        "checkpoint_every", 1_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
         flag_values=values,
     )  # fmt: skip
 
@@ -200,6 +201,7 @@ def _reconstruct(
             first_step=first_step,
             checkpoint=functools.partial(save, first_step),
             checkpoint_every=CHECKPOINT_EVERY,
+            show=COMPLETENESS if phase == "align" else (),
         )
     run = run.replace(agent=agent)
 
@@ -210,6 +212,13 @@ def _reconstruct(
     metric_log.write("start", 0, {"offline_score": offline, "aligned_score": aligned})
     for seed, scores in enumerate(zip(offline, aligned, strict=True)):
         print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
+    if config.align_updates:
+        columns = log.read(metric_log.directory, "align")
+        share, distance = (columns[name][-len(seed_list) :].mean() for name in COMPLETENESS)
+        print(
+            f"alignment: {share:.1%} of probes are still valued above the policy's own action; "
+            f"mean squared distance to the offline policy {distance:.4f}"
+        )
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.maximum(aligned, offline), mesh)
 
 

@@ -30,8 +30,8 @@ class MetricLog:
     """
 
     def __init__(self, directory: str | os.PathLike, tensorboard: bool = False) -> None:
-        self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, tuple[io.TextIOWrapper, list[str]]] = {}
         self._summary_writer: Any = _load_summary_writer() if tensorboard else None
         self._summaries: dict[tuple[str, int], Any] = {}
@@ -85,7 +85,7 @@ class MetricLog:
             self._summaries.pop(key).close()
         if phase in self._files:
             self._files.pop(phase)[0].close()
-        path = _path(self._directory, phase)
+        path = _path(self.directory, phase)
         if not path.exists():
             return
         header, rows = _read_rows(path)
@@ -108,7 +108,7 @@ class MetricLog:
 
     def _open(self, phase: str, header: list[str]) -> tuple[io.TextIOWrapper, list[str]]:
         if phase not in self._files:
-            path = _path(self._directory, phase)
+            path = _path(self.directory, phase)
             existing: list[str] = []
             if path.exists():
                 existing, rows = _read_rows(path)
@@ -122,7 +122,7 @@ class MetricLog:
 
     def _summary(self, phase: str, seed: int) -> Any:
         if (phase, seed) not in self._summaries:
-            folder = self._directory / "tensorboard" / phase / f"seed{seed}"
+            folder = self.directory / "tensorboard" / phase / f"seed{seed}"
             self._summaries[phase, seed] = self._summary_writer(str(folder), purge_step=self._purge_from.get(phase))
         return self._summaries[phase, seed]
 

@@ -1,4 +1,4 @@
-"""Phases on a dataset alone: offline training, re-evaluation, alignment, cloning. Impure: writes metrics."""
+"""Phases on a dataset alone: offline training, re-evaluation, alignment, cloning. Impure."""
 
 import functools
 import math
@@ -44,6 +44,7 @@ def run_phase(
     checkpoint: Callable[[Any, int], None] = lambda state, done: None,
     checkpoint_every: int = 0,
     chunk: int = 1_000,
+    show: Sequence[str] = (),
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
@@ -65,6 +66,7 @@ def run_phase(
       checkpoint: (state, done) called after every `checkpoint_every` updates and at the end: save, evaluate.
       checkpoint_every: in updates; 0 for the end alone.
       chunk: the most updates of one compiled call.
+      show: metrics that the progress bar shows, as means over seeds.
 
     Returns:
       The state after the phase.
@@ -97,8 +99,9 @@ def run_phase(
             length = min(stops) - done
             state, metrics, finite = program(length)(state, dataset, keys)
             done += length
+            metrics = jax.device_get(metrics)
             if metrics:
-                log.write(phase, done, jax.device_get(metrics))
+                log.write(phase, done, metrics)
             finite = np.asarray(finite)
             if not finite.any():
                 raise ValueError(
@@ -106,8 +109,10 @@ def run_phase(
                     "infinite; lower the learning rates, or look for outliers in the dataset's rewards"
                 )
             bar.update(length)
+            shown = {name: f"{np.nanmean(metrics[name]):.3g}" for name in show}
             if not finite.all():
-                bar.set_postfix(diverged=f"{(~finite).sum()} of {len(finite)} seeds", refresh=False)
+                shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
+            bar.set_postfix(shown, refresh=False)
             if done == updates or (checkpoint_every and done % checkpoint_every == 0):
                 checkpoint(state, done)
     return state

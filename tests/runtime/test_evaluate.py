@@ -1,0 +1,121 @@
+"""Returns of a policy: counted to the end of every episode, from start states that never change."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from o2o_jax.interfaces import Task
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, start_seeds
+from o2o_jax.types import Spec
+
+TASK = Task("test/walk", "Walk-v0", Spec(1, 1), 6, "", False, random_score=-10.0, expert_score=40.0)
+
+
+class Walk(gymnasium.Env):
+    """Walks along a line by its action; falls off at 1, which costs 100, or is stopped after 6 steps.
+
+    Stepping on after an episode's end is an error, and `visits` counts resets.
+    """
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    closed = False
+
+    def __init__(self):
+        self.starts = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position, self.steps, self.ended = self.np_random.uniform(0.0, 0.3), 0, False
+        self.starts.append(self.position)
+        return np.array([self.position]), {}
+
+    def step(self, action):
+        assert not self.ended
+        self.position += action[0]
+        self.steps += 1
+        terminated, truncated = self.position >= 1.0, self.steps == 6
+        self.ended = terminated or truncated
+        return np.array([self.position]), 1.0 - 100.0 * terminated, terminated, truncated, {}
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def envs():
+    return []
+
+
+@pytest.fixture
+def make_env(envs):
+    def make():
+        envs.append(Walk())
+        return envs[-1]
+
+    return make
+
+
+def test_returns_end_with_their_episodes(make_env):
+    # speeds 0, 0.25 and 0.5 from a start in [0, 0.3]: stopped after 6 steps with 6; over the edge at step 3 or 4 with
+    # 3 or 4 − 100; at step 2 with 2 − 100. Walk refuses a step beyond the end.
+    speeds = np.array([[0.0, 0.25, 0.5], [0.5, 0.0, 0.0]])[..., None]
+    returns, lengths = Evaluator(make_env, [0, 1], 3)(lambda observation: speeds)
+    assert returns.shape == lengths.shape == (2, 3)
+    np.testing.assert_allclose(returns, lengths - 100.0 * (speeds[..., 0] > 0))
+    assert lengths[0, 0] == lengths[1, 1] == lengths[1, 2] == 6
+    assert lengths[0, 1] in (3, 4)
+    assert lengths[0, 2] == lengths[1, 0] == 2
+
+
+def test_every_episode_is_asked_with_its_own_observations(make_env):
+    seen = []
+
+    def act(observation):
+        assert observation.dtype == np.float32
+        seen.append(observation.copy())
+        return np.zeros((2, 2, 1))
+
+    Evaluator(make_env, [5, 6], 2)(act)
+    assert len(seen) == 6
+    assert {step.shape for step in seen} == {(2, 2, 1)}
+    assert len(np.unique(seen[0])) == 4
+
+
+def test_every_call_starts_from_the_same_states(make_env, envs):
+    evaluator = Evaluator(make_env, [0, 1], 2)
+    for _ in range(3):
+        evaluator(lambda observation: np.ones((2, 2, 1)))
+    for env in envs:
+        assert len(env.starts) == 3
+        assert len(set(env.starts)) == 1
+    assert len({env.starts[0] for env in envs}) == 4  # but those of two episodes or two seeds differ
+
+
+def test_a_seed_starts_as_it_does_alone(make_env, envs):
+    for seeds in ([3], [0, 3]):
+        Evaluator(make_env, seeds, 2)(lambda observation: np.ones((*observation.shape[:2], 1)))
+    alone, among = envs[:2], envs[4:]
+    assert [env.starts for env in alone] == [env.starts for env in among]
+
+
+def test_streams_differ():
+    streams = [start_seeds(seed, 3, stream) for seed in (0, 1) for stream in (0, 1, 2)]
+    assert len({start for stream in streams for start in stream}) == 18
+    assert start_seeds(0, 3, 1) == start_seeds(0, 5, 1)[:3]
+
+
+def test_close(make_env, envs):
+    Evaluator(make_env, [0, 1], 2).close()
+    assert len(envs) == 4
+    assert all(env.closed for env in envs)
+
+
+def test_metrics_by_hand():
+    # means 15 and −10 on a scale from −10 to 40: 100 · 25 / 50 and 0
+    metrics = evaluation_metrics(TASK, np.array([[10.0, 20.0], [-10.0, -10.0]]), np.array([[6, 2], [1, 2]]))
+    assert {name: value.tolist() for name, value in metrics.items()} == {
+        "return": [15.0, -10.0],
+        "score": [50.0, 0.0],
+        "length": [4.0, 1.5],
+    }
