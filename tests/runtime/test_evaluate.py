@@ -14,7 +14,7 @@ TASK = Task("test/walk", "Walk-v0", Spec(1, 1), 6, "", False, random_score=-10.0
 class Walk(gymnasium.Env):
     """Walks along a line by its action; falls off at 1, which costs 100, or is stopped after 6 steps.
 
-    Stepping on after an episode's end is an error, and `visits` counts resets.
+    Stepping on after an episode's end is an error.
     """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
