@@ -27,7 +27,7 @@ from o2o_jax.policy import CloneConfig, Handoff, clone_init, clone_update
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
-from o2o_jax.types import Transition
+from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
@@ -68,6 +68,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
+    _check(algorithm, handoff, clone_config)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -123,6 +124,18 @@ def main(args: FlagValues) -> None:
                 save,
             )
     evaluator.close()
+
+
+def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
+    """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
+
+    def init(key: Array, handoff: Handoff) -> Any:
+        if clone_config:
+            student = clone_init(clone_config, algorithm.head, key, handoff.policy).student
+            handoff = Handoff(student, source=handoff.source)
+        return algorithm.init(key, handoff)
+
+    jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
 
 
 def _clone(

@@ -12,6 +12,7 @@ draws, and compares:
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -80,10 +81,11 @@ class Golden:
     def replay(self, phase: str, update: Callable) -> Callable:
         """An update (state, batch, key) as (state, step) -> (state, metrics): on the batch and the draws of a step.
 
-        Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute.
+        Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute. Three
+        calls are too few to repay optimised machine code.
         """
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
         def replayed(state: Any, batch: Transition, draws: list[jax.Array]) -> Any:
             with replayed_draws(draws):
                 return update(state, batch, jax.random.key(0))

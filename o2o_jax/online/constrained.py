@@ -64,22 +64,29 @@ class ConstrainedConfig:
     threshold_env_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        for name, low, high in (("discount", 0, 1), ("polyak", 0, 1)):
-            if not low < getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
+        for name in ("hidden", "critic_hidden"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
+        if not 0 < self.discount < 1:
+            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+        if not 0 < self.polyak <= 1:
+            raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
         if not 0.5 <= self.asymmetry < 1:
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
-        rates = ("actor_lr", "critic_lr", "lagrange_init", "interval_threshold_divisor")
+        # "not greater" rather than "less or equal", so that NaN is refused too
+        rates = ("actor_lr", "critic_lr", "reward_scale", "lagrange_init", "interval_threshold_divisor")
         sizes = ("batch_size", "num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "eval_episodes")
         periods = ("reference_every_evaluations", "threshold_env_steps", "eval_every_env_steps")
         for name in (*rates, *sizes, *periods):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        if self.interval_actor_grad_norm is not None and not self.interval_actor_grad_norm > 0:
+            raise ValueError(f"interval_actor_grad_norm must be greater than 0, got {self.interval_actor_grad_norm}")
         counts = ("reevaluate_updates", "align_updates", "env_steps", "warmup_env_steps", "random_env_steps")
         for name in (*counts, "lagrange_lr", "threshold_start"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.threshold_end < self.threshold_start:
+        if not self.threshold_end >= self.threshold_start:
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
         if self.replay == "half" and self.batch_size % 2:
             raise ValueError(f"replay=half needs an even batch_size, got {self.batch_size}")

@@ -131,7 +131,7 @@ def advance(
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
         agent, total, count = carry
         agent, metrics = update(agent)
-        total = jax.tree.map(lambda t, m: t + jnp.nan_to_num(m), total, metrics)
+        total = jax.tree.map(lambda t, m: t + jnp.where(jnp.isnan(m), 0.0, m), total, metrics)
         count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
         return agent, total, count
 

@@ -7,35 +7,26 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import dataset, flags, handoffs, offline
+from experiments import handoffs, offline
 from o2o_jax import envs
 from o2o_jax.runtime import log
 from o2o_jax.runtime.evaluate import Evaluator
+from tests import tiny
 
-ENV = "mujoco/hopper-random"
-TINY = ["--set=hidden=8,8", "--set=critic_hidden=8,8", "--set=batch_size=8"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def data(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
-        dataset.make_dataset(envs.get_task(ENV), 200)
-        yield
+ENV = tiny.ENV
+pytestmark = pytest.mark.usefixtures("data")
 
 
 def run(out, *arguments, updates=12, algorithm="td3_bc", status=0, seeds=2):
-    argv = [f"--algorithm={algorithm}", f"--env={ENV}", f"--out={out}", f"--seeds={seeds}", *TINY]
+    argv = [f"--algorithm={algorithm}", f"--env={ENV}", f"--out={out}", f"--seeds={seeds}", *tiny.SETTINGS]
     argv += [f"--set=updates={updates}", "--eval_every=4", "--eval_episodes=2", *arguments]
-    with pytest.raises(SystemExit) as result:
-        flags.run(offline.main, offline.define, argv=argv)
-    assert result.value.code == status
+    tiny.call(offline, *argv, status=status)
     return out
 
 
 @pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    return run(tmp_path_factory.mktemp("runs") / "td3_bc")
+def finished(offline_run):
+    return offline_run
 
 
 def test_run_writes_metrics_settings_and_handoff(finished):

@@ -1,7 +1,10 @@
 """The online loop: what it stores, when it updates, whom it makes the reference, how it resumes."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import logging
 import re
 import types
 
@@ -14,6 +17,7 @@ import pytest
 
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.online import constrained, o2sac, o2td3
+from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
@@ -55,14 +59,14 @@ class Line(gymnasium.Env):
         return self.observation(), reward, terminated, self.steps == 3, {}
 
     def rows(self):
-        """What a buffer should hold of it."""
+        """What a buffer should hold of it; None of an environment that was never stepped."""
+        if not self.history:
+            return None
         return Transition(*(np.stack(column).astype(np.float32) for column in zip(*self.history, strict=True)))
 
 
 def vector_env(num_envs):
-    return gymnasium.vector.SyncVectorEnv(
-        [Line] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
-    )
+    return gymnasium.vector.SyncVectorEnv([Line] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
 
 
 def scripted(scores):
@@ -85,9 +89,37 @@ def dataset(size=5):
     ))  # fmt: skip
 
 
-def launch(algorithm, config, folder, scores=None, seed_list=(0, 1), run=None, on_evaluation=lambda run, metrics: None):
-    """Fine-tunes; returns the run, its environments, and the compiled functions by name, all in a namespace."""
-    mesh = seed_mesh(len(seed_list), 1)
+@contextlib.contextmanager
+def compilations():
+    """Gives a list that gets an entry for every program over seeds that is compiled within."""
+    found = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
+                found.append(record)
+
+    handler, logger = Handler(), logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+def launch(
+    algorithm,
+    config,
+    folder,
+    scores=None,
+    seed_list=(0, 1),
+    run=None,
+    on_evaluation=lambda run, metrics: None,
+    num_devices=1,
+):
+    """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled."""
+    mesh = seed_mesh(len(seed_list), num_devices)
     if run is None:
         run = loop.start_run(algorithm, config, SPEC, None, seed_list, mesh)
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
@@ -95,25 +127,20 @@ def launch(algorithm, config, folder, scores=None, seed_list=(0, 1), run=None, o
     envs = vector_env(len(seed_list))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
     data = None if config.replay == "none" else dataset()
-    snapshots, compiled = [], []
-
-    def remember(function, *args, **kwargs):
-        compiled.append(seeds.over_seeds(function, *args, **kwargs))
-        return compiled[-1]
+    snapshots = []
 
     def keep(run, metrics):
         snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
         on_evaluation(run, metrics)
 
-    with log.MetricLog(folder) as metric_log, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "over_seeds", remember)
+    with log.MetricLog(folder) as metric_log, compilations() as compiled:
         run = loop.fine_tune(
             algorithm, config, run, data, envs, scripted(scores), TASK, seed_list, mesh, metric_log, keep
-        )
+        )  # fmt: skip
+    rows = [env.rows() for env in envs.envs]
     return types.SimpleNamespace(
-        run=run, rows=[env.rows() for env in envs.envs], envs=envs.envs, snapshots=snapshots, compiled=compiled,
-        folder=folder,
-    )  # fmt: skip
+        run=run, rows=rows, envs=envs.envs, snapshots=snapshots, compiled=len(compiled), folder=folder
+    )
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +210,11 @@ def test_lagrange_moves_once_per_environment_step(sac, td3):
     # O2SAC: 3 updates a step, of which one moves λ; O2TD3: 1 update a step, of which every second moves the actor
     counts = [run.agent.opt.lagrange[0].count.tolist() for run in sac.snapshots]
     assert counts == [[max(0, t - 2)] * 2 for t in range(1, 9)]
-    assert [run.agent.opt.actor[0].count.tolist() for run in sac.snapshots] == [[3 * max(0, t - 2)] * 2 for t in range(1, 9)]
+    assert [run.agent.opt.actor[0].count.tolist() for run in sac.snapshots] == [
+        [3 * max(0, t - 2)] * 2 for t in range(1, 9)
+    ]
     lagrange = [run.agent.log_lagrange for run in sac.snapshots]
-    assert all(np.all(a != b) for a, b in zip(lagrange[1:], lagrange[2:], strict=False))
+    assert all(np.all(a != b) for a, b in itertools.pairwise(lagrange[1:]))
     counts = [run.agent.opt.lagrange[0].count.tolist() for run in td3.snapshots]
     assert counts == [[max(0, t - 4) // 2] * 2 for t in range(1, 13)]
 
@@ -223,10 +252,8 @@ def test_episode_rows(td3):
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_every_function_is_compiled_once(name, request):
-    result = request.getfixturevalue(name)
-    sizes = [function._cache_size() for function in result.compiled]
-    assert sizes[:3] == [1, 1, 1]  # the step, the first action, the evaluation
-    assert sizes[3] == 0  # no reference was better than the start's score
+    # the step, the first action and the evaluation; no reference was better than the start's score
+    assert request.getfixturevalue(name).compiled == 3
 
 
 def test_the_reference_stays_without_a_better_score(td3):
@@ -234,25 +261,212 @@ def test_the_reference_stays_without_a_better_score(td3):
     jax.tree.map(np.testing.assert_array_equal, first, last)
 
 
-@pytest.mark.parametrize("module", [o2td3, o2sac])
-def test_the_ring_is_written_in_place(module):
-    capacity = 997  # a number that no other array has
-    config = module.Config(**TINY, env_steps=capacity)
-    algorithm = module.make(config, SPEC)
-    mesh = seed_mesh(2, 1)
-    keys = seeds.keys([0, 1], "online")
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_the_ring_is_written_in_place(num_devices):
+    capacity = 9_973  # a number that no other array has
+    config = o2td3.Config(**TINY, env_steps=capacity)
+    algorithm, mesh = o2td3.make(config, SPEC), seed_mesh(2, num_devices)
 
-    def shapes(*shape):
+    def array(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     run = jax.eval_shape(lambda: loop.start_run(algorithm, config, SPEC, None, [0, 1], mesh))
-    row = Transition(shapes(2, 3), shapes(2, 2), shapes(2), shapes(2, 3), shapes(2))
-    step = seeds.over_seeds(
-        functools.partial(loop.advance, algorithm, "half", config.batch_size), mesh, shared=(1,), donate=(0,)
-    )
-    program = step.lower(run, jax.eval_shape(dataset), row, shapes(2, 3)).compile()
+    transition = Transition(array(2, 3), array(2, 2), array(2), array(2, 3), array(2))
+    advance = functools.partial(loop.advance, algorithm, "half", config.batch_size)
+    step = seeds.over_seeds(advance, mesh, shared=(1,), donate=(0,))
+    program = step.lower(run, jax.eval_shape(dataset), transition, array(2, 3)).compile()
     text = program.as_text()
-    assert re.search(rf"f32\[2,{capacity},3\]\S* parameter\(", text)
-    assert not re.findall(rf"f32\[2,{capacity}\S* copy\(", text)
-    assert program.memory_analysis().temp_size_in_bytes < 4 * 2 * capacity * 3  # bytes of all seeds' observations
-    del keys
+    assert re.search(rf"f32\[{2 // num_devices},{capacity},3\]\S* parameter\(", text)
+    assert not re.findall(rf"f32\[\d,{capacity}\S* copy\(", text)
+    assert program.memory_analysis().temp_size_in_bytes < 4 * capacity  # bytes of the rewards of one seed
+
+
+@flax.struct.dataclass
+class Guess:
+    """The state of an algorithm that compiles in no time: its policy is one action for all observations."""
+
+    actor: jax.Array
+    reference: jax.Array
+    step: jax.Array
+
+    def distribution(self, observation):
+        return Deterministic(jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)))
+
+
+@dataclasses.dataclass(frozen=True)
+class GuessConfig:
+    env_steps: int = 6
+    buffer_size: int = 100
+    batch_size: int = 4
+    replay: str = "half"
+    eval_every_env_steps: int = 1
+    reference_update: str = "best"
+    reference_every_evaluations: int = 1
+
+
+def guess(**cadence):
+    """Counts every update in its actor, draws its actions."""
+
+    def init(key, handoff):
+        actor = jax.random.uniform(key, (2,))
+        return Guess(actor, actor, jnp.zeros((), jnp.int32))
+
+    def finetune(state, batch, key):
+        actor = state.actor + 0.01 * jax.random.normal(key, (2,)) + 0.01 * jnp.mean(batch.reward)
+        metrics = {"reward": jnp.mean(batch.reward), "infinite": jnp.asarray(-jnp.inf)}
+        return state.replace(actor=actor, step=state.step + 1), metrics
+
+    return OnlineAlgorithm(
+        head="deterministic",
+        cadence=Cadence(**cadence),
+        init=init,
+        reevaluate=finetune,
+        align=finetune,
+        begin_finetuning=lambda state, accept: state,
+        finetune=finetune,
+        set_reference=constrained.set_reference,
+        act=lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,))),
+        policy=lambda state: state,
+    )
+
+
+def accepted(result):
+    """[evaluations, S] whether the reference was replaced."""
+    references = [run.agent.reference for run in result.snapshots]
+    actors = [run.agent.actor for run in result.snapshots]
+    before = [None, *references[:-1]]
+    changed = []
+    for reference, actor, old in zip(references, actors, before, strict=True):
+        is_actor = np.all(reference == actor, axis=1)
+        changed.append(is_actor if old is None else is_actor & np.any(reference != old, axis=1))
+    return np.stack(changed).tolist()
+
+
+def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
+    # the start's score is 0; equal is not better, and a dip doesn't lower the bar
+    scores = [[1, 0], [1, 5], [3, 4], [2, 5], [2.5, 6], [4, 7]]
+    result = launch(guess(), GuessConfig(), tmp_path, scores)
+    expected = [[True, False], [False, True], [True, False], [False, False], [False, True], [True, True]]
+    assert accepted(result) == expected
+    np.testing.assert_array_equal(result.run.best_score, [4, 7])
+    np.testing.assert_array_equal([run.best_score for run in result.snapshots], np.maximum.accumulate(scores))
+    assert result.compiled == 4  # with the exchange of references
+
+
+def test_interval_mode_replaces_the_reference_on_schedule(tmp_path):
+    config = GuessConfig(
+        reference_update="interval", reference_every_evaluations=2, env_steps=8, eval_every_env_steps=2
+    )
+    result = launch(guess(), config, tmp_path, np.zeros((4, 2)))
+    assert accepted(result) == [[False, False], [True, True], [False, False], [True, True]]
+
+
+def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):
+    scores = [[1, 2], [3, 4], [5, 6]]
+    result = launch(guess(), GuessConfig(env_steps=5, eval_every_env_steps=2), tmp_path, scores)
+    columns = log.read(tmp_path, "evaluation")
+    assert columns["step"].tolist() == [2, 2, 4, 4, 5, 5]
+    assert columns["seed"].tolist() == [0, 1] * 3
+    np.testing.assert_array_equal(columns["score"], np.ravel(scores))
+    np.testing.assert_array_equal(log.read(tmp_path, "finetune")["step"], columns["step"])
+    assert [int(run.env_steps) for run in result.snapshots] == [2, 4, 5]
+
+
+def test_metrics_are_means_over_updates_and_steps(tmp_path):
+    # replay mode none at the very first step: all rows drawn are that step's, so both updates see its reward
+    result = launch(guess(updates=2), GuessConfig(env_steps=1, replay="none"), tmp_path)
+    metrics = log.read(tmp_path, "finetune")
+    np.testing.assert_allclose(metrics["reward"], [rows.reward[0] for rows in result.rows])
+    np.testing.assert_array_equal(metrics["infinite"], -np.inf)  # a divergence stays to be seen
+    assert int(result.run.agent.step) == 2
+
+
+def test_a_row_without_episodes_is_left_out_and_a_seed_without_one_is_nan():
+    metrics = loop._episode_metrics(TASK, [[2.0, 4.0], []])
+    np.testing.assert_array_equal(metrics["return"], [3.0, np.nan])
+    np.testing.assert_array_equal(metrics["episodes"], [2, 0])
+
+
+def test_random_actions_come_first(tmp_path):
+    algorithm = guess(random_env_steps=40, warmup_env_steps=40)
+    result = launch(algorithm, GuessConfig(env_steps=50, eval_every_env_steps=50), tmp_path)
+    actions = np.asarray(result.run.buffer.storage.action)
+    assert np.ptp(actions[:, :40]) > 1.8  # 160 draws from [−1, 1]
+    assert np.abs(actions[:, :40].mean()) < 0.25
+    assert np.ptp(actions[0, 40:, 0]) < 0.6  # the policy's, which explores by 0.1
+    for seed, rows in enumerate(result.rows):
+        np.testing.assert_array_equal(actions[seed], rows.action)
+
+
+def test_the_buffer_keeps_the_newest(tmp_path):
+    result = launch(guess(), GuessConfig(env_steps=8, buffer_size=5), tmp_path)
+    buffer = result.run.buffer
+    assert (int(buffer.position), int(buffer.size)) == (3, 5)
+    newest = [5, 6, 7, 3, 4]
+    np.testing.assert_array_equal(buffer.storage.reward[1], result.rows[1].reward[newest])
+
+
+def test_a_seed_alone_runs_as_among_others(tmp_path):
+    among = launch(guess(), GuessConfig(), tmp_path / "among", seed_list=(3, 8))
+    alone = launch(guess(), GuessConfig(), tmp_path / "alone", seed_list=(8,))
+    assert among.envs[1].reset_seeds == alone.envs[0].reset_seeds
+    assert among.envs[0].reset_seeds != alone.envs[0].reset_seeds
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-5),
+        (among.run.buffer.storage, among.run.agent.actor),
+        (alone.run.buffer.storage, alone.run.agent.actor),
+    )
+
+
+def test_devices_do_not_change_a_run(tmp_path):
+    scores = [[1, 0], [2, 1], [1, 3], [4, 4], [5, 3], [6, 9]]
+    one, two = (launch(guess(), GuessConfig(), tmp_path / str(n), scores, num_devices=n) for n in (1, 2))
+    assert len(two.run.buffer.storage.reward.devices()) == 2
+    runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
+    assert two.compiled == 4
+
+
+def test_a_checkpointed_run_goes_on(tmp_path):
+    class Killed(Exception):
+        pass
+
+    config, algorithm = GuessConfig(env_steps=8, eval_every_env_steps=2), guess(warmup_env_steps=2)
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+
+        def save_and_die(run, metrics):
+            checkpoints.save(int(run.env_steps), run)
+            if run.env_steps == 4:
+                raise Killed
+
+        with pytest.raises(Killed):
+            launch(algorithm, config, tmp_path / "first", [[1, 2], [3, 1]], on_evaluation=save_and_die)
+        template = loop.start_run(algorithm, config, SPEC, None, (0, 1), seed_mesh(2, 1))
+        run, _ = checkpoints.restore(template)
+    assert int(run.env_steps) == 4
+    before = jax.device_get(run.buffer.storage)
+    np.testing.assert_array_equal(run.best_score, [3, 2])
+    result = launch(algorithm, config, tmp_path / "second", [[2, 2], [4, 1]], run=run)
+
+    buffer = result.run.buffer
+    assert (int(result.run.env_steps), int(buffer.position), int(buffer.size)) == (8, 0, 8)
+    assert int(result.run.agent.step) == 6
+    for seed, rows in enumerate(result.rows):
+        jax.tree.map(lambda column, old, s=seed: np.testing.assert_array_equal(column[s, :4], old[s, :4]),
+                     buffer.storage, before)  # fmt: skip
+        jax.tree.map(lambda column, row, s=seed: np.testing.assert_array_equal(column[s, 4:], row),
+                     buffer.storage, rows)  # fmt: skip
+    assert result.compiled == 4
+    assert log.read(tmp_path / "second", "evaluation")["step"].tolist() == [6, 6, 8, 8]
+    np.testing.assert_array_equal(result.run.best_score, [4, 2])
+    # new episodes, but not those that the run began with
+    started = {seed for env in launch(algorithm, GuessConfig(env_steps=1), tmp_path / "third").envs
+               for seed in env.reset_seeds}  # fmt: skip
+    assert not started & {seed for env in result.envs for seed in env.reset_seeds}
+
+
+def test_a_run_that_is_over_stays_as_it_is(tmp_path):
+    run = launch(guess(), GuessConfig(env_steps=2), tmp_path).run
+    again = launch(guess(), GuessConfig(env_steps=2), tmp_path, run=run)
+    assert again.run is run
+    assert again.snapshots == []

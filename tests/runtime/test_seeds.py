@@ -36,12 +36,6 @@ def states(count):
     return State(jnp.arange(1.0, 1.0 + 3 * count).reshape(count, 3), jnp.asarray(5, jnp.int32))
 
 
-def of_seed(tree, seed):
-    axes = jax.tree.leaves(seeds.seed_axes(tree), is_leaf=lambda axis: axis is None)
-    leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten([leaf if a is None else leaf[seed] for leaf, a in zip(leaves, axes, strict=True)])
-
-
 def test_counters_have_no_seed_axis():
     assert seeds.seed_axes(State(1.0, 2)) == State(0, None)
     # only fields of that name count, not keys of a dictionary nor a leaf by itself
@@ -58,7 +52,7 @@ def test_all_seeds_together_equal_each_alone(num_devices):
     assert together.step.shape == ()
     assert metrics["step"].shape == (4,)  # a metric of that name is no counter
     for seed in range(4):
-        alone, metric = advance(of_seed(states(4), seed), shared, keys[seed])
+        alone, metric = advance(seeds.take(states(4), seed), shared, keys[seed])
         np.testing.assert_allclose(together.value[seed], alone.value, rtol=1e-6)
         np.testing.assert_allclose(metrics["value"][seed], metric["value"], rtol=1e-6)
 
@@ -87,6 +81,12 @@ def test_place_splits_seeds_and_repeats_counters():
     assert [shard.data.shape for shard in placed.value.addressable_shards] == [(2, 3), (2, 3)]
     assert placed.step.sharding.is_fully_replicated
     assert seeds.replicate(jnp.ones(3), mesh).sharding.is_fully_replicated
+
+
+def test_take():
+    assert seeds.take(states(3), 1).value.tolist() == [4.0, 5.0, 6.0]
+    assert seeds.take(states(3), slice(2)).value.shape == (2, 3)
+    assert int(seeds.take(states(3), 1).step) == 5
 
 
 def test_keys_of_a_seed_depend_on_the_seed_and_the_stream_alone():
@@ -145,4 +145,4 @@ def test_no_device_waits_for_another():
 def test_a_seed_alone_draws_and_learns_as_among_others():
     (alone, alone_metrics, _), (among, among_metrics, _) = finetuned(1, 1), finetuned(4, 1)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-    jax.tree.map(compare, of_seed((alone, alone_metrics), 0), of_seed((among, among_metrics), 0))
+    jax.tree.map(compare, seeds.take((alone, alone_metrics), 0), seeds.take((among, among_metrics), 0))

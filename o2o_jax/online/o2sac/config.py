@@ -18,8 +18,10 @@ class Config(ConstrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.alpha <= 0 or self.alpha_lr < 0:
-            raise ValueError(f"alpha must be greater than 0 and alpha_lr at least 0, got {self.alpha}, {self.alpha_lr}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be greater than 0, got {self.alpha}")
+        if not self.alpha_lr >= 0:
+            raise ValueError(f"alpha_lr must be at least 0, got {self.alpha_lr}")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":

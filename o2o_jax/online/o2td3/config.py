@@ -22,8 +22,9 @@ class Config(ConstrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.exploration_std, self.smoothing_std, self.smoothing_clip, self.decay) < 0:
-            raise ValueError("exploration_std, smoothing_std, smoothing_clip and decay must be at least 0")
+        for name in ("exploration_std", "smoothing_std", "smoothing_clip", "decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.policy_delay < 1:
             raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}")
 

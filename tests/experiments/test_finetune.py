@@ -1,0 +1,200 @@
+"""experiments.finetune from an offline run to the last evaluation, stopped and resumed, with tiny data and networks."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import finetune, offline
+from o2o_jax import envs
+from o2o_jax.runtime import log
+from tests import tiny
+
+REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
+SCHEDULE = [
+    f"--set=env_steps={ENV_STEPS}",
+    "--set=warmup_env_steps=2",
+    "--set=eval_every_env_steps=2",
+    "--set=eval_episodes=1",
+    "--checkpoint_every=2",
+]
+RECONSTRUCTION = [f"--set=reevaluate_updates={REEVALUATE}", f"--set=align_updates={ALIGN}"]
+pytestmark = pytest.mark.usefixtures("data")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frequent_checkpoints():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "CHECKPOINT_EVERY", 2)
+        yield
+
+
+def run(out, policy, *arguments, algorithm="o2td3", seeds=2, status=0):
+    argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}"]
+    tiny.call(finetune, *argv, *tiny.SETTINGS, *SCHEDULE, *arguments, status=status)
+    return out
+
+
+@pytest.fixture(scope="module")
+def o2td3(data, offline_run, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "o2td3", offline_run, *RECONSTRUCTION)
+
+
+def stop_at(patch, *steps):
+    """Makes the run stop, once each, when it is about to save these checkpoints."""
+    remaining, save = list(steps), finetune.Checkpoints.save
+
+    def save_or_stop(self, step, state, extra=None):
+        if step in remaining:
+            remaining.remove(step)
+            raise KeyboardInterrupt
+        save(self, step, state, extra)
+
+    patch.setattr(finetune.Checkpoints, "save", save_or_stop)
+    return remaining
+
+
+def test_every_phase_leaves_its_metrics(o2td3):
+    steps = {phase: np.unique(log.read(o2td3, phase)["step"]).tolist() for phase in
+             ("reevaluate", "align", "start", "finetune", "evaluation")}  # fmt: skip
+    assert steps == {
+        "reevaluate": [2, 4], "align": [2, 4], "start": [0], "finetune": [2, 4, 6], "evaluation": [2, 4, 6]
+    }  # fmt: skip
+    assert {"overestimated", "distance"} <= log.read(o2td3, "align").keys()
+    evaluation = log.read(o2td3, "evaluation")
+    assert evaluation["seed"].tolist() == [0, 1] * 3
+    np.testing.assert_allclose(evaluation["score"], envs.get_task(tiny.ENV).score(evaluation["return"]))
+    updated = ~np.isnan(log.read(o2td3, "finetune")["critic_loss"])
+    assert updated.tolist() == [False, False, True, True, True, True]
+
+
+def test_settings_say_where_the_policy_comes_from(o2td3, offline_run):
+    settings = json.loads((o2td3 / "config.json").read_text())
+    assert (settings["script"], settings["algorithm"], settings["env"]) == ("finetune", "o2td3", tiny.ENV)
+    assert (settings["policy"], settings["source"]["algorithm"]) == (str(offline_run), "td3_bc")
+    assert settings["clone"] is None
+    assert settings["config"]["align_updates"] == ALIGN
+
+
+def test_the_offline_score_is_that_of_the_offline_run_s_last_policy(o2td3, offline_run):
+    # one of the two episodes that the offline run evaluated
+    offline_scores = log.read(offline_run, "evaluation")["score"][-2:]
+    assert np.all(np.abs(log.read(o2td3, "start")["offline_score"] - offline_scores) < 5.0)
+
+
+def test_a_run_stopped_in_every_phase_ends_as_the_unbroken_one(o2td3, offline_run, tmp_path, monkeypatch):
+    # in re-evaluation, in alignment, at the first evaluation online: all of them lie before any step was saved, so that
+    # everything is repeated; in the midst of fine-tuning: new episodes begin
+    out, first_online = tmp_path / "stopped", REEVALUATE + ALIGN + 1
+    remaining = stop_at(monkeypatch, 4, REEVALUATE + 4, first_online + 2, first_online + 4)
+    run(out, offline_run, *RECONSTRUCTION, status=130)
+    for _ in range(3):
+        run(out, offline_run, *RECONSTRUCTION, "--resume", status=130)
+    assert not remaining
+    run(out, offline_run, *RECONSTRUCTION, "--resume")
+    for phase in ("reevaluate", "align", "start", "finetune", "evaluation"):
+        unbroken, stopped = log.read(o2td3, phase), log.read(out, phase)
+        assert stopped["step"].tolist() == unbroken["step"].tolist()
+        assert stopped["seed"].tolist() == unbroken["seed"].tolist()
+        repeated = slice(2) if phase in ("finetune", "evaluation") else slice(None)
+        for term in unbroken:
+            np.testing.assert_array_equal(stopped[term][repeated], unbroken[term][repeated], err_msg=f"{phase} {term}")
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(o2td3, offline_run):
+    before = {path.name: path.read_text() for path in o2td3.glob("*.csv")}
+    run(o2td3, offline_run, *RECONSTRUCTION, "--resume")
+    assert {path.name: path.read_text() for path in o2td3.glob("*.csv")} == before
+
+
+def test_direct_fine_tuning_goes_on_from_the_offline_critics(offline_run, tmp_path, monkeypatch):
+    out = tmp_path / "td3"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1 + 2)  # before anything was saved
+        run(out, offline_run, algorithm="td3", status=130)
+    run(out, offline_run, "--resume", algorithm="td3")
+    assert sorted(path.stem for path in out.glob("*.csv")) == ["evaluation", "finetune", "start"]
+    evaluation, start = log.read(out, "evaluation"), log.read(out, "start")
+    assert evaluation["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    np.testing.assert_array_equal(start["offline_score"], start["aligned_score"])
+    # nobody has learnt anything in the warm-up
+    np.testing.assert_allclose(evaluation["score"][:2], start["offline_score"], rtol=1e-5)
+    assert "lagrange" not in log.read(out, "finetune")
+
+
+def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
+    # the first of the two seeds, stopped while it is cloned, and in fine-tuning
+    out, arguments = tmp_path / "o2sac", [*RECONSTRUCTION, "--clone_updates=4"]
+    stop_at(monkeypatch, 4, REEVALUATE + ALIGN + 1 + 4)  # 4 of both: of cloning the first time
+    run(out, offline_run, *arguments, algorithm="o2sac", seeds=1, status=130)
+    assert log.read(out, "clone")["step"].tolist() == [2, 4]
+    run(out, offline_run, *arguments, "--resume", algorithm="o2sac", seeds=1, status=130)
+    run(out, offline_run, *arguments, "--resume", algorithm="o2sac", seeds=1)
+    steps = {path.stem: log.read(out, path.stem)["step"].tolist() for path in out.glob("*.csv")}
+    steps.pop("episode", None)
+    assert steps == {
+        "clone": [2, 4], "reevaluate": [2, 4], "align": [2, 4], "start": [0], "finetune": [2, 4, 6],
+        "evaluation": [2, 4, 6],
+    }  # fmt: skip
+    settings = json.loads((out / "config.json").read_text())
+    assert (settings["clone"]["updates"], settings["clone"]["hidden"]) == (4, [8, 8])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--algorithm=o2td4"], 1, "unknown online algorithm 'o2td4'. Did you mean 'o2td3'?"),
+        (["--algorithm=sac"], 1, "sac with critic_source=offline goes on from the critics of offline training"),
+        (
+            ["--algorithm=td3", "--set=critic_hidden=16"],
+            1,
+            "critics of td3_bc do not fit those of td3: set critic_hidden",
+        ),
+        (["--algorithm=td3", "--set=layer_norm=true"], 1, "the critics of td3_bc do not fit those of td3"),
+        (["--set=hidden=16"], 1, "the policy's network differs from this algorithm's: set hidden to (8, 8)"),
+        (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),
+        (["--set=discount=2"], 1, "discount must lie in (0, 1), got 2.0"),
+        (["--seeds=5"], 1, "has 2 seeds, so it cannot start 5: pass --seeds=2, or train more of them"),
+        (["--seeds=0"], 2, "seeds"),
+        (["--policy=nowhere"], 1, "nowhere holds no run"),
+        (["--dataset=o2o/nothing-v0"], 1, "o2o/nothing-v0"),
+        (["--resume"], 1, "holds no run"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offline_run, tmp_path, capsys):
+    run(tmp_path / "out", offline_run, *arguments, status=status)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, tmp_path, capsys, monkeypatch):
+    run(tmp_path / "out", o2td3, status=1)
+    assert "holds no offline run: pass the --out of experiments.offline" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(offline.Checkpoints, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        tiny.call(
+            offline, "--algorithm=td3_bc", f"--env={tiny.ENV}", f"--out={tmp_path / 'half'}", *tiny.SETTINGS,
+            "--set=updates=4", "--eval_every=0", "--eval_episodes=1", status=130,
+        )  # fmt: skip
+    run(tmp_path / "out", tmp_path / "half", seeds=1, status=1)
+    assert "is not finished: 0 of 4 updates are saved" in capsys.readouterr().err
+
+
+def test_the_folder_of_another_run_is_refused(o2td3, offline_run, capsys):
+    run(o2td3, offline_run, *RECONSTRUCTION, status=1)
+    assert "already holds a run" in capsys.readouterr().err
+    run(o2td3, offline_run, *RECONSTRUCTION, "--resume", "--set=decay=2", status=1)
+    assert "config.decay is 1.0 there and 2.0 now" in capsys.readouterr().err
+
+
+def test_replay_data():
+    mesh = finetune.flags.setup_devices(1)
+    dataset = envs.family(tiny.ENV).load_dataset(envs.get_task(tiny.ENV))
+    assert finetune.replay_data("none", 3, dataset, mesh) is None
+    for mode in ("half", "all"):
+        assert finetune.replay_data(mode, 3, dataset, mesh).reward.shape == (200,)
+    part = finetune.replay_data("part", 3, dataset, mesh)
+    np.testing.assert_allclose(np.sum(part.reward), np.sum(np.sort(dataset.returns())[-3:]), rtol=1e-5)

@@ -1,0 +1,358 @@
+"""What O2SAC and O2TD3 share: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
+
+import dataclasses
+import itertools
+import types
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.envs.mujoco.tasks import tasks
+from o2o_jax.interfaces import Cadence
+from o2o_jax.online import constrained, o2sac, o2td3, sac, td3
+from o2o_jax.ops.lagrangian import lagrange_loss
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step
+from o2o_jax.types import Spec
+
+SPEC = Spec(observation_dim=3, action_dim=2)
+OPTIMIZER = optax.adam(1e-3)
+ALIGNED, OFFLINE = {"w": jnp.array([1.0])}, {"w": jnp.array([2.0])}
+
+
+@flax.struct.dataclass
+class Opt:
+    actor: tuple
+    critic: jax.Array
+
+
+@flax.struct.dataclass
+class State:
+    actor: dict
+    reference: dict
+    critic: jax.Array
+    target_critic: jax.Array
+    opt: Opt
+    step: jax.Array
+
+
+def after_alignment():
+    """A state whose aligned actor is 1 and whose offline one is 2, with critics 3 and their targets 4."""
+    _, moments = gradient_step(OPTIMIZER, {"w": jnp.array([5.0])}, OPTIMIZER.init(ALIGNED), ALIGNED)
+    return State(
+        actor=ALIGNED,
+        reference=OFFLINE,
+        critic=jnp.array([3.0]),
+        target_critic=jnp.array([4.0]),
+        opt=Opt(moments, jnp.array([6.0])),
+        step=jnp.asarray(7, jnp.int32),
+    )
+
+
+def begin(accept, state=None, **settings):
+    config = constrained.ConstrainedConfig(**settings)
+    return constrained.begin_finetuning(config, OPTIMIZER, state or after_alignment(), accept)
+
+
+def chosen(choice, accept):
+    return {"best_of": ALIGNED if accept else OFFLINE, "aligned": ALIGNED, "offline": OFFLINE}[choice]
+
+
+CHOICES = ["best_of", "aligned", "offline"]
+
+
+@pytest.mark.parametrize(("start", "reference", "accept"), list(itertools.product(CHOICES, CHOICES, [True, False])))
+def test_who_goes_online_and_who_is_the_reference(start, reference, accept):
+    state = begin(jnp.asarray(accept), start_actor=start, reference_init=reference)
+    assert state.actor == chosen(start, accept)
+    assert state.reference == chosen(reference, accept)
+
+
+@pytest.mark.parametrize(("start", "accept"), list(itertools.product(CHOICES, [True, False])))
+def test_moments_of_alignment_go_with_the_aligned_actor_alone(start, accept):
+    before, state = after_alignment(), begin(jnp.asarray(accept), start_actor=start)
+    kept = before.opt.actor if chosen(start, accept) is ALIGNED else OPTIMIZER.init(OFFLINE)
+    jax.tree.map(np.testing.assert_array_equal, state.opt.actor, kept)
+    assert float(before.opt.actor[0].mu["w"][0]) != 0.0  # so that the two differ
+    np.testing.assert_array_equal(state.opt.critic, before.opt.critic)  # the critics' carry over
+
+
+def test_update_counting_begins_anew():
+    state = begin(jnp.asarray(True))
+    assert int(state.step) == 0
+    assert state.step.dtype == jnp.int32
+
+
+@pytest.mark.parametrize(("align_updates", "target"), [(1, 3.0), (0, 4.0)])
+def test_aligned_critics_become_the_targets(align_updates, target):
+    # without alignment the targets are those of re-evaluation, or of offline training
+    state = begin(jnp.asarray(True), align_updates=align_updates)
+    assert float(state.target_critic[0]) == target
+    assert float(state.critic[0]) == 3.0
+
+
+@pytest.mark.parametrize(("align_updates", "copied"), [(1, True), (0, False)])
+def test_o2td3_makes_the_starting_actor_its_own_target(align_updates, copied):
+    algorithm = o2td3.make(o2td3.Config(hidden=(4,), critic_hidden=(4,), align_updates=align_updates), SPEC)
+
+    @jax.jit
+    def start(key, accept):
+        state = algorithm.init(key)
+        aligned = jax.tree.map(lambda leaf: leaf + 1.0, state.actor)
+        return state, algorithm.begin_finetuning(state.replace(actor=aligned), accept)
+
+    offline, state = start(jax.random.key(0), True)
+    expected = state.actor if copied else offline.actor
+    jax.tree.map(np.testing.assert_array_equal, state.target_actor, expected)
+
+
+def test_seeds_choose_apart():
+    accept = jnp.array([True, False])
+    states = jax.vmap(lambda accept: begin(accept))(accept)
+    np.testing.assert_array_equal(states.actor["w"], [[1.0], [2.0]])
+    np.testing.assert_array_equal(states.reference["w"], [[1.0], [2.0]])
+    np.testing.assert_array_equal(states.opt.actor[0].count, [1, 0])
+    states = jax.vmap(lambda state, accept: constrained.set_reference(state, accept))(
+        states.replace(actor={"w": jnp.array([[8.0], [9.0]])}), jnp.array([False, True])
+    )
+    np.testing.assert_array_equal(states.reference["w"], [[1.0], [9.0]])
+    np.testing.assert_array_equal(states.actor["w"], [[8.0], [9.0]])
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "expected"),
+    [
+        (o2sac.Config(warmup_env_steps=0), 0, 0.125),
+        (o2sac.Config(warmup_env_steps=0), 50_000, 1.0625),
+        (o2sac.Config(warmup_env_steps=0), 100_000, 2.0),
+        (o2sac.Config(warmup_env_steps=0), 150_000, 2.0),
+        # the warm-up counts: 0.125 + 1.875 · 1,000 / 100,000
+        (o2sac.Config(), 0, 0.14375),
+        # ten updates per environment step: update 490,009 is of environment step 49,000, and the warm-up's 1,000
+        (o2sac.Config(updates_per_env_step=10), 490_009, 1.0625),
+        (o2td3.Config(warmup_env_steps=0), 0, 0.0025),
+        (o2td3.Config(warmup_env_steps=0), 50_000, 0.02125),
+        (o2td3.Config(warmup_env_steps=0), 100_000, 0.04),
+        # on a schedule the end is divided by 4: 0.5 and, half way, (0.125 + 0.5) / 2
+        (o2sac.Config(warmup_env_steps=0, reference_update="interval"), 100_000, 0.5),
+        (o2sac.Config(warmup_env_steps=0, reference_update="interval"), 50_000, 0.3125),
+        # which may not turn the ramp around
+        (o2sac.Config(warmup_env_steps=0, threshold_end=0.2, reference_update="interval"), 0, 0.05),
+    ],
+)
+def test_threshold(config, step, expected):
+    np.testing.assert_allclose(constrained.threshold(config, jnp.asarray(step)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("updates", "moves"), [(1, [1, 1, 1, 1, 1, 1]), (3, [1, 0, 0, 1, 0, 0])])
+def test_lagrange_moves_at_the_first_update_of_an_environment_step(updates, moves):
+    config = constrained.ConstrainedConfig(updates_per_env_step=updates)
+    np.testing.assert_array_equal(constrained.moves_lagrange(config, jnp.arange(6)), moves)
+
+
+@pytest.mark.parametrize(("divergence", "sign"), [(0.0, -1), (3.0, 1)])
+def test_log_lagrange_drifts_no_faster_than_its_rate(divergence, sign):
+    # a satisfied constraint lowers λ, a violated one raises it, and Adam takes 5e-5 a time
+    optimizer, log_lagrange = optax.adam(constrained.ConstrainedConfig().lagrange_lr), jnp.zeros(())
+    state = optimizer.init(log_lagrange)
+    for _ in range(10):
+        gradient = jax.grad(lagrange_loss)(log_lagrange, jnp.full(4, divergence), 1.0, 0.7)
+        log_lagrange, state = gradient_step(optimizer, gradient, state, log_lagrange)
+    np.testing.assert_allclose(log_lagrange, sign * 10 * 5e-5, rtol=1e-3)
+
+
+def test_cadence():
+    assert constrained.ConstrainedConfig().cadence == Cadence(updates=1, warmup_env_steps=1_000)
+    # uniform actions come before the updates, so that they are a warm-up themselves
+    config = constrained.ConstrainedConfig(updates_per_env_step=10, random_env_steps=5_000)
+    assert config.cadence == Cadence(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "clipped"),
+    [
+        ({}, False),
+        ({"interval_actor_grad_norm": 0.25}, False),
+        ({"interval_actor_grad_norm": 0.25, "reference_update": "interval"}, True),
+        ({"reference_update": "interval"}, False),
+    ],
+)
+def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clipped):
+    # of norm 5; Adam's first moment is a tenth of the gradient it gets
+    optimizer = constrained.actor_optimizer(constrained.ConstrainedConfig(**settings))
+    gradient = jnp.array([3.0, -4.0])
+    _, state = optimizer.update(gradient, optimizer.init(gradient))
+    moment = optax.tree_utils.tree_get(state, "mu")
+    np.testing.assert_allclose(moment, gradient / 10.0 * (0.05 if clipped else 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("discount", 0.0),
+        ("discount", 1.0),
+        ("hidden", ()),
+        ("critic_hidden", (256, 0)),
+        ("polyak", 0.0),
+        ("polyak", 1.1),
+        ("asymmetry", 0.4),
+        ("asymmetry", 1.0),
+        ("actor_lr", 0.0),
+        ("critic_lr", -1.0),
+        ("lagrange_init", 0.0),
+        ("interval_threshold_divisor", 0.0),
+        ("batch_size", 0),
+        ("num_critics", 0),
+        ("updates_per_env_step", 0),
+        ("buffer_size", 0),
+        ("part_episodes", 0),
+        ("eval_episodes", 0),
+        ("reference_every_evaluations", 0),
+        ("threshold_env_steps", 0),
+        ("eval_every_env_steps", 0),
+        ("reevaluate_updates", -1),
+        ("align_updates", -1),
+        ("env_steps", -1),
+        ("warmup_env_steps", -1),
+        ("random_env_steps", -1),
+        ("lagrange_lr", -1e-5),
+        ("threshold_start", -0.1),
+        ("threshold_end", 0.1),
+        ("batch_size", 255),
+        ("discount", float("nan")),
+        ("polyak", float("nan")),
+        ("actor_lr", float("nan")),
+        ("lagrange_lr", float("nan")),
+        ("threshold_end", float("nan")),
+        ("interval_actor_grad_norm", 0.0),
+        ("reward_scale", 0.0),
+    ],
+)
+def test_config_refuses(field, value):
+    with pytest.raises(ValueError, match=f"{field}.*, got ") as error:
+        constrained.ConstrainedConfig(**{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_an_odd_batch_is_fine_where_it_is_not_halved():
+    assert constrained.ConstrainedConfig(batch_size=255, replay="all").batch_size == 255
+
+
+@pytest.mark.parametrize("module", [o2sac, o2td3, sac, td3])
+def test_settings_of_every_task_are_valid(module):
+    for task in tasks().values():
+        assert isinstance(module.Config.for_task(task), module.Config)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "settings"),
+    [
+        (o2sac, "hopper-medium", {}),
+        (o2sac, "walker2d-medium-replay", {}),
+        (o2sac, "walker2d-expert", {"alpha": 0.5, "threshold_start": 0.005, "threshold_end": 0.125}),
+        (
+            o2sac,
+            "hopper-medium-expert",
+            {
+                "alpha": 0.5,
+                "threshold_start": 0.005,
+                "threshold_end": 0.125,
+                "reference_every_evaluations": 10,
+                "interval_actor_grad_norm": 0.25,
+            },
+        ),
+        (o2td3, "hopper-medium", {}),
+        (
+            o2td3,
+            "halfcheetah-expert",
+            {"exploration_std": 0.05, "threshold_start": 2.5e-5, "threshold_end": 6.25e-4},
+        ),
+        (
+            o2td3,
+            "walker2d-expert",
+            {
+                "exploration_std": 0.05,
+                "threshold_start": 2.5e-5,
+                "threshold_end": 6.25e-4,
+                "reference_every_evaluations": 10,
+                "interval_actor_grad_norm": 0.25,
+            },
+        ),
+        (sac, "hopper-expert", {}),
+        (td3, "hopper-medium", {}),
+        (td3, "hopper-expert", {"exploration_std": 0.05}),
+    ],
+)
+def test_settings_of_a_task(module, name, settings):
+    expected = dataclasses.replace(module.Config(), **settings)
+    assert module.Config.for_task(tasks()[f"mujoco/{name}"]) == expected
+
+
+def test_controls_switch_the_idea_off():
+    for control, method in ((sac, o2sac), (td3, o2td3)):
+        config = control.Config()
+        assert (config.reevaluate_updates, config.align_updates, config.constrain) == (0, 0, False)
+        assert (config.layer_norm, config.critic_source) == (False, "offline")
+        assert control.make is method.make
+        scratch = control.Config.from_scratch()
+        assert (scratch.critic_source, scratch.replay, scratch.random_env_steps) == ("random", "none", 5_000)
+
+
+def zeros(network, *arguments):
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape), jax.eval_shape(network.init, jax.random.key(0), *arguments))
+
+
+def critic_params(hidden=4):
+    network = networks.make_critic((hidden,), layer_norm=False, num_critics=2)
+    return zeros(network, jnp.zeros((1, 3)), jnp.zeros((1, 2)))
+
+
+def policy(hidden=(4,)):
+    actor = networks.DeterministicActor(2, hidden)
+    return Policy(zeros(actor, jnp.zeros((1, 3))), Normalizer.identity(3), actor)
+
+
+def test_offline_state_is_handed_on():
+    state = types.SimpleNamespace(critic=critic_params())
+    assert constrained.offline_state(Handoff(policy(), state), critic_params(), "td3") is state
+
+
+@pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
+def test_direct_fine_tuning_needs_offline_critics(handoff):
+    with pytest.raises(ValueError, match="^td3 with critic_source=offline .* needs no cloning, or set critic_source"):
+        constrained.offline_state(handoff, critic_params(), "td3")
+
+
+def test_offline_critics_must_fit():
+    handoff = Handoff(policy(), types.SimpleNamespace(critic=critic_params(8)), source="td3_bc")
+    with pytest.raises(ValueError, match="^the critics of td3_bc do not fit those of td3: set critic_hidden, layer_no"):
+        constrained.offline_state(handoff, critic_params(4), "td3")
+
+
+def test_offline_actor_is_handed_on():
+    given, fresh = policy(), policy().params
+    assert constrained.offline_actor(Handoff(given), fresh, "deterministic") is given.params
+    assert constrained.offline_actor(None, fresh, "deterministic") is fresh
+
+
+def test_offline_actor_must_fit():
+    with pytest.raises(ValueError, match="expected a tanh_gaussian policy, got a deterministic one; clone it first"):
+        constrained.offline_actor(Handoff(policy()), policy().params, "tanh_gaussian")
+    with pytest.raises(ValueError, match=r"network differs from this algorithm's: set hidden to \(8,\)"):
+        constrained.offline_actor(Handoff(policy(hidden=(8,))), policy().params, "deterministic")
+
+
+def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
+    normalizer = Normalizer(jnp.ones(3), jnp.full(3, 2.0))
+    handoff = Handoff(policy().replace(normalizer=normalizer))
+    config = constrained.ConstrainedConfig(reward_scale=10.0, reward_shift=-5.0)
+    transform = constrained.initial_transform(config, handoff, 3)
+    assert transform.normalizer is normalizer
+    assert (transform.reward_scale, transform.reward_shift) == (10.0, -5.0)
+    np.testing.assert_array_equal(constrained.initial_transform(config, None, 3).normalizer(jnp.ones(3)), 1.0)

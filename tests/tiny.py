@@ -1,0 +1,51 @@
+"""Small things that several test modules need: data, batches, command lines that take seconds."""
+
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import flags
+from o2o_jax.types import Transition
+
+ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
+SETTINGS = ["--set=hidden=8,8", "--set=critic_hidden=8,8", "--set=batch_size=8"]
+
+
+def call(script, *arguments, status=0):
+    """Runs a script of `experiments` in this process, as its command line would."""
+    with pytest.raises(SystemExit) as result:
+        flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
+    assert result.value.code == status
+
+
+def random_batch(spec, size=16, terminated=0.0):
+    """A batch [size] of independent numbers."""
+    keys = jax.random.split(jax.random.key(3), 4)
+    return Transition(
+        observation=jax.random.normal(keys[0], (size, spec.observation_dim)),
+        action=jax.random.uniform(keys[1], (size, spec.action_dim), minval=-1.0, maxval=1.0),
+        reward=jax.random.normal(keys[2], (size,)),
+        next_observation=jax.random.normal(keys[3], (size, spec.observation_dim)),
+        terminated=jnp.full(size, terminated),
+    )
+
+
+def moved(before, after):
+    """Names of the fields of a dataclass, such as a train state, whose numbers differ."""
+    fields = [field.name for field in dataclasses.fields(before)]
+    return {
+        name
+        for name in fields
+        if any(
+            bool(jnp.any(a != b))
+            for a, b in zip(jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(after, name)), strict=True)
+        )
+    }
+
+
+def far(params):
+    """Parameters of quite another network."""
+    return jax.tree.map(lambda leaf: leaf + 0.5, params)
