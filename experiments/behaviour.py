@@ -127,9 +127,9 @@ def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dic
 
 def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     """Measures the most promising snapshots again, on more episodes, and keeps one as medium and one as expert."""
-    if not (out / "snapshots").is_dir():
-        raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
     snapshots = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
+    if not snapshots:
+        raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
     wanted = {
         "medium": lambda score: -abs(score - medium),
         "expert": lambda score: score,

@@ -18,7 +18,15 @@ from o2o_jax.types import Spec, Transition
 SPEC = Spec(observation_dim=1, action_dim=1)
 SIZE = 512
 MODULES = [o2td3, o2sac]
-FAST = dict(hidden=(32,), critic_hidden=(64, 64), batch_size=64, critic_lr=3e-3, actor_lr=1e-3, discount=0.5, polyak=0.1)
+FAST = {
+    "hidden": (32,),
+    "critic_hidden": (64, 64),
+    "batch_size": 64,
+    "critic_lr": 3e-3,
+    "actor_lr": 1e-3,
+    "discount": 0.5,
+    "polyak": 0.1,
+}
 
 
 def make(module, **settings):
@@ -80,7 +88,7 @@ def test_alignment_brings_the_greedy_action_home(module):
     before = values(critic, state.critic, grid)
     assert grid[jnp.argmax(before)] > 0.9
 
-    state, metrics = run(algorithm.align, state, dataset(0.0, 1.0), 3_000)
+    state, _ = run(algorithm.align, state, dataset(0.0, 1.0), 3_000)
     after = values(critic, state.critic, grid)
     home = values(critic, state.critic, jnp.asarray([-0.5]))
     np.testing.assert_allclose(home, 1.0, atol=0.05)  # its own value is retained

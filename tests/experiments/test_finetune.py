@@ -1,11 +1,12 @@
 """experiments.finetune from an offline run to the last evaluation, stopped and resumed, with tiny data and networks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from experiments import finetune, offline
+from experiments import finetune
 from o2o_jax import envs
 from o2o_jax.runtime import log
 from tests import tiny
@@ -170,17 +171,13 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offli
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, tmp_path, capsys, monkeypatch):
+def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, offline_run, tmp_path, capsys):
     run(tmp_path / "out", o2td3, status=1)
     assert "holds no offline run: pass the --out of experiments.offline" in capsys.readouterr().err
-    with monkeypatch.context() as patch:
-        patch.setattr(offline.Checkpoints, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        tiny.call(
-            offline, "--algorithm=td3_bc", f"--env={tiny.ENV}", f"--out={tmp_path / 'half'}", *tiny.SETTINGS,
-            "--set=updates=4", "--eval_every=0", "--eval_episodes=1", status=130,
-        )  # fmt: skip
-    run(tmp_path / "out", tmp_path / "half", seeds=1, status=1)
-    assert "is not finished: 0 of 4 updates are saved" in capsys.readouterr().err
+    (tmp_path / "half").mkdir()
+    shutil.copy(offline_run / "config.json", tmp_path / "half")
+    run(tmp_path / "out", tmp_path / "half", status=1)
+    assert "half is not finished: 0 of 12 updates are saved; go on with it first" in capsys.readouterr().err
 
 
 def test_the_folder_of_another_run_is_refused(o2td3, offline_run, capsys):

@@ -1,0 +1,152 @@
+"""experiments.behaviour from scratch to the chosen policies, with tiny networks and a schedule of seconds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import behaviour
+from o2o_jax import envs
+from o2o_jax.envs.mujoco.behaviour import load_behaviour, save_behaviour
+from o2o_jax.runtime import log
+from tests import tiny
+
+ENV = "mujoco/hopper"
+TASK = envs.get_task(ENV)
+SCHEDULE = [
+    "--set=env_steps=6",
+    "--set=random_env_steps=2",
+    "--set=warmup_env_steps=2",
+    "--set=eval_every_env_steps=2",
+    "--set=eval_episodes=2",
+]
+SNAPSHOTS = [f"{env_steps:08d}-seed{seed}.npz" for env_steps in (2, 4, 6) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_episodes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behaviour, "CHOICE_EPISODES", 3)
+        yield
+
+
+def run(out, *arguments, status=0):
+    tiny.call(behaviour, f"--out={out}", "--seeds=2", *tiny.SETTINGS, *SCHEDULE, *arguments, status=status)
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "behaviour")
+
+
+def test_every_evaluation_leaves_a_snapshot_per_seed(finished):
+    assert sorted(path.name for path in (finished / "snapshots").iterdir()) == SNAPSHOTS
+    sampled = log.read(finished, "sampled")
+    assert sampled["step"].tolist() == log.read(finished, "evaluation")["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    for name, score in zip(SNAPSHOTS, sampled["score"], strict=True):
+        _, metadata = load_behaviour(finished / "snapshots" / name)
+        np.testing.assert_allclose(metadata["score"], score, rtol=1e-6)
+        assert (metadata["env_id"], metadata["algorithm"], metadata["episodes"]) == ("Hopper-v5", "sac", 2)
+        assert f"{metadata['env_steps']:08d}-seed{metadata['seed']}.npz" == name
+
+
+def test_snapshots_are_of_their_seed_and_step(finished):
+    policies = [load_behaviour(finished / "snapshots" / name)[0] for name in SNAPSHOTS]
+    observation = np.linspace(-1.0, 1.0, TASK.spec.observation_dim, dtype=np.float32)
+    actions = np.stack([policy.distribution(observation).mode() for policy in policies]).reshape(3, 2, -1)
+    assert np.all(np.any(actions[:, 0] != actions[:, 1], axis=1))  # seeds
+    assert np.all(np.any(actions[1:] != actions[:-1], axis=2))  # steps, from the first update on
+
+
+def test_the_chosen_ones_are_measured_again(finished):
+    chosen = {quality: load_behaviour(finished / f"{quality}.npz") for quality in ("medium", "expert")}
+    for policy, metadata in chosen.values():
+        assert policy.head == "tanh_gaussian"
+        assert metadata["episodes"] == behaviour.CHOICE_EPISODES
+        np.testing.assert_allclose(metadata["score"], TASK.score(metadata["return_mean"]))
+        assert metadata["command"].startswith("python -m experiments.behaviour")
+    # nothing scores near 44 here, so that both are the best of what was measured
+    assert chosen["expert"][1]["score"] == chosen["medium"][1]["score"]
+
+
+def test_settings(finished):
+    settings = json.loads((finished / "config.json").read_text())
+    assert (settings["algorithm"], settings["env"], settings["config"]["replay"]) == ("sac", ENV, "none")
+
+
+def test_a_stopped_run_goes_on_and_takes_every_snapshot_once(tmp_path, finished, monkeypatch):
+    save = behaviour.Checkpoints.save
+
+    def stop_once(self, step, state, extra=None):
+        if step == 4:
+            monkeypatch.undo()
+            raise KeyboardInterrupt  # after the snapshot of step 4, before its checkpoint
+        save(self, step, state, extra)
+
+    out = tmp_path / "stopped"
+    monkeypatch.setattr(behaviour.Checkpoints, "save", stop_once)
+    run(out, status=130)
+    assert not (out / "expert.npz").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behaviour, "CHOICE_EPISODES", 3)
+        run(out, "--resume")
+    for phase in ("evaluation", "sampled", "finetune"):
+        whole, parts = log.read(finished, phase), log.read(out, phase)
+        assert parts["step"].tolist() == [2, 2, 4, 4, 6, 6]
+        for term in whole:  # what was saved stays, and the first two steps of both runs are alike
+            np.testing.assert_array_equal(parts[term][:2], whole[term][:2], err_msg=f"{phase} {term}")
+    assert sorted(path.name for path in (out / "snapshots").iterdir()) == SNAPSHOTS
+    assert (out / "expert.npz").exists()
+
+
+def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monkeypatch, capsys):
+    scores = {"00000002-seed0.npz": 10.0, "00000004-seed0.npz": 40.0, "00000006-seed0.npz": 90.0}
+    (tmp_path / "snapshots").mkdir()
+    policy, metadata = load_behaviour(finished / "snapshots" / SNAPSHOTS[0])
+    for name, score in scores.items():
+        path = tmp_path / "snapshots" / name
+        save_behaviour(path, policy, metadata | {"score": score, "env_steps": int(name[:8])})
+
+    measured = {2: 30.0, 4: 47.0, 6: 85.0}  # by the second measurement
+    monkeypatch.setattr(
+        behaviour,
+        "_measure",
+        lambda task, path: load_behaviour(path)[1] | {"score": measured[int(path.name[:8])]},
+    )
+    behaviour.choose(TASK, tmp_path, 44.0)
+    assert load_behaviour(tmp_path / "medium.npz")[1]["score"] == 47.0
+    assert load_behaviour(tmp_path / "expert.npz")[1]["score"] == 85.0
+    assert "medium: 00000004-seed0.npz, sampled score 47.0" in capsys.readouterr().out
+    behaviour.choose(TASK, tmp_path, 29.0)
+    assert load_behaviour(tmp_path / "medium.npz")[1]["score"] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--env=mujoco/hoper"], 1, "unknown task 'mujoco/hoper'"),
+        (["--set=hiden=8"], 1, "unknown field 'hiden'"),
+        (["--seeds=0"], 2, "seeds"),
+        (["--choose"], 1, "holds no snapshots: train first, without --choose"),
+        (["--resume"], 1, "holds no run"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):
+    run(tmp_path / "out", *arguments, status=status)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_snapshot_yet_has_nothing_to_choose(tmp_path, capsys):
+    (tmp_path / "snapshots").mkdir()
+    run(tmp_path, "--choose", status=1)
+    assert "holds no snapshots" in capsys.readouterr().err
+
+
+def test_the_folder_of_another_run_is_refused(finished, capsys):
+    run(finished, status=1)
+    assert "already holds a run" in capsys.readouterr().err
