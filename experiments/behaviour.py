@@ -151,15 +151,19 @@ def _measure(task: Task, path: pathlib.Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@jax.jit
+def _sample(policy: Policy, observation: Array, key: Array) -> Array:
+    return policy.distribution(observation).sample(key)
+
+
 def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
     """Raw returns [E] of a policy that samples its actions. Impure."""
-    sample = jax.jit(lambda policy, observation, key: policy.distribution(observation).sample(key))
     key = jax.random.key(0)
 
     def act(observation: np.ndarray) -> np.ndarray:
         nonlocal key
         key, draw = jax.random.split(key)
-        return sample(policy, observation, draw)
+        return _sample(policy, observation, draw)
 
     evaluator = Evaluator(lambda: envs.family(task.name).make_env(task), [0], episodes, stream=3)
     return evaluator(act)[0][0]

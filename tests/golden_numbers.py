@@ -12,7 +12,6 @@ draws, and compares:
 """
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,11 +80,10 @@ class Golden:
     def replay(self, phase: str, update: Callable) -> Callable:
         """An update (state, batch, key) as (state, step) -> (state, metrics): on the batch and the draws of a step.
 
-        Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute. Three
-        calls are too few to repay optimised machine code.
+        Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute.
         """
 
-        @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+        @jax.jit
         def replayed(state: Any, batch: Transition, draws: list[jax.Array]) -> Any:
             with replayed_draws(draws):
                 return update(state, batch, jax.random.key(0))

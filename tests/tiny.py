@@ -11,7 +11,7 @@ from experiments import flags
 from o2o_jax.types import Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
-SETTINGS = ["--set=hidden=8,8", "--set=critic_hidden=8,8", "--set=batch_size=8"]
+SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
 
 
 def call(script, *arguments, status=0):

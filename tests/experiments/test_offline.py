@@ -36,7 +36,7 @@ def test_run_writes_metrics_settings_and_handoff(finished):
     np.testing.assert_allclose(evaluation["score"], envs.get_task(ENV).score(evaluation["return"]))
     settings = json.loads((finished / "config.json").read_text())
     assert (settings["algorithm"], settings["env"], settings["seeds"]) == ("td3_bc", ENV, 2)
-    assert settings["config"]["hidden"] == [8, 8]
+    assert settings["config"]["hidden"] == [8]
     assert settings["dataset"] == "o2o/hopper/random-v0"
 
 
@@ -174,5 +174,5 @@ def test_rebuilt_config_is_the_one_that_was_saved(finished):
     _, task, settings = handoffs.load_handoff(finished, 1)
     module = offline.offline.load("td3_bc")
     config = handoffs._rebuild(module.Config, settings["config"], finished)
-    wanted = {"hidden": (8, 8), "critic_hidden": (8, 8), "batch_size": 8, "updates": 12}
+    wanted = {"hidden": (8,), "critic_hidden": (8,), "batch_size": 8, "updates": 12}
     assert config == dataclasses.replace(module.Config.for_task(task), **wanted)
