@@ -232,7 +232,7 @@ def _reconstruct(
             f"alignment: {share:.1%} of probes are still valued above the policy's own action; "
             f"mean squared distance to the offline policy {distance:.4f}"
         )
-    return loop.begin_finetuning(algorithm, run, aligned > offline, np.maximum(aligned, offline), mesh)
+    return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:

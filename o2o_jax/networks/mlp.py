@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from o2o_jax.types import Array
 
-orthogonal = nn.initializers.orthogonal(1.0)  # hyperparameters, section 5: every layer, the output included
 zeros = nn.initializers.zeros_init()
+
+
+def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    """Orthogonal initialiser of gain 1 (hyperparameters, section 5: every layer, the output included).
+
+    One matrix after another, also under `vmap`: on a processor, batched QR decompositions that run at the same time
+    wait for each other's threads, and with few threads for ever.
+    """
+    draw = jax.custom_batching.sequential_vmap(lambda key: nn.initializers.orthogonal(1.0)(key, shape, dtype))
+    return draw(key)
 
 
 def fan_in_uniform(fan_in: int) -> Callable:

@@ -248,7 +248,7 @@ def _consider_reference(config: Any, run: Run, score: np.ndarray, env_steps: int
         accept = np.full(score.shape, evaluations % config.reference_every_evaluations == 0)
     else:
         accept = score > np.asarray(run.best_score)
-    best = np.maximum(np.asarray(run.best_score), score).astype(np.float32)
+    best = np.fmax(np.asarray(run.best_score), score).astype(np.float32)
     agent = set_reference(run.agent, accept) if accept.any() else run.agent
     return run.replace(agent=agent, best_score=jax.device_put(best, run.best_score.sharding))
 

@@ -25,9 +25,7 @@ def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[i
       *arguments: of `init`, stacked [S].
       shared: positions of arguments without a seed axis.
     """
-    # orthogonal initialisation deadlocks on several devices made of one processor, so one device does it
-    first = Mesh(mesh.devices.flat[:1], mesh.axis_names)
-    return place(over_seeds(init, first, shared)(*jax.device_get(arguments)), mesh)
+    return place(over_seeds(init, mesh, shared)(*jax.device_get(arguments)), mesh)
 
 
 def run_phase(

@@ -270,7 +270,7 @@ def test_the_ring_is_written_in_place(num_devices):
     def array(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    run = jax.eval_shape(lambda: loop.start_run(algorithm, config, SPEC, None, [0, 1], mesh))
+    run = loop.start_run(algorithm, config, SPEC, None, [0, 1], mesh)
     transition = Transition(array(2, 3), array(2, 2), array(2), array(2, 3), array(2))
     advance = functools.partial(loop.advance, algorithm, "half", config.batch_size)
     step = seeds.over_seeds(advance, mesh, shared=(1,), donate=(0,))

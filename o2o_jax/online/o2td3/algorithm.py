@@ -237,7 +237,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
 def _actor_step(nets: Networks, config: Config, state: State, observation: Array) -> tuple[State, Metrics]:
     """Steps actor, multiplier and all targets, at the critics just stepped."""
     lagrange = jnp.exp(state.log_lagrange) if config.constrain else jnp.zeros(())
-    reference_action = nets.actor.apply(state.reference, observation).mode()
+    # without a constraint the actor is at no distance from itself, which costs no other network
+    reference = state.reference if config.constrain else state.actor
+    reference_action = nets.actor.apply(reference, observation).mode()
     (loss, divergence), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
         state.actor, nets.actor, _first(state.critic), nets.first_critic, reference_action, observation, lagrange
     )
