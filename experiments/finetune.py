@@ -215,6 +215,7 @@ def _reconstruct(
             checkpoint=functools.partial(save, first_step),
             checkpoint_every=CHECKPOINT_EVERY,
             show=COMPLETENESS if phase == "align" else (),
+            measure_start=phase == "align",
         )
     run = run.replace(agent=agent)
 
@@ -228,8 +229,9 @@ def _reconstruct(
     if config.align_updates:
         columns = log.read(metric_log.directory, "align")
         share, distance = (columns[name][-len(seed_list) :].mean() for name in COMPLETENESS)
+        before = columns[COMPLETENESS[0]][: len(seed_list)].mean()
         print(
-            f"alignment: {share:.1%} of probes are still valued above the policy's own action; "
+            f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
             f"mean squared distance to the offline policy {distance:.4f}"
         )
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)

@@ -61,3 +61,22 @@ def run_updates(
 
     state, metrics = jax.lax.scan(one_update, state, length=num_updates)
     return state, jax.tree.map(jnp.nanmean, metrics)
+
+
+def measure(
+    update: Callable, state: Any, dataset: Transition, key: Array, num_batches: int, batch_size: int
+) -> Metrics:
+    """What an update reports of a state as it is: mean metrics over batches, no step taken.
+
+    Args: as `run_updates`; batch i draws from `fold_in(key, i)`.
+
+    Returns:
+      The mean of every metric.
+    """
+
+    def one_batch(_, index):
+        sample_key, update_key = jax.random.split(jax.random.fold_in(key, index))
+        return None, update(state, sample_batch(dataset, sample_key, batch_size), update_key)[1]
+
+    _, metrics = jax.lax.scan(one_batch, None, jnp.arange(num_batches))
+    return jax.tree.map(jnp.nanmean, metrics)

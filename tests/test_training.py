@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from o2o_jax.training import gradient_step, polyak_update, run_updates, sample_batch, where
+from o2o_jax.training import gradient_step, measure, polyak_update, run_updates, sample_batch, where
 from o2o_jax.types import Transition
 
 
@@ -95,3 +95,16 @@ def test_run_updates_averages_metrics_and_leaves_skipped_ones_out():
     # steps 0 … 7: `every` is 1 … 8; `delayed` is NaN at even steps, else 1, 3, 5, 7
     _, metrics = run_updates(remember, start(), dataset(10), jax.random.key(0), num_updates=8, batch_size=4)
     np.testing.assert_allclose([metrics["every"], metrics["delayed"]], [4.5, 4.0])
+
+
+def test_measure_takes_no_step():
+    # what the first update reports, `every` 1, whatever the number of batches; each batch is another
+    def report(state, batch, key):
+        state, metrics = remember(state, batch, key)
+        return state, metrics | {"reward": jnp.mean(batch.reward)}
+
+    arguments = {"state": start(), "dataset": dataset(1_000), "key": jax.random.key(0), "batch_size": 4}
+    one, many = (measure(report, num_batches=count, **arguments) for count in (1, 200))
+    assert one["every"] == many["every"] == 1
+    assert one["reward"] != many["reward"]
+    np.testing.assert_allclose(many["reward"], 499.5, atol=50)  # 800 rows uniform in 0 … 999: ± 10

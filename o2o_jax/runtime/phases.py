@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
-from o2o_jax.training import run_updates
+from o2o_jax.training import measure, run_updates
 from o2o_jax.types import Array, Metrics, Transition
+
+MEASURED_BATCHES = 40  # of what a phase starts from: 10,000 probes
 
 
 def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
@@ -43,6 +45,7 @@ def run_phase(
     checkpoint_every: int = 0,
     chunk: int = 1_000,
     show: Sequence[str] = (),
+    measure_start: bool = False,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
@@ -65,6 +68,7 @@ def run_phase(
       checkpoint_every: in updates; 0 for the end alone.
       chunk: the most updates of one compiled call.
       show: metrics that the progress bar shows, as means over seeds.
+      measure_start: whether the log begins with the metrics of the state as it comes, at step 0.
 
     Returns:
       The state after the phase.
@@ -76,11 +80,14 @@ def run_phase(
     done = int(state.step) - first_step
     if done < 0:
         raise ValueError(f"the phase {phase} begins at step {first_step}, but the state is at step {int(state.step)}")
-    log.rewind(phase, done)
+    log.rewind(phase, done or -1)  # the row of step 0 too is logged again
     if done >= updates:
         return state
     dataset = replicate(dataset, mesh)
     chunk = _even_chunk(chunk, updates, checkpoint_every)
+    if measure_start and not done:
+        start = functools.partial(measure, update, num_batches=MEASURED_BATCHES, batch_size=batch_size)
+        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, keys)))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:

@@ -50,6 +50,16 @@ def test_rows_are_means_over_chunks_and_count_updates(tmp_path, mesh):
     assert columns["total"][0] != columns["total"][1]
 
 
+def test_the_log_can_begin_with_the_state_as_it_comes(tmp_path, mesh):
+    measured = run(mesh, tmp_path / "measured", chunk=5, measure_start=True)
+    run(mesh, tmp_path / "measured", seeds.place(phases.start_states(init, mesh, seeds.keys(range(2), "test")), mesh),
+        chunk=5, measure_start=True)  # stopped before its first checkpoint: begins again  # fmt: skip
+    columns = log.read(tmp_path / "measured", "phase")
+    assert columns["step"].tolist() == [0, 0, 5, 5, 10, 10]
+    np.testing.assert_allclose(columns["step_seen"], [0, 0, 2, 2, 7, 7])
+    np.testing.assert_allclose(measured.total, run(mesh, tmp_path / "plain", chunk=5).total, rtol=1e-6)
+
+
 def test_chunks_do_not_change_the_result(tmp_path, mesh):
     whole = run(mesh, tmp_path / "whole")
     parts = run(mesh, tmp_path / "parts", chunk=3)  # 3 does not divide 10; 2 is the largest divisor
