@@ -85,6 +85,8 @@ class Task:
       expert_data: whether the data is of expert quality (medium-expert and expert; LOCO-E of the paper).
       random_score: mean return of the random reference policy: 0 normalized points.
       expert_score: mean return of the expert reference policy: 100 normalized points.
+      transitions: rows that the dataset has where it is made here, unless other are asked for.
+      published_score: mean normalized return of the published dataset that this one follows; None where unknown.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Task:
     expert_data: bool
     random_score: float
     expert_score: float
+    transitions: int = 1_000_000
+    published_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:

@@ -9,10 +9,9 @@ import pytest
 from experiments import dataset, flags
 from o2o_jax import envs
 from o2o_jax.data.sources import load_minari
-from o2o_jax.data.transform import Normalizer
-from o2o_jax.envs import mujoco
-from o2o_jax.networks import TanhGaussianActor
-from o2o_jax.policy import Policy
+from o2o_jax.envs import behaviour, mujoco
+from o2o_jax.envs.mujoco.tasks import QUALITIES
+from tests import tiny
 
 HOPPER = envs.get_task("mujoco/hopper-random")
 
@@ -25,8 +24,12 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def policy():
-    actor = TanhGaussianActor(3, (8, 8))
-    return Policy(actor.init(jax.random.key(0), jnp.zeros(11)), Normalizer.identity(11), actor)
+    return tiny.make_policy()
+
+
+@pytest.fixture
+def acting(policy):
+    return [behaviour.sampled(policy, HOPPER)]
 
 
 class Counter:
@@ -36,8 +39,14 @@ class Counter:
     LENGTHS = ((2, 2, 2, 2, 2, 2, 2), (5, 3, 3, 3, 3))
     TERMINATES = (True, False)  # environment 0 terminates, environment 1 truncates
 
-    def reset(self, seed):
-        self.episode, self.step_count = [0, 0], [0, 0]
+    def reset(self, seed, options=None):
+        if options is None:
+            self.episode, self.step_count = [0, 0], [0, 0]
+            self.seeds = [[first] for first in seed]  # of the episodes of each environment
+        else:
+            for env in np.flatnonzero(options["reset_mask"]):
+                assert self.step_count[env] == 0
+                self.seeds[env].append(seed[env])
         return self.observations(), {}
 
     def observations(self):
@@ -57,11 +66,14 @@ class Counter:
 
 
 def collect(transitions):
-    reported = []
-    episodes = dataset.collect(
-        Counter(), lambda observations, key: np.zeros((2, 1)), transitions, jax.random.key(0), [0, 1], reported.append
-    )
+    vector, reported = Counter(), []
+    act = lambda vector, observations, key: np.zeros((2, 1))
+    seeds = np.random.default_rng(0)
+    episodes = dataset.collect(vector, act, transitions, jax.random.key(0), seeds, reported.append)
     assert sum(len(episode["rewards"]) for episode in episodes) == transitions == sum(reported)
+    for episode in episodes:
+        env, number, _ = episode["observations"][0].astype(int)
+        assert episode["seed"] == vector.seeds[env][number]
     return episodes
 
 
@@ -106,9 +118,9 @@ def test_written_dataset(root):
     assert metadata["total_steps"] == 203
 
 
-def test_time_limit_bootstraps_from_the_true_observation(policy):
+def test_time_limit_bootstraps_from_the_true_observation(acting):
     task = dataclasses.replace(HOPPER, max_episode_steps=4)
-    dataset.make_dataset(task, 40, policies=[policy])
+    dataset.make_dataset(task, 40, behaviours=acting)
     loaded = mujoco.load_dataset(task)
     rows = loaded.transitions
     np.testing.assert_array_equal(loaded.episode_ends, np.arange(4, 41, 4))
@@ -117,56 +129,65 @@ def test_time_limit_bootstraps_from_the_true_observation(policy):
     assert np.abs(last - following).max(axis=1).min() > 1e-3  # s' is not the next episode's first observation
 
 
-def test_stored_actions_reproduce_the_rewards(policy):
-    dataset.make_dataset(HOPPER, 60, policies=[policy])
-    loaded = load_minari("o2o/hopper/random-v0")
-    length = loaded.episode_ends[0]
-    rows = jax.tree.map(lambda column: column[:length], loaded.transitions)
-    env = mujoco.make_env(HOPPER)
-    env.reset(seed=0)
-    # Observations lack x, which nothing depends on: positions are 5, velocities 6 numbers.
-    start = rows.observation[0].astype(np.float64)
-    env.unwrapped.set_state(np.concatenate([[0.0], start[:5]]), start[5:])
-    rewards = [env.step(action)[1] for action in rows.action]
-    np.testing.assert_allclose(rewards, rows.reward, atol=1e-3)
-
-
-def test_seeds_repeat_and_differ(policy):
+def test_seeds_repeat_and_differ(acting):
     columns = []
     for i, seed in enumerate((0, 0, 1)):
-        dataset.make_dataset(HOPPER, 50, seed, f"o2o/seed{i}-v0", [policy])
+        dataset.make_dataset(HOPPER, 50, seed, f"o2o/seed{i}-v0", acting)
         columns.append(load_minari(f"o2o/seed{i}-v0").transitions)
     np.testing.assert_array_equal(columns[0].observation, columns[1].observation)
     np.testing.assert_array_equal(columns[0].action, columns[1].action)
     assert not np.array_equal(columns[0].observation[0], columns[2].observation[0])
 
 
-def test_mixture_is_one_policy_after_the_other(policy):
+def test_mixture_is_one_behaviour_after_the_other(root, policy):
     still = policy.replace(params=jax.tree.map(jnp.zeros_like, policy.params))  # log σ = 0: another spread
-    dataset.make_dataset(HOPPER, 41, policies=[still, None])
-    halves = load_minari("o2o/hopper/random-v0")
-    dataset.make_dataset(HOPPER, 20, 0, "o2o/alone-v0", [still])
-    assert halves.size == 41
-    assert 20 in halves.episode_ends
-    start = halves.transitions.observation[0]
-    assert np.abs(halves.transitions.observation[20] - start).max() > 1e-6  # the halves start differently
+    parts = [
+        behaviour.sampled(still, HOPPER, 0.5),
+        behaviour.Behaviour("rest", 0.125, lambda vector, observations, key: np.zeros(vector.action_space.shape)),
+        behaviour.uniform(0.375),
+    ]
+    dataset.make_dataset(HOPPER, 40, behaviours=parts)
+    mixed = load_minari("o2o/hopper/random-v0")
+    assert mixed.size == 40
+    assert {20, 25, 40} <= set(mixed.episode_ends.tolist())  # a share ends an episode
+    moving = np.abs(mixed.transitions.action).max(axis=1) > 0
+    assert np.flatnonzero(~moving).tolist() == [20, 21, 22, 23, 24]
+    metadata = json.loads((root / "o2o/hopper/random-v0/data/metadata.json").read_text())
+    assert metadata["algorithm_name"] == "sampled policy then rest then uniform actions"
 
 
-def test_existing_dataset_stays_unless_told(root, policy):
-    dataset.make_dataset(HOPPER, 10, policies=[policy])
+def test_shares_become_rows():
+    parts = [behaviour.Behaviour("", share, lambda *_: None) for share in (0.16, 0.36, 0.36, 0.12)]
+    assert dataset._rows(parts, 10) == [2, 3, 4, 1]  # the shares end at 1.6, 5.2, 8.8 and 10
+    assert sum(dataset._rows(parts, 1_001)) == 1_001
+    with pytest.raises(ValueError, match="at least 9, a row for each who acts, got 2"):
+        dataset._rows(parts, 2)
+    with pytest.raises(ValueError, match="must sum to 1"):
+        dataset._rows(parts[:2], 10)
+
+
+def test_equal_shapes_compile_once(policy):
+    policies = [jax.tree.map(lambda leaf, i=i: leaf + i, policy) for i in range(3)]
+    behaviour.sample_actions.clear_cache()
+    dataset.make_dataset(HOPPER, 90, behaviours=[behaviour.sampled(p, HOPPER, 1 / 3) for p in policies])
+    assert behaviour.sample_actions._cache_size() == 1
+
+
+def test_existing_dataset_stays_unless_told(root, acting):
+    dataset.make_dataset(HOPPER, 10, behaviours=acting)
     with pytest.raises(FileExistsError, match="pass --overwrite to replace it, or another --out"):
-        dataset.make_dataset(HOPPER, 20, policies=[policy])
+        dataset.make_dataset(HOPPER, 20, behaviours=acting)
     assert load_minari("o2o/hopper/random-v0").size == 10
-    dataset.make_dataset(HOPPER, 20, policies=[policy], overwrite=True)
+    dataset.make_dataset(HOPPER, 20, behaviours=acting, overwrite=True)
     assert load_minari("o2o/hopper/random-v0").size == 20
 
 
-def test_interrupted_writing_leaves_nothing(root, policy, monkeypatch):
+def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     monkeypatch.setattr(
         "minari.data_collector.EpisodeBuffer", lambda **episode: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        dataset.make_dataset(HOPPER, 10, policies=[policy])
+        dataset.make_dataset(HOPPER, 10, behaviours=acting)
     assert not (root / "o2o/hopper/random-v0").exists()
 
 
@@ -175,12 +196,14 @@ def test_interrupted_writing_leaves_nothing(root, policy, monkeypatch):
     [
         (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
         (["--env=mujoco/hopper"], "names no dataset: choose a quality"),
-        (["--env=mujoco/hopper-medium-replay"], "is the replay buffer of a training run"),
         (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
         (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
         (["--env=mujoco/hopper-random", "--policy=none.npz", "--out=o2o/x-v0"], "no behaviour policy 'none.npz'"),
         (["--env=mujoco/hopper-random", "--transitions=0"], "transitions"),
-        ([], "--env"),
+        ([], "--env=… is missing"),
+        (["--all", "--out=o2o/x-v0"], "--out and --policy go with one task"),
+        (["--all", "--env=mujoco/hopper"], "--all takes a family, such as --env=mujoco, not 'mujoco/hopper'"),
+        (["--all", "--env=mujco"], "Did you mean 'mujoco'"),
     ],
 )
 def test_command_line_errors_are_one_line(arguments, message, capsys):
@@ -194,13 +217,118 @@ def test_command_line_errors_are_one_line(arguments, message, capsys):
 
 def test_policy_of_another_robot(policy):
     with pytest.raises(ValueError, match="11 observations to 3 actions, which doesn't fit mujoco/walker2d"):
-        dataset.make_dataset(envs.get_task("mujoco/walker2d"), 10, out="o2o/x-v0", policies=[policy])
+        behaviour.sampled(policy, envs.get_task("mujoco/walker2d"))
 
 
 def test_command_line(root, policy, capsys):
-    mujoco.save_behaviour(root / "mine.npz", policy, {})
+    behaviour.save_behaviour(root / "mine.npz", policy, {})
     arguments = ["--env=mujoco/hopper", "--transitions=30", f"--policy={root / 'mine.npz'}", "--out=o2o/mine-v0"]
     with pytest.raises(SystemExit, match="0"):
         flags.run(dataset.main, dataset.define, argv=arguments)
     assert "o2o/mine-v0: 30 transitions" in capsys.readouterr().out
     assert mujoco.load_dataset(envs.get_task("mujoco/hopper"), "o2o/mine-v0").size == 30
+
+
+@pytest.fixture
+def some_policies(root, policy, monkeypatch):
+    """Policies for all tasks of two robots, but for those of the third."""
+    shipped = root / "policies"
+    shipped.mkdir()
+    recipe = {"shares": [0.4, 0.5], "random_share": 0.1}
+    for robot, sizes in (("hopper", (11, 3)), ("halfcheetah", (17, 6))):
+        policies = [tiny.make_policy("tanh_gaussian", *sizes, seed=seed) for seed in range(2)]
+        for i, quality in enumerate(("medium", "expert")):
+            behaviour.save_behaviour(shipped / f"{robot}-{quality}.npz", policies[i], {})
+        snapshots = jax.tree.map(lambda *leaves: np.stack(leaves), *policies)
+        behaviour.save_behaviour(shipped / f"{robot}-medium-replay.npz", snapshots, recipe)
+    monkeypatch.setattr("o2o_jax.envs.mujoco.behaviour.SHIPPED", shipped)
+    return shipped
+
+
+def make_all(*arguments, status):
+    tiny.call(dataset, "--all", "--transitions=40", *arguments, status=status)
+
+
+def test_all_makes_what_it_can_and_says_what_is_missing(root, some_policies, capsys):
+    make_all(f"--table={root / 'docs' / 'datasets.md'}", status=1)
+    output = capsys.readouterr()
+    made = [line.split(":")[0] for line in output.out.splitlines() if ": 40 transitions" in line]
+    robots = {"hopper": QUALITIES, "halfcheetah": QUALITIES, "walker2d": ("random",)}
+    assert made == [f"o2o/{robot}/{quality}-v0" for robot, qualities in robots.items() for quality in qualities]
+    missing = [f"mujoco/walker2d-{quality}" for quality in QUALITIES[1:]]
+    for name in missing:
+        assert f"{name} can't be made: no behaviour policy 'walker2d-" in output.out
+    assert "python -m experiments.behaviour --env=mujoco/walker2d trains one" in output.out
+    assert output.err.splitlines()[-1].startswith("error: 4 of 15 datasets could not be made, for want of")
+    assert output.err.splitlines()[-1].endswith(", ".join(missing))
+    rows = [line for line in (root / "docs" / "datasets.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == 11
+    assert rows[1].startswith("| `mujoco/hopper-medium` | 40 | ")
+
+
+def test_all_goes_on_with_the_missing_ones(root, some_policies, monkeypatch, capsys):
+    made = []
+    make_dataset = dataset.make_dataset
+
+    def interrupted(task, *arguments, **settings):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(task.name)
+        return make_dataset(task, *arguments, **settings)
+
+    monkeypatch.setattr(dataset, "make_dataset", interrupted)
+    make_all(status=130)
+    assert made == ["mujoco/hopper-random", "mujoco/hopper-medium", "mujoco/hopper-medium-replay"]
+
+    # the second time one of the three turns out to have been killed while it was written
+    file = root / "o2o/hopper/medium-v0/data/main_data.hdf5"
+    file.write_bytes(file.read_bytes()[:1000])
+    again = []
+    monkeypatch.setattr(
+        dataset,
+        "make_dataset",
+        lambda task, *args, **settings: again.append(task.name) or make_dataset(task, *args, **settings),
+    )
+    make_all(status=1)
+    output = capsys.readouterr().out
+    assert again[:3] == ["mujoco/hopper-medium", "mujoco/hopper-medium-expert", "mujoco/hopper-expert"]
+    assert len(again) == 11 - 2
+    assert "exists: o2o/hopper/random-v0: 40 transitions" in output
+    assert "to be made again: " in output
+
+    again.clear()
+    make_all(status=1)
+    assert again == []
+    make_all("--overwrite", status=1)
+    assert len(again) == 11
+
+
+def test_default_size_is_the_tasks(monkeypatch):
+    task = dataclasses.replace(HOPPER, transitions=23)
+    dataset.make_dataset(task)
+    assert load_minari(task.dataset_id).size == 23
+
+
+def test_summary_by_hand(root):
+    # Limit 5: two rows that terminate, five that reach it, three that were cut.
+    def episode(rewards, terminates):
+        length = len(rewards)
+        last = np.arange(length) == length - 1
+        return {
+            "observations": np.zeros((length + 1, 11)),
+            "actions": np.zeros((length, 3), np.float32),
+            "rewards": np.array(rewards, float),
+            "terminations": last & terminates,
+            "truncations": last & (not terminates),
+        }
+
+    task = dataclasses.replace(HOPPER, max_episode_steps=5, published_score=1.5)
+    episodes = [episode([1, 1], True), episode([1, 2, 3, 4, 0], False), episode([9, 9, 9], False)]
+    dataset._write("o2o/hand-v0", task, "", 0, episodes)
+    summary = dataset.summarize(task, "o2o/hand-v0")
+    assert summary.transitions == 10
+    assert (summary.returns.tolist(), summary.lengths.tolist()) == ([2, 10], [2, 5])
+    assert summary.terminated.tolist() == [True, False]
+    score = 100 * (6 + 20.272305) / (3234.3 + 20.272305)
+    row = f"| `mujoco/hopper-random` | 10 | 2 | 6 ± 4 | {score:.1f} | 2 | 4 | 50.0 % |"
+    assert dataset.table([summary]).splitlines()[-1] == row

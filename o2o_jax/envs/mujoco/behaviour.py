@@ -1,99 +1,51 @@
-"""Behaviour policies: small files of weights, shipped with the package, whose samples make the datasets."""
+"""Who makes the datasets: samples of policies whose weights, small files, ship with the package."""
 
 import importlib.resources
-import json
-import pathlib
-import zipfile
 from typing import Any
 
-import flax.traverse_util
-import jax.numpy as jnp
-import numpy as np
-
-from o2o_jax import networks
-from o2o_jax.data.transform import Normalizer
+from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled, uniform
+from o2o_jax.envs.mujoco.tasks import robot_and_quality
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
 
 SHIPPED = importlib.resources.files(__package__) / "policies"
 
-# Quality of a dataset: qualities of the policies that made it, in equal shares; None acts uniformly.
-SHARES: dict[str, tuple[str | None, ...]] = {
-    "random": (None,),
-    "medium": ("medium",),
-    "medium-expert": ("medium", "expert"),
-    "expert": ("expert",),
-}
+# Quality of a dataset: qualities of the policies that made it, in equal shares.
+POLICIES = {"medium": ("medium",), "medium-expert": ("medium", "expert"), "expert": ("expert",)}
 
 
-def behaviours(task: Task) -> list[Policy | None]:
-    """The policies whose sampled actions make up the task's dataset, one after the other; None acts uniformly.
+def behaviours(task: Task) -> list[Behaviour]:
+    """Who acts for the task's dataset, one after the other.
+
+    Policies trained in version 5 act in version 4 too, which differs little.
 
     Raises:
-      ValueError: the task has no dataset that such policies could make.
+      ValueError: the task has no dataset of its own.
       FileNotFoundError: a policy isn't shipped; the message lists those that are.
     """
-    robot, _, quality = task.name.removeprefix("mujoco/").partition("-")
-    if quality not in SHARES:
-        reason = "the replay buffer of a training run, which isn't shipped" if quality else "no dataset of its own"
-        raise ValueError(
-            f"{task.name} is {reason}; datasets can be made for {', '.join(f'mujoco/{robot}-{q}' for q in SHARES)}"
-        )
-    return [None if share is None else load_behaviour(f"{robot}-{share}")[0] for share in SHARES[quality]]
+    robot, quality = robot_and_quality(task)
+    if not quality:
+        raise ValueError(f"{task.name} has no dataset of its own: choose a quality, as in {task.name}-medium")
+    if quality == "random":
+        return [uniform()]
+    if quality == "medium-replay":
+        return replay(*shipped(f"{robot}-{quality}"), task)
+    parts = POLICIES[quality]
+    return [sampled(shipped(f"{robot}-{part}")[0], task, 1 / len(parts), f"sampled {part} policy") for part in parts]
 
 
-def save_behaviour(path: str | pathlib.Path, policy: Policy, metadata: dict[str, Any]) -> None:
-    """Writes a policy to one npz file: float32 weights, normalizer, and metadata as a JSON string.
-
-    Args:
-      path: the file, ending in .npz; an existing one is replaced.
-      policy: of any head; the sizes needed to build its network again are stored along.
-      metadata: JSON values that say where the policy comes from: env_id, return_mean, return_std, env_steps,
-        algorithm, command.
+def shipped(name: str) -> tuple[Policy, dict[str, Any]]:
+    """The shipped policy of that name, "hopper-medium", and its metadata.
 
     Raises:
-      ValueError: `path` doesn't end in .npz.
+      FileNotFoundError: no such policy; the message lists those that there are.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"a behaviour policy is an .npz file, got {path}")
-    actor = policy.actor
-    network = {"head": actor.head, "hidden": list(actor.hidden), "action_dim": actor.action_dim}
-    weights = flax.traverse_util.flatten_dict(policy.params, sep="/")
-    arrays: dict[str, Any] = {f"weights/{name}": np.asarray(value, np.float32) for name, value in weights.items()}
-    arrays |= {"mean": np.asarray(policy.normalizer.mean), "std": np.asarray(policy.normalizer.std)}
-    arrays["metadata"] = np.asarray(json.dumps({**metadata, "network": network}))
-    np.savez_compressed(path, **arrays)
-
-
-def load_behaviour(source: str | pathlib.Path) -> tuple[Policy, dict[str, Any]]:
-    """Reads a policy and its metadata.
-
-    Args:
-      source: name of a shipped policy, "hopper-medium", or the path of an .npz file.
-
-    Raises:
-      FileNotFoundError: no such policy; the message lists the shipped ones.
-      ValueError: not a behaviour policy's file.
-    """
-    shipped = pathlib.Path(source).suffix != ".npz"
-    resource = SHIPPED / f"{source}.npz" if shipped else pathlib.Path(source)
-    if not resource.is_file():
+    if name not in shipped_behaviours():
         raise FileNotFoundError(
-            f"no behaviour policy {str(source)!r}; shipped: {', '.join(shipped_behaviours()) or 'none'}; "
-            "python -m experiments.behaviour trains one"
+            f"no behaviour policy {name!r}; shipped: {', '.join(shipped_behaviours()) or 'none'}; "
+            f"python -m experiments.behaviour --env=mujoco/{name.partition('-')[0]} trains one"
         )
-    try:
-        with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            metadata = json.loads(str(file["metadata"]))
-            stored = {name: jnp.asarray(file[name]) for name in file.files if name != "metadata"}
-        normalizer = Normalizer(stored.pop("mean"), stored.pop("std"))
-        network = metadata["network"]
-        actor = networks.HEADS[network["head"]](network["action_dim"], tuple(network["hidden"]))
-        params = flax.traverse_util.unflatten_dict(stored, sep="/")["weights"]
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source} is damaged or no behaviour policy: {error}") from error
-    return Policy(params, normalizer, actor), metadata
+    return load_behaviour(SHIPPED / f"{name}.npz")
 
 
 def shipped_behaviours() -> list[str]:
