@@ -14,6 +14,14 @@ ROBOTS = {
 }
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPERT_QUALITIES = ("medium-expert", "expert")
+UNPUBLISHED_QUALITIES = ("random",)  # hyperparameters, section 0: no official configuration
+# Minari's own sets, recorded in v5; the policies of "simple" are of no quality that D4RL has.
+REMOTE = {"": "simple", "medium": "medium", "expert": "expert"}
+# Earlier versions with the dynamics of v5. Walker2d has none: v5 changed the friction under its right foot.
+SAME_DYNAMICS = {
+    "hopper": ("Hopper-v2", "Hopper-v3", "Hopper-v4"),
+    "halfcheetah": ("HalfCheetah-v2", "HalfCheetah-v3", "HalfCheetah-v4"),
+}
 MAX_EPISODE_STEPS = 1_000
 
 
@@ -37,5 +45,8 @@ def tasks() -> dict[str, Task]:
                 expert_data=quality in EXPERT_QUALITIES,
                 random_score=random_score,
                 expert_score=expert_score,
+                remote_ids=(f"mujoco/{robot}/{REMOTE[quality]}-v0",) if quality in REMOTE else (),
+                same_dynamics=SAME_DYNAMICS.get(robot, ()),
+                published=quality not in UNPUBLISHED_QUALITIES,
             )
     return found
