@@ -14,14 +14,10 @@ ROBOTS = {
 }
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPERT_QUALITIES = ("medium-expert", "expert")
-UNPUBLISHED_QUALITIES = ("random",)  # hyperparameters, section 0: no official configuration
-# Minari's own sets, recorded in v5; the policies of "simple" are of no quality that D4RL has.
-REMOTE = {"": "simple", "medium": "medium", "expert": "expert"}
+PUBLISHED_QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")  # LOCO-M and LOCO-E of the paper
+REMOTE = {"": "simple", "medium": "medium", "expert": "expert"}  # Minari's own sets; no quality of D4RL is "simple"
 # Earlier versions with the dynamics of v5. Walker2d has none: v5 changed the friction under its right foot.
-SAME_DYNAMICS = {
-    "hopper": ("Hopper-v2", "Hopper-v3", "Hopper-v4"),
-    "halfcheetah": ("HalfCheetah-v2", "HalfCheetah-v3", "HalfCheetah-v4"),
-}
+SAME_DYNAMICS = {"hopper": ("Hopper-v4",), "halfcheetah": ("HalfCheetah-v4",)}
 MAX_EPISODE_STEPS = 1_000
 
 
@@ -47,6 +43,6 @@ def tasks() -> dict[str, Task]:
                 expert_score=expert_score,
                 remote_ids=(f"mujoco/{robot}/{REMOTE[quality]}-v0",) if quality in REMOTE else (),
                 same_dynamics=SAME_DYNAMICS.get(robot, ()),
-                published=quality not in UNPUBLISHED_QUALITIES,
+                published=quality in PUBLISHED_QUALITIES,
             )
     return found
