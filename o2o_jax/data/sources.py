@@ -5,8 +5,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,36 @@ MINARI_FILE = "main_data.hdf5"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 
 
-def load(source: str, task: Task) -> Dataset:
+class Episode(NamedTuple):
+    """One recorded episode of T steps, as Minari stores it.
+
+    Attributes:
+      observations: [T + 1, O], the last one included; of a goal environment a dictionary of such arrays.
+      actions: [T, A].
+      rewards: [T].
+      terminations: [T] float32, 0 or 1.
+      truncations: [T] float32, 0 or 1.
+    """
+
+    observations: Any
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+
+
+Convert = Callable[[Episode, int], Episode]  # (recorded episode, its number) -> as the task has it, flat
+
+
+def load(source: str, task: Task, convert: Convert | None = None, env_ids: Collection[str] = ()) -> Dataset:
     """Loads a dataset and checks it against the task's environment.
 
     Args:
       source: a D4RL HDF5 file, the folder of a Minari dataset, or a Minari id, local or remote.
       task: what the data has to fit.
+      convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
+        recorded.
+      env_ids: further environments that such data may have been recorded in; versions don't count.
 
     Raises:
       FileNotFoundError: nothing is there; the message says how to make the data.
@@ -34,12 +58,12 @@ def load(source: str, task: Task) -> Dataset:
     if path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
         dataset = load_d4rl_hdf5(path)
     elif path.is_dir() or path.name == MINARI_FILE or MINARI_ID.fullmatch(source):
-        dataset = load_minari(source, env=task.name)
+        dataset = load_minari(source, env=task.name, convert=convert)
     else:
         raise FileNotFoundError(
             f"{source!r} is neither a file, nor a folder, nor a Minari id such as mujoco/hopper/medium-v0"
         )
-    if dataset.env_id and _without_version(dataset.env_id) != _without_version(task.env_id):
+    if dataset.env_id and _without_version(dataset.env_id) not in map(_without_version, (task.env_id, *env_ids)):
         raise ValueError(f"{dataset.name} was recorded in {dataset.env_id}, but {task.name} runs {task.env_id}")
     return validate(dataset, task.spec)
 
@@ -50,7 +74,7 @@ def minari_folder(dataset_id: str) -> pathlib.Path:
     return pathlib.Path(root).expanduser() / dataset_id
 
 
-def load_minari(source: str, env: str = "<family>/<task>") -> Dataset:
+def load_minari(source: str, env: str = "<family>/<task>", convert: Convert | None = None) -> Dataset:
     """Reads all episodes of a Minari dataset in one pass over its file; an id that isn't here is downloaded.
 
     Every row is kept with its true next observation, which Minari stores at time limits too. Only `terminations`
@@ -59,11 +83,12 @@ def load_minari(source: str, env: str = "<family>/<task>") -> Dataset:
     Args:
       source: Minari id, or the folder or `main_data.hdf5` of a dataset.
       env: what error messages put into the command that makes a dataset here.
+      convert: applied to every episode.
 
     Raises:
       FileNotFoundError: not here and not to be had from the network.
       ValueError: damaged or incomplete file, an empty episode, a one-step episode without any end, dictionary
-        observations.
+        observations that nothing converts.
     """
     path = pathlib.Path(source).expanduser()
     if path.name == MINARI_FILE:
@@ -83,9 +108,13 @@ def load_minari(source: str, env: str = "<family>/<task>") -> Dataset:
             )
         if not numbers:
             raise ValueError(f"{source} is empty: it has no episodes")
-        episodes = [_read_episode(file[f"episode_{number}"], f"episode {number} of {source}") for number in numbers]
-    columns: list[Any] = [np.concatenate(column) for column in zip(*episodes, strict=True)]
-    ends = np.cumsum([len(episode[2]) for episode in episodes])
+        episodes = []
+        for number in numbers:
+            episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {source}", convert is not None)
+            episodes.append(convert(episode, number) if convert else episode)
+    rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    ends = np.cumsum([len(episode.rewards) for episode in episodes])
     return Dataset(Transition(*columns), ends, name=source, env_id=_env_id(metadata))
 
 
@@ -127,26 +156,31 @@ def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
     return Dataset(transitions, ends[ends > 0], name=str(path))
 
 
-def _read_episode(episode: Any, name: str) -> tuple[np.ndarray, ...]:
-    """One episode's columns in the order of `Transition`, each [T, ...]."""
-    rewards, terminations, truncations = (
-        _read_array(episode, key, name) for key in ("rewards", "terminations", "truncations")
+def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episode:
+    """One recorded episode, its columns checked to be of one length."""
+    if dictionaries and hasattr(episode.get("observations"), "keys"):
+        group = episode["observations"]
+        observations: Any = {key: _read_array(group, key, f"observations of {name}") for key in group}
+    else:
+        observations = _read_array(episode, "observations", name)
+    actions, rewards, terminations, truncations = (
+        _read_array(episode, key, name) for key in ("actions", "rewards", "terminations", "truncations")
     )
-    actions, observations = (_read_array(episode, key, name) for key in ("actions", "observations"))
     length = len(rewards)
     if length == 0:
         raise ValueError(f"{name} is empty: remove it")
     lengths = {"actions": len(actions), "terminations": len(terminations), "truncations": len(truncations)}
     wrong = {key: value for key, value in lengths.items() if value != length}
-    if len(observations) != length + 1:
-        wrong["observations"] = len(observations)
+    for key, array in observations.items() if isinstance(observations, dict) else [("observations", observations)]:
+        if len(array) != length + 1:
+            wrong[key] = len(array)
     if wrong:
         raise ValueError(
             f"{name} has {length} rewards but {wrong}: expected {length}, and one more of observations, the last one"
         )
     if length == 1 and not (terminations[0] or truncations[0]):
         raise ValueError(f"{name} has one step that neither terminates nor truncates it: remove it")
-    return observations[:-1], actions, rewards, observations[1:], terminations
+    return Episode(observations, actions, rewards, terminations, truncations)
 
 
 def _read_array(group: Any, key: str, name: str) -> np.ndarray:
