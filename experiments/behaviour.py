@@ -21,7 +21,7 @@ from absl.flags import FlagValues
 
 from experiments import flags
 from o2o_jax import envs
-from o2o_jax.envs.mujoco.behaviour import load_behaviour, save_behaviour
+from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.online import sac
 from o2o_jax.policy import Policy
@@ -151,11 +151,6 @@ def _measure(task: Task, path: pathlib.Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@jax.jit
-def _sample(policy: Policy, observation: Array, key: Array) -> Array:
-    return policy.distribution(observation).sample(key)
-
-
 def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
     """Raw returns [E] of a policy that samples its actions. Impure."""
     key = jax.random.key(0)
@@ -163,7 +158,7 @@ def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
     def act(observation: np.ndarray) -> np.ndarray:
         nonlocal key
         key, draw = jax.random.split(key)
-        return _sample(policy, observation, draw)
+        return sample_actions(policy, observation, draw)
 
     evaluator = Evaluator(lambda: envs.family(task.name).make_env(task), [0], episodes, stream=3)
     return evaluator(act)[0][0]

@@ -2,15 +2,17 @@
 
     python -m experiments.dataset --env=mujoco/hopper-medium --transitions=1000000
 
-The behaviour policy ships with the package and its actions are sampled; `random` acts uniformly, `medium-expert` takes
-its first half from the medium policy and its second from the expert's. Episodes last until they terminate or reach the
-time limit, and none is left out: they are stored in the order in which they began, and the last is cut, marked as
-truncated, where the requested number of transitions is reached.
+The task's family says who acts, one behaviour after the other, each for its share of the transitions: uniform actions
+for `random`, samples of policies that ship with the package for the others, `medium-expert` half of the one and half of
+the other. Episodes last until they terminate or reach the time limit, and none is left out: they are stored in the
+order in which they began, and the last of each behaviour is cut, marked as truncated, where its share is reached.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
+import math
 import shutil
 import time
 import warnings
@@ -25,13 +27,12 @@ from absl.flags import FlagValues
 from experiments import flags
 from o2o_jax import envs
 from o2o_jax.data.sources import MINARI_ID, minari_folder
+from o2o_jax.envs.behaviour import Behaviour, load_behaviour, sampled
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import Policy
 from o2o_jax.runtime.log import progress
 
 NUM_ENVS = 25
-Sample = Callable[[np.ndarray, jax.Array], Any]  # (raw observations [N, O], key) -> actions [N, A]
 
 
 def make_dataset(
@@ -39,7 +40,7 @@ def make_dataset(
     transitions: int,
     seed: int = 0,
     out: str | None = None,
-    policies: list[Policy | None] | None = None,
+    behaviours: list[Behaviour] | None = None,
     overwrite: bool = False,
 ) -> str:
     """Collects transitions and writes them as a local Minari dataset.
@@ -49,8 +50,7 @@ def make_dataset(
       transitions: N, exactly as many rows get written.
       seed: of the environments and the actions.
       out: Minari id to write; None for `task.dataset_id`.
-      policies: who acts, in equal shares one after the other; None in the list acts uniformly. By default the
-        policies that the task's family ships for it.
+      behaviours: who acts, one after the other, each for its share; None for those of the task's family.
       overwrite: whether an existing dataset gets replaced, once the new one has been collected.
 
     Returns:
@@ -71,38 +71,39 @@ def make_dataset(
         raise FileExistsError(
             f"dataset {dataset_id} exists at {folder}: pass --overwrite to replace it, or another --out"
         )
-    if policies is None:
-        policies = envs.family(task.name).behaviours(task)
-    for policy in policies:
-        if policy is None:
-            continue
-        sizes = policy.normalizer.mean.size, policy.actor.action_dim
-        if sizes != dataclasses.astuple(task.spec):
-            raise ValueError(
-                f"a behaviour policy maps {sizes[0]} observations to {sizes[1]} actions, which doesn't fit {task.name} "
-                f"({task.spec})"
-            )
-    if transitions < len(policies):
-        raise ValueError(f"--transitions must be at least {len(policies)}, got {transitions}")
-
-    keys = jax.random.split(jax.random.key(seed), len(policies))
-    seeds = np.random.SeedSequence(seed).spawn(len(policies))
+    if behaviours is None:
+        behaviours = envs.family(task.name).behaviours(task)
+    rows = _rows(behaviours, transitions)
+    keys = jax.random.split(jax.random.key(seed), len(behaviours))
+    seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
     episodes = []
-    for i, policy in enumerate(policies):
-        share = transitions * (i + 1) // len(policies) - transitions * i // len(policies)
-        num_envs = min(NUM_ENVS, share)
-        vector = envs.family(task.name).make_vector_env(task, num_envs)
-        with contextlib.closing(vector), progress(task.name, share) as bar:
-            env_seeds = [int(state) for state in seeds[i].generate_state(num_envs)]
-            episodes += collect(vector, _sampler(policy, task), share, keys[i], env_seeds, bar.update)
-    names = ["uniform actions" if policy is None else "sampled policy" for policy in policies]
+    with progress(task.name, transitions) as bar:
+        for behaviour, count, key, stream in zip(behaviours, rows, keys, seeds, strict=True):
+            num_envs = min(NUM_ENVS, count)
+            with contextlib.closing(envs.make_collection_env(task, num_envs)) as vector:
+                env_seeds = [int(state) for state in stream.generate_state(num_envs)]
+                episodes += collect(vector, behaviour.act, count, key, env_seeds, bar.update)
+    names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
     _write(dataset_id, task, " then ".join(names), seed, episodes)
     return dataset_id
 
 
+def _rows(behaviours: list[Behaviour], transitions: int) -> list[int]:
+    """Rows of each behaviour, at least one and `transitions` in all: its share, rounded so that no rounding adds up."""
+    shares = np.array([behaviour.share for behaviour in behaviours])
+    if not np.isclose(shares.sum(), 1.0):
+        raise ValueError(f"shares of behaviours must sum to 1, got {shares.tolist()}")
+    rows = np.diff(np.rint(np.cumsum(shares) * transitions).astype(int), prepend=0)
+    if rows.min() < 1:
+        raise ValueError(
+            f"--transitions must be at least {math.ceil(1 / shares.min())}, a row for each who acts, got {transitions}"
+        )
+    return rows.tolist()
+
+
 def collect(
     vector: Any,
-    sample: Sample,
+    act: Callable[[Any, np.ndarray, jax.Array], Any],
     transitions: int,
     key: jax.Array,
     env_seeds: list[int],
@@ -116,7 +117,7 @@ def collect(
 
     Args:
       vector: gymnasium vector environment [N] that resets on the step that ends an episode.
-      sample: who acts.
+      act: who acts, see `Behaviour`.
       transitions: rows to collect, exactly.
       key: of the sampled actions.
       env_seeds: [N] of the environments.
@@ -137,7 +138,7 @@ def collect(
             first += 1
         if rows_before + len(steps) - spans[first].begin >= transitions:
             break
-        actions = np.asarray(sample(observations, jax.random.fold_in(key, len(steps))), np.float32)
+        actions = np.asarray(act(vector, observations, jax.random.fold_in(key, len(steps))), np.float32)
         next_observations, rewards, terminations, truncations, info = vector.step(actions)
         steps.append((observations, actions, rewards, terminations, truncations))
         for env in np.flatnonzero(terminations | truncations).tolist():
@@ -184,17 +185,6 @@ def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, 
         "terminations": terminations[rows, span.env],
         "truncations": truncated,
     }
-
-
-def _sampler(policy: Policy | None, task: Task) -> Sample:
-    """Sampled actions of a policy, or uniform ones, as one compiled call."""
-    if policy is None:
-        shape = (task.spec.action_dim,)
-        return jax.jit(
-            lambda observations, key: jax.random.uniform(key, observations.shape[:1] + shape, minval=-1.0, maxval=1.0)
-        )
-    act = jax.jit(lambda policy, observations, key: policy.distribution(observations).sample(key))
-    return lambda observations, key: act(policy, observations.astype(np.float32), key)
 
 
 def _write(dataset_id: str, task: Task, algorithm_name: str, seed: int, episodes: list[dict[str, np.ndarray]]) -> None:
@@ -244,9 +234,9 @@ def main(args: FlagValues) -> None:
     family = envs.family(args.env)
     if args.policy and not args.out:
         raise ValueError("--policy needs --out: the task's own id belongs to the shipped policies")
-    policies = [family.load_behaviour(args.policy)[0]] if args.policy else None
+    behaviours = [sampled(load_behaviour(args.policy)[0], task)] if args.policy else None
     start = time.monotonic()
-    dataset_id = make_dataset(task, args.transitions, args.seed, args.out, policies, args.overwrite)
+    dataset_id = make_dataset(task, args.transitions, args.seed, args.out, behaviours, args.overwrite)
     returns = family.load_dataset(task, dataset_id).returns()
     print(
         f"{dataset_id}: {args.transitions} transitions, {len(returns)} episodes, return {returns.mean():.1f} ± "

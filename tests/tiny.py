@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import flags
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.networks import HEADS
+from o2o_jax.policy import Policy
 from o2o_jax.types import Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
@@ -19,6 +22,13 @@ def call(script, *arguments, status=0):
     with pytest.raises(SystemExit) as result:
         flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
     assert result.value.code == status
+
+
+def make_policy(head="tanh_gaussian", observation_dim=11, action_dim=3, seed=0):
+    """A random policy with a normalizer that does something; of Hopper's sizes by default."""
+    actor = HEADS[head](action_dim, (8, 8))
+    params = actor.init(jax.random.key(seed), jnp.zeros(observation_dim))
+    return Policy(params, Normalizer(jnp.linspace(-0.5, 0.5, observation_dim), jnp.full(observation_dim, 2.0)), actor)
 
 
 def random_batch(spec, size=16, terminated=0.0):

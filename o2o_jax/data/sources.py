@@ -6,8 +6,8 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,36 @@ COPY = "download it where there is a network (minari download <id>) and copy its
 MADE_HERE = "o2o/"  # namespace of what experiments.dataset makes; no remote has it
 
 
-def load(source: str, task: Task | None = None) -> Dataset:
+class Episode(NamedTuple):
+    """One recorded episode of T steps, as Minari stores it.
+
+    Attributes:
+      observations: [T + 1, O], the last one included; of a goal environment a dictionary of such arrays.
+      actions: [T, A].
+      rewards: [T].
+      terminations: [T] float32, 0 or 1.
+      truncations: [T] float32, 0 or 1.
+    """
+
+    observations: Any
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+
+
+Convert = Callable[[Episode, int], Episode]  # (recorded episode, its number) -> as the task has it, flat
+
+
+def load(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
     """Loads a dataset and checks it against the task's environment.
 
     Args:
       source: an npz file of `Dataset.from_arrays`' arguments, a D4RL HDF5 file, the folder of a Minari dataset, or a
         Minari id, local or remote; without "-v<n>" it stands for the newest version (`newest`).
       task: what the data has to fit; None for data alone, without an environment.
+      convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
+        recorded.
 
     Raises:
       FileNotFoundError: nothing is there; the message says how to make the data.
@@ -45,7 +68,7 @@ def load(source: str, task: Task | None = None) -> Dataset:
     elif path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
         dataset = load_d4rl_hdf5(path)
     elif _is_minari(source):
-        dataset = load_minari(source, task)
+        dataset = load_minari(source, task, convert)
     else:
         raise FileNotFoundError(
             f"{source!r} is neither a file, nor a folder, nor a Minari id such as mujoco/hopper/medium-v0"
@@ -108,7 +131,7 @@ def minari_folder(dataset_id: str) -> pathlib.Path:
     return pathlib.Path(root).expanduser() / dataset_id
 
 
-def load_minari(source: str, task: Task | None = None) -> Dataset:
+def load_minari(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
     """Reads all episodes of a Minari dataset in one pass over its file; an id that isn't here is downloaded.
 
     Every row is kept with its true next observation, which Minari stores at time limits too. Only `terminations`
@@ -118,11 +141,12 @@ def load_minari(source: str, task: Task | None = None) -> Dataset:
     Args:
       source: Minari id, or the folder or `main_data.hdf5` of a dataset.
       task: what error messages put into the command that makes a dataset here.
+      convert: applied to every episode.
 
     Raises:
       FileNotFoundError: not here and not to be had from the network.
       ValueError: damaged or incomplete file, an empty episode, a one-step episode without any end, dictionary
-        observations, actions that aren't continuous.
+        observations that nothing converts, actions that aren't continuous.
     """
     name, path = _locate(source, task)
     metadata = _read_metadata(path / "metadata.json")
@@ -135,10 +159,14 @@ def load_minari(source: str, task: Task | None = None) -> Dataset:
             )
         if not numbers:
             raise ValueError(f"{name} is empty: it has no episodes")
-        episodes = [_read_episode(file[f"episode_{number}"], f"episode {number} of {name}") for number in numbers]
-    columns: list[Any] = [np.concatenate(column) for column in zip(*episodes, strict=True)]
+        episodes = []
+        for number in numbers:
+            episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {name}", convert is not None)
+            episodes.append(convert(episode, number) if convert else episode)
+    rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
     columns[1] = _rescale(columns[1], metadata, name)
-    ends = np.cumsum([len(episode[2]) for episode in episodes])
+    ends = np.cumsum([len(episode.rewards) for episode in episodes])
     return Dataset(Transition(*columns), ends, name=name, env_id=_env_id(metadata))
 
 
@@ -204,26 +232,31 @@ def _locate(source: str, task: Task | None) -> tuple[str, pathlib.Path]:
     return source, path / "data" if (path / "data").is_dir() else path
 
 
-def _read_episode(episode: Any, name: str) -> tuple[np.ndarray, ...]:
-    """One episode's columns in the order of `Transition`, each [T, ...]."""
-    observations, actions, rewards, terminations, truncations = (
-        to_float32(_read_array(episode, key, name))
-        for key in ("observations", "actions", "rewards", "terminations", "truncations")
+def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episode:
+    """One recorded episode in float32, its columns checked to be of one length."""
+    if dictionaries and hasattr(episode.get("observations"), "keys"):
+        group = episode["observations"]
+        observations: Any = {key: to_float32(_read_array(group, key, f"observations of {name}")) for key in group}
+    else:
+        observations = to_float32(_read_array(episode, "observations", name))
+    actions, rewards, terminations, truncations = (
+        to_float32(_read_array(episode, key, name)) for key in ("actions", "rewards", "terminations", "truncations")
     )
     length = len(rewards)
     if length == 0:
         raise ValueError(f"{name} is empty: remove it")
     lengths = {"actions": len(actions), "terminations": len(terminations), "truncations": len(truncations)}
     wrong = {key: value for key, value in lengths.items() if value != length}
-    if len(observations) != length + 1:
-        wrong["observations"] = len(observations)
+    for key, array in observations.items() if isinstance(observations, dict) else [("observations", observations)]:
+        if len(array) != length + 1:
+            wrong[key] = len(array)
     if wrong:
         raise ValueError(
             f"{name} has {length} rewards but {wrong}: expected {length}, and one more of observations, the last one"
         )
     if length == 1 and not (terminations[0] or truncations[0]):
         raise ValueError(f"{name} has one step that neither terminates nor truncates it: remove it")
-    return observations[:-1], actions, rewards, observations[1:], terminations
+    return Episode(observations, actions, rewards, terminations, truncations)
 
 
 def _read_array(group: Any, key: str, name: str) -> np.ndarray:

@@ -7,13 +7,16 @@ A family is a package that exports
 - `make_vector_env(task, num_envs) -> gymnasium.vector.VectorEnv`: several, resetting on the step that ends an
   episode; `vector.last_observations` then gives the true last observations;
 - `load_dataset(task, source=None) -> Dataset`: the task's dataset, or another one that fits its environment;
-- `behaviours(task) -> list[Policy | None]`: the policies whose sampled actions make up the task's dataset, in equal
-  shares one after the other; None acts uniformly.
+- `behaviours(task) -> list[Behaviour]`: who acts while the task's dataset is made, one after the other, each for its
+  share (`o2o_jax.envs.behaviour`);
+- optionally `make_collection_env(task, num_envs)`: like `make_vector_env`, with the rules under which the dataset is
+  recorded where they differ from those of evaluation.
 
 The normalized score is `Task.score`. Neither this module nor a family's `tasks` imports a simulator.
 """
 
 from types import ModuleType
+from typing import Any
 
 from o2o_jax import registry
 from o2o_jax.interfaces import Task
@@ -43,3 +46,9 @@ def get_task(name: str) -> Task:
     if name not in tasks:
         raise ValueError(registry.unknown("task", name, tasks))
     return tasks[name]
+
+
+def make_collection_env(task: Task, num_envs: int) -> Any:
+    """The vector environment [N] that the task's dataset is recorded in: the family's own one, or that of the task."""
+    module = family(task.name)
+    return getattr(module, "make_collection_env", module.make_vector_env)(task, num_envs)

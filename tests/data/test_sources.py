@@ -161,6 +161,44 @@ class TestMinari:
             with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="has other dynamics"):
                 sources.load("o2o/toy/medium-v0", TASK)
 
+    def test_a_family_converts_what_others_recorded(self, root):
+        # A goal environment's dictionary; the conversion keeps the first two steps and numbers the episodes.
+        buffers = [
+            EpisodeBuffer(
+                observations={"x": first + np.arange(4.0)[:, None], "goal": np.full((4, 1), 9.0)},
+                actions=np.zeros((3, 1), np.float32),
+                rewards=np.zeros(3),
+                terminations=np.zeros(3, bool),
+                truncations=np.arange(3) == 2,
+            )
+            for first in (0.0, 10.0)
+        ]
+        number = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+        minari.create_dataset_from_buffers(
+            "other/toy/dict-v0",
+            buffers,
+            observation_space=gymnasium.spaces.Dict({"x": number, "goal": number}),
+            action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+        )
+        metadata = root / "other/toy/dict-v0/data/metadata.json"
+        metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"env_spec": json.dumps({"id": "Dict-v3"})}))
+
+        def convert(episode, number):
+            columns = [column[:2] for column in episode[1:]]
+            columns[1] = np.full(2, float(number), np.float32)
+            return sources.Episode(np.hstack(list(episode.observations.values()))[:3], *columns)
+
+        with pytest.raises(ValueError, match="observations are a dictionary .goal, x.; only flat arrays"):
+            sources.load("other/toy/dict-v0", TASK)
+        with pytest.raises(ValueError, match="recorded in Dict-v3"):
+            sources.load("other/toy/dict-v0", TASK, convert)
+        task = dataclasses.replace(TASK, same_dynamics=("Dict-v3",))
+        dataset = sources.load("other/toy/dict-v0", task, convert)
+        np.testing.assert_array_equal(dataset.transitions.observation, [[9, 0], [9, 1], [9, 10], [9, 11]])
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 1], [1, 2, 11, 12])
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 0, 1, 1])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 4])
+
     def test_other_shapes_are_refused(self, write):
         write(episode(3))
         wide = Task("toy/wide", "Toy-v5", Spec(3, 1), 3, "", False, 0.0, 1.0)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import behaviour
 from o2o_jax import envs
-from o2o_jax.envs.mujoco.behaviour import load_behaviour, save_behaviour
+from o2o_jax.envs.behaviour import load_behaviour, save_behaviour
 from o2o_jax.runtime import log
 from tests import tiny
 

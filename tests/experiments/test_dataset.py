@@ -9,10 +9,8 @@ import pytest
 from experiments import dataset, flags
 from o2o_jax import envs
 from o2o_jax.data.sources import load_minari
-from o2o_jax.data.transform import Normalizer
-from o2o_jax.envs import mujoco
-from o2o_jax.networks import TanhGaussianActor
-from o2o_jax.policy import Policy
+from o2o_jax.envs import behaviour, mujoco
+from tests import tiny
 
 HOPPER = envs.get_task("mujoco/hopper-random")
 
@@ -25,8 +23,12 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def policy():
-    actor = TanhGaussianActor(3, (8, 8))
-    return Policy(actor.init(jax.random.key(0), jnp.zeros(11)), Normalizer.identity(11), actor)
+    return tiny.make_policy()
+
+
+@pytest.fixture
+def acting(policy):
+    return [behaviour.sampled(policy, HOPPER)]
 
 
 class Counter:
@@ -58,9 +60,8 @@ class Counter:
 
 def collect(transitions):
     reported = []
-    episodes = dataset.collect(
-        Counter(), lambda observations, key: np.zeros((2, 1)), transitions, jax.random.key(0), [0, 1], reported.append
-    )
+    act = lambda vector, observations, key: np.zeros((2, 1))
+    episodes = dataset.collect(Counter(), act, transitions, jax.random.key(0), [0, 1], reported.append)
     assert sum(len(episode["rewards"]) for episode in episodes) == transitions == sum(reported)
     return episodes
 
@@ -106,9 +107,9 @@ def test_written_dataset(root):
     assert metadata["total_steps"] == 203
 
 
-def test_time_limit_bootstraps_from_the_true_observation(policy):
+def test_time_limit_bootstraps_from_the_true_observation(acting):
     task = dataclasses.replace(HOPPER, max_episode_steps=4)
-    dataset.make_dataset(task, 40, policies=[policy])
+    dataset.make_dataset(task, 40, behaviours=acting)
     loaded = mujoco.load_dataset(task)
     rows = loaded.transitions
     np.testing.assert_array_equal(loaded.episode_ends, np.arange(4, 41, 4))
@@ -117,8 +118,8 @@ def test_time_limit_bootstraps_from_the_true_observation(policy):
     assert np.abs(last - following).max(axis=1).min() > 1e-3  # s' is not the next episode's first observation
 
 
-def test_stored_actions_reproduce_the_rewards(policy):
-    dataset.make_dataset(HOPPER, 60, policies=[policy])
+def test_stored_actions_reproduce_the_rewards(acting):
+    dataset.make_dataset(HOPPER, 60, behaviours=acting)
     loaded = load_minari("o2o/hopper/random-v0")
     length = loaded.episode_ends[0]
     rows = jax.tree.map(lambda column: column[:length], loaded.transitions)
@@ -131,42 +132,65 @@ def test_stored_actions_reproduce_the_rewards(policy):
     np.testing.assert_allclose(rewards, rows.reward, atol=1e-3)
 
 
-def test_seeds_repeat_and_differ(policy):
+def test_seeds_repeat_and_differ(acting):
     columns = []
     for i, seed in enumerate((0, 0, 1)):
-        dataset.make_dataset(HOPPER, 50, seed, f"o2o/seed{i}-v0", [policy])
+        dataset.make_dataset(HOPPER, 50, seed, f"o2o/seed{i}-v0", acting)
         columns.append(load_minari(f"o2o/seed{i}-v0").transitions)
     np.testing.assert_array_equal(columns[0].observation, columns[1].observation)
     np.testing.assert_array_equal(columns[0].action, columns[1].action)
     assert not np.array_equal(columns[0].observation[0], columns[2].observation[0])
 
 
-def test_mixture_is_one_policy_after_the_other(policy):
+def test_mixture_is_one_behaviour_after_the_other(root, policy):
     still = policy.replace(params=jax.tree.map(jnp.zeros_like, policy.params))  # log σ = 0: another spread
-    dataset.make_dataset(HOPPER, 41, policies=[still, None])
-    halves = load_minari("o2o/hopper/random-v0")
-    dataset.make_dataset(HOPPER, 20, 0, "o2o/alone-v0", [still])
-    assert halves.size == 41
-    assert 20 in halves.episode_ends
-    start = halves.transitions.observation[0]
-    assert np.abs(halves.transitions.observation[20] - start).max() > 1e-6  # the halves start differently
+    parts = [
+        behaviour.sampled(still, HOPPER, 0.5),
+        behaviour.Behaviour("rest", 0.125, lambda vector, observations, key: np.zeros(vector.action_space.shape)),
+        behaviour.uniform(0.375),
+    ]
+    dataset.make_dataset(HOPPER, 40, behaviours=parts)
+    mixed = load_minari("o2o/hopper/random-v0")
+    assert mixed.size == 40
+    assert {20, 25, 40} <= set(mixed.episode_ends.tolist())  # a share ends an episode
+    moving = np.abs(mixed.transitions.action).max(axis=1) > 0
+    assert np.flatnonzero(~moving).tolist() == [20, 21, 22, 23, 24]
+    metadata = json.loads((root / "o2o/hopper/random-v0/data/metadata.json").read_text())
+    assert metadata["algorithm_name"] == "sampled policy then rest then uniform actions"
 
 
-def test_existing_dataset_stays_unless_told(root, policy):
-    dataset.make_dataset(HOPPER, 10, policies=[policy])
+def test_shares_become_rows():
+    parts = [behaviour.Behaviour("", share, lambda *_: None) for share in (0.16, 0.36, 0.36, 0.12)]
+    assert dataset._rows(parts, 10) == [2, 3, 4, 1]  # the shares end at 1.6, 5.2, 8.8 and 10
+    assert sum(dataset._rows(parts, 1_001)) == 1_001
+    with pytest.raises(ValueError, match="at least 9, a row for each who acts, got 2"):
+        dataset._rows(parts, 2)
+    with pytest.raises(ValueError, match="must sum to 1"):
+        dataset._rows(parts[:2], 10)
+
+
+def test_equal_shapes_compile_once(policy):
+    policies = [jax.tree.map(lambda leaf, i=i: leaf + i, policy) for i in range(3)]
+    behaviour.sample_actions.clear_cache()
+    dataset.make_dataset(HOPPER, 90, behaviours=[behaviour.sampled(p, HOPPER, 1 / 3) for p in policies])
+    assert behaviour.sample_actions._cache_size() == 1
+
+
+def test_existing_dataset_stays_unless_told(root, acting):
+    dataset.make_dataset(HOPPER, 10, behaviours=acting)
     with pytest.raises(FileExistsError, match="pass --overwrite to replace it, or another --out"):
-        dataset.make_dataset(HOPPER, 20, policies=[policy])
+        dataset.make_dataset(HOPPER, 20, behaviours=acting)
     assert load_minari("o2o/hopper/random-v0").size == 10
-    dataset.make_dataset(HOPPER, 20, policies=[policy], overwrite=True)
+    dataset.make_dataset(HOPPER, 20, behaviours=acting, overwrite=True)
     assert load_minari("o2o/hopper/random-v0").size == 20
 
 
-def test_interrupted_writing_leaves_nothing(root, policy, monkeypatch):
+def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     monkeypatch.setattr(
         "minari.data_collector.EpisodeBuffer", lambda **episode: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        dataset.make_dataset(HOPPER, 10, policies=[policy])
+        dataset.make_dataset(HOPPER, 10, behaviours=acting)
     assert not (root / "o2o/hopper/random-v0").exists()
 
 
@@ -194,11 +218,11 @@ def test_command_line_errors_are_one_line(arguments, message, capsys):
 
 def test_policy_of_another_robot(policy):
     with pytest.raises(ValueError, match="11 observations to 3 actions, which doesn't fit mujoco/walker2d"):
-        dataset.make_dataset(envs.get_task("mujoco/walker2d"), 10, out="o2o/x-v0", policies=[policy])
+        behaviour.sampled(policy, envs.get_task("mujoco/walker2d"))
 
 
 def test_command_line(root, policy, capsys):
-    mujoco.save_behaviour(root / "mine.npz", policy, {})
+    behaviour.save_behaviour(root / "mine.npz", policy, {})
     arguments = ["--env=mujoco/hopper", "--transitions=30", f"--policy={root / 'mine.npz'}", "--out=o2o/mine-v0"]
     with pytest.raises(SystemExit, match="0"):
         flags.run(dataset.main, dataset.define, argv=arguments)

@@ -1,16 +1,8 @@
 """Hopper, HalfCheetah and Walker2d of gymnasium, with datasets made by D4RL's protocol."""
 
-from o2o_jax.envs.mujoco.behaviour import behaviours, load_behaviour, save_behaviour
+from o2o_jax.envs.mujoco.behaviour import behaviours
 from o2o_jax.envs.mujoco.datasets import load_dataset
 from o2o_jax.envs.mujoco.environments import make_env, make_vector_env
 from o2o_jax.envs.mujoco.tasks import tasks
 
-__all__ = [
-    "behaviours",
-    "load_behaviour",
-    "load_dataset",
-    "make_env",
-    "make_vector_env",
-    "save_behaviour",
-    "tasks",
-]
+__all__ = ["behaviours", "load_dataset", "make_env", "make_vector_env", "tasks"]
