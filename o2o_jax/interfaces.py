@@ -91,8 +91,10 @@ class Task:
       remote_ids: ids on Minari's remote that belong to the task too, "mujoco/hopper/medium-v0".
       same_dynamics: gymnasium ids of other environments whose transitions are those of `env_id`, so that their data
         fits: "Hopper-v4".
-      published: whether the paper or its code has settings for the task. Where not, those of `Config.for_task` are
-        this package's choice.
+      transitions: rows that the dataset has where it is made here, unless other are asked for.
+      published_settings: whether the paper or its code has settings for the task. Where not, those of
+        `Config.for_task` are this package's choice.
+      published_score: mean normalized return of the published dataset that this one follows; None where unknown.
     """
 
     name: str
@@ -106,7 +108,9 @@ class Task:
     narrow_data: bool = False
     remote_ids: tuple[str, ...] = ()
     same_dynamics: tuple[str, ...] = ()
-    published: bool = True
+    transitions: int = 1_000_000
+    published_settings: bool = True
+    published_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:
@@ -117,11 +121,16 @@ class Task:
         return 100.0 * (returns - self.random_score) / (self.expert_score - self.random_score)
 
     @property
+    def has_references(self) -> bool:
+        """Whether scores are normalized by reference policies, rather than raw returns."""
+        return (self.random_score, self.expert_score) != (0.0, 100.0)
+
+    @property
     def remarks(self) -> list[str]:
         """What readers of the task's numbers have to know, a line each."""
         remarks = []
-        if (self.random_score, self.expert_score) == (0.0, 100.0):
+        if not self.has_references:
             remarks.append(f"{self.name} has no reference scores: every score is the raw return")
-        if not self.published:
+        if not self.published_settings:
             remarks.append(f"no settings are published for {self.name}: those of this run are this package's choice")
         return remarks

@@ -5,7 +5,8 @@ A family is a package that exports
 - `tasks() -> dict[str, Task]`: the facts of each of its tasks by full name ("mujoco/hopper-medium");
 - `make_env(task) -> gymnasium.Env`: one environment, actions in [-1, 1], the task's time limit;
 - `make_vector_env(task, num_envs) -> gymnasium.vector.VectorEnv`: several, resetting on the step that ends an
-  episode; `vector.last_observations` then gives the true last observations;
+  episode; `vector.last_observations` then gives the true last observations. `reset` takes a seed per environment and
+  gymnasium's `options["reset_mask"]`, and a seed settles a whole episode up to its actions;
 - `load_dataset(task, source=None) -> Dataset`: the task's dataset, or another one that fits its environment;
 - `behaviours(task) -> list[Behaviour]`: who acts while the task's dataset is made, one after the other, each for its
   share (`o2o_jax.envs.behaviour`);

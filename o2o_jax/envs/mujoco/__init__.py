@@ -3,6 +3,6 @@
 from o2o_jax.envs.mujoco.behaviour import behaviours
 from o2o_jax.envs.mujoco.datasets import load_dataset
 from o2o_jax.envs.mujoco.environments import make_env, make_vector_env
-from o2o_jax.envs.mujoco.tasks import tasks
+from o2o_jax.envs.mujoco.tasks import benchmark, tasks
 
-__all__ = ["behaviours", "load_dataset", "make_env", "make_vector_env", "tasks"]
+__all__ = ["behaviours", "benchmark", "load_dataset", "make_env", "make_vector_env", "tasks"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,9 @@ def make_env(task: Task) -> gymnasium.Env:
     """
     import gymnasium
 
-    env = gymnasium.make(task.env_id, max_episode_steps=task.max_episode_steps, disable_env_checker=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # v4 is chosen by name
+        env = gymnasium.make(task.env_id, max_episode_steps=task.max_episode_steps, disable_env_checker=True)
     space = env.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     if not (np.all(space.low == -1.0) and np.all(space.high == 1.0)):
