@@ -66,7 +66,7 @@ def make_dataset(
     """
     dataset_id = out or task.dataset_id
     if not dataset_id:
-        raise ValueError(f"{task.name} names no dataset: choose a quality, as in {task.name}-medium, or pass --out")
+        raise envs.no_dataset(task, "pass --out")
     if not MINARI_ID.fullmatch(dataset_id):
         raise ValueError(f"{dataset_id!r} is no Minari id: write --out=<namespace>/<name>-v0, without dots")
     folder = minari_folder(dataset_id)

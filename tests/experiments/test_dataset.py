@@ -194,7 +194,7 @@ def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     ("arguments", "message"),
     [
         (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
-        (["--env=mujoco/hopper"], "names no dataset: choose a quality"),
+        (["--env=mujoco/hopper"], "names no dataset: choose mujoco/hopper-random, "),
         (["--env=mujoco/hopper-medium-replay"], "is the replay buffer of a training run"),
         (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
         (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
