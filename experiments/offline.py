@@ -34,7 +34,10 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_string(
         "dataset", None, "Minari id, or path of a Minari or D4RL dataset; the task's own by default", flag_values=values
     )
-    absl.flags.DEFINE_integer("eval_episodes", 10, "per seed and evaluation", lower_bound=1, flag_values=values)
+    absl.flags.DEFINE_integer(
+        "eval_episodes", None, "per seed and evaluation; what the task asks for by default", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_integer(
         "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
     )
@@ -49,6 +52,7 @@ def main(args: FlagValues) -> None:
     config = flags.parse_overrides(module.Config.for_task(task), args.set)
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset)
+    eval_episodes = args.eval_episodes or task.eval_episodes
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,
@@ -57,7 +61,7 @@ def main(args: FlagValues) -> None:
         "transitions": dataset.size,
         "seeds": args.seeds,
         "eval_every": args.eval_every,
-        "eval_episodes": args.eval_episodes,
+        "eval_episodes": eval_episodes,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)
@@ -65,7 +69,7 @@ def main(args: FlagValues) -> None:
     seed_list = range(args.seeds)
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
-    evaluator = Evaluator(lambda: family.make_env(task), seed_list, args.eval_episodes)
+    evaluator = Evaluator(lambda: family.make_env(task), seed_list, eval_episodes)
     act = seeds.over_seeds(
         lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
     )

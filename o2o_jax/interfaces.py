@@ -85,6 +85,10 @@ class Task:
       expert_data: whether the data is of expert quality (medium-expert and expert; LOCO-E of the paper).
       random_score: mean return of the random reference policy: 0 normalized points.
       expert_score: mean return of the expert reference policy: 100 normalized points.
+      sparse_reward: whether the reward is 1 at a goal, where the episode ends, and 0 before.
+      long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
+        the paper, where umaze is AM-U).
+      eval_episodes: how many episodes settle a score; many where each has a goal of its own.
     """
 
     name: str
@@ -95,6 +99,9 @@ class Task:
     expert_data: bool
     random_score: float
     expert_score: float
+    sparse_reward: bool = False
+    long_horizon: bool = False
+    eval_episodes: int = 10
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:

@@ -37,7 +37,7 @@ class Episode(NamedTuple):
     truncations: np.ndarray
 
 
-Convert = Callable[[Episode, int], Episode]  # (recorded episode, its number) -> as the task has it, flat
+Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
 
 
 def load(source: str, task: Task, convert: Convert | None = None, env_ids: Collection[str] = ()) -> Dataset:
@@ -111,7 +111,11 @@ def load_minari(source: str, env: str = "<family>/<task>", convert: Convert | No
         episodes = []
         for number in numbers:
             episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {source}", convert is not None)
-            episodes.append(convert(episode, number) if convert else episode)
+            converted = convert(episode, number) if convert else episode
+            if converted is not None:
+                episodes.append(converted)
+    if not episodes:
+        raise ValueError(f"{source} has no episode that fits {env}")
     rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
     columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
     ends = np.cumsum([len(episode.rewards) for episode in episodes])

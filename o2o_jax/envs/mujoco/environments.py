@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
 
 if TYPE_CHECKING:
@@ -30,22 +31,5 @@ def make_env(task: Task) -> gymnasium.Env:
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments that step together, in this process.
-
-    An episode's end resets its environment on the same step: every row is a transition, and the true last
-    observation is in `info["final_obs"]` (`o2o_jax.envs.vector.last_observations`).
-
-    Args:
-      task: the task.
-      num_envs: N ≥ 1.
-
-    Raises:
-      ValueError: `num_envs` below 1.
-    """
-    import gymnasium
-
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-    return gymnasium.vector.SyncVectorEnv(
-        [functools.partial(make_env, task)] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
-    )
+    """Several environments of the task that step together; see `vector.make_vector`."""
+    return make_vector(functools.partial(make_env, task), num_envs)
