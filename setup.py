@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 README = Path(__file__).parent / "README.md"
 
 SIMULATOR = ["gymnasium[mujoco]>=1.2", "mujoco>=3.3"]
+ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
 PLOT = ["matplotlib>=3.9"]
 
@@ -33,11 +34,12 @@ setup(
     ],
     extras_require={
         "mujoco": SIMULATOR,
+        "robotics": ROBOTICS,
         "data": DATA,
         "download": ["minari[hf]>=0.5.3"],
         "envpool": ["envpool>=1.2"],
         "plot": PLOT,
         "tensorboard": ["tensorboardX>=2.6"],
-        "test": [*SIMULATOR, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
+        "test": [*ROBOTICS, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
     },
 )

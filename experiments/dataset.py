@@ -84,9 +84,10 @@ def make_dataset(
         for behaviour, count, key, stream in zip(behaviours, rows, keys, seeds, strict=True):
             num_envs = min(NUM_ENVS, math.ceil(count / task.max_episode_steps))  # more would only be thrown away
             with contextlib.closing(envs.make_collection_env(task, num_envs)) as vector:
+                recorded_in = vector.get_attr("unwrapped")[0]
                 episodes += collect(vector, behaviour.act, count, key, np.random.default_rng(stream), bar.update)
     names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
-    _write(dataset_id, task, " then ".join(names), seed, episodes)
+    _write(dataset_id, task, recorded_in, " then ".join(names), seed, episodes)
     return dataset_id
 
 
@@ -199,23 +200,42 @@ def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, 
     }
 
 
-def _write(dataset_id: str, task: Task, algorithm_name: str, seed: int, episodes: list[dict[str, Any]]) -> None:
+def _write(
+    dataset_id: str,
+    task: Task,
+    recorded_in: Any,
+    algorithm_name: str,
+    seed: int,
+    episodes: list[dict[str, Any]],
+) -> None:
     """Writes episodes in Minari's format; a dataset of that id is replaced, an interrupted one doesn't stay."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
+    env = envs.family(task.name).make_env(task)
+    # the simulators' own environments, so that they can be made again from the dataset; the spaces are ours
+    recorded_spec, eval_spec = (
+        dataclasses.replace(simulator.spec, max_episode_steps=task.max_episode_steps)
+        for simulator in (recorded_in, env.unwrapped)
+    )
+    package = eval_spec.entry_point.partition(".")[0].replace("_", "-")
+    env.close()
     with _removed_on_error(dataset_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
         minari.create_dataset_from_buffers(
             dataset_id,
             [EpisodeBuffer(**episode) for episode in episodes],
-            env=task.env_id,
-            eval_env=task.env_id,
+            env=recorded_spec,
+            eval_env=eval_spec,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
             ref_min_score=task.random_score,
             ref_max_score=task.expert_score,
             algorithm_name=algorithm_name,
             description=f"{task.name} by D4RL's protocol, time limit {task.max_episode_steps} steps, seed {seed}",
-            requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
+            requirements=[
+                f"{name}=={importlib.metadata.version(name)}" for name in sorted({"gymnasium", "mujoco", package})
+            ],
         )
 
 

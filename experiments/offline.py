@@ -49,7 +49,10 @@ def define(values: FlagValues) -> None:
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(
-        "eval_episodes", 10, "per seed and evaluation; 0 for no evaluation, which needs no simulator", lower_bound=0,
+        "eval_episodes",
+        None,
+        "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which needs no simulator",
+        lower_bound=0,
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(
@@ -65,6 +68,9 @@ def main(args: FlagValues) -> None:
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
     config = flags.parse_overrides(module.Config.for_task(task) if task else module.Config(), args.set)
     algorithm = module.make(config, dataset.spec)
+    eval_episodes = args.eval_episodes
+    if eval_episodes is None:
+        eval_episodes = task.eval_episodes if task else 0
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,
@@ -73,7 +79,7 @@ def main(args: FlagValues) -> None:
         "transitions": dataset.size,
         "seeds": args.seeds,
         "eval_every": args.eval_every,
-        "eval_episodes": args.eval_episodes,
+        "eval_episodes": eval_episodes,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)
@@ -82,8 +88,8 @@ def main(args: FlagValues) -> None:
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
     evaluator = None
-    if task and args.eval_episodes:
-        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, args.eval_episodes)
+    if task and eval_episodes:
+        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, eval_episodes)
     act = seeds.over_seeds(
         lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
     )

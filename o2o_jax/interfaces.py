@@ -95,6 +95,10 @@ class Task:
       published_settings: whether the paper or its code has settings for the task. Where not, those of
         `Config.for_task` are this package's choice.
       published_score: mean normalized return of the published dataset that this one follows; None where unknown.
+      sparse_reward: whether the reward is 1 at a goal, where the episode ends, and 0 before.
+      long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
+        the paper, where umaze is AM-U).
+      eval_episodes: how many episodes settle a score; many where each has a goal of its own.
     """
 
     name: str
@@ -111,6 +115,9 @@ class Task:
     transitions: int = 1_000_000
     published_settings: bool = True
     published_score: float | None = None
+    sparse_reward: bool = False
+    long_horizon: bool = False
+    eval_episodes: int = 10
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:

@@ -44,7 +44,7 @@ class Episode(NamedTuple):
     truncations: np.ndarray
 
 
-Convert = Callable[[Episode, int], Episode]  # (recorded episode, its number) -> as the task has it, flat
+Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
 
 
 def load(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
@@ -162,7 +162,11 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
         episodes = []
         for number in numbers:
             episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {name}", convert is not None)
-            episodes.append(convert(episode, number) if convert else episode)
+            converted = convert(episode, number) if convert else episode
+            if converted is not None:
+                episodes.append(converted)
+    if not episodes:
+        raise ValueError(f"{name} has no episode that fits {task.name if task else 'the conversion'}")
     rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
     columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
     columns[1] = _rescale(columns[1], metadata, name)
