@@ -195,7 +195,7 @@ def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     [
         (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
         (["--env=mujoco/hopper"], "names no dataset: choose mujoco/hopper-random, "),
-        (["--env=mujoco/hopper-medium-replay"], "is the replay buffer of a training run"),
+        (["--env=mujoco/walker2d-medium", "--transitions=10"], "no behaviour policy 'walker2d-medium'"),
         (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
         (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
         (["--env=mujoco/hopper-random", "--policy=none.npz", "--out=o2o/x-v0"], "no behaviour policy 'none.npz'"),
