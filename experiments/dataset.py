@@ -69,13 +69,13 @@ def make_dataset(
         raise envs.no_dataset(task, "pass --out")
     if not MINARI_ID.fullmatch(dataset_id):
         raise ValueError(f"{dataset_id!r} is no Minari id: write --out=<namespace>/<name>-v0, without dots")
+    if behaviours is None:
+        behaviours = envs.family(task.name).behaviours(task)
     folder = minari_folder(dataset_id)
     if folder.exists() and not overwrite:
         raise FileExistsError(
             f"dataset {dataset_id} exists at {folder}: pass --overwrite to replace it, or another --out"
         )
-    if behaviours is None:
-        behaviours = envs.family(task.name).behaviours(task)
     rows = _rows(behaviours, transitions)
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
@@ -218,7 +218,6 @@ def _write(
         dataclasses.replace(simulator.spec, max_episode_steps=task.max_episode_steps)
         for simulator in (recorded_in, env.unwrapped)
     )
-    package = eval_spec.entry_point.partition(".")[0].replace("_", "-")
     env.close()
     with _removed_on_error(dataset_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
@@ -229,14 +228,19 @@ def _write(
             eval_env=eval_spec,
             observation_space=env.observation_space,
             action_space=env.action_space,
-            ref_min_score=task.random_score,
-            ref_max_score=task.expert_score,
+            ref_min_score=task.random_score if task.has_references else None,
+            ref_max_score=task.expert_score if task.has_references else None,
             algorithm_name=algorithm_name,
             description=f"{task.name} by D4RL's protocol, time limit {task.max_episode_steps} steps, seed {seed}",
-            requirements=[
-                f"{name}=={importlib.metadata.version(name)}" for name in sorted({"gymnasium", "mujoco", package})
-            ],
+            requirements=_requirements(type(env.unwrapped).__module__),
         )
+
+
+def _requirements(module: str) -> list[str]:
+    """The simulator's packages and the one that an environment's module belongs to, as they are installed."""
+    packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
+    names = sorted({"gymnasium", "mujoco", *packages})
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 @contextlib.contextmanager
@@ -272,7 +276,7 @@ def main(args: FlagValues) -> None:
     returns = family.load_dataset(task, dataset_id).returns()
     print(
         f"{dataset_id}: {args.transitions} transitions, {len(returns)} episodes, return {returns.mean():.1f} ± "
-        f"{returns.std():.1f} (normalized {task.score(returns.mean()):.1f}), {time.monotonic() - start:.0f} s, in "
+        f"{returns.std():.1f} (score {task.score(returns.mean()):.1f}), {time.monotonic() - start:.0f} s, in "
         f"{minari_folder(dataset_id)}"
     )
 
