@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -63,24 +63,23 @@ def sample_actions(policy: Policy, observations: Array, key: Array) -> Array:
     return policy.distribution(jnp.asarray(observations, jnp.float32)).sample(key)
 
 
-def replay(snapshots: Policy, shares: Sequence[float], random_share: float, task: Task) -> list[Behaviour]:
+def replay(snapshots: Policy, metadata: dict[str, Any], task: Task) -> list[Behaviour]:
     """A training run's replay buffer from its beginning, made again with snapshots of the run in place of its agent.
 
     Args:
       snapshots: policies of one run, arrays with a leading axis K, the earliest first.
-      shares: [K] of the buffer, for which each stands.
-      random_share: of the uniform actions before them; 0 for none. All shares together are 1.
+      metadata: with `shares`, [K] of the buffer, for which each stands, and `random_share`, that of the uniform
+        actions before them, perhaps 0; all together are 1.
       task: what the snapshots act in.
 
     Raises:
       ValueError: the policies' sizes aren't the task's.
     """
-    policies = [jax.tree.map(lambda leaf, k=k: leaf[k], snapshots) for k in range(len(shares))]
-    acting = [
-        sampled(policy, task, share, "sampled snapshots of a training run")
-        for policy, share in zip(policies, shares, strict=True)
-    ]
-    return [uniform(random_share), *acting] if random_share else acting
+    acting = [uniform(metadata["random_share"])] if metadata["random_share"] else []
+    for k, share in enumerate(metadata["shares"]):
+        policy = jax.tree.map(lambda leaf, k=k: leaf[k], snapshots)
+        acting.append(sampled(policy, task, share, "sampled snapshots of a training run"))
+    return acting
 
 
 def _uniform_actions(vector: Any, observations: np.ndarray, key: Array) -> Array:

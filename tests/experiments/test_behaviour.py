@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import behaviour
+from experiments import behaviour, dataset
 from o2o_jax import envs
+from o2o_jax.data.sources import load_minari
 from o2o_jax.envs.behaviour import load_behaviour, replay, sample_actions, save_behaviour
 from o2o_jax.runtime import log
 from tests import tiny
@@ -136,7 +137,7 @@ def test_replay_buffer_of_the_medium_policy(finished):
     shares = {4: [1, 1], 6: [1, 2, 1]}[medium["env_steps"]]
     np.testing.assert_allclose(metadata["shares"], np.array(shares) / medium["env_steps"])
     np.testing.assert_allclose(metadata["random_share"], 2 / medium["env_steps"])
-    acting = replay(snapshots, metadata["shares"], metadata["random_share"], TASK)
+    acting = replay(snapshots, metadata, TASK)
     assert [part.name for part in acting[:2]] == ["uniform actions", "sampled snapshots of a training run"]
     np.testing.assert_allclose(sum(part.share for part in acting), 1.0)
     observations, key = np.linspace(-1.0, 1.0, 22).reshape(2, 11), jax.random.key(0)
@@ -144,6 +145,17 @@ def test_replay_buffer_of_the_medium_policy(finished):
         policy, _ = load_behaviour(finished / "snapshots" / f"{step:08d}-seed{medium['seed']}.npz")
         expected = sample_actions(policy, observations, key)
         np.testing.assert_allclose(part.act(None, observations, key), expected, atol=2e-3)  # float16
+
+
+@pytest.mark.parametrize("quality", ["medium", "medium-replay"])
+def test_what_a_run_leaves_makes_a_dataset(finished, quality, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    policy = f"--policy={finished / f'{quality}.npz'}"
+    tiny.call(dataset, f"--env={ENV}", policy, "--out=o2o/mine-v0", "--transitions=60")
+    assert load_minari("o2o/mine-v0").size == 60
+    metadata = json.loads((tmp_path / "o2o/mine-v0/data/metadata.json").read_text())
+    names = {"medium": "sampled policy", "medium-replay": "uniform actions then sampled snapshots of a training run"}
+    assert metadata["algorithm_name"] == names[quality]
 
 
 def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monkeypatch, capsys):

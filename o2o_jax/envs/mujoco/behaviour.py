@@ -29,8 +29,7 @@ def behaviours(task: Task) -> list[Behaviour]:
     if quality == "random":
         return [uniform()]
     if quality == "medium-replay":
-        snapshots, metadata = shipped(f"{robot}-{quality}")
-        return replay(snapshots, metadata["shares"], metadata["random_share"], task)
+        return replay(*shipped(f"{robot}-{quality}"), task)
     parts = POLICIES[quality]
     return [sampled(shipped(f"{robot}-{part}")[0], task, 1 / len(parts), f"sampled {part} policy") for part in parts]
 

@@ -134,7 +134,7 @@ def test_task_names_no_dataset():
 
 def test_uniform_data_can_be_made(minari_root, capsys):
     tiny.call(dataset, "--env=gym/Pendulum-v1", "--out=mine/pendulum-v0", "--transitions=300")
-    assert "mine/pendulum-v0: 300 transitions, 2 episodes, return -" in capsys.readouterr().out
+    assert "mine/pendulum-v0: 300 transitions, 1 whole episodes, return -" in capsys.readouterr().out
     task = envs.get_task("gym/Pendulum-v1")
     loaded = gym.load_dataset(task, "mine/pendulum-v0")
     assert np.abs(loaded.transitions.action).max() > 0.9

@@ -11,6 +11,11 @@ from o2o_jax.envs.mujoco import behaviour
 from tests import tiny
 
 
+def vector(num_envs, action_dim):
+    """What behaviours read of a vector environment."""
+    return types.SimpleNamespace(action_space=types.SimpleNamespace(shape=(num_envs, action_dim)))
+
+
 def test_who_makes_a_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "SHIPPED", tmp_path)
     for quality, head in (("medium", "tanh_gaussian"), ("expert", "gaussian")):
@@ -50,8 +55,7 @@ def test_replay_is_random_steps_then_snapshots(tmp_path, monkeypatch):
 
 def test_uniform_actions_fill_the_bounds():
     (uniform,) = mujoco.behaviours(envs.get_task("mujoco/hopper-random"))
-    vector = types.SimpleNamespace(action_space=types.SimpleNamespace(shape=(500, 3)))
-    actions = uniform.act(vector, np.zeros((500, 11)), jax.random.key(0))
+    actions = uniform.act(vector(500, 3), np.zeros((500, 11)), jax.random.key(0))
     assert actions.shape == (500, 3)
     assert np.abs(actions).max() <= 1.0
     np.testing.assert_allclose([np.mean(actions), np.std(actions)], [0.0, 3**-0.5], atol=0.05)
@@ -62,7 +66,8 @@ def test_shipped_policies_load_and_fit_their_environment(name):
     task = envs.get_task(f"mujoco/{name}")
     assert behaviour.shipped(name)[1]["env_id"] == task.env_id
     for part in mujoco.behaviours(task):
-        actions = part.act(None, np.zeros((2, task.spec.observation_dim)), jax.random.key(0))
+        observations = np.zeros((2, task.spec.observation_dim))
+        actions = part.act(vector(2, task.spec.action_dim), observations, jax.random.key(0))
         assert actions.shape == (2, task.spec.action_dim)
         assert np.isfinite(actions).all()
 
