@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,16 @@ class Layout:
         """[2] a goal as evaluation draws it anew for each episode: somewhere near the centre of its cell."""
         noise = random.uniform(-POSITION_NOISE, POSITION_NOISE, size=2)
         return self.maze.centre(self.goal) + self.maze.cell_size * noise
+
+
+def make_simulator(task: Task, **settings: Any) -> gymnasium.Env:
+    """The environment underneath a task, truncated at its time limit, without gymnasium's advice to take another."""
+    import gymnasium
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of v4, whose ant is D4RL's; v5's observes 105 numbers
+        limit = task.max_episode_steps
+        return gymnasium.make(task.env_id, max_episode_steps=limit, disable_env_checker=True, **settings)
 
 
 def make_env(task: Task, layout: Layout) -> gymnasium.Env:
