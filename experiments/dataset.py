@@ -6,6 +6,9 @@ The task's family says who acts, one behaviour after the other, each for its sha
 for `random`, samples of policies that ship with the package for the others, `medium-expert` half of the one and half of
 the other. Episodes last until they terminate or reach the time limit, and none is left out: they are stored in the
 order in which they began, and the last of each behaviour is cut, marked as truncated, where its share is reached.
+
+Every episode is stored with the seed that its environment was reset with, in Minari's own place for it: reset an
+environment of the dataset with it and the stored actions give the same episode again.
 """
 
 import contextlib
@@ -63,7 +66,7 @@ def make_dataset(
     """
     dataset_id = out or task.dataset_id
     if not dataset_id:
-        raise ValueError(f"{task.name} names no dataset: choose a quality, as in {task.name}-medium, or pass --out")
+        raise envs.no_dataset(task, "pass --out")
     if not MINARI_ID.fullmatch(dataset_id):
         raise ValueError(f"{dataset_id!r} is no Minari id: write --out=<namespace>/<name>-v0, without dots")
     folder = minari_folder(dataset_id)
@@ -79,11 +82,10 @@ def make_dataset(
     episodes = []
     with progress(task.name, transitions) as bar:
         for behaviour, count, key, stream in zip(behaviours, rows, keys, seeds, strict=True):
-            num_envs = min(NUM_ENVS, count)
+            num_envs = min(NUM_ENVS, math.ceil(count / task.max_episode_steps))  # more would only be thrown away
             with contextlib.closing(envs.make_collection_env(task, num_envs)) as vector:
                 recorded_in = vector.get_attr("unwrapped")[0]
-                env_seeds = [int(state) for state in stream.generate_state(num_envs)]
-                episodes += collect(vector, behaviour.act, count, key, env_seeds, bar.update)
+                episodes += collect(vector, behaviour.act, count, key, np.random.default_rng(stream), bar.update)
     names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
     _write(dataset_id, task, recorded_in, " then ".join(names), seed, episodes)
     return dataset_id
@@ -107,9 +109,9 @@ def collect(
     act: Callable[[Any, np.ndarray, jax.Array], Any],
     transitions: int,
     key: jax.Array,
-    env_seeds: list[int],
+    seeds: np.random.Generator,
     report: Callable[[int], Any] = lambda steps: None,
-) -> list[dict[str, np.ndarray]]:
+) -> list[dict[str, Any]]:
     """Steps environments until the episodes that began first hold the requested number of transitions.
 
     Episodes count in the order in which they began. That order is fixed before any of them shows how long it lasts,
@@ -121,17 +123,17 @@ def collect(
       act: who acts, see `Behaviour`.
       transitions: rows to collect, exactly.
       key: of the sampled actions.
-      env_seeds: [N] of the environments.
+      seeds: draws the seed of every episode.
       report: called with the number of rows that each step adds, `transitions` in all.
 
     Returns:
-      Episodes: observations [T + 1, O], actions [T, A], rewards [T], terminations [T], truncations [T].
+      Episodes: seed, observations [T + 1, O], actions [T, A], rewards [T], terminations [T], truncations [T].
     """
-    observations, _ = vector.reset(seed=env_seeds)
     steps: list[tuple[np.ndarray, ...]] = []
-    spans = [_Span(env, begin=0) for env in range(vector.num_envs)]  # in the order in which episodes began
+    spans = [_Span(env, _draw(seeds), begin=0) for env in range(vector.num_envs)]  # in the order in which they began
     running = list(spans)  # of each environment
     first, rows_before = 0, 0  # the first span that still runs, and the rows of all before it
+    observations, _ = vector.reset(seed=[span.seed for span in spans])
 
     while True:
         while (end := spans[first].end) is not None:
@@ -142,11 +144,15 @@ def collect(
         actions = np.asarray(act(vector, observations, jax.random.fold_in(key, len(steps))), np.float32)
         next_observations, rewards, terminations, truncations, info = vector.step(actions)
         steps.append((observations, actions, rewards, terminations, truncations))
-        for env in np.flatnonzero(terminations | truncations).tolist():
+        ended = terminations | truncations
+        for env in np.flatnonzero(ended).tolist():
             running[env].end = len(steps)
             running[env].last = last_observations(next_observations, info)[env]
-            running[env] = _Span(env, begin=len(steps))
+            running[env] = _Span(env, _draw(seeds), begin=len(steps))
             spans.append(running[env])
+        if ended.any():  # reset already, but with no seed that could be stored
+            fresh = [span.seed if over else None for span, over in zip(running, ended, strict=True)]
+            next_observations, _ = vector.reset(seed=fresh, options={"reset_mask": ended})
         observations = next_observations
         report(min(vector.num_envs, max(0, transitions - (len(steps) - 1) * vector.num_envs)))
 
@@ -160,17 +166,22 @@ def collect(
     return episodes
 
 
+def _draw(seeds: np.random.Generator) -> int:
+    return int(seeds.integers(2**31))  # what any simulator takes for a seed
+
+
 @dataclasses.dataclass
 class _Span:
     """Where an episode lies among the steps."""
 
     env: int
+    seed: int
     begin: int
     end: int | None = None  # one past the last step; None while it runs
     last: Any = None  # [O] true last observation, once it has ended
 
 
-def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, np.ndarray]:
+def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, Any]:
     """Takes one episode out of the steps [T, N, ...], cut to a number of rows."""
     observations, actions, rewards, terminations, truncations = columns
     recorded = len(rewards) if span.end is None else span.end
@@ -180,6 +191,7 @@ def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, 
     truncated = truncations[rows, span.env].copy()
     truncated[-1] |= end != span.end
     return {
+        "seed": span.seed,
         "observations": np.concatenate([observations[rows, span.env], last[None]]),
         "actions": actions[rows, span.env],
         "rewards": rewards[rows, span.env],
@@ -194,7 +206,7 @@ def _write(
     recorded_in: Any,
     algorithm_name: str,
     seed: int,
-    episodes: list[dict[str, np.ndarray]],
+    episodes: list[dict[str, Any]],
 ) -> None:
     """Writes episodes in Minari's format; a dataset of that id is replaced, an interrupted one doesn't stay."""
     import minari

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs import registered
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
 
@@ -155,14 +155,11 @@ class Layout:
         return self.maze.centre(self.goal) + self.maze.cell_size * noise
 
 
-def make_simulator(task: Task, **settings: Any) -> gymnasium.Env:
-    """The environment underneath a task, truncated at its time limit, without gymnasium's advice to take another."""
-    import gymnasium
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of v4, whose ant is D4RL's; v5's observes 105 numbers
-        limit = task.max_episode_steps
-        return gymnasium.make(task.env_id, max_episode_steps=limit, disable_env_checker=True, **settings)
+def same_dynamics(env_id: str) -> tuple[str, ...]:
+    """Ids of gymnasium-robotics' other mazes that have the walls of one, with other starts, goals and rewards."""
+    name, _, version = env_id.rpartition("-")
+    variants = [f"{goals}{reward}" for goals in ("", "_Diverse_G", "_Diverse_GR") for reward in ("", "Dense")]
+    return tuple(f"{name}{variant}-{version}" for variant in variants if variant)
 
 
 def make_env(task: Task, layout: Layout) -> gymnasium.Env:
@@ -171,9 +168,7 @@ def make_env(task: Task, layout: Layout) -> gymnasium.Env:
     Raises:
       ValueError: gymnasium-robotics isn't installed.
     """
-    from o2o_jax.envs import maze_env
-
-    return maze_env.make(task, layout, layout.starts, (layout.goal,))
+    return _make(task, layout, layout.starts, (layout.goal,))
 
 
 def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.vector.VectorEnv:
@@ -184,10 +179,15 @@ def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.
     Raises:
       ValueError: `num_envs` below 1; gymnasium-robotics isn't installed.
     """
+    make = functools.partial(_make, task, layout, layout.collection_starts, layout.collection_goals)
+    return make_vector(make, num_envs)
+
+
+def _make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> gymnasium.Env:
+    registered.require("gymnasium_robotics", "robotics")  # registers the mazes
     from o2o_jax.envs import maze_env
 
-    make = functools.partial(maze_env.make, task, layout, layout.collection_starts, layout.collection_goals)
-    return make_vector(make, num_envs)
+    return maze_env.make(task, layout, starts, goals)
 
 
 def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
@@ -205,16 +205,14 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
       ValueError: the data doesn't fit the task; see `sources.load`.
       FileNotFoundError: the data is not there; the message says how to make it.
     """
-    source = source or task.dataset_id
+    source = source or sources.newest(task.dataset_id)
     path = pathlib.Path(source)
     if path.suffix in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
         raise ValueError(
             f"{source}: D4RL's files of mazes can't be read, since their axes and their ant differ from those of "
             f"{task.env_id}: pass one of Minari's ids or python -m experiments.dataset --env={task.name}"
         )
-    name, _, version = task.env_id.rpartition("-")
-    variants = [f"{name}{suffix}-{version}" for suffix in ("Dense", "_Diverse_G", "_Diverse_GR")]
-    return sources.load(source, task, functools.partial(relabelled, layout), variants)
+    return sources.load(source, task, functools.partial(relabelled, layout))
 
 
 def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources.Episode | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from o2o_jax.envs import mazes
+from o2o_jax.envs import mazes, registered
 from o2o_jax.envs.antmaze.tasks import GOAL_ANT, layout
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def make_env(task: Task) -> gymnasium.Env:
     """One environment of the task; see `mazes.make_env`, and `goal_ant.GoalAnt` for the ant outside mazes."""
     if task.name == GOAL_ANT.name:
+        registered.require("gymnasium", "mujoco")
         from o2o_jax.envs.antmaze import goal_ant
 
         return goal_ant.make(task)

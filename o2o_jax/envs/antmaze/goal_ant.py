@@ -5,8 +5,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from o2o_jax.envs import registered
 from o2o_jax.envs.antmaze.tasks import FARTHEST_GOAL, NEAREST_GOAL
-from o2o_jax.envs.mazes import GOAL_RADIUS, make_simulator
+from o2o_jax.envs.mazes import GOAL_RADIUS
 from o2o_jax.interfaces import Task
 
 
@@ -62,4 +63,5 @@ class GoalAnt(gymnasium.Wrapper):
 
 def make(task: Task) -> GoalAnt:
     """One environment, truncated at the task's time limit."""
-    return GoalAnt(make_simulator(task, exclude_current_positions_from_observation=False))
+    limit = task.max_episode_steps
+    return GoalAnt(registered.make_registered("Ant-v4", limit, exclude_current_positions_from_observation=False))

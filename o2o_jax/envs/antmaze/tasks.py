@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from o2o_jax.envs.mazes import MAX_EPISODE_STEPS, Layout, Maze
+from o2o_jax.envs.mazes import MAX_EPISODE_STEPS, Layout, Maze, same_dynamics
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Spec
 
@@ -18,11 +18,9 @@ SPEC = Spec(observation_dim=29, action_dim=8)
 # Scores: 100 for a thousand steps upright, 1 each, that make good 2 length units a second towards goals on top.
 GOAL_ANT = Task(
     name="antmaze/goal-ant",
-    env_id="Ant-v4",
+    env_id="GoalAnt",  # registered nowhere
     spec=SPEC,
     max_episode_steps=1_000,
-    dataset_id="",
-    expert_data=False,
     random_score=0.0,
     expert_score=3_000.0,
 )
@@ -40,9 +38,10 @@ def tasks() -> dict[str, Task]:
             spec=SPEC,
             max_episode_steps=MAX_EPISODE_STEPS[maze],
             dataset_id=f"o2o/antmaze/{name}-v0",
-            expert_data=False,
             random_score=0.0,
             expert_score=1.0,
+            remote_ids=(f"D4RL/antmaze/{name}-v1",),
+            same_dynamics=same_dynamics(ENV_IDS[maze]),
             sparse_reward=True,
             long_horizon=maze != "umaze",
             eval_episodes=100,

@@ -3,6 +3,7 @@
 import importlib.resources
 
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, sampled, uniform
+from o2o_jax.envs.mujoco.tasks import robot_and_quality
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
 
@@ -20,7 +21,7 @@ def behaviours(task: Task) -> list[Behaviour]:
       ValueError: the task has no dataset that such policies could make.
       FileNotFoundError: a policy isn't shipped; the message lists those that are.
     """
-    robot, _, quality = task.name.removeprefix("mujoco/").partition("-")
+    robot, quality = robot_and_quality(task)
     if quality not in QUALITIES:
         reason = "the replay buffer of a training run, which isn't shipped" if quality else "no dataset of its own"
         raise ValueError(

@@ -1,4 +1,5 @@
 import dataclasses
+import warnings
 
 import gymnasium
 import numpy as np
@@ -19,6 +20,26 @@ def test_environment_fits_its_task(robot):
     assert env.action_space == gymnasium.spaces.Box(-1, 1, (task.spec.action_dim,))
     assert env.spec.max_episode_steps == 1000
     assert task.dataset_id == f"o2o/{robot}/medium-v0"
+
+
+@pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d"])
+def test_version_four_by_name(robot):
+    task, newer = envs.get_task(f"mujoco/{robot}-v4-medium"), envs.get_task(f"mujoco/{robot}-medium")
+    assert task.env_id == newer.env_id.replace("-v5", "-v4")
+    assert task.dataset_id == f"o2o/{robot}-v4/medium-v0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = mujoco.make_env(task)
+    assert env.spec.id == task.env_id
+    same = {"name", "env_id", "dataset_id", "remote_ids", "same_dynamics"}
+    assert dataclasses.replace(task, **{field: getattr(newer, field) for field in same}) == newer
+
+
+def test_benchmark_has_fifteen_tasks_of_version_five():
+    tasks = [envs.get_task(name) for name in mujoco.benchmark()]
+    assert len(tasks) == 15
+    assert all(task.dataset_id and task.env_id.endswith("-v5") for task in tasks)
+    assert {task.transitions for task in tasks} == {1_000_000, 2_000_000, 402_000, 302_000, 202_000}
 
 
 def test_scores_and_quality():
@@ -61,6 +82,7 @@ def test_no_environments():
 
 def test_task_without_a_dataset():
     with pytest.raises(
-        ValueError, match="mujoco/hopper names no dataset: choose a quality, as in mujoco/hopper-medium"
+        ValueError,
+        match="mujoco/hopper names no dataset: choose mujoco/hopper-random, mujoco/hopper-medium, .* or pass the id",
     ):
         mujoco.load_dataset(HOPPER)
