@@ -21,7 +21,11 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["o2o_jax", "o2o_jax.*"]),
-    package_data={"o2o_jax": ["py.typed"], "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"]},
+    package_data={
+        "o2o_jax": ["py.typed"],
+        "o2o_jax.envs.antmaze": ["policies/*.npz"],
+        "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",

@@ -166,7 +166,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
             if converted is not None:
                 episodes.append(converted)
     if not episodes:
-        raise ValueError(f"{name} has no episode that fits {task.name if task else 'the conversion'}")
+        raise ValueError(f"{name} has no episode that fits {task.name if task else 'what converts them'}")
     rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
     columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
     columns[1] = _rescale(columns[1], metadata, name)

@@ -1,21 +1,14 @@
-"""Mazes of gymnasium-robotics by D4RL's rules. Imported when one is made: it needs the simulator."""
+"""Mazes of gymnasium-robotics by D4RL's rules. Imported when one is made, once the simulator is."""
 
 import pathlib
-import warnings
 from typing import Any
 
+import gymnasium
 import numpy as np
 
+from o2o_jax.envs import registered
 from o2o_jax.envs.mazes import GOAL_RADIUS, Cell, Layout, gymnasium_map
 from o2o_jax.interfaces import Task
-
-try:
-    import gymnasium
-    import gymnasium_robotics
-except ImportError:
-    raise ValueError("mazes need gymnasium-robotics: pip install 'o2o_jax[robotics]'") from None
-
-gymnasium.register_envs(gymnasium_robotics)
 
 
 class MazeEnv(gymnasium.Wrapper):
@@ -73,16 +66,10 @@ def make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell
       starts: cells that episodes start in.
       goals: cells that they are steered to.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of v4, whose ant is D4RL's; v5 observes 105 numbers
-        env = gymnasium.make(
-            task.env_id,
-            maze_map=gymnasium_map(layout.maze, starts, goals),
-            continuing_task=len(goals) > 1,
-            reset_target=True,
-            max_episode_steps=task.max_episode_steps,
-            disable_env_checker=True,
-        )
+    maze_map = gymnasium_map(layout.maze, starts, goals)
+    env = registered.make_registered(
+        task.env_id, task.max_episode_steps, maze_map=maze_map, continuing_task=len(goals) > 1, reset_target=True
+    )
     unwrapped: Any = env.unwrapped
     pathlib.Path(unwrapped.tmp_xml_file_path).unlink(missing_ok=True)  # read by now, and nobody else removes it
     return MazeEnv(env, layout)

@@ -13,6 +13,7 @@ import numpy as np
 
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs import registered
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
 
@@ -154,15 +155,20 @@ class Layout:
         return self.maze.centre(self.goal) + self.maze.cell_size * noise
 
 
+def same_dynamics(env_id: str) -> tuple[str, ...]:
+    """Ids of gymnasium-robotics' other mazes that have the walls of one, with other starts, goals and rewards."""
+    name, _, version = env_id.rpartition("-")
+    variants = [f"{goals}{reward}" for goals in ("", "_Diverse_G", "_Diverse_GR") for reward in ("", "Dense")]
+    return tuple(f"{name}{variant}-{version}" for variant in variants if variant)
+
+
 def make_env(task: Task, layout: Layout) -> gymnasium.Env:
     """One environment of the task: the goal, drawn anew at each reset, is worth 1 and ends the episode.
 
     Raises:
       ValueError: gymnasium-robotics isn't installed.
     """
-    from o2o_jax.envs import maze_env
-
-    return maze_env.make(task, layout, layout.starts, (layout.goal,))
+    return _make(task, layout, layout.starts, (layout.goal,))
 
 
 def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.vector.VectorEnv:
@@ -173,10 +179,15 @@ def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.
     Raises:
       ValueError: `num_envs` below 1; gymnasium-robotics isn't installed.
     """
+    make = functools.partial(_make, task, layout, layout.collection_starts, layout.collection_goals)
+    return make_vector(make, num_envs)
+
+
+def _make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> gymnasium.Env:
+    registered.require("gymnasium_robotics", "robotics")  # registers the mazes
     from o2o_jax.envs import maze_env
 
-    make = functools.partial(maze_env.make, task, layout, layout.collection_starts, layout.collection_goals)
-    return make_vector(make, num_envs)
+    return maze_env.make(task, layout, starts, goals)
 
 
 def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
@@ -194,7 +205,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
       ValueError: the data doesn't fit the task; see `sources.load`.
       FileNotFoundError: the data is not there; the message says how to make it.
     """
-    source = source or task.dataset_id
+    source = source or sources.newest(task.dataset_id)
     path = pathlib.Path(source)
     if path.suffix in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
         raise ValueError(
@@ -202,12 +213,6 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
             f"{task.env_id}: pass one of Minari's ids or python -m experiments.dataset --env={task.name}"
         )
     return sources.load(source, task, functools.partial(relabelled, layout))
-
-
-def variants(env_id: str) -> tuple[str, ...]:
-    """Ids of the same maze with other starts, goals and rewards, whose recordings `relabelled` makes fit."""
-    name, _, version = env_id.rpartition("-")
-    return tuple(f"{name}{suffix}-{version}" for suffix in ("Dense", "_Diverse_G", "_Diverse_GR"))
 
 
 def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources.Episode | None:

@@ -6,7 +6,7 @@ import functools
 import importlib
 import warnings
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,12 +41,12 @@ def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
     return make_vector(functools.partial(make_env, task), num_envs)
 
 
-def make_registered(env_id: str, max_episode_steps: int | None = None) -> gymnasium.Env:
-    """An environment as it is registered; None leaves its own time limit."""
+def make_registered(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> gymnasium.Env:
+    """An environment as it is registered, with settings of its own; None leaves its time limit."""
     gymnasium = require("gymnasium", "mujoco")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # versions are chosen by name
-        return gymnasium.make(env_id, max_episode_steps=max_episode_steps, disable_env_checker=True)
+        return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
 
 
 def load_dataset(task: Task, source: str | None = None) -> Dataset:

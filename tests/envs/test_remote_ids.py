@@ -34,10 +34,18 @@ def test_pen(quality, record):
     assert envs.family(task.name).load_dataset(task).size == 10
 
 
-@pytest.mark.parametrize("maze", ["umaze", "medium", "large"])
-def test_mazes_of_the_ball(maze):
-    for dataset_id in (f"D4RL/pointmaze/{maze}-v2", f"D4RL/pointmaze/{maze}-dense-v2"):
-        assert envs.task_of_dataset(dataset_id).name == f"pointmaze/{maze}"
+@pytest.mark.parametrize(
+    ("dataset_id", "name", "env_id", "steps"),
+    [
+        ("D4RL/pointmaze/umaze-v2", "pointmaze/umaze", "PointMaze_UMaze-v3", 700),
+        ("D4RL/pointmaze/large-dense-v2", "pointmaze/large", "PointMaze_Large-v3", 1_000),
+        ("D4RL/antmaze/umaze-v1", "antmaze/umaze", "AntMaze_UMaze-v4", 700),
+        ("D4RL/antmaze/medium-diverse-v1", "antmaze/medium-diverse", "AntMaze_Medium-v4", 1_000),
+    ],
+)
+def test_mazes(dataset_id, name, env_id, steps):
+    task = envs.task_of_dataset(dataset_id)
+    assert (task.name, task.env_id, task.max_episode_steps, task.score(1.0)) == (name, env_id, steps, 100.0)
 
 
 @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")

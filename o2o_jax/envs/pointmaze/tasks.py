@@ -3,7 +3,7 @@
 import functools
 import operator
 
-from o2o_jax.envs.mazes import MAX_EPISODE_STEPS, Layout, Maze, variants
+from o2o_jax.envs.mazes import MAX_EPISODE_STEPS, Layout, Maze, same_dynamics
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Spec
 
@@ -21,11 +21,11 @@ def tasks() -> dict[str, Task]:
             spec=Spec(observation_dim=4, action_dim=2),
             max_episode_steps=MAX_EPISODE_STEPS[maze],
             dataset_id=f"o2o/pointmaze/{maze}-v0",
-            expert_data=False,
             random_score=0.0,
             expert_score=1.0,
             remote_ids=(f"D4RL/pointmaze/{maze}-v2", f"D4RL/pointmaze/{maze}-dense-v2"),
-            same_dynamics=variants(env_id),
+            same_dynamics=same_dynamics(env_id),
+            published_settings=False,
             sparse_reward=True,
             long_horizon=maze != "umaze",
             eval_episodes=100,
