@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 README = Path(__file__).parent / "README.md"
 
 SIMULATOR = ["gymnasium[mujoco]>=1.2", "mujoco>=3.3"]
+ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
 PLOT = ["matplotlib>=3.9"]
 
@@ -20,7 +21,11 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["o2o_jax", "o2o_jax.*"]),
-    package_data={"o2o_jax": ["py.typed"], "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"]},
+    package_data={
+        "o2o_jax": ["py.typed"],
+        "o2o_jax.envs.antmaze": ["policies/*.npz"],
+        "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",
@@ -33,11 +38,12 @@ setup(
     ],
     extras_require={
         "mujoco": SIMULATOR,
+        "robotics": ROBOTICS,
         "data": DATA,
         "download": ["minari[hf]>=0.5.3"],
         "envpool": ["envpool>=1.2"],
         "plot": PLOT,
         "tensorboard": ["tensorboardX>=2.6"],
-        "test": [*SIMULATOR, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
+        "test": [*ROBOTICS, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
     },
 )

@@ -72,9 +72,11 @@ def make_dataset(
     """
     dataset_id = out or task.dataset_id
     if not dataset_id:
-        raise ValueError(f"{task.name} names no dataset: choose a quality, as in {task.name}-medium, or pass --out")
+        raise envs.no_dataset(task, "pass --out")
     if not MINARI_ID.fullmatch(dataset_id):
         raise ValueError(f"{dataset_id!r} is no Minari id: write --out=<namespace>/<name>-v0, without dots")
+    if behaviours is None:
+        behaviours = envs.family(task.name).behaviours(task)
     folder = minari_folder(dataset_id)
     if folder.exists() and not overwrite:
         raise FileExistsError(
@@ -82,8 +84,6 @@ def make_dataset(
         )
     if transitions is None:
         transitions = task.transitions
-    if behaviours is None:
-        behaviours = envs.family(task.name).behaviours(task)
     rows = _rows(behaviours, transitions)
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
@@ -93,10 +93,11 @@ def make_dataset(
         contextlib.closing(envs.make_collection_env(task, num_envs)) as vector,
         progress(task.name, transitions) as bar,
     ):
+        recorded_in = vector.get_attr("unwrapped")[0]
         for behaviour, count, key, stream in zip(behaviours, rows, keys, seeds, strict=True):
             episodes += collect(vector, behaviour.act, count, key, np.random.default_rng(stream), bar.update)
     names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
-    _write(dataset_id, task, " then ".join(names), seed, episodes)
+    _write(dataset_id, task, recorded_in, " then ".join(names), seed, episodes)
     return dataset_id
 
 
@@ -209,24 +210,47 @@ def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, 
     }
 
 
-def _write(dataset_id: str, task: Task, algorithm_name: str, seed: int, episodes: list[dict[str, Any]]) -> None:
+def _write(
+    dataset_id: str,
+    task: Task,
+    recorded_in: Any,
+    algorithm_name: str,
+    seed: int,
+    episodes: list[dict[str, Any]],
+) -> None:
     """Writes episodes in Minari's format; a dataset of that id is replaced, an interrupted one doesn't stay."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
+    env = envs.family(task.name).make_env(task)
+    # the simulators' own environments, so that they can be made again from the dataset; the spaces are ours
+    recorded_spec, eval_spec = (
+        dataclasses.replace(simulator.spec, max_episode_steps=task.max_episode_steps)
+        for simulator in (recorded_in, env.unwrapped)
+    )
+    env.close()
     with _removed_on_error(dataset_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
         minari.create_dataset_from_buffers(
             dataset_id,
             [EpisodeBuffer(**episode) for episode in episodes],
-            env=task.env_id,
-            eval_env=task.env_id,
-            ref_min_score=task.random_score,
-            ref_max_score=task.expert_score,
+            env=recorded_spec,
+            eval_env=eval_spec,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            ref_min_score=task.random_score if task.has_references else None,
+            ref_max_score=task.expert_score if task.has_references else None,
             algorithm_name=algorithm_name,
             description=f"{task.name} by D4RL's protocol, time limit {task.max_episode_steps} steps, seed {seed}",
-            requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
+            requirements=_requirements(type(env.unwrapped).__module__),
         )
+
+
+def _requirements(module: str) -> list[str]:
+    """The simulator's packages and the one that an environment's module belongs to, as they are installed."""
+    packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
+    names = sorted({"gymnasium", "mujoco", *packages})
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 @contextlib.contextmanager
@@ -265,7 +289,7 @@ class Summary:
         return (
             f"{self.dataset_id}: {self.transitions} transitions, {len(self.returns)} whole episodes, "
             f"return {self.returns.mean():.1f} ± {self.returns.std():.1f} "
-            f"(normalized {self.task.score(self.returns.mean()):.1f}), in {minari_folder(self.dataset_id)}"
+            f"(score {self.task.score(self.returns.mean()):.1f}), in {minari_folder(self.dataset_id)}"
         )
 
 

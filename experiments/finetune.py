@@ -45,6 +45,9 @@ def define(values: FlagValues) -> None:
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_string(
+        "env", None, "task to go online in; by default the one that the policy was trained on", flag_values=values
+    )
+    absl.flags.DEFINE_string(
         "dataset", None, "Minari id or path; by default the data that the policy was trained on", flag_values=values
     )
     absl.flags.DEFINE_integer(
@@ -61,7 +64,9 @@ def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
-    handoff, task, source = load_handoff(args.policy, args.seeds)
+    handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
+    for remark in task.remarks:
+        print(f"note: {remark}")
     family = envs.family(task.name)
     config = flags.parse_overrides(module.Config.for_task(task), args.set)
     algorithm = module.make(config, task.spec)

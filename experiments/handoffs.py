@@ -14,19 +14,21 @@ from o2o_jax.runtime import seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, read_config
 
 
-def load_handoff(run_dir: str | Path, num_seeds: int) -> tuple[Handoff, Task, dict[str, Any]]:
+def load_handoff(run_dir: str | Path, num_seeds: int, env: str | None = None) -> tuple[Handoff, Task, dict[str, Any]]:
     """The handoff of a finished offline run.
 
     Args:
       run_dir: the run's --out.
       num_seeds: S, of which the run must have at least as many; the first S are taken.
+      env: name of the task to go online in; None for the one that the run was trained on.
 
     Returns:
-      The handoff with seeds stacked [S], as numpy arrays; the task that it was trained on; the run's settings.
+      The handoff with seeds stacked [S], as numpy arrays; that task; the run's settings.
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: the run isn't an offline one, hasn't finished, has fewer seeds, or is of another version.
+      ValueError: the run isn't an offline one, hasn't finished, has fewer seeds, or is of another version; it had no
+        environment, or one of other sizes, and `env` names none that fits.
     """
     settings = read_config(run_dir)
     if settings.get("script") != "offline":
@@ -36,7 +38,9 @@ def load_handoff(run_dir: str | Path, num_seeds: int) -> tuple[Handoff, Task, di
             f"{run_dir} has {settings['seeds']} seeds, so it cannot start {num_seeds}: pass --seeds="
             f"{settings['seeds']}, or train more of them"
         )
-    module, task = offline.load(settings["algorithm"]), envs.get_task(settings["env"])
+    if not (env or settings["env"]):
+        raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
+    module, task = offline.load(settings["algorithm"]), envs.get_task(env or settings["env"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(config, task.spec)
     mesh = Mesh(jax.devices()[:1], (seeds.AXIS,))

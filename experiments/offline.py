@@ -4,9 +4,17 @@
 
 The output folder gets `offline.csv`, `evaluation.csv` (both by updates) and the checkpoint that experiments.finetune
 takes as --policy=runs/td3_bc. A run that was stopped goes on with --resume.
+
+Data of one's own is an npz file, and a registered environment a task:
+
+    python -m experiments.offline --algorithm=td3_bc --env=gym/Pendulum-v1 --dataset=arrays.npz --out=runs/td3_bc
+
+Without --env it is the environment that the dataset says it was recorded in. Where it doesn't say, training goes on
+without an environment, and without evaluation.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +25,8 @@ from absl.flags import FlagValues
 
 from experiments import flags
 from o2o_jax import envs, offline
+from o2o_jax.data import sources
+from o2o_jax.interfaces import Task
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
@@ -30,11 +40,21 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_string(
         "algorithm", None, f"offline algorithm: {', '.join(offline.names())}", required=True, flag_values=values
     )
-    absl.flags.DEFINE_string("env", None, "task, such as mujoco/hopper-medium", required=True, flag_values=values)
     absl.flags.DEFINE_string(
-        "dataset", None, "Minari id, or path of a Minari or D4RL dataset; the task's own by default", flag_values=values
-    )
-    absl.flags.DEFINE_integer("eval_episodes", 10, "per seed and evaluation", lower_bound=1, flag_values=values)
+        "env", None, "task, such as mujoco/hopper-medium or gym/Pendulum-v1; the dataset's by default",
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_string(
+        "dataset", None, "Minari id, or path of a Minari dataset, a D4RL or an npz file; the task's own by default",
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_integer(
+        "eval_episodes",
+        None,
+        "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which needs no simulator",
+        lower_bound=0,
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_integer(
         "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
     )
@@ -44,20 +64,22 @@ def main(args: FlagValues) -> None:
     """Trains, evaluates, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = offline.load(args.algorithm)
-    task = envs.get_task(args.env)
-    family = envs.family(args.env)
-    config = flags.parse_overrides(module.Config.for_task(task), args.set)
-    algorithm = module.make(config, task.spec)
-    dataset = family.load_dataset(task, args.dataset)
+    task = find_task(args.env, args.dataset)
+    dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
+    config = flags.parse_overrides(module.Config.for_task(task) if task else module.Config(), args.set)
+    algorithm = module.make(config, dataset.spec)
+    eval_episodes = args.eval_episodes
+    if eval_episodes is None:
+        eval_episodes = task.eval_episodes if task else 0
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,
-        "env": task.name,
+        "env": task.name if task else "",
         "dataset": dataset.name,
         "transitions": dataset.size,
         "seeds": args.seeds,
         "eval_every": args.eval_every,
-        "eval_episodes": args.eval_episodes,
+        "eval_episodes": eval_episodes,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)
@@ -65,7 +87,9 @@ def main(args: FlagValues) -> None:
     seed_list = range(args.seeds)
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
-    evaluator = Evaluator(lambda: family.make_env(task), seed_list, args.eval_episodes)
+    evaluator = None
+    if task and eval_episodes:
+        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, eval_episodes)
     act = seeds.over_seeds(
         lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
     )
@@ -78,7 +102,7 @@ def main(args: FlagValues) -> None:
         metric_log.rewind("evaluation", int(state.step))
 
         def checkpoint(state: Any, done: int) -> None:
-            if args.eval_every or done == config.updates:
+            if task and evaluator and (args.eval_every or done == config.updates):
                 scores = evaluation_metrics(task, *evaluator(lambda observation: act(state, observation)))
                 metric_log.write("evaluation", done, scores)
             checkpoints.save(done, state)
@@ -96,8 +120,30 @@ def main(args: FlagValues) -> None:
             checkpoint=checkpoint,
             checkpoint_every=args.eval_every or CHECKPOINT_EVERY,
         )
-    evaluator.close()
-    print(table(out))
+    if evaluator:
+        evaluator.close()
+        print(table(out))
+
+
+def find_task(env: str | None, dataset: str | None) -> Task | None:
+    """The task that --env names or that the dataset belongs to; None, and says so, where it belongs to none.
+
+    Raises:
+      ValueError: neither is given; no such task.
+      FileNotFoundError: no such dataset.
+    """
+    if not env and not dataset:
+        raise ValueError("pass --env, a task, or --dataset, its data, or both")
+    try:
+        task = envs.get_task(env) if env else envs.task_of_dataset(dataset or "")
+    except ValueError as error:
+        if env:
+            raise
+        print(f"note: this run has no environment and no evaluation, since {error}")
+        return None
+    for remark in task.remarks:
+        print(f"note: {remark}")
+    return task
 
 
 def table(out: str | Path) -> str:

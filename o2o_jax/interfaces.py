@@ -81,24 +81,43 @@ class Task:
       env_id: gymnasium id of the environment, "Hopper-v5".
       spec: sizes of observation and action.
       max_episode_steps: time limit in environment steps; reaching it truncates, it never terminates.
-      dataset_id: local Minari id that the family's `load_dataset` reads, "o2o/hopper/medium-v0".
+      dataset_id: Minari id that the family's `load_dataset` reads, "o2o/hopper/medium-v0"; "" for an environment alone.
       expert_data: whether the data is of expert quality (medium-expert and expert; LOCO-E of the paper).
       random_score: mean return of the random reference policy: 0 normalized points.
-      expert_score: mean return of the expert reference policy: 100 normalized points.
+      expert_score: mean return of the expert reference policy: 100 normalized points. The default pair, 0 and 100,
+        stands for no reference at all: scores are then raw returns.
+      narrow_data: whether the data covers little beside its own paths (few demonstrations, clones of them), whatever
+        their quality: the policy must stay near them.
+      remote_ids: ids on Minari's remote that belong to the task too, "mujoco/hopper/medium-v0".
+      same_dynamics: gymnasium ids of other environments whose transitions are those of `env_id`, so that their data
+        fits: "Hopper-v4".
       transitions: rows that the dataset has where it is made here, unless other are asked for.
+      published_settings: whether the paper or its code has settings for the task. Where not, those of
+        `Config.for_task` are this package's choice.
       published_score: mean normalized return of the published dataset that this one follows; None where unknown.
+      sparse_reward: whether the reward is 1 at a goal, where the episode ends, and 0 before.
+      long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
+        the paper, where umaze is AM-U).
+      eval_episodes: how many episodes settle a score; many where each has a goal of its own.
     """
 
     name: str
     env_id: str
     spec: Spec
     max_episode_steps: int
-    dataset_id: str
-    expert_data: bool
-    random_score: float
-    expert_score: float
+    dataset_id: str = ""
+    expert_data: bool = False
+    random_score: float = 0.0
+    expert_score: float = 100.0
+    narrow_data: bool = False
+    remote_ids: tuple[str, ...] = ()
+    same_dynamics: tuple[str, ...] = ()
     transitions: int = 1_000_000
+    published_settings: bool = True
     published_score: float | None = None
+    sparse_reward: bool = False
+    long_horizon: bool = False
+    eval_episodes: int = 10
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:
@@ -107,3 +126,18 @@ class Task:
     def score(self, returns: Any) -> Any:
         """Normalized score 100 (return − random) / (expert − random) of undiscounted returns [...] (D4RL)."""
         return 100.0 * (returns - self.random_score) / (self.expert_score - self.random_score)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether scores are normalized by reference policies, rather than raw returns."""
+        return (self.random_score, self.expert_score) != (0.0, 100.0)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What readers of the task's numbers have to know, a line each."""
+        remarks = []
+        if not self.has_references:
+            remarks.append(f"{self.name} has no reference scores: every score is the raw return")
+        if not self.published_settings:
+            remarks.append(f"no settings are published for {self.name}: those of this run are this package's choice")
+        return remarks

@@ -1,6 +1,7 @@
 """A dataset on the host: transitions, and where their episodes end."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,84 @@ class Dataset:
             raise ValueError(f"{self.name}: episode {int(np.argmax(empty))} is empty: remove it")
         if not len(self.episode_ends) or self.episode_ends[-1] != self.size:
             raise ValueError(f"{self.name}: the last of episode_ends must be the number of rows, {self.size}")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminations: Any,
+        truncations: Any,
+        next_observations: Any = None,
+        *,
+        name: str = "arrays",
+        env_id: str = "",
+    ) -> "Dataset":
+        """A dataset of one's own: a row per step, in the order in which the steps were taken.
+
+        With `next_observations` every row is kept. Without them the next row's observation is s', so that rows whose
+        s' isn't there are dropped: those that only truncate, and the last one unless it terminates. A terminating
+        row is kept with its own observation as s', since the next row already belongs to another episode and no
+        target reads it.
+
+        Args:
+          observations: [N, O] floating point.
+          actions: [N, A] floating point in [-1, 1], where -1 and 1 are the bounds of the environment's action space.
+          rewards: [N].
+          terminations: [N] bool, or 0 and 1: the step led to an absorbing state.
+          truncations: [N] likewise: the episode was cut there, by a time limit or because its recording stopped.
+          next_observations: [N, O] true s', also where an episode ends; None where they weren't recorded.
+          name: what error messages and records call the data.
+          env_id: gymnasium id of the environment that it was recorded in, if it was in one.
+
+        Raises:
+          ValueError: another shape or length, integers for observations or actions, flags other than 0 and 1, NaN or
+            infinity, actions outside [-1, 1]; or nothing says which row follows which, since neither
+            `next_observations` nor any episode's end is given.
+        """
+        given = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminations": terminations,
+            "truncations": truncations,
+        }
+        if next_observations is not None:
+            given["next_observations"] = next_observations
+        columns = {key: np.asarray(column) for key, column in given.items()}
+        _check_columns(columns, name)
+        terminated = columns["terminations"] != 0
+        last_of_episode = terminated | (columns["truncations"] != 0)
+        kept = np.ones(len(terminated), bool)
+        if next_observations is None:
+            if kept.size and not last_of_episode.any():
+                raise ValueError(
+                    f"{name} has no next_observations and marks no episode's end in {kept.size} rows, so nothing says "
+                    "which row follows which: add next_observations, or set truncations where recordings stopped"
+                )
+            followed = ~last_of_episode
+            followed[-1:] = False
+            kept = terminated | followed
+            columns["next_observations"] = columns["observations"].copy()
+            columns["next_observations"][followed] = columns["observations"][np.flatnonzero(followed) + 1]
+        last_of_episode[-1:] = True
+        order = ("observations", "actions", "rewards", "next_observations")
+        rows: list[Any] = [*(to_float32(columns[key]) for key in order), to_float32(terminated)]
+        # checked before rows are dropped, so that messages count rows as they were given
+        everything = cls(Transition(*rows), np.flatnonzero(last_of_episode) + 1, name, env_id)
+        everything = validate(everything, everything.spec)
+        ends = np.unique(np.cumsum(kept)[last_of_episode])
+        return dataclasses.replace(
+            everything,
+            transitions=jax.tree.map(lambda column: column[kept], everything.transitions),
+            episode_ends=ends[ends > 0],
+        )
+
+    @property
+    def spec(self) -> Spec:
+        """Sizes of its observations and actions."""
+        return Spec(self.transitions.observation.shape[1], self.transitions.action.shape[1])
 
     @property
     def size(self) -> int:
@@ -117,9 +196,43 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
     worst = float(np.abs(rows.action).max())
     if worst > 1.0 + ACTION_TOLERANCE:
         raise ValueError(
-            f"{dataset.name} has actions outside [-1, 1], the farthest {worst:.6g} from 0: rescale them from the "
-            "environment's bounds to [-1, 1]"
+            f"{dataset.name} has actions outside [-1, 1], the farthest {worst:.6g} from 0: rescale them to "
+            "2 (action - low) / (high - low) - 1 with the bounds of the environment's action space"
         )
     if worst > 1.0:
         rows = rows.replace(action=np.clip(rows.action, -1.0, 1.0))
     return dataclasses.replace(dataset, transitions=rows)
+
+
+def to_float32(column: np.ndarray) -> np.ndarray:
+    """A column as float32; what is too large becomes infinite, for `validate` to report."""
+    with np.errstate(over="ignore"):
+        return column.astype(np.float32)
+
+
+def _check_columns(columns: dict[str, np.ndarray], name: str) -> None:
+    """Checks types, shapes and lengths of a user's arrays; see `Dataset.from_arrays`."""
+    vectors = {
+        "observations": "one-hot vectors stand for what is discrete, and .astype(np.float32) makes numbers of counts",
+        "actions": "discrete actions are not supported, and continuous ones are floating point",
+        "next_observations": "they must be of the type of observations",
+    }
+    for key, column in columns.items():
+        if column.dtype.kind not in "fiub":
+            raise ValueError(f"{name}: {key} must be one array of numbers, got type {column.dtype}")
+        if key in vectors and column.dtype.kind != "f":
+            raise ValueError(f"{name}: {key} are of type {column.dtype}, expected floating point: {vectors[key]}")
+        if key in vectors and column.ndim != 2:
+            raise ValueError(
+                f"{name}: {key} have shape {column.shape}, expected (rows, numbers): reshape them to (len({key}), -1)"
+            )
+        if key not in vectors and column.ndim != 1:
+            raise ValueError(f"{name}: {key} have shape {column.shape}, expected (rows,): reshape them to (-1,)")
+        if key in ("terminations", "truncations") and not np.isin(column, (0, 1)).all():
+            raise ValueError(f"{name}: {key} must be True or False, or 1 or 0, in every row")
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{name}: columns differ in length: {lengths}; each has one row per step")
+    widths = {key: column.shape[1] for key, column in columns.items() if key.endswith("observations")}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"{name}: observations differ in size: {widths}")

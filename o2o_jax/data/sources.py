@@ -1,47 +1,128 @@
-"""Where datasets come from: Minari, local or remote, and D4RL's HDF5 files. Impure: reads disk and network."""
+"""Where datasets come from: Minari, local or remote, D4RL's HDF5 files, npz files. Impure: reads disk and network."""
 
 import contextlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import Any
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from o2o_jax.data.dataset import Dataset, validate
+from o2o_jax.data.dataset import Dataset, to_float32, validate
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Transition
 
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
+UNVERSIONED_ID = re.compile(r"[\w-]+(/[\w-]+)+")
 MINARI_FILE = "main_data.hdf5"
 HDF5_SUFFIXES = (".hdf5", ".h5")
+# what flat files call the arguments of `Dataset.from_arrays`, in their order
+D4RL_KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
+NPZ_KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
+COPY = "download it where there is a network (minari download <id>) and copy its folder there"
+MADE_HERE = "o2o/"  # namespace of what experiments.dataset makes; no remote has it
 
 
-def load(source: str, task: Task) -> Dataset:
+class Episode(NamedTuple):
+    """One recorded episode of T steps, as Minari stores it.
+
+    Attributes:
+      observations: [T + 1, O], the last one included; of a goal environment a dictionary of such arrays.
+      actions: [T, A].
+      rewards: [T].
+      terminations: [T] float32, 0 or 1.
+      truncations: [T] float32, 0 or 1.
+    """
+
+    observations: Any
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+
+
+Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
+
+
+def load(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
     """Loads a dataset and checks it against the task's environment.
 
     Args:
-      source: a D4RL HDF5 file, the folder of a Minari dataset, or a Minari id, local or remote.
-      task: what the data has to fit.
+      source: an npz file of `Dataset.from_arrays`' arguments, a D4RL HDF5 file, the folder of a Minari dataset, or a
+        Minari id, local or remote; without "-v<n>" it stands for the newest version (`newest`).
+      task: what the data has to fit; None for data alone, without an environment.
+      convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
+        recorded.
 
     Raises:
       FileNotFoundError: nothing is there; the message says how to make the data.
-      ValueError: damaged or unsuitable data; see `load_minari`, `load_d4rl_hdf5` and `validate`.
+      ValueError: damaged or unsuitable data, see `load_npz`, `load_minari`, `load_d4rl_hdf5` and `validate`; or data
+        of an environment with other dynamics than the task's.
     """
     path = pathlib.Path(source).expanduser()
-    if path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
+    if path.suffix == ".npz":
+        dataset = load_npz(path)
+    elif path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
         dataset = load_d4rl_hdf5(path)
-    elif path.is_dir() or path.name == MINARI_FILE or MINARI_ID.fullmatch(source):
-        dataset = load_minari(source, env=task.name)
+    elif _is_minari(source):
+        dataset = load_minari(source, task, convert)
     else:
         raise FileNotFoundError(
             f"{source!r} is neither a file, nor a folder, nor a Minari id such as mujoco/hopper/medium-v0"
         )
-    if dataset.env_id and _without_version(dataset.env_id) != _without_version(task.env_id):
-        raise ValueError(f"{dataset.name} was recorded in {dataset.env_id}, but {task.name} runs {task.env_id}")
-    return validate(dataset, task.spec)
+    if task and dataset.env_id not in ("", task.env_id, *task.same_dynamics):
+        raise ValueError(
+            f"{dataset.name} was recorded in {dataset.env_id}, but {task.name} runs {task.env_id}, which has other "
+            f"dynamics: choose the --env that it was recorded in, such as gym/{dataset.env_id}"
+        )
+    return validate(dataset, task.spec if task else dataset.spec)
+
+
+def recorded(source: str) -> tuple[str, str]:
+    """What a dataset says of itself: its Minari id, and the gymnasium id of the environment it was recorded in.
+
+    Returns:
+      Two ids; "" for what it doesn't say, and for both where it isn't Minari's.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_minari`.
+    """
+    if not _is_minari(source):
+        return "", ""
+    metadata = _read_metadata(_locate(source, None)[1] / "metadata.json")
+    return metadata.get("dataset_id", ""), _env_id(metadata)
+
+
+def unversioned(dataset_id: str) -> str:
+    """A Minari or gymnasium id without its "-v<n>"."""
+    return re.sub(r"-v\d+$", "", dataset_id)
+
+
+def newest(dataset_id: str) -> str:
+    """Which version of a Minari dataset to load: that very one if it is here, else the newest one.
+
+    Versions that are here go before those that Minari's remote offers, older ones than the given don't count, and an
+    id without a version takes any. Where no other is found, it is the given id.
+
+    Raises:
+      FileNotFoundError: none is here, and the remote can't be asked.
+    """
+    folder = minari_folder(unversioned(dataset_id))
+    prefix = unversioned(dataset_id).removesuffix(folder.name)
+    here = [f"{prefix}{path.name}" for path in folder.parent.glob(f"{folder.name}-v*")]
+    if dataset_id in here:
+        return dataset_id
+    found = _latest(here, dataset_id)
+    if found is None and not dataset_id.startswith(MADE_HERE):
+        with _network(f"no version of {unversioned(dataset_id)} is at {folder.parent} or could be looked up", COPY):
+            import minari
+
+            offered = minari.list_remote_datasets(prefix=unversioned(dataset_id), compatible_minari_version=True)
+        found = _latest(offered, dataset_id)
+    return found or dataset_id
 
 
 def minari_folder(dataset_id: str) -> pathlib.Path:
@@ -50,114 +131,159 @@ def minari_folder(dataset_id: str) -> pathlib.Path:
     return pathlib.Path(root).expanduser() / dataset_id
 
 
-def load_minari(source: str, env: str = "<family>/<task>") -> Dataset:
+def load_minari(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
     """Reads all episodes of a Minari dataset in one pass over its file; an id that isn't here is downloaded.
 
     Every row is kept with its true next observation, which Minari stores at time limits too. Only `terminations`
     become `terminated`. An episode may end with neither flag (its recording stopped), unless it has a single row.
+    Actions are mapped to [-1, 1] from the bounds that the dataset says they have.
 
     Args:
       source: Minari id, or the folder or `main_data.hdf5` of a dataset.
-      env: what error messages put into the command that makes a dataset here.
+      task: what error messages put into the command that makes a dataset here.
+      convert: applied to every episode.
 
     Raises:
       FileNotFoundError: not here and not to be had from the network.
       ValueError: damaged or incomplete file, an empty episode, a one-step episode without any end, dictionary
-        observations.
+        observations that nothing converts, actions that aren't continuous.
     """
-    path = pathlib.Path(source).expanduser()
-    if path.name == MINARI_FILE:
-        path = path.parent
-    elif not path.is_dir():
-        path = minari_folder(source)
-        if not path.exists():
-            _download(source, env)
-    data_path = path / "data" if (path / "data").is_dir() else path
-    metadata = _read_metadata(data_path / "metadata.json")
-    with _open(data_path / MINARI_FILE) as file:
+    name, path = _locate(source, task)
+    metadata = _read_metadata(path / "metadata.json")
+    with _open(path / MINARI_FILE) as file:
         numbers = sorted(int(key.removeprefix("episode_")) for key in file if re.fullmatch(r"episode_\d+", key))
         if len(numbers) != metadata.get("total_episodes", len(numbers)):
             raise ValueError(
-                f"{source} holds {len(numbers)} episodes where its metadata counts {metadata['total_episodes']}: its "
+                f"{name} holds {len(numbers)} episodes where its metadata counts {metadata['total_episodes']}: its "
                 "writing was interrupted; make or download it again"
             )
         if not numbers:
-            raise ValueError(f"{source} is empty: it has no episodes")
-        episodes = [_read_episode(file[f"episode_{number}"], f"episode {number} of {source}") for number in numbers]
-    columns: list[Any] = [np.concatenate(column) for column in zip(*episodes, strict=True)]
-    ends = np.cumsum([len(episode[2]) for episode in episodes])
-    return Dataset(Transition(*columns), ends, name=source, env_id=_env_id(metadata))
+            raise ValueError(f"{name} is empty: it has no episodes")
+        episodes = []
+        for number in numbers:
+            episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {name}", convert is not None)
+            converted = convert(episode, number) if convert else episode
+            if converted is not None:
+                episodes.append(converted)
+    if not episodes:
+        raise ValueError(f"{name} has no episode that fits {task.name if task else 'what converts them'}")
+    rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    columns[1] = _rescale(columns[1], metadata, name)
+    ends = np.cumsum([len(episode.rewards) for episode in episodes])
+    return Dataset(Transition(*columns), ends, name=name, env_id=_env_id(metadata))
 
 
 def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
     """Reads a flat file of D4RL: observations, actions, rewards, terminals, timeouts and perhaps next_observations.
 
-    With `next_observations` every row is kept. Without them the next row's observation is s', so that rows whose s'
-    isn't in the file are dropped: those that only time out, and the last one unless it terminates. A terminating
-    row is kept with its own observation as s', since the next row already belongs to another episode and no target
-    reads it. D4RL's own `qlearning_dataset` drops timeouts and the last row either way. Episodes end at `terminals`
-    and `timeouts`, never after a fixed count.
+    Episodes end at `terminals` and `timeouts`, never after a fixed count. Rows without a next observation are dropped
+    as in `Dataset.from_arrays`; D4RL's own `qlearning_dataset` drops timeouts and the last row either way.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: damaged file, missing keys, columns of different lengths, no rows.
+      ValueError: damaged file, missing keys, and what `Dataset.from_arrays` refuses.
     """
     with _open(pathlib.Path(path)) as file:
-        columns = {key: _read_array(file, key, str(path)) for key in ("observations", "actions", "rewards")}
-        terminated, timeout = (_read_array(file, key, str(path)) > 0 for key in ("terminals", "timeouts"))
-        if "next_observations" in file:
-            columns["next_observations"] = _read_array(file, "next_observations", str(path))
-    lengths = {key: len(column) for key, column in columns.items()}
-    lengths |= {"terminals": len(terminated), "timeouts": len(timeout)}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{path}: columns differ in length: {lengths}")
-    observation = columns["observations"]
-    last_of_episode = terminated | timeout
-    last_of_episode[-1:] = True
-    if "next_observations" in columns:
-        keep = np.ones(len(observation), bool)
-        next_observation = columns["next_observations"]
+        return _from_columns(file, D4RL_KEYS, str(path))
+
+
+def load_npz(path: str | pathlib.Path) -> Dataset:
+    """Reads arrays of one's own: a file of `np.savez`, with the names of `Dataset.from_arrays`' arguments.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: damaged file, missing arrays, and what `Dataset.from_arrays` refuses.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # numpy raises any, by which part is damaged
+        raise ValueError(f"{path} is damaged or no npz file of numbers ({error}): save it again") from error
+    return _from_columns(columns, NPZ_KEYS, str(path))
+
+
+def _from_columns(file: Any, keys: Iterable[str], name: str) -> Dataset:
+    """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`."""
+    optional = [key for key in ("next_observations",) if key in file]
+    columns: list[Any] = [_read_array(file, key, name) for key in (*keys, *optional)]
+    return Dataset.from_arrays(*columns, name=name)
+
+
+def _is_minari(source: str) -> bool:
+    path = pathlib.Path(source).expanduser()
+    named = MINARI_ID.fullmatch(source) or (UNVERSIONED_ID.fullmatch(source) and not path.exists())
+    return path.is_dir() or path.name == MINARI_FILE or bool(named)
+
+
+def _locate(source: str, task: Task | None) -> tuple[str, pathlib.Path]:
+    """The name of a Minari dataset, with the version that is meant, and the folder of its files, downloaded if need be.
+
+    Raises:
+      FileNotFoundError: see `load_minari`.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.name == MINARI_FILE:
+        path = path.parent
+    elif not path.is_dir():
+        source = source if MINARI_ID.fullmatch(source) else newest(source)
+        path = minari_folder(source)
+        if not path.exists():
+            _download(source, task)
+    return source, path / "data" if (path / "data").is_dir() else path
+
+
+def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episode:
+    """One recorded episode in float32, its columns checked to be of one length."""
+    if dictionaries and hasattr(episode.get("observations"), "keys"):
+        group = episode["observations"]
+        observations: Any = {key: to_float32(_read_array(group, key, f"observations of {name}")) for key in group}
     else:
-        keep = terminated | ~last_of_episode
-        next_observation = observation.copy()
-        next_observation[:-1][~last_of_episode[:-1]] = observation[1:][~last_of_episode[:-1]]
-    ends = np.unique(np.cumsum(keep)[last_of_episode])
-    rows: list[Any] = [observation, columns["actions"], columns["rewards"], next_observation, terminated]
-    transitions = Transition(*(column[keep].astype(np.float32) for column in rows))
-    return Dataset(transitions, ends[ends > 0], name=str(path))
-
-
-def _read_episode(episode: Any, name: str) -> tuple[np.ndarray, ...]:
-    """One episode's columns in the order of `Transition`, each [T, ...]."""
-    rewards, terminations, truncations = (
-        _read_array(episode, key, name) for key in ("rewards", "terminations", "truncations")
+        observations = to_float32(_read_array(episode, "observations", name))
+    actions, rewards, terminations, truncations = (
+        to_float32(_read_array(episode, key, name)) for key in ("actions", "rewards", "terminations", "truncations")
     )
-    actions, observations = (_read_array(episode, key, name) for key in ("actions", "observations"))
     length = len(rewards)
     if length == 0:
         raise ValueError(f"{name} is empty: remove it")
     lengths = {"actions": len(actions), "terminations": len(terminations), "truncations": len(truncations)}
     wrong = {key: value for key, value in lengths.items() if value != length}
-    if len(observations) != length + 1:
-        wrong["observations"] = len(observations)
+    for key, array in observations.items() if isinstance(observations, dict) else [("observations", observations)]:
+        if len(array) != length + 1:
+            wrong[key] = len(array)
     if wrong:
         raise ValueError(
             f"{name} has {length} rewards but {wrong}: expected {length}, and one more of observations, the last one"
         )
     if length == 1 and not (terminations[0] or truncations[0]):
         raise ValueError(f"{name} has one step that neither terminates nor truncates it: remove it")
-    return observations[:-1], actions, rewards, observations[1:], terminations
+    return Episode(observations, actions, rewards, terminations, truncations)
 
 
 def _read_array(group: Any, key: str, name: str) -> np.ndarray:
-    """An HDF5 array as float32; NaN and infinity pass, for `validate` to report."""
+    """An array of an HDF5 group or a dictionary, as it is stored."""
     node = group.get(key)
     if node is None:
         raise ValueError(f"{name} lacks {key!r}; it has {', '.join(sorted(group))}")
     if hasattr(node, "keys"):
         raise ValueError(f"{name}: {key} are a dictionary ({', '.join(sorted(node))}); only flat arrays can be read")
-    with np.errstate(over="ignore"):
-        return node[()].astype(np.float32)
+    return node[()]
+
+
+def _rescale(actions: np.ndarray, metadata: dict[str, Any], name: str) -> np.ndarray:
+    """Actions [N, A] within the bounds that a Minari dataset says they have, as actions in [-1, 1]."""
+    space = json.loads(metadata.get("action_space", "{}"))
+    kind = space.get("type", "Box")
+    if kind != "Box":
+        raise ValueError(f"{name} has {kind} actions; only continuous ones, of a Box, are supported")
+    low, high = (np.asarray(space.get(key, bound), np.float64) for key, bound in (("low", -1.0), ("high", 1.0)))
+    bounded = np.isfinite([low, high]).all()
+    if bounded and not (np.all(low == -1.0) and np.all(high == 1.0)):
+        actions = to_float32(2.0 * (actions - low) / (high - low) - 1.0)
+    return actions
 
 
 @contextlib.contextmanager
@@ -191,21 +317,34 @@ def _env_id(metadata: dict[str, Any]) -> str:
     return json.loads(spec)["id"] if spec else ""
 
 
-def _without_version(env_id: str) -> str:
-    return re.sub(r"-v\d+$", "", env_id)
+def _latest(dataset_ids: Iterable[str], at_least: str) -> str | None:
+    """The newest of those ids that are versions of a dataset, the given or later ones."""
+    versions = [i for i in dataset_ids if unversioned(i) == unversioned(at_least) and _version(i) >= _version(at_least)]
+    return max(versions, key=_version, default=None)
 
 
-def _download(dataset_id: str, env: str) -> None:
+def _version(dataset_id: str) -> int:
+    found = re.search(r"-v(\d+)$", dataset_id)
+    return int(found[1]) if found else -1
+
+
+def _download(dataset_id: str, task: Task | None) -> None:
     """Downloads a Minari dataset; whatever goes wrong becomes one error with the local way out."""
-    advice = f"make one here: python -m experiments.dataset --env={env}"
-    if dataset_id.startswith("o2o/"):  # only ever made here
-        raise FileNotFoundError(f"no dataset {dataset_id} at {minari_folder(dataset_id)}; {advice}")
-    try:
+    made_here = "make one here: python -m experiments.dataset --env=" + (task.name if task else "<family>/<task>")
+    if dataset_id.startswith(MADE_HERE):
+        raise FileNotFoundError(f"no dataset {dataset_id} at {minari_folder(dataset_id)}; {made_here}")
+    way_out = made_here if task and task.dataset_id.startswith(MADE_HERE) else COPY
+    with _network(f"{dataset_id} is not at {minari_folder(dataset_id)} and could not be downloaded", way_out):
         import minari
 
         minari.download_dataset(dataset_id)
+
+
+@contextlib.contextmanager
+def _network(failure: str, way_out: str) -> Iterator[None]:
+    """Makes one FileNotFoundError of whatever goes wrong on the network."""
+    try:
+        yield
     except Exception as error:  # the kinds differ with Minari's remotes and their HTTP libraries
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{dataset_id} is not at {minari_folder(dataset_id)} and could not be downloaded ({reason}); {advice}"
-        ) from error
+        raise FileNotFoundError(f"{failure} ({reason}); {way_out}") from error

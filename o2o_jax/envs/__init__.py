@@ -10,17 +10,20 @@ A family is a package that exports
 - `load_dataset(task, source=None) -> Dataset`: the task's dataset, or another one that fits its environment;
 - `behaviours(task) -> list[Behaviour]`: who acts while the task's dataset is made, one after the other, each for its
   share (`o2o_jax.envs.behaviour`);
+- optionally `make_task(name) -> Task`: facts of a task that `tasks` doesn't list, where they are made on demand;
 - optionally `benchmark() -> list[str]`: names of the tasks whose datasets make up its benchmark, if not all;
 - optionally `make_collection_env(task, num_envs)`: like `make_vector_env`, with the rules under which the dataset is
   recorded where they differ from those of evaluation.
 
-The normalized score is `Task.score`. Neither this module nor a family's `tasks` imports a simulator.
+What families whose tasks are registered environments share is in `o2o_jax.envs.registered`. The normalized score is
+`Task.score`. Neither this module nor a family's `tasks` imports a simulator; `make_task` may.
 """
 
 from types import ModuleType
 from typing import Any
 
 from o2o_jax import registry
+from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 
 
@@ -42,12 +45,54 @@ def get_task(name: str) -> Task:
     """Facts of the task called "<family>/<task>".
 
     Raises:
-      ValueError: unknown family or task; the message lists the valid names and the nearest one.
+      ValueError: unknown family or task; the message lists the valid names and the nearest one. Or what `make_task` of
+        a family that makes its tasks on demand has against the name.
     """
-    tasks = family(name).tasks()
-    if name not in tasks:
-        raise ValueError(registry.unknown("task", name, tasks))
-    return tasks[name]
+    module = family(name)
+    tasks = module.tasks()
+    if name in tasks:
+        return tasks[name]
+    if hasattr(module, "make_task"):
+        return module.make_task(name)
+    raise ValueError(registry.unknown("task", name, tasks))
+
+
+def task_of_dataset(source: str) -> Task:
+    """The task that a dataset belongs to, for who names nothing but the dataset.
+
+    Its Minari id says so, where it is some task's, in whatever version. Else it is the environment that the dataset
+    was recorded in: a task that is this environment alone, or one of the family "gym" made of its id.
+
+    Args:
+      source: what `sources.load` reads; a remote dataset whose id says nothing gets downloaded.
+
+    Raises:
+      ValueError: the dataset doesn't say where it was recorded, or no task can be made of that environment.
+      FileNotFoundError: there is no such dataset.
+    """
+    tasks = [task for name in families() for task in family(name).tasks().values()]
+    by_id = {
+        sources.unversioned(dataset_id): task
+        for task in tasks
+        for dataset_id in (task.dataset_id, *task.remote_ids)
+        if dataset_id
+    }
+    if sources.unversioned(source) in by_id:
+        return by_id[sources.unversioned(source)]
+    dataset_id, env_id = sources.recorded(source)
+    if sources.unversioned(dataset_id) in by_id:
+        return by_id[sources.unversioned(dataset_id)]
+    if not env_id:
+        raise ValueError(f"{source} doesn't say which environment it was recorded in; --env would")
+    alone = [task for task in tasks if not task.dataset_id and env_id in (task.env_id, *task.same_dynamics)]
+    return min(alone, key=lambda task: task.env_id != env_id) if alone else get_task(f"gym/{env_id}")
+
+
+def no_dataset(task: Task, way_out: str) -> ValueError:
+    """The error for a task without a dataset, with the tasks of its family that have one of that environment."""
+    others = [other.name for other in family(task.name).tasks().values() if other.env_id == task.env_id]
+    choice = f"choose {', '.join(name for name in others if name != task.name)}, or " if others else ""
+    return ValueError(f"{task.name} names no dataset: {choice}{way_out}")
 
 
 def make_collection_env(task: Task, num_envs: int) -> Any:

@@ -1,8 +1,36 @@
-"""Reading gymnasium's vector environments."""
+"""Making and reading gymnasium's vector environments."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasium.vector.VectorEnv:
+    """Several environments that step together, in this process.
+
+    An episode's end resets its environment on the same step: every row is a transition, and the true last
+    observation is in `info["final_obs"]` (`last_observations`).
+
+    Args:
+      make_env: makes one of them.
+      num_envs: N ≥ 1.
+
+    Raises:
+      ValueError: `num_envs` below 1.
+    """
+    import gymnasium
+
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    return gymnasium.vector.SyncVectorEnv(
+        [make_env] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
+    )
 
 
 def last_observations(observations: np.ndarray, info: dict[str, Any]) -> np.ndarray:

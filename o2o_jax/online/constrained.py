@@ -106,6 +106,12 @@ class ConstrainedConfig:
         return self.reference_update == "interval"
 
 
+def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
+    """What a method's settings for a task leave to its control: rewards, depth of critics, lengths, evaluation."""
+    names = ("critic_hidden", "reward_scale", "reward_shift", "env_steps", "warmup_env_steps")
+    return {name: getattr(config, name) for name in (*names, "eval_every_env_steps", "eval_episodes")}
+
+
 def actor_optimizer(config: ConstrainedConfig) -> optax.GradientTransformation:
     """Adam for the actor, behind a clip of the gradient's norm where interval mode asks for it (D-31)."""
     adam = optax.adam(config.actor_lr)

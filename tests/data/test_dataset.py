@@ -98,3 +98,77 @@ def test_unsuitable_is_refused(columns, message):
 def test_actions_beyond_one_by_rounding_are_clipped():
     dataset = validate(make(action=np.full((5, 1), 1 + 5e-7, np.float32)), SPEC)
     np.testing.assert_array_equal(dataset.transitions.action, np.ones((5, 1)))
+
+
+# Six rows: an episode that terminates, one that is truncated, and the beginning of a third.
+ARRAYS = {
+    "observations": np.repeat(np.array([0.0, 1, 10, 11, 20, 21])[:, None], 2, axis=1),
+    "actions": np.full((6, 1), 0.5),
+    "rewards": np.arange(6),
+    "terminations": np.array([0, 1, 0, 0, 0, 0], bool),
+    "truncations": np.array([0, 0, 0, 1, 0, 0]),
+}
+NEXT = np.repeat(np.array([1.0, 2, 11, 12, 21, 22])[:, None], 2, axis=1)
+
+
+class TestFromArrays:
+    def test_every_row_stays_where_next_observations_are_given(self):
+        dataset = Dataset.from_arrays(**ARRAYS, next_observations=NEXT, name="mine", env_id="Toy-v5")
+        rows = dataset.transitions
+        np.testing.assert_array_equal(rows.next_observation, NEXT)
+        np.testing.assert_array_equal(rows.terminated, [0, 1, 0, 0, 0, 0])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 4, 6])
+        assert all(column.dtype == np.float32 for column in vars(rows).values())
+        assert (dataset.spec, dataset.name, dataset.env_id) == (SPEC, "mine", "Toy-v5")
+
+    def test_rows_without_a_next_observation_are_dropped(self):
+        # Row 3 is truncated and row 5 the last: their s' isn't there. Row 1 terminates: no target reads its s'.
+        dataset = Dataset.from_arrays(**ARRAYS)
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 1, 2, 4])
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 0], [1, 1, 11, 21])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 3, 4])
+
+    def test_lists_will_do(self):
+        dataset = Dataset.from_arrays([[0.0], [1.0], [2.0]], [[0.1]] * 3, [1, 2, 3], [0, 0, 1], [0, 0, 0])
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 0], [1, 2, 2])
+        np.testing.assert_allclose(dataset.returns(), [6])
+
+    def test_given_arrays_stay_as_they_are(self):
+        before = {key: column.copy() for key, column in ARRAYS.items()}
+        Dataset.from_arrays(**ARRAYS)
+        for key, column in before.items():
+            np.testing.assert_array_equal(ARRAYS[key], column)
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            (dict(observations=np.zeros((6, 2, 2))), r"have shape \(6, 2, 2\), expected \(rows, numbers\): reshape"),
+            (dict(actions=np.zeros(6)), r"actions have shape \(6,\), expected \(rows, numbers\)"),
+            (dict(rewards=np.zeros((6, 1))), r"rewards have shape \(6, 1\), expected \(rows,\): reshape"),
+            (dict(rewards=np.zeros(5)), "columns differ in length: .*'rewards': 5"),
+            (dict(next_observations=np.zeros((7, 2))), "columns differ in length: .*'next_observations': 7"),
+            (dict(next_observations=np.zeros((6, 3))), "observations differ in size: .*'next_observations': 3"),
+            (dict(observations=np.zeros((6, 2), np.uint8)), "observations are of type uint8, expected floating point"),
+            (dict(actions=np.zeros(6, np.int64)), "of type int64.* discrete actions are not supported"),
+            (dict(terminations=None), "terminations must be one array of numbers, got type object"),
+            (dict(terminations=np.full(6, 0.5)), "terminations must be True or False, or 1 or 0, in every row"),
+            (dict(terminations=np.zeros(6), truncations=np.zeros(6)), "which row follows which: add next_observations"),
+            (dict(observations=_with(np.nan, (5, 1), (6, 2))), "1 of 6 rows of observation, first in row 5"),
+            (dict(rewards=np.array([0, 1, np.inf, 3, 4, 5])), "1 of 6 rows of reward, first in row 2"),
+            (dict(rewards=np.array([0, 1, 1e300, 3, 4, 5])), "1 of 6 rows of reward, first in row 2"),
+            (
+                dict(actions=np.full((6, 1), 2.0)),
+                r"outside \[-1, 1\], the farthest 2 from 0: rescale them to 2 ",
+            ),
+            ({key: column[:0] for key, column in ARRAYS.items()}, "mine is empty"),
+            (dict(terminations=np.zeros(6), truncations=np.ones(6)), "mine is empty"),
+        ],
+    )
+    def test_what_it_refuses_is_explained(self, columns, message):
+        with pytest.raises(ValueError, match=message) as error:
+            Dataset.from_arrays(**(ARRAYS | columns), name="mine")
+        assert "\n" not in str(error.value)
+
+    def test_unmarked_rows_are_fine_with_their_next_observations(self):
+        columns = ARRAYS | dict(terminations=np.zeros(6), truncations=np.zeros(6))
+        np.testing.assert_array_equal(Dataset.from_arrays(**columns, next_observations=NEXT).episode_ends, [6])

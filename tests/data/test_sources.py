@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import json
 
 import gymnasium
@@ -11,7 +13,8 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Spec
 
-TASK = Task("toy/toy-medium", "Toy-v5", Spec(2, 1), 3, "o2o/toy/medium-v0", False, 0.0, 1.0)
+TASK = Task("toy/toy-medium", "Toy-v5", Spec(2, 1), 3, "o2o/toy/medium-v0", False, 0.0, 1.0, same_dynamics=("Toy-v4",))
+BOUNDED = gymnasium.spaces.Box(-1, 1, (1,))
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +38,12 @@ def episode(length, first=0.0, terminated=False, truncated=True):
 
 @pytest.fixture
 def write(root):
-    def write(*episodes, dataset_id="o2o/toy/medium-v0"):
+    def write(*episodes, dataset_id="o2o/toy/medium-v0", actions=BOUNDED):
         minari.create_dataset_from_buffers(
             dataset_id,
             list(episodes),
             observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2,)),
-            action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+            action_space=actions,
         )
         return root / dataset_id / "data" / "main_data.hdf5"
 
@@ -94,6 +97,53 @@ class TestMinari:
         monkeypatch.setattr(minari, "download_dataset", lambda dataset_id: write(episode(3), dataset_id=dataset_id))
         assert sources.load("mujoco/toy/medium-v0", TASK).size == 3
 
+    @pytest.mark.parametrize(
+        ("asked", "here", "expected"),
+        [
+            ("D4RL/toy-v2", [2, 3], 2),  # that very one is here
+            ("D4RL/toy-v2", [1, 10, 9], 10),  # 10 is later than 9, though not as text
+            ("D4RL/toy-v2", [1], 5),  # older ones don't count: the newest that is offered
+            ("D4RL/toy", [0, 1], 1),
+            ("D4RL/toy", [], 5),
+            ("D4RL/toy-v7", [], 7),  # nothing fits: the download will say so
+        ],
+    )
+    def test_newest_version(self, asked, here, expected, root, monkeypatch):
+        offered = {"D4RL/toy-v4": {}, "D4RL/toy-v5": {}, "D4RL/toy-large-v9": {}}
+        monkeypatch.setattr(minari, "list_remote_datasets", lambda prefix, compatible_minari_version: offered)
+        for version in here:
+            (root / f"D4RL/toy-v{version}").mkdir(parents=True)
+        (root / "D4RL/toy-large-v9").mkdir(parents=True)
+        assert sources.newest(asked) == f"D4RL/toy-v{expected}"
+
+    def test_newest_version_without_network(self, monkeypatch):
+        def fail(**_):
+            raise ConnectionError("no route to host")
+
+        monkeypatch.setattr(minari, "list_remote_datasets", fail)
+        with pytest.raises(FileNotFoundError, match="no version of D4RL/toy is at .*no route to host.*minari download"):
+            sources.load("D4RL/toy", TASK)
+        with pytest.raises(FileNotFoundError, match="make one here"):  # no remote has these
+            sources.load("o2o/toy/medium", TASK)
+
+    def test_id_without_version_is_recorded_with_it(self, write):
+        write(episode(3), dataset_id="toy/medium-v1")
+        assert sources.load("toy/medium", TASK).name == "toy/medium-v1"
+
+    def test_actions_come_in_the_bounds_that_the_dataset_names(self, write):
+        # in [-2, 4], 0.5 lies at 2 · (0.5 + 2) / 6 − 1 = −1/6
+        write(episode(3), actions=gymnasium.spaces.Box(-2, 4, (1,)))
+        np.testing.assert_allclose(sources.load("o2o/toy/medium-v0", TASK).transitions.action, -1 / 6, rtol=1e-6)
+
+    def test_unbounded_actions_stay(self, write):
+        write(episode(3), actions=gymnasium.spaces.Box(-np.inf, np.inf, (1,)))
+        assert np.all(sources.load("o2o/toy/medium-v0", TASK).transitions.action == 0.5)
+
+    def test_discrete_actions_are_refused(self, write):
+        write(dataclasses.replace(episode(3), actions=np.zeros(3, np.int64)), actions=gymnasium.spaces.Discrete(2))
+        with pytest.raises(ValueError, match="has Discrete actions; only continuous ones"):
+            sources.load("o2o/toy/medium-v0")
+
     def test_unknown_source(self):
         with pytest.raises(FileNotFoundError, match="'nonsense' is neither a file"):
             sources.load("nonsense", TASK)
@@ -102,10 +152,52 @@ class TestMinari:
         metadata = write(episode(3)).parent / "metadata.json"
         content = json.loads(metadata.read_text())
         metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Other-v5"})}))
-        with pytest.raises(ValueError, match="recorded in Other-v5, but toy/toy-medium runs Toy-v5"):
+        with pytest.raises(ValueError, match="recorded in Other-v5, but toy/toy-medium runs Toy-v5, .* gym/Other-v5"):
             sources.load("o2o/toy/medium-v0", TASK)
-        metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Toy-v4"})}))
-        assert sources.load("o2o/toy/medium-v0", TASK).size == 3
+        assert sources.load("o2o/toy/medium-v0").size == 3  # data alone
+        for version, fits in (("Toy-v5", True), ("Toy-v4", True), ("Toy-v3", False)):
+            metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": version})}))
+            assert sources.recorded("o2o/toy/medium-v0") == ("o2o/toy/medium-v0", version)
+            with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="has other dynamics"):
+                sources.load("o2o/toy/medium-v0", TASK)
+
+    def test_a_family_converts_what_others_recorded(self, root):
+        # A goal environment's dictionary; the conversion keeps the first two steps and numbers the episodes.
+        buffers = [
+            EpisodeBuffer(
+                observations={"x": first + np.arange(4.0)[:, None], "goal": np.full((4, 1), 9.0)},
+                actions=np.zeros((3, 1), np.float32),
+                rewards=np.zeros(3),
+                terminations=np.zeros(3, bool),
+                truncations=np.arange(3) == 2,
+            )
+            for first in (0.0, 10.0)
+        ]
+        number = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+        minari.create_dataset_from_buffers(
+            "other/toy/dict-v0",
+            buffers,
+            observation_space=gymnasium.spaces.Dict({"x": number, "goal": number}),
+            action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+        )
+        metadata = root / "other/toy/dict-v0/data/metadata.json"
+        metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"env_spec": json.dumps({"id": "Dict-v3"})}))
+
+        def convert(episode, number):
+            columns = [column[:2] for column in episode[1:]]
+            columns[1] = np.full(2, float(number), np.float32)
+            return sources.Episode(np.hstack(list(episode.observations.values()))[:3], *columns)
+
+        with pytest.raises(ValueError, match="observations are a dictionary .goal, x.; only flat arrays"):
+            sources.load("other/toy/dict-v0", TASK)
+        with pytest.raises(ValueError, match="recorded in Dict-v3"):
+            sources.load("other/toy/dict-v0", TASK, convert)
+        task = dataclasses.replace(TASK, same_dynamics=("Dict-v3",))
+        dataset = sources.load("other/toy/dict-v0", task, convert)
+        np.testing.assert_array_equal(dataset.transitions.observation, [[9, 0], [9, 1], [9, 10], [9, 11]])
+        np.testing.assert_array_equal(dataset.transitions.next_observation[:, 1], [1, 2, 11, 12])
+        np.testing.assert_array_equal(dataset.transitions.reward, [0, 0, 1, 1])
+        np.testing.assert_array_equal(dataset.episode_ends, [2, 4])
 
     def test_other_shapes_are_refused(self, write):
         write(episode(3))
@@ -254,3 +346,54 @@ class TestD4RL:
     def test_actions_outside(self, root):
         with pytest.raises(ValueError, match=r"outside \[-1, 1\], the farthest 2 from 0"):
             sources.load(self.write(root, actions=np.full((6, 1), 2.0)), TASK)
+
+
+class TestNpz:
+    COLUMNS = D4RL_COLUMNS | {
+        "terminations": D4RL_COLUMNS["terminals"],
+        "truncations": D4RL_COLUMNS["timeouts"],
+    }
+
+    def write(self, root, without=("terminals", "timeouts"), **columns):
+        columns = {key: value for key, value in (self.COLUMNS | columns).items() if key not in without}
+        np.savez(root / "mine.npz", **columns)
+        return str(root / "mine.npz")
+
+    def test_equals_a_d4rl_file_of_the_same_columns(self, root):
+        for without in ([], ["next_observations"]):
+            npz = sources.load(self.write(root, [*without, "terminals", "timeouts"]), TASK)
+            hdf5 = sources.load(TestD4RL().write(root, without), TASK)
+            for ours, theirs in zip(vars(npz.transitions).values(), vars(hdf5.transitions).values(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(npz.episode_ends, hdf5.episode_ends)
+
+    def test_needs_no_task(self, root):
+        dataset = sources.load(self.write(root))
+        assert (dataset.size, dataset.spec) == (6, TASK.spec)
+        assert sources.recorded(dataset.name) == ("", "")
+
+    @pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminations", "truncations"])
+    def test_missing_array(self, root, key):
+        with pytest.raises(ValueError, match=f"mine.npz lacks '{key}'; it has "):
+            sources.load(self.write(root, [key]), TASK)
+
+    def test_other_sizes_than_the_environment(self, root):
+        with pytest.raises(ValueError, match=r"observation has shape \(6, 3\), expected \(6, 2\)"):
+            sources.load(self.write(root, observations=np.zeros((6, 3)), next_observations=np.zeros((6, 3))), TASK)
+
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+    def test_truncated_file(self, root, share):
+        path = self.write(root)
+        content = (root / "mine.npz").read_bytes()
+        (root / "mine.npz").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match="is damaged or no npz file"):
+            sources.load(path, TASK)
+
+    def test_objects(self, root):
+        path = self.write(root, rewards=np.array([1, None], object))
+        with pytest.raises(ValueError, match="is damaged or no npz file of numbers"):
+            sources.load(path, TASK)
+
+    def test_missing_file(self, root):
+        with pytest.raises(FileNotFoundError, match="no file"):
+            sources.load(str(root / "none.npz"), TASK)

@@ -195,7 +195,7 @@ def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     ("arguments", "message"),
     [
         (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
-        (["--env=mujoco/hopper"], "names no dataset: choose a quality"),
+        (["--env=mujoco/hopper"], "names no dataset: choose mujoco/hopper-random, "),
         (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
         (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
         (["--env=mujoco/hopper-random", "--policy=none.npz", "--out=o2o/x-v0"], "no behaviour policy 'none.npz'"),
@@ -324,7 +324,7 @@ def test_summary_by_hand(root):
 
     task = dataclasses.replace(HOPPER, max_episode_steps=5, published_score=1.5)
     episodes = [episode([1, 1], True), episode([1, 2, 3, 4, 0], False), episode([9, 9, 9], False)]
-    dataset._write("o2o/hand-v0", task, "", 0, episodes)
+    dataset._write("o2o/hand-v0", task, mujoco.make_env(task).unwrapped, "", 0, episodes)
     summary = dataset.summarize(task, "o2o/hand-v0")
     assert summary.transitions == 10
     assert (summary.returns.tolist(), summary.lengths.tolist()) == ([2, 10], [2, 5])

@@ -129,7 +129,7 @@ def test_evaluation_at_the_end_alone_and_another_algorithm(tmp_path):
         (["--env=mujoco/hoper-medium"], 1, "unknown task 'mujoco/hoper-medium'"),
         (["--set=aplha=1"], 1, "unknown field 'aplha' in --set=aplha=1: did you mean alpha?"),
         (["--seeds=0"], 2, "seeds"),
-        (["--eval_episodes=0"], 2, "eval_episodes"),
+        (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
         (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
         (["--resume"], 1, "holds no run"),

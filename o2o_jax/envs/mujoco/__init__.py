@@ -1,8 +1,7 @@
 """Hopper, HalfCheetah and Walker2d of gymnasium, with datasets made by D4RL's protocol."""
 
 from o2o_jax.envs.mujoco.behaviour import behaviours
-from o2o_jax.envs.mujoco.datasets import load_dataset
-from o2o_jax.envs.mujoco.environments import make_env, make_vector_env
 from o2o_jax.envs.mujoco.tasks import benchmark, tasks
+from o2o_jax.envs.registered import load_dataset, make_env, make_vector_env
 
 __all__ = ["behaviours", "benchmark", "load_dataset", "make_env", "make_vector_env", "tasks"]

@@ -15,7 +15,12 @@ ROBOTS = {
 }
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPERT_QUALITIES = ("medium-expert", "expert")
+PUBLISHED_QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")  # LOCO-M and LOCO-E of the paper
+REMOTE = {"": "simple", "medium": "medium", "expert": "expert"}  # Minari's own sets; no quality of D4RL is "simple"
 VERSIONS = {"": "v5", "-v4": "v4"}  # of the environment, by what a task's name says after the robot
+# Versions that move alike; of other robots all of these. In v5 Walker2d's right foot got another friction.
+MOVE_ALIKE = {"walker2d": (("v2", "v3", "v4"), ("v5",))}
+ALL_VERSIONS = ("v2", "v3", "v4", "v5")
 MAX_EPISODE_STEPS = 1_000
 
 # D4RL's datasets: rows, one million where nothing is said, and mean normalized return, where it is known.
@@ -36,6 +41,7 @@ def tasks() -> dict[str, Task]:
     found = {}
     for robot, (env_name, observation_dim, action_dim, random_score, expert_score) in ROBOTS.items():
         for suffix, version in VERSIONS.items():
+            (alike,) = (group for group in MOVE_ALIKE.get(robot, (ALL_VERSIONS,)) if version in group)
             for quality in ("", *QUALITIES):
                 name = f"mujoco/{robot}{suffix}-{quality}" if quality else f"mujoco/{robot}{suffix}"
                 found[name] = Task(
@@ -51,6 +57,9 @@ def tasks() -> dict[str, Task]:
                         "medium-expert": MEDIUM_EXPERT_TRANSITIONS,
                         "medium-replay": MEDIUM_REPLAY_TRANSITIONS[robot],
                     }.get(quality, Task.transitions),
+                    remote_ids=(f"mujoco/{robot}/{REMOTE[quality]}-v0",) if quality in REMOTE and not suffix else (),
+                    same_dynamics=tuple(f"{env_name}-{other}" for other in alike if other != version),
+                    published_settings=quality in PUBLISHED_QUALITIES,
                     published_score=PUBLISHED_SCORES.get((robot, quality)),
                 )
     return found

@@ -25,10 +25,30 @@ class Config(ConstrainedConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Sections G.1, H.3: a higher temperature and tighter bounds where the data is expert."""
-        config = cls()
+        """Sections C.2, G.1, H.3: a higher temperature and tighter bounds where the data is expert; the bounds
+        alone where it is narrow.
+
+        Where rewards are sparse: one deep critic and longer phases; on a long horizon a higher temperature and λ too.
+        """
+        if task.sparse_reward:
+            return cls(
+                critic_hidden=(256,) * 5,
+                num_critics=1,
+                reward_scale=10.0,
+                reward_shift=-5.0,
+                alpha=0.5 if task.long_horizon else 0.2,
+                lagrange_init=2.0 if task.long_horizon else 1.0,
+                align_updates=1_000_000,
+                env_steps=200_000,
+                warmup_env_steps=5_000,
+                eval_every_env_steps=5_000,
+                eval_episodes=task.eval_episodes,
+            )
+        config = cls(eval_episodes=task.eval_episodes)
         if task.expert_data:
             config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
             if "hopper" in task.name:  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+            config = dataclasses.replace(config, threshold_start=0.005, threshold_end=0.125)
         return config

@@ -30,10 +30,25 @@ class Config(ConstrainedConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Sections G.2, H.3: less noise and tighter bounds where the data is expert."""
-        config = cls()
+        """Sections C.2, G.2, H.3: less noise and tighter bounds where the data is expert; the bounds alone where
+        it is narrow.
+
+        Where rewards are sparse: longer phases, and critics without LayerNorm unless the horizon is long.
+        """
+        if task.sparse_reward:
+            return cls(
+                layer_norm=task.long_horizon,
+                reward_shift=-1.0,
+                align_updates=1_000_000,
+                env_steps=200_000,
+                eval_every_env_steps=5_000,
+                eval_episodes=task.eval_episodes,
+            )
+        config = cls(eval_episodes=task.eval_episodes)
         if task.expert_data:
             config = dataclasses.replace(config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4)
             if "hopper" in task.name or task.name.endswith("walker2d-expert"):  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+            config = dataclasses.replace(config, threshold_start=2.5e-5, threshold_end=6.25e-4)
         return config

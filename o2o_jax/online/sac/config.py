@@ -5,6 +5,7 @@ from typing import Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2sac
+from o2o_jax.online.constrained import settings_of_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,8 @@ class Config(o2sac.Config):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """The same on every locomotion task."""
-        del task
-        return cls()
+        """O2SAC's rewards, depth and lengths on the same task; two critics everywhere, since CQL leaves two."""
+        return cls(**settings_of_task(o2sac.Config.for_task(task)))
 
     @classmethod
     def from_scratch(cls) -> "Config":

@@ -5,6 +5,7 @@ from typing import Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2td3
+from o2o_jax.online.constrained import settings_of_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,9 @@ class Config(o2td3.Config):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """The exploration noise of O2TD3 on the same task; all else is the same everywhere."""
-        return cls(exploration_std=o2td3.Config.for_task(task).exploration_std)
+        """O2TD3's exploration noise, rewards and lengths on the same task; all else is the same everywhere."""
+        config = o2td3.Config.for_task(task)
+        return cls(exploration_std=config.exploration_std, **settings_of_task(config))
 
     @classmethod
     def from_scratch(cls) -> "Config":

@@ -1,0 +1,8 @@
+"""The pen of Adroit, a hand with 24 joints, with the datasets that Minari has of it."""
+
+from o2o_jax.envs.adroit.behaviour import behaviours
+from o2o_jax.envs.adroit.environments import make_env, make_vector_env
+from o2o_jax.envs.adroit.tasks import tasks
+from o2o_jax.envs.registered import load_dataset
+
+__all__ = ["behaviours", "load_dataset", "make_env", "make_vector_env", "tasks"]

@@ -1,0 +1,16 @@
+"""Who made the datasets: nobody who could do it again."""
+
+from o2o_jax.envs.behaviour import Behaviour
+from o2o_jax.interfaces import Task
+
+
+def behaviours(task: Task) -> list[Behaviour]:
+    """No behaviours: the data comes from people, and from policies that were never published.
+
+    Raises:
+      ValueError: always.
+    """
+    raise ValueError(
+        f"{task.name} can't be made here, since people and unpublished policies recorded the data of the pen: it loads "
+        "from Minari (--dataset=D4RL/pen/human-v2, …); a dataset of your own takes --policy and --out"
+    )

@@ -1,0 +1,28 @@
+"""Environments of the Adroit tasks. Gymnasium-robotics is imported when one is made: that registers them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from o2o_jax.envs import registered
+from o2o_jax.envs.vector import make_vector
+from o2o_jax.interfaces import Task
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def make_env(task: Task) -> gymnasium.Env:
+    """One environment of the task: actions in [-1, 1], truncated at the task's time limit.
+
+    Raises:
+      ValueError: gymnasium-robotics isn't installed.
+    """
+    registered.require("gymnasium_robotics", "robotics")
+    return registered.make_env(task)
+
+
+def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
+    """Several environments of the task that step together; see `vector.make_vector`."""
+    return make_vector(functools.partial(make_env, task), num_envs)

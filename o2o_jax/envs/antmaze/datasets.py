@@ -1,0 +1,13 @@
+"""Datasets of the AntMaze tasks."""
+
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs import mazes, registered
+from o2o_jax.envs.antmaze.tasks import GOAL_ANT, layout
+from o2o_jax.interfaces import Task
+
+
+def load_dataset(task: Task, source: str | None = None) -> Dataset:
+    """The task's dataset, or Minari's D4RL/antmaze/*; see `mazes.load_dataset`. "antmaze/goal-ant" has none."""
+    if task.name == GOAL_ANT.name:
+        return registered.load_dataset(task, source)
+    return mazes.load_dataset(task, layout(task), source)

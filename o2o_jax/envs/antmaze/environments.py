@@ -1,0 +1,36 @@
+"""Environments of the AntMaze tasks. The simulator is imported when one is made."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from o2o_jax.envs import mazes, registered
+from o2o_jax.envs.antmaze.tasks import GOAL_ANT, layout
+from o2o_jax.envs.vector import make_vector
+from o2o_jax.interfaces import Task
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def make_env(task: Task) -> gymnasium.Env:
+    """One environment of the task; see `mazes.make_env`, and `goal_ant.GoalAnt` for the ant outside mazes."""
+    if task.name == GOAL_ANT.name:
+        registered.require("gymnasium", "mujoco")
+        from o2o_jax.envs.antmaze import goal_ant
+
+        return goal_ant.make(task)
+    return mazes.make_env(task, layout(task))
+
+
+def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
+    """Several environments of the task that step together; see `vector.make_vector`."""
+    return make_vector(functools.partial(make_env, task), num_envs)
+
+
+def make_collection_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
+    """Several that step together, to record in; see `mazes.make_collection_env`."""
+    if task.name == GOAL_ANT.name:
+        return make_vector_env(task, num_envs)
+    return mazes.make_collection_env(task, layout(task), num_envs)

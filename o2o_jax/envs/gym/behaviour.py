@@ -1,0 +1,10 @@
+"""Who makes datasets of environments that nothing else is known of."""
+
+from o2o_jax.envs.behaviour import Behaviour, uniform
+from o2o_jax.interfaces import Task
+
+
+def behaviours(task: Task) -> list[Behaviour]:
+    """Uniform actions, whatever the task."""
+    del task
+    return [uniform()]

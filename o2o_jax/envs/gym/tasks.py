@@ -1,0 +1,87 @@
+"""Facts of registered environments, read off the environments themselves."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from o2o_jax.envs.registered import make_registered, require
+from o2o_jax.interfaces import Task
+from o2o_jax.types import Spec
+
+PREFIX = "gym/"
+
+
+def tasks() -> dict[str, Task]:
+    """None: there is no list of what others register. `make_task` makes them."""
+    return {}
+
+
+def make_task(name: str) -> Task:
+    """The task of a registered environment; makes one to see its sizes and its time limit.
+
+    The task has no dataset and no reference scores: its scores are raw returns.
+
+    Args:
+      name: "gym/<id>", or "gym/<module>:<id>" for an environment that importing `module` registers.
+
+    Raises:
+      ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and
+        continuous.
+    """
+    gymnasium = require("gymnasium", "mujoco")
+    env_id = name.removeprefix(PREFIX)
+    try:
+        env = make_registered(env_id)
+    except (gymnasium.error.Error, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"gymnasium can't make {env_id!r} ({reason}); what a package of yours registers is called "
+            "gym/<module to import>:<id>"
+        ) from error
+    with contextlib.closing(env):
+        spec = Spec(_observation_dim(env_id, env.observation_space), _action_dim(env_id, env.action_space))
+        assert env.spec is not None
+        if not env.spec.max_episode_steps:
+            raise ValueError(f"{env_id} has no time limit: register it with max_episode_steps")
+        return Task(
+            name=name,
+            env_id=env.spec.id,  # without the module, which is imported now
+            spec=spec,
+            max_episode_steps=env.spec.max_episode_steps,
+            published_settings=False,
+        )
+
+
+def _observation_dim(env_id: str, space: Any) -> int:
+    """O of a space of vectors."""
+    if not _is_box(space) or len(space.shape) != 1:
+        raise ValueError(
+            f"{env_id} observes {_describe(space)}, expected one vector of numbers: register it with "
+            "gymnasium.wrappers.FlattenObservation around it"
+        )
+    return space.shape[0]
+
+
+def _action_dim(env_id: str, space: Any) -> int:
+    """A of a space of vectors between bounds."""
+    if not _is_box(space) or not np.issubdtype(space.dtype, np.floating):
+        kind = space.dtype if _is_box(space) else _describe(space)
+        raise ValueError(f"{env_id} takes {kind} actions; only continuous ones, of a Box, are supported")
+    if len(space.shape) != 1:
+        raise ValueError(f"{env_id} takes {_describe(space)} actions, expected one vector: reshape them in a wrapper")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(f"{env_id} takes unbounded actions: bound them, as by gymnasium.wrappers.RescaleAction")
+    return space.shape[0]
+
+
+def _is_box(space: Any) -> bool:
+    return isinstance(space, require("gymnasium", "mujoco").spaces.Box)
+
+
+def _describe(space: Any) -> str:
+    """The kind of a space and what it consists of: "Discrete", "Dict of goal, position", "Box of shape (3, 4)"."""
+    kind = type(space).__name__
+    if hasattr(space, "keys"):
+        return f"{kind} of {', '.join(space.keys())}"
+    return f"{kind} of shape {space.shape}" if space.shape else kind

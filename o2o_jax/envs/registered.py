@@ -1,0 +1,79 @@
+"""What families share whose tasks need nothing but the id of a registered environment: making it, loading its data."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from o2o_jax import envs
+from o2o_jax.data import sources
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs.vector import make_vector
+from o2o_jax.interfaces import Task
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+def make_env(task: Task) -> gymnasium.Env:
+    """One environment of the task: actions in [-1, 1], truncated at the task's time limit.
+
+    Raises:
+      gymnasium.error.NameNotFound: the installed gymnasium doesn't know `task.env_id`.
+      ValueError: gymnasium isn't installed.
+    """
+    gymnasium = require("gymnasium", "mujoco")
+    env = make_registered(task.env_id, max_episode_steps=task.max_episode_steps)
+    space = env.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    if not (np.all(space.low == -1.0) and np.all(space.high == 1.0)):
+        env = gymnasium.wrappers.RescaleAction(env, space.dtype.type(-1.0), space.dtype.type(1.0))
+    return env
+
+
+def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
+    """Several environments of the task that step together; see `vector.make_vector`."""
+    return make_vector(functools.partial(make_env, task), num_envs)
+
+
+def make_registered(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> gymnasium.Env:
+    """An environment as it is registered, with settings of its own; None leaves its time limit."""
+    gymnasium = require("gymnasium", "mujoco")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # versions are chosen by name
+        return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
+
+
+def load_dataset(task: Task, source: str | None = None) -> Dataset:
+    """The task's dataset, checked against its environment. Reads the disk, and the network for remote ids.
+
+    Args:
+      task: the task.
+      source: what `sources.load` reads; None for `task.dataset_id`, or a newer version of it where that isn't here.
+
+    Raises:
+      ValueError: the task has no dataset, or the data doesn't fit it; see `sources.load`.
+      FileNotFoundError: the data is not there; the message says how to make it.
+    """
+    if source is None and not task.dataset_id:
+        raise envs.no_dataset(task, "pass the id or path of one")
+    return sources.load(source or sources.newest(task.dataset_id), task)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports a package that is optional here.
+
+    Raises:
+      ValueError: it isn't installed; the message names the extra of this package that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ValueError(f"{module} is not installed: pip install 'o2o_jax[{extra}]'") from None
