@@ -32,7 +32,8 @@ def test_unknown_names_are_answered_with_the_valid_ones():
 
 def test_facts_of_a_task_need_no_simulator():
     script = (
-        "import sys, o2o_jax.envs, o2o_jax.data.sources; o2o_jax.envs.get_task('mujoco/hopper-medium');"
+        "import sys, o2o_jax.envs, o2o_jax.data.sources;"
+        "[o2o_jax.envs.get_task(name) for name in ('mujoco/hopper-medium', 'pointmaze/umaze', 'antmaze/umaze')];"
         "assert not {'gymnasium', 'mujoco', 'minari', 'h5py'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
