@@ -2,12 +2,14 @@
 
     python -m experiments.behaviour --env=mujoco/hopper --seeds=2 --out=runs/behaviour-hopper
 
-At the end `medium.npz` (the snapshot whose sampled actions score nearest to --medium) and `expert.npz` (the best)
-stand in the output folder; --choose picks them from the snapshots that are there, without training. A run that was
-stopped goes on with --resume.
+At the end three files stand in the output folder: `medium.npz` (the snapshot whose sampled actions score nearest to
+--medium), `expert.npz` (the best) and `medium-replay.npz` (snapshots of the medium policy's run up to it, with the
+share of its replay buffer that each stands for). --choose picks them from the snapshots that are there, without
+training. A run that was stopped goes on with --resume.
 """
 
 import dataclasses
+import json
 import pathlib
 import shlex
 import sys
@@ -32,6 +34,7 @@ from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Array
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
+REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 
 def define(values: FlagValues) -> None:
@@ -126,20 +129,70 @@ def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dic
 
 
 def choose(task: Task, out: pathlib.Path, medium: float) -> None:
-    """Measures the most promising snapshots again, on more episodes, and keeps one as medium and one as expert."""
-    snapshots = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
-    if not snapshots:
+    """Measures the most promising snapshots again, on more episodes, and keeps one as medium and one as expert.
+
+    The medium policy's replay buffer is kept too, in short; see `replay_recipe`.
+    """
+    taken = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
+    if not taken:
         raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
+    random_env_steps = json.loads((out / "config.json").read_text())["config"]["random_env_steps"]
+    learnt = {path: metadata for path, metadata in taken.items() if metadata["env_steps"] > random_env_steps}
+    if not learnt:
+        raise FileNotFoundError(f"{out} holds no snapshots later than its random steps: train on with --resume")
     wanted = {
         "medium": lambda score: -abs(score - medium),
         "expert": lambda score: score,
     }
+    chosen = {}
     for quality, merit in wanted.items():
-        candidates = sorted(snapshots, key=lambda path: merit(snapshots[path]["score"]), reverse=True)[:3]
+        candidates = sorted(learnt, key=lambda path: merit(learnt[path]["score"]), reverse=True)[:3]
         measured = {path: _measure(task, path) for path in candidates}
         best = max(candidates, key=lambda path: merit(measured[path]["score"]))
+        chosen[quality] = measured[best]
         save_behaviour(out / f"{quality}.npz", load_behaviour(best)[0], measured[best])
         print(f"{quality}: {best.name}, sampled score {measured[best]['score']:.1f} -> {out / f'{quality}.npz'}")
+    _save_replay(out / "medium-replay.npz", taken, chosen["medium"], random_env_steps)
+
+
+def _save_replay(
+    path: pathlib.Path, taken: dict[pathlib.Path, dict[str, Any]], medium: dict[str, Any], random_env_steps: int
+) -> None:
+    """Writes the snapshots that stand for the replay buffer of the medium policy's run, up to that policy."""
+    run = {
+        metadata["env_steps"]: snapshot
+        for snapshot, metadata in taken.items()
+        if metadata["seed"] == medium["seed"] and random_env_steps <= metadata["env_steps"] <= medium["env_steps"]
+    }
+    env_steps, shares = replay_recipe(sorted(run), random_env_steps, REPLAY_SNAPSHOTS)
+    policies = [load_behaviour(run[step])[0] for step in env_steps]
+    metadata = {key: medium[key] for key in ("env_id", "algorithm", "seed", "command")} | {
+        "env_steps": env_steps,
+        "shares": shares,
+        "random_share": random_env_steps / medium["env_steps"],
+    }
+    save_behaviour(path, jax.tree.map(lambda *leaves: np.stack(leaves), *policies), metadata, np.float16)
+    print(f"medium-replay: {len(shares)} snapshots up to {env_steps[-1]:,} environment steps -> {path}")
+
+
+def replay_recipe(env_steps: list[int], random_env_steps: int, count: int) -> tuple[list[int], list[float]]:
+    """Which snapshots of a run stand for its replay buffer, and each for which share.
+
+    Snapshots evenly spread are kept, the first and the last among them. Every row of the buffer after the random ones
+    counts for the snapshot that is nearest in environment steps.
+
+    Args:
+      env_steps: of the snapshots, increasing, the first not before `random_env_steps`; the buffer ends at the last.
+      random_env_steps: rows of the buffer before them that an agent which knew nothing filled with uniform actions.
+      count: how many snapshots to keep, or all if there are fewer.
+
+    Returns:
+      Environment steps [K] of the kept ones, and shares [K]; the rest of the buffer are the random steps.
+    """
+    kept = np.rint(np.linspace(0, len(env_steps) - 1, min(count, len(env_steps)))).astype(int)
+    steps = np.array(env_steps)[kept]
+    borders = np.concatenate([[random_env_steps], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+    return steps.tolist(), (np.diff(borders) / steps[-1]).tolist()
 
 
 def _measure(task: Task, path: pathlib.Path) -> dict[str, Any]:

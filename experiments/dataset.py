@@ -1,11 +1,17 @@
-"""Makes an offline dataset by D4RL's protocol and stores it for Minari.
+"""Makes offline datasets by D4RL's protocol and stores them for Minari.
 
-    python -m experiments.dataset --env=mujoco/hopper-medium --transitions=1000000
+    python -m experiments.dataset --env=mujoco/hopper-medium
+    python -m experiments.dataset --all --table=datasets.md
+
+The first makes a task's dataset. The second makes all of a family's benchmark, by default the fifteen of locomotion,
+and writes a table of what is in them; those that exist already are left alone, so that the same command goes on where
+it was interrupted.
 
 The task's family says who acts, one behaviour after the other, each for its share of the transitions: uniform actions
 for `random`, samples of policies that ship with the package for the others, `medium-expert` half of the one and half of
-the other. Episodes last until they terminate or reach the time limit, and none is left out: they are stored in the
-order in which they began, and the last of each behaviour is cut, marked as truncated, where its share is reached.
+the other, `medium-replay` snapshots of a training run one after the other, as they filled its replay buffer. Episodes
+last until they terminate or reach the time limit, and none is left out: they are stored in the order in which they
+began, and the last of each behaviour is cut, marked as truncated, where its share is reached.
 
 Every episode is stored with the seed that its environment was reset with, in Minari's own place for it: reset an
 environment of the dataset with it and the stored actions give the same episode again.
@@ -16,8 +22,8 @@ import dataclasses
 import importlib.metadata
 import itertools
 import math
+import pathlib
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +36,7 @@ from absl.flags import FlagValues
 from experiments import flags
 from o2o_jax import envs
 from o2o_jax.data.sources import MINARI_ID, minari_folder
-from o2o_jax.envs.behaviour import Behaviour, load_behaviour, sampled
+from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime.log import progress
@@ -40,7 +46,7 @@ NUM_ENVS = 25
 
 def make_dataset(
     task: Task,
-    transitions: int,
+    transitions: int | None = None,
     seed: int = 0,
     out: str | None = None,
     behaviours: list[Behaviour] | None = None,
@@ -50,7 +56,7 @@ def make_dataset(
 
     Args:
       task: the environment, and the id and reference scores of the dataset.
-      transitions: N, exactly as many rows get written.
+      transitions: N, exactly as many rows get written; None for `task.transitions`.
       seed: of the environments and the actions.
       out: Minari id to write; None for `task.dataset_id`.
       behaviours: who acts, one after the other, each for its share; None for those of the task's family.
@@ -69,23 +75,27 @@ def make_dataset(
         raise envs.no_dataset(task, "pass --out")
     if not MINARI_ID.fullmatch(dataset_id):
         raise ValueError(f"{dataset_id!r} is no Minari id: write --out=<namespace>/<name>-v0, without dots")
+    if behaviours is None:
+        behaviours = envs.family(task.name).behaviours(task)
     folder = minari_folder(dataset_id)
     if folder.exists() and not overwrite:
         raise FileExistsError(
             f"dataset {dataset_id} exists at {folder}: pass --overwrite to replace it, or another --out"
         )
-    if behaviours is None:
-        behaviours = envs.family(task.name).behaviours(task)
+    if transitions is None:
+        transitions = task.transitions
     rows = _rows(behaviours, transitions)
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
+    num_envs = min(NUM_ENVS, math.ceil(max(rows) / task.max_episode_steps))  # what more would record is thrown away
     episodes = []
-    with progress(task.name, transitions) as bar:
+    with (
+        contextlib.closing(envs.make_collection_env(task, num_envs)) as vector,
+        progress(task.name, transitions) as bar,
+    ):
+        recorded_in = vector.get_attr("unwrapped")[0]
         for behaviour, count, key, stream in zip(behaviours, rows, keys, seeds, strict=True):
-            num_envs = min(NUM_ENVS, math.ceil(count / task.max_episode_steps))  # more would only be thrown away
-            with contextlib.closing(envs.make_collection_env(task, num_envs)) as vector:
-                recorded_in = vector.get_attr("unwrapped")[0]
-                episodes += collect(vector, behaviour.act, count, key, np.random.default_rng(stream), bar.update)
+            episodes += collect(vector, behaviour.act, count, key, np.random.default_rng(stream), bar.update)
     names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
     _write(dataset_id, task, recorded_in, " then ".join(names), seed, episodes)
     return dataset_id
@@ -96,7 +106,7 @@ def _rows(behaviours: list[Behaviour], transitions: int) -> list[int]:
     shares = np.array([behaviour.share for behaviour in behaviours])
     if not np.isclose(shares.sum(), 1.0):
         raise ValueError(f"shares of behaviours must sum to 1, got {shares.tolist()}")
-    rows = np.diff(np.rint(np.cumsum(shares) * transitions).astype(int), prepend=0)
+    rows = np.diff(np.floor(np.cumsum(shares) * transitions + 0.5).astype(int), prepend=0)
     if rows.min() < 1:
         raise ValueError(
             f"--transitions must be at least {math.ceil(1 / shares.min())}, a row for each who acts, got {transitions}"
@@ -218,7 +228,6 @@ def _write(
         dataclasses.replace(simulator.spec, max_episode_steps=task.max_episode_steps)
         for simulator in (recorded_in, env.unwrapped)
     )
-    package = eval_spec.entry_point.partition(".")[0].replace("_", "-")
     env.close()
     with _removed_on_error(dataset_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
@@ -229,14 +238,19 @@ def _write(
             eval_env=eval_spec,
             observation_space=env.observation_space,
             action_space=env.action_space,
-            ref_min_score=task.random_score,
-            ref_max_score=task.expert_score,
+            ref_min_score=task.random_score if task.has_references else None,
+            ref_max_score=task.expert_score if task.has_references else None,
             algorithm_name=algorithm_name,
             description=f"{task.name} by D4RL's protocol, time limit {task.max_episode_steps} steps, seed {seed}",
-            requirements=[
-                f"{name}=={importlib.metadata.version(name)}" for name in sorted({"gymnasium", "mujoco", package})
-            ],
+            requirements=_requirements(type(env.unwrapped).__module__),
         )
+
+
+def _requirements(module: str) -> list[str]:
+    """The simulator's packages and the one that an environment's module belongs to, as they are installed."""
+    packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
+    names = sorted({"gymnasium", "mujoco", *packages})
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 @contextlib.contextmanager
@@ -250,31 +264,165 @@ def _removed_on_error(dataset_id: str) -> Iterator[None]:
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is in a dataset.
+
+    Attributes:
+      task: which the dataset belongs to.
+      dataset_id: Minari's.
+      transitions: rows in all.
+      returns: [episodes] undiscounted returns of the whole episodes.
+      lengths: [episodes] theirs in steps.
+      terminated: [episodes] whether they terminated; the others reached the time limit.
+    """
+
+    task: Task
+    dataset_id: str
+    transitions: int
+    returns: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.dataset_id}: {self.transitions} transitions, {len(self.returns)} whole episodes, "
+            f"return {self.returns.mean():.1f} ± {self.returns.std():.1f} "
+            f"(score {self.task.score(self.returns.mean()):.1f}), in {minari_folder(self.dataset_id)}"
+        )
+
+
+def summarize(task: Task, dataset_id: str) -> Summary:
+    """Reads a dataset and counts its whole episodes: where a behaviour's share ends, one is cut short of its return.
+
+    Raises:
+      FileNotFoundError: no such dataset.
+      ValueError: it is damaged or doesn't fit the task.
+    """
+    dataset = envs.family(task.name).load_dataset(task, dataset_id)
+    lengths = np.diff(dataset.episode_ends, prepend=0)
+    terminated = dataset.transitions.terminated[dataset.episode_ends - 1] > 0
+    whole = terminated | (lengths == task.max_episode_steps)
+    if not whole.any():  # in a very small dataset
+        whole = np.ones_like(whole)
+    return Summary(task, dataset_id, dataset.size, dataset.returns()[whole], lengths[whole], terminated[whole])
+
+
+def table(summaries: list[Summary]) -> str:
+    """A Markdown page with a row per dataset: counts, return and length of an episode, and the published score."""
+    lines = [
+        "# Datasets",
+        "",
+        "Written by `python -m experiments.dataset --all --table=…`. Return (mean ± standard deviation), score (of the",
+        "mean) and length are those of whole episodes; terminated is the share of them that ended before the limit.",
+        "Published is the mean score of D4RL's dataset of that name, to whole points, where it is known.",
+        "",
+        "| Task | Transitions | Episodes | Return | Score | Published | Length | Terminated |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for summary in summaries:
+        task, returns = summary.task, summary.returns
+        cells = [
+            f"`{task.name}`",
+            f"{summary.transitions:,}",
+            f"{len(returns):,}",
+            f"{returns.mean():.0f} ± {returns.std():.0f}",
+            f"{task.score(returns.mean()):.1f}",
+            "" if task.published_score is None else f"{task.published_score:.0f}",
+            f"{summary.lengths.mean():.0f}",
+            f"{100 * summary.terminated.mean():.1f} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def define(values: FlagValues) -> None:
     """Flags of this script."""
-    absl.flags.DEFINE_string("env", None, "task, such as mujoco/hopper-medium", required=True, flag_values=values)
-    absl.flags.DEFINE_integer("transitions", 1_000_000, "rows to collect", lower_bound=1, flag_values=values)
+    absl.flags.DEFINE_string(
+        "env", None, "task, such as mujoco/hopper-medium; with --all a family, by default mujoco", flag_values=values
+    )
+    absl.flags.DEFINE_bool(
+        "all", False, "make all datasets of the family's benchmark that don't exist yet", flag_values=values
+    )
+    absl.flags.DEFINE_integer(
+        "transitions", None, "rows to collect, by default as many as D4RL has", lower_bound=1, flag_values=values
+    )
     absl.flags.DEFINE_integer("seed", 0, "of environments and actions", lower_bound=0, flag_values=values)
     absl.flags.DEFINE_string("out", None, "Minari id to write, by default the task's own", flag_values=values)
-    absl.flags.DEFINE_string("policy", None, ".npz of another behaviour policy; needs --out", flag_values=values)
-    absl.flags.DEFINE_bool("overwrite", False, "replace an existing dataset", flag_values=values)
+    absl.flags.DEFINE_string(
+        "policy", None, ".npz of experiments.behaviour to make the data with; needs --out", flag_values=values
+    )
+    absl.flags.DEFINE_bool("overwrite", False, "replace existing datasets", flag_values=values)
+    absl.flags.DEFINE_string("table", None, "file for a Markdown table of the datasets", flag_values=values)
 
 
 def main(args: FlagValues) -> None:
-    """Makes one dataset and says what is in it."""
-    task = envs.get_task(args.env)
-    family = envs.family(args.env)
-    if args.policy and not args.out:
-        raise ValueError("--policy needs --out: the task's own id belongs to the shipped policies")
-    behaviours = [sampled(load_behaviour(args.policy)[0], task)] if args.policy else None
-    start = time.monotonic()
-    dataset_id = make_dataset(task, args.transitions, args.seed, args.out, behaviours, args.overwrite)
-    returns = family.load_dataset(task, dataset_id).returns()
-    print(
-        f"{dataset_id}: {args.transitions} transitions, {len(returns)} episodes, return {returns.mean():.1f} ± "
-        f"{returns.std():.1f} (normalized {task.score(returns.mean()):.1f}), {time.monotonic() - start:.0f} s, in "
-        f"{minari_folder(dataset_id)}"
-    )
+    """Makes one dataset or all of a family, and says what is in them. Impure."""
+    if args.all:
+        if args.out or args.policy:
+            raise ValueError("--all makes every task's own dataset: --out and --policy go with one task")
+        if args.env and "/" in args.env:
+            raise ValueError(f"--all takes a family, such as --env=mujoco, not {args.env!r}")
+        summaries, missing = _make_all(args.env or "mujoco", args)
+    else:
+        if not args.env:
+            raise ValueError("--env=… is missing: name a task, such as mujoco/hopper-medium, or pass --all")
+        if args.policy and not args.out:
+            raise ValueError("--policy needs --out: the task's own id belongs to the shipped policies")
+        task = envs.get_task(args.env)
+        behaviours = _behaviours_of(args.policy, task) if args.policy else None
+        dataset_id = make_dataset(task, args.transitions, args.seed, args.out, behaviours, args.overwrite)
+        summaries, missing = [summarize(task, dataset_id)], []
+        print(summaries[0])
+    if args.table:
+        path = pathlib.Path(args.table)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(table(summaries))
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(missing) + len(summaries)} datasets could not be made, for want of behaviour "
+            f"policies (above: which, and what trains them): {', '.join(missing)}"
+        )
+
+
+def _behaviours_of(path: str, task: Task) -> list[Behaviour]:
+    """Who acts for a dataset made with a file of `experiments.behaviour`: its policy or, of a replay, its snapshots."""
+    policy, metadata = load_behaviour(path)
+    return replay(policy, metadata, task) if "shares" in metadata else [sampled(policy, task)]
+
+
+def _make_all(family: str, args: FlagValues) -> tuple[list[Summary], list[str]]:
+    """Makes what is missing of a family's benchmark; returns what there is then, and names of what can't be made."""
+    summaries, missing = [], []
+    for name in envs.benchmark(family):
+        task = envs.get_task(name)
+        summary = None if args.overwrite else _existing(task)
+        if summary:
+            print(f"exists: {summary}", flush=True)
+        else:
+            try:
+                behaviours = envs.family(name).behaviours(task)
+            except FileNotFoundError as error:
+                print(f"{name} can't be made: {error}", flush=True)
+                missing.append(name)
+                continue
+            make_dataset(task, args.transitions, args.seed, None, behaviours, overwrite=True)
+            summary = summarize(task, task.dataset_id)
+            print(summary, flush=True)
+        summaries.append(summary)
+    return summaries, missing
+
+
+def _existing(task: Task) -> Summary | None:
+    """The task's dataset if it is there, whole; one whose writing was killed isn't."""
+    if not minari_folder(task.dataset_id).exists():
+        return None
+    try:
+        return summarize(task, task.dataset_id)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"to be made again: {error}", flush=True)
+        return None
 
 
 if __name__ == "__main__":

@@ -49,8 +49,10 @@ def define(values: FlagValues) -> None:
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(
-        "eval_episodes", None, "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which "
-        "needs no simulator", lower_bound=0,
+        "eval_episodes",
+        None,
+        "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which needs no simulator",
+        lower_bound=0,
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(

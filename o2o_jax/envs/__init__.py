@@ -11,6 +11,7 @@ A family is a package that exports
 - `behaviours(task) -> list[Behaviour]`: who acts while the task's dataset is made, one after the other, each for its
   share (`o2o_jax.envs.behaviour`);
 - optionally `make_task(name) -> Task`: facts of a task that `tasks` doesn't list, where they are made on demand;
+- optionally `benchmark() -> list[str]`: names of the tasks whose datasets make up its benchmark, if not all;
 - optionally `make_collection_env(task, num_envs)`: like `make_vector_env`, with the rules under which the dataset is
   recorded where they differ from those of evaluation.
 
@@ -98,3 +99,15 @@ def make_collection_env(task: Task, num_envs: int) -> Any:
     """The vector environment [N] that the task's dataset is recorded in: the family's own one, or that of the task."""
     module = family(task.name)
     return getattr(module, "make_collection_env", module.make_vector_env)(task, num_envs)
+
+
+def benchmark(name: str) -> list[str]:
+    """Names of the tasks whose datasets make up a family's benchmark: those that it says, or all with a dataset.
+
+    Raises:
+      ValueError: no such family; the message lists those that exist.
+    """
+    module = family(name)
+    if hasattr(module, "benchmark"):
+        return module.benchmark()
+    return [task.name for task in module.tasks().values() if task.dataset_id]

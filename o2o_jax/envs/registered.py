@@ -32,7 +32,7 @@ def make_env(task: Task) -> gymnasium.Env:
     space = env.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     if not (np.all(space.low == -1.0) and np.all(space.high == 1.0)):
-        env = gymnasium.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+        env = gymnasium.wrappers.RescaleAction(env, space.dtype.type(-1.0), space.dtype.type(1.0))
     return env
 
 

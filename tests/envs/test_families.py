@@ -23,6 +23,18 @@ def test_every_family_exports_what_it_owes(family):
         assert name.startswith(f"{family}/")
 
 
+def test_every_dataset_id_belongs_to_one_task():
+    tasks = [task for family in envs.families() for task in envs.family(family).tasks().values()]
+    for task in tasks:
+        for dataset_id in filter(None, (task.dataset_id, *task.remote_ids)):
+            assert envs.task_of_dataset(dataset_id) is task
+
+
+def test_tasks_are_made_on_demand_where_a_family_does_that():
+    assert envs.family("gym").tasks() == {}
+    assert envs.get_task("gym/Pendulum-v1").env_id == "Pendulum-v1"
+
+
 def test_unknown_names_are_answered_with_the_valid_ones():
     with pytest.raises(ValueError, match=r"unknown environment family 'mujco'\. Did you mean 'mujoco'\?"):
         envs.get_task("mujco/hopper-medium")
@@ -32,8 +44,8 @@ def test_unknown_names_are_answered_with_the_valid_ones():
 
 def test_facts_of_a_task_need_no_simulator():
     script = (
-        "import sys, o2o_jax.envs, o2o_jax.data.sources;"
-        "[o2o_jax.envs.get_task(name) for name in ('mujoco/hopper-medium', 'pointmaze/umaze', 'antmaze/umaze')];"
+        "import sys, o2o_jax.envs, o2o_jax.data.sources; o2o_jax.envs.get_task('mujoco/hopper-medium');"
+        "o2o_jax.envs.task_of_dataset('D4RL/pen/human-v2');"
         "assert not {'gymnasium', 'mujoco', 'minari', 'h5py'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

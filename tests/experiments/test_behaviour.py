@@ -1,13 +1,16 @@
 """experiments.behaviour from scratch to the chosen policies, with tiny networks and a schedule of seconds."""
 
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import behaviour
+from experiments import behaviour, dataset
 from o2o_jax import envs
-from o2o_jax.envs.behaviour import load_behaviour, save_behaviour
+from o2o_jax.data.sources import load_minari
+from o2o_jax.envs.behaviour import load_behaviour, replay, sample_actions, save_behaviour
 from o2o_jax.runtime import log
 from tests import tiny
 
@@ -100,9 +103,65 @@ def test_a_stopped_run_goes_on_and_takes_every_snapshot_once(tmp_path, finished,
     assert (out / "expert.npz").exists()
 
 
+def test_recipe_by_hand():
+    # Random steps up to 10, snapshots at 10, 20, 40, 60: rows 10-15 are nearest to the first, 15-30 to the second,
+    # 30-50 to the third, 50-60 to the last, of 60.
+    steps, shares = behaviour.replay_recipe([10, 20, 40, 60], 10, count=4)
+    assert steps == [10, 20, 40, 60]
+    np.testing.assert_allclose(shares, np.array([5, 15, 20, 10]) / 60)
+    # Three of them, evenly spread by rank: 10, 40 (of 20 and 40, equally near, the even rank) and 60.
+    steps, shares = behaviour.replay_recipe([10, 20, 40, 60], 10, count=3)
+    assert steps == [10, 40, 60]
+    np.testing.assert_allclose(shares, np.array([15, 25, 10]) / 60)
+
+
+@pytest.mark.parametrize("snapshots", [1, 2, 5, 16, 17, 200])
+@pytest.mark.parametrize("random_env_steps", [0, 5_000])
+def test_recipe_covers_the_buffer(snapshots, random_env_steps):
+    env_steps = [random_env_steps + 5_000 * i for i in range(1, snapshots + 1)]
+    steps, shares = behaviour.replay_recipe(env_steps, random_env_steps, 16)
+    assert len(steps) == len(shares) == min(snapshots, 16)
+    assert steps == sorted(set(steps))
+    assert steps[-1] == env_steps[-1]
+    assert min(shares) > 0
+    np.testing.assert_allclose(sum(shares) + random_env_steps / steps[-1], 1.0)
+
+
+def test_replay_buffer_of_the_medium_policy(finished):
+    _, medium = load_behaviour(finished / "medium.npz")
+    snapshots, metadata = load_behaviour(finished / "medium-replay.npz")
+    assert (metadata["seed"], metadata["env_id"]) == (medium["seed"], "Hopper-v5")
+    steps = [step for step in (2, 4, 6) if step <= medium["env_steps"]]
+    assert metadata["env_steps"] == steps
+    # random up to step 2, then halves of the way from snapshot to snapshot
+    shares = {4: [1, 1], 6: [1, 2, 1]}[medium["env_steps"]]
+    np.testing.assert_allclose(metadata["shares"], np.array(shares) / medium["env_steps"])
+    np.testing.assert_allclose(metadata["random_share"], 2 / medium["env_steps"])
+    acting = replay(snapshots, metadata, TASK)
+    assert [part.name for part in acting[:2]] == ["uniform actions", "sampled snapshots of a training run"]
+    np.testing.assert_allclose(sum(part.share for part in acting), 1.0)
+    observations, key = np.linspace(-1.0, 1.0, 22).reshape(2, 11), jax.random.key(0)
+    for step, part in zip(steps, acting[1:], strict=True):
+        policy, _ = load_behaviour(finished / "snapshots" / f"{step:08d}-seed{medium['seed']}.npz")
+        expected = sample_actions(policy, observations, key)
+        np.testing.assert_allclose(part.act(None, observations, key), expected, atol=2e-3)  # float16
+
+
+@pytest.mark.parametrize("quality", ["medium", "medium-replay"])
+def test_what_a_run_leaves_makes_a_dataset(finished, quality, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    policy = f"--policy={finished / f'{quality}.npz'}"
+    tiny.call(dataset, f"--env={ENV}", policy, "--out=o2o/mine-v0", "--transitions=60")
+    assert load_minari("o2o/mine-v0").size == 60
+    metadata = json.loads((tmp_path / "o2o/mine-v0/data/metadata.json").read_text())
+    names = {"medium": "sampled policy", "medium-replay": "uniform actions then sampled snapshots of a training run"}
+    assert metadata["algorithm_name"] == names[quality]
+
+
 def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monkeypatch, capsys):
     scores = {"00000002-seed0.npz": 10.0, "00000004-seed0.npz": 40.0, "00000006-seed0.npz": 90.0}
     (tmp_path / "snapshots").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"random_env_steps": 0}}))
     policy, metadata = load_behaviour(finished / "snapshots" / SNAPSHOTS[0])
     for name, score in scores.items():
         path = tmp_path / "snapshots" / name
@@ -118,8 +177,18 @@ def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monke
     assert load_behaviour(tmp_path / "medium.npz")[1]["score"] == 47.0
     assert load_behaviour(tmp_path / "expert.npz")[1]["score"] == 85.0
     assert "medium: 00000004-seed0.npz, sampled score 47.0" in capsys.readouterr().out
+    assert load_behaviour(tmp_path / "medium-replay.npz")[1]["env_steps"] == [2, 4]
     behaviour.choose(TASK, tmp_path, 29.0)
     assert load_behaviour(tmp_path / "medium.npz")[1]["score"] == 30.0
+    assert load_behaviour(tmp_path / "medium-replay.npz")[1]["env_steps"] == [2]
+
+
+def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, capsys):
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"random_env_steps": 2}}))
+    shutil.copy(finished / "snapshots" / SNAPSHOTS[0], tmp_path / "snapshots")
+    run(tmp_path, "--choose", status=1)
+    assert "holds no snapshots later than its random steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

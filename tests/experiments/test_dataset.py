@@ -10,6 +10,7 @@ from experiments import dataset, flags
 from o2o_jax import envs
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs import behaviour, mujoco
+from o2o_jax.envs.mujoco.tasks import QUALITIES
 from tests import tiny
 
 HOPPER = envs.get_task("mujoco/hopper-random")
@@ -195,12 +196,14 @@ def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
     [
         (["--env=mujoco/hoper-random"], "Did you mean 'mujoco/hopper-random'"),
         (["--env=mujoco/hopper"], "names no dataset: choose mujoco/hopper-random, "),
-        (["--env=mujoco/hopper-medium-replay"], "is the replay buffer of a training run"),
         (["--env=mujoco/hopper-random", "--out=o2o/hopper"], "'o2o/hopper' is no Minari id"),
         (["--env=mujoco/hopper-random", "--policy=none.npz"], "--policy needs --out"),
         (["--env=mujoco/hopper-random", "--policy=none.npz", "--out=o2o/x-v0"], "no behaviour policy 'none.npz'"),
         (["--env=mujoco/hopper-random", "--transitions=0"], "transitions"),
-        ([], "--env"),
+        ([], "--env=… is missing"),
+        (["--all", "--out=o2o/x-v0"], "--out and --policy go with one task"),
+        (["--all", "--env=mujoco/hopper"], "--all takes a family, such as --env=mujoco, not 'mujoco/hopper'"),
+        (["--all", "--env=mujco"], "Did you mean 'mujoco'"),
     ],
 )
 def test_command_line_errors_are_one_line(arguments, message, capsys):
@@ -224,3 +227,108 @@ def test_command_line(root, policy, capsys):
         flags.run(dataset.main, dataset.define, argv=arguments)
     assert "o2o/mine-v0: 30 transitions" in capsys.readouterr().out
     assert mujoco.load_dataset(envs.get_task("mujoco/hopper"), "o2o/mine-v0").size == 30
+
+
+@pytest.fixture
+def some_policies(root, policy, monkeypatch):
+    """Policies for all tasks of two robots, but for those of the third."""
+    shipped = root / "policies"
+    shipped.mkdir()
+    recipe = {"shares": [0.4, 0.5], "random_share": 0.1}
+    for robot, sizes in (("hopper", (11, 3)), ("halfcheetah", (17, 6))):
+        policies = [tiny.make_policy("tanh_gaussian", *sizes, seed=seed) for seed in range(2)]
+        for i, quality in enumerate(("medium", "expert")):
+            behaviour.save_behaviour(shipped / f"{robot}-{quality}.npz", policies[i], {})
+        snapshots = jax.tree.map(lambda *leaves: np.stack(leaves), *policies)
+        behaviour.save_behaviour(shipped / f"{robot}-medium-replay.npz", snapshots, recipe)
+    monkeypatch.setattr("o2o_jax.envs.mujoco.behaviour.SHIPPED", shipped)
+    return shipped
+
+
+def make_all(*arguments, status):
+    tiny.call(dataset, "--all", "--transitions=40", *arguments, status=status)
+
+
+def test_all_makes_what_it_can_and_says_what_is_missing(root, some_policies, capsys):
+    make_all(f"--table={root / 'docs' / 'datasets.md'}", status=1)
+    output = capsys.readouterr()
+    made = [line.split(":")[0] for line in output.out.splitlines() if ": 40 transitions" in line]
+    robots = {"hopper": QUALITIES, "halfcheetah": QUALITIES, "walker2d": ("random",)}
+    assert made == [f"o2o/{robot}/{quality}-v0" for robot, qualities in robots.items() for quality in qualities]
+    missing = [f"mujoco/walker2d-{quality}" for quality in QUALITIES[1:]]
+    for name in missing:
+        assert f"{name} can't be made: no behaviour policy 'walker2d-" in output.out
+    assert "python -m experiments.behaviour --env=mujoco/walker2d trains one" in output.out
+    assert output.err.splitlines()[-1].startswith("error: 4 of 15 datasets could not be made, for want of")
+    assert output.err.splitlines()[-1].endswith(", ".join(missing))
+    rows = [line for line in (root / "docs" / "datasets.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == 11
+    assert rows[1].startswith("| `mujoco/hopper-medium` | 40 | ")
+
+
+def test_all_goes_on_with_the_missing_ones(root, some_policies, monkeypatch, capsys):
+    made = []
+    make_dataset = dataset.make_dataset
+
+    def interrupted(task, *arguments, **settings):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(task.name)
+        return make_dataset(task, *arguments, **settings)
+
+    monkeypatch.setattr(dataset, "make_dataset", interrupted)
+    make_all(status=130)
+    assert made == ["mujoco/hopper-random", "mujoco/hopper-medium", "mujoco/hopper-medium-replay"]
+
+    # the second time one of the three turns out to have been killed while it was written
+    file = root / "o2o/hopper/medium-v0/data/main_data.hdf5"
+    file.write_bytes(file.read_bytes()[:1000])
+    again = []
+    monkeypatch.setattr(
+        dataset,
+        "make_dataset",
+        lambda task, *args, **settings: again.append(task.name) or make_dataset(task, *args, **settings),
+    )
+    make_all(status=1)
+    output = capsys.readouterr().out
+    assert again[:3] == ["mujoco/hopper-medium", "mujoco/hopper-medium-expert", "mujoco/hopper-expert"]
+    assert len(again) == 11 - 2
+    assert "exists: o2o/hopper/random-v0: 40 transitions" in output
+    assert "to be made again: " in output
+
+    again.clear()
+    make_all(status=1)
+    assert again == []
+    make_all("--overwrite", status=1)
+    assert len(again) == 11
+
+
+def test_default_size_is_the_tasks(monkeypatch):
+    task = dataclasses.replace(HOPPER, transitions=23)
+    dataset.make_dataset(task)
+    assert load_minari(task.dataset_id).size == 23
+
+
+def test_summary_by_hand(root):
+    # Limit 5: two rows that terminate, five that reach it, three that were cut.
+    def episode(rewards, terminates):
+        length = len(rewards)
+        last = np.arange(length) == length - 1
+        return {
+            "observations": np.zeros((length + 1, 11)),
+            "actions": np.zeros((length, 3), np.float32),
+            "rewards": np.array(rewards, float),
+            "terminations": last & terminates,
+            "truncations": last & (not terminates),
+        }
+
+    task = dataclasses.replace(HOPPER, max_episode_steps=5, published_score=1.5)
+    episodes = [episode([1, 1], True), episode([1, 2, 3, 4, 0], False), episode([9, 9, 9], False)]
+    dataset._write("o2o/hand-v0", task, mujoco.make_env(task).unwrapped, "", 0, episodes)
+    summary = dataset.summarize(task, "o2o/hand-v0")
+    assert summary.transitions == 10
+    assert (summary.returns.tolist(), summary.lengths.tolist()) == ([2, 10], [2, 5])
+    assert summary.terminated.tolist() == [True, False]
+    score = 100 * (6 + 20.272305) / (3234.3 + 20.272305)
+    row = f"| `mujoco/hopper-random` | 10 | 2 | 6 ± 4 | {score:.1f} | 2 | 4 | 50.0 % |"
+    assert dataset.table([summary]).splitlines()[-1] == row

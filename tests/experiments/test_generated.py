@@ -10,15 +10,14 @@ import pytest
 
 from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.envs.mujoco.behaviour import shipped_behaviours
 
 SIZES = {
     "mujoco/hopper-random": 600,
     "mujoco/halfcheetah-random": 1_200,
     "mujoco/walker2d-v4-random": 300,
-    "mujoco/hopper-medium": 1_200,
     "mujoco/hopper-medium-expert": 2_600,
-    "mujoco/hopper-expert": 1_100,
-}
+} | {f"mujoco/{name}": 1_100 for name in shipped_behaviours()}
 
 
 @pytest.fixture(scope="module")

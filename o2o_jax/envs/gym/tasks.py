@@ -66,7 +66,8 @@ def _observation_dim(env_id: str, space: Any) -> int:
 def _action_dim(env_id: str, space: Any) -> int:
     """A of a space of vectors between bounds."""
     if not _is_box(space) or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f"{env_id} takes {_describe(space)} actions; only continuous ones, of a Box, are supported")
+        kind = space.dtype if _is_box(space) else _describe(space)
+        raise ValueError(f"{env_id} takes {kind} actions; only continuous ones, of a Box, are supported")
     if len(space.shape) != 1:
         raise ValueError(f"{env_id} takes {_describe(space)} actions, expected one vector: reshape them in a wrapper")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):

@@ -1,8 +1,9 @@
 """Who makes the datasets: samples of policies whose weights, small files, ship with the package."""
 
 import importlib.resources
+from typing import Any
 
-from o2o_jax.envs.behaviour import Behaviour, load_behaviour, sampled, uniform
+from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled, uniform
 from o2o_jax.envs.mujoco.tasks import robot_and_quality
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
@@ -11,31 +12,30 @@ SHIPPED = importlib.resources.files(__package__) / "policies"
 
 # Quality of a dataset: qualities of the policies that made it, in equal shares.
 POLICIES = {"medium": ("medium",), "medium-expert": ("medium", "expert"), "expert": ("expert",)}
-QUALITIES = ("random", *POLICIES)  # of the datasets that can be made
 
 
 def behaviours(task: Task) -> list[Behaviour]:
     """Who acts for the task's dataset, one after the other.
 
+    Policies trained in version 5 act in version 4 too, which differs little.
+
     Raises:
-      ValueError: the task has no dataset that such policies could make.
+      ValueError: the task has no dataset of its own.
       FileNotFoundError: a policy isn't shipped; the message lists those that are.
     """
     robot, quality = robot_and_quality(task)
-    if quality not in QUALITIES:
-        reason = "the replay buffer of a training run, which isn't shipped" if quality else "no dataset of its own"
-        raise ValueError(
-            f"{task.name} is {reason}; datasets can be made for "
-            f"{', '.join(f'mujoco/{robot}-{quality}' for quality in QUALITIES)}"
-        )
+    if not quality:
+        raise ValueError(f"{task.name} has no dataset of its own: choose a quality, as in {task.name}-medium")
     if quality == "random":
         return [uniform()]
+    if quality == "medium-replay":
+        return replay(*shipped(f"{robot}-{quality}"), task)
     parts = POLICIES[quality]
-    return [sampled(shipped(f"{robot}-{part}"), task, 1 / len(parts), f"sampled {part} policy") for part in parts]
+    return [sampled(shipped(f"{robot}-{part}")[0], task, 1 / len(parts), f"sampled {part} policy") for part in parts]
 
 
-def shipped(name: str) -> Policy:
-    """The shipped policy of that name, "hopper-medium".
+def shipped(name: str) -> tuple[Policy, dict[str, Any]]:
+    """The shipped policy of that name, "hopper-medium", and its metadata.
 
     Raises:
       FileNotFoundError: no such policy; the message lists those that there are.
@@ -43,9 +43,9 @@ def shipped(name: str) -> Policy:
     if name not in shipped_behaviours():
         raise FileNotFoundError(
             f"no behaviour policy {name!r}; shipped: {', '.join(shipped_behaviours()) or 'none'}; "
-            "python -m experiments.behaviour trains one"
+            f"python -m experiments.behaviour --env=mujoco/{name.partition('-')[0]} trains one"
         )
-    return load_behaviour(SHIPPED / f"{name}.npz")[0]
+    return load_behaviour(SHIPPED / f"{name}.npz")
 
 
 def shipped_behaviours() -> list[str]:

@@ -25,7 +25,8 @@ class Config(ConstrainedConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Sections C.2, G.1, H.3: a higher temperature and tighter bounds where the data is expert.
+        """Sections C.2, G.1, H.3: a higher temperature and tighter bounds where the data is expert; the bounds
+        alone where it is narrow.
 
         Where rewards are sparse: one deep critic and longer phases; on a long horizon a higher temperature and λ too.
         """
@@ -48,4 +49,6 @@ class Config(ConstrainedConfig):
             config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
             if "hopper" in task.name:  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+            config = dataclasses.replace(config, threshold_start=0.005, threshold_end=0.125)
         return config

@@ -30,7 +30,8 @@ class Config(ConstrainedConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Sections C.2, G.2, H.3: less noise and tighter bounds where the data is expert.
+        """Sections C.2, G.2, H.3: less noise and tighter bounds where the data is expert; the bounds alone where
+        it is narrow.
 
         Where rewards are sparse: longer phases, and critics without LayerNorm unless the horizon is long.
         """
@@ -48,4 +49,6 @@ class Config(ConstrainedConfig):
             config = dataclasses.replace(config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4)
             if "hopper" in task.name or task.name.endswith("walker2d-expert"):  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+            config = dataclasses.replace(config, threshold_start=2.5e-5, threshold_end=6.25e-4)
         return config
