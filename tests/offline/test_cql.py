@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o2o_jax import envs
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.offline import cql
@@ -256,3 +257,24 @@ def test_config_refuses(field, value):
 def test_config_of_a_task_is_the_default():
     task = Task("mujoco/hopper-medium", "Hopper-v5", Spec(11, 3), 1_000, "o2o/hopper/medium-v0", False, -20.0, 3234.0)
     assert cql.Config.for_task(task) == cql.Config()
+
+
+@pytest.mark.parametrize("name", ["antmaze/umaze", "antmaze/large-play", "pointmaze/medium"])
+def test_config_of_a_sparse_task(name):
+    expected = dataclasses.replace(
+        cql.Config(),
+        conservative_weight=5.0,
+        target_gap=0.8,
+        target_actions=10,
+        gap_min=-200.0,
+        actor_lr=1e-4,
+        alpha_lr=1e-4,
+        critic_lr=3e-4,
+        alpha_prime_lr=3e-4,
+        hidden=(256, 256, 256),
+        critic_hidden=(256, 256, 256, 256, 256),
+        normalize_observations=False,
+        reward_scale=10.0,
+        reward_shift=-5.0,
+    )
+    assert cql.Config.for_task(envs.get_task(name)) == expected

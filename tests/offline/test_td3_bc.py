@@ -1,5 +1,6 @@
 """TD3+BC: recorded updates, losses by hand, gradients, probes, settings."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o2o_jax import envs
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.offline import td3_bc
@@ -213,3 +215,9 @@ def test_config_refuses(field, value):
 def test_config_of_a_task_is_the_default():
     task = Task("mujoco/hopper-medium", "Hopper-v5", Spec(11, 3), 1_000, "o2o/hopper/medium-v0", False, -20.0, 3234.0)
     assert td3_bc.Config.for_task(task) == td3_bc.Config()
+
+
+@pytest.mark.parametrize("name", ["antmaze/umaze", "antmaze/large-play", "pointmaze/medium"])
+def test_config_of_a_sparse_task(name):
+    config = td3_bc.Config.for_task(envs.get_task(name))
+    assert config == dataclasses.replace(td3_bc.Config(), reward_shift=-1.0)

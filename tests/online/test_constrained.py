@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from o2o_jax import networks
+from o2o_jax import envs, networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
@@ -246,8 +246,9 @@ def test_an_odd_batch_is_fine_where_it_is_not_halved():
 
 @pytest.mark.parametrize("module", [o2sac, o2td3, sac, td3])
 def test_settings_of_every_task_are_valid(module):
-    for task in tasks().values():
-        assert isinstance(module.Config.for_task(task), module.Config)
+    for family in envs.families():
+        for task in envs.family(family).tasks().values():
+            assert isinstance(module.Config.for_task(task), module.Config)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +293,39 @@ def test_settings_of_every_task_are_valid(module):
 def test_settings_of_a_task(module, name, settings):
     expected = dataclasses.replace(module.Config(), **settings)
     assert module.Config.for_task(tasks()[f"mujoco/{name}"]) == expected
+
+
+# What all of a sparse task's settings have in common; hyperparameters, sections 1.1 and 2.
+SPARSE = {"env_steps": 200_000, "eval_every_env_steps": 5_000, "eval_episodes": 100}
+O2SAC = SPARSE | {
+    "num_critics": 1,
+    "critic_hidden": (256,) * 5,
+    "reward_scale": 10.0,
+    "reward_shift": -5.0,
+    "align_updates": 1_000_000,
+    "warmup_env_steps": 5_000,
+}
+O2TD3 = SPARSE | {"reward_shift": -1.0, "align_updates": 1_000_000}
+DEEP = {name: O2SAC[name] for name in ("critic_hidden", "reward_scale", "reward_shift", "warmup_env_steps")}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "settings"),
+    [
+        (o2sac, "antmaze/umaze", O2SAC),
+        (o2sac, "antmaze/umaze-diverse", O2SAC),
+        (o2sac, "antmaze/medium-play", O2SAC | {"alpha": 0.5, "lagrange_init": 2.0}),
+        (o2sac, "antmaze/large-diverse", O2SAC | {"alpha": 0.5, "lagrange_init": 2.0}),
+        (o2sac, "pointmaze/umaze", O2SAC),
+        (o2td3, "antmaze/umaze-diverse", O2TD3 | {"layer_norm": False}),
+        (o2td3, "antmaze/large-play", O2TD3),
+        (sac, "antmaze/medium-diverse", SPARSE | DEEP),
+        (td3, "antmaze/umaze", SPARSE | {"reward_shift": -1.0}),
+    ],
+)
+def test_settings_of_a_sparse_task(module, name, settings):
+    expected = dataclasses.replace(module.Config(), **settings)
+    assert module.Config.for_task(envs.get_task(name)) == expected
 
 
 def test_controls_switch_the_idea_off():
