@@ -13,6 +13,7 @@ draws, and compares:
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ class Golden:
         for line in self._numbers.pop("tensors"):
             module, tensor, shape, t = str(line).split("|")
             sizes = tuple(int(size) for size in shape.strip("(),").split(","))
-            self._tensors.setdefault(module, {})[tensor] = sizes, int(t)
+            self._tensors.setdefault(_network(module, tensor), {})[tensor] = sizes, int(t)
 
-    def params(self, module: str, **scalars: float) -> Params:
-        """Initial weights of a module as a flax tree; `scalars` are parameters that no formula gives (log σ's m, b)."""
-        tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in scalars.items()}
+    def params(self, module: str, **constants: Any) -> Params:
+        """Initial weights of a module as a flax tree; `constants` are parameters that no formula gives (log σ)."""
+        tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in constants.items()}
         for path, name in self._paths(module).items():
             _insert(tree, path, _to_flax(initial_weight(*self._tensors[module][name], gain=path[-1] == "scale")))
         return {"params": tree}
@@ -101,7 +102,7 @@ class Golden:
         recorded: dict[str, dict[str, np.ndarray]] = {}
         for key, value in self._under(f"{phase}/{step}/after").items():
             module, name = key.split("/")
-            recorded.setdefault(module, {})[name] = value
+            recorded.setdefault(_network(module, name), {})[name.removesuffix(".constant")] = value
         assert set(recorded) == set(modules), f"recorded modules: {sorted(recorded)}"
         for module, expected in recorded.items():
             found = self._named(module, modules[module])
@@ -140,9 +141,15 @@ class Golden:
         named = {}
         for key_path, leaf in jax.tree_util.tree_leaves_with_path(params["params"]):
             path = tuple(key.key for key in key_path)
-            name = paths.get(path, f"{path[-1]}.constant")  # log_std_multiplier, log_std_offset
+            name = paths.get(path, path[-1])  # log_std, log_std_multiplier, log_std_offset
             named[name] = np.asarray(leaf, np.float64).T
         return named
+
+
+def _network(module: str, tensor: str) -> str:
+    """The network that a recorded tensor belongs to: its module, or one of twin critics recorded as one module."""
+    twin = re.match(r"(q\d)\.", tensor)
+    return twin[1] if twin else module
 
 
 def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.ndarray:
