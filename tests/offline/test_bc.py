@@ -55,14 +55,14 @@ def one_state(config, action, updates):
 
 def test_probe_a_deterministic_clone_takes_the_mean_action():
     action = jnp.where(jnp.arange(100) < 75, 0.8, 0.0)[:, None]
-    distribution = one_state(bc.Config(hidden=(16,), batch_size=64, lr=3e-3), action, 400)
+    distribution = one_state(bc.Config(hidden=(16,), batch_size=512, lr=3e-3), action, 400)
     np.testing.assert_allclose(distribution.mode(), [[0.6]], atol=0.05)
 
 
 def test_probe_a_stochastic_clone_has_the_data_s_spread():
     # actions of N(0.2, 0.4²), of entropy ½ log(2πe) + log 0.4 = 0.5 nats, above the floor of −1: nothing but likelihood
     action = jnp.clip(0.2 + 0.4 * jax.random.normal(jax.random.key(3), (2_000, 1)), -1.0, 1.0)
-    config = bc.Config(head="gaussian", hidden=(16,), batch_size=128, lr=5e-3, entropy_lr=5e-2)
+    config = bc.Config(head="gaussian", hidden=(16,), batch_size=512, lr=5e-3, entropy_lr=5e-2)
     distribution = one_state(config, action, 800)
     np.testing.assert_allclose(distribution.mode(), [[0.2]], atol=0.05)
     np.testing.assert_allclose(distribution.log_std, [math.log(0.4)], atol=0.15)
@@ -74,6 +74,7 @@ def test_handoff_has_the_head_that_was_asked_for(head):
     handoff = algorithm.handoff(state)
     assert (handoff.source, handoff.policy.head, handoff.policy.actor.hidden) == ("bc", head, (8,))
     assert handoff.state is state
+    assert jnp.all(state.student.params["params"]["MLP_0"]["Dense_0"]["bias"] != 0.0)  # PyTorch's initial weights
     raw = jnp.arange(5.0)
     expected = handoff.policy.actor.apply(state.student.params, (raw - 2.0) / 4.0).mode()
     np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
