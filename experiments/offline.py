@@ -48,7 +48,8 @@ def main(args: FlagValues) -> None:
     family = envs.family(args.env)
     config = flags.parse_overrides(module.Config.for_task(task), args.set)
     algorithm = module.make(config, task.spec)
-    dataset = algorithm.select(family.load_dataset(task, args.dataset))
+    dataset = family.load_dataset(task, args.dataset)
+    dataset = algorithm.select(dataset)
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,

@@ -1,6 +1,6 @@
 """Value networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,15 +24,23 @@ class Critic(nn.Module):
 
 
 class Value(nn.Module):
-    """V(s): normalised observations [..., O] to values [...], in return units."""
+    """V(s): normalised observations [..., O] to values [...], in return units.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      activation: elementwise non-linearity.
+      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`.
+    """
 
     hidden: Sequence[int] = (256, 256)
+    activation: Callable = nn.relu
+    layer_init: str = "orthogonal"
 
     @nn.compact
     def __call__(self, observation: Array) -> Array:
         """[..., O] -> [...]."""
-        x = MLP(self.hidden)(observation)
-        return dense(1, x.shape[-1], "orthogonal")(x)[..., 0]
+        x = MLP(self.hidden, activation=self.activation, init=self.layer_init)(observation)
+        return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
 
 
 def make_critic(hidden: Sequence[int], layer_norm: bool, num_critics: int, layer_init: str = "orthogonal") -> nn.Module:

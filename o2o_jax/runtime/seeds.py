@@ -17,7 +17,11 @@ AXIS = "seed"
 def seed_axes(tree: Any) -> Any:
     """The axis of every leaf that counts seeds: 0, or None for counters. A pytree shaped like `tree`."""
 
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: None if _is_counter(path) else 0, tree)
+    def axis(path, leaf):
+        del leaf
+        return None if path and getattr(path[-1], "name", None) in COUNTERS else 0
+
+    return jax.tree_util.tree_map_with_path(axis, tree)
 
 
 def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donate: Sequence[int] = ()) -> Callable:
@@ -60,7 +64,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def take(tree: Any, index: int | slice) -> Any:
     """One seed of a pytree that has them stacked [S], or a slice of them; counters stay as they are."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if _is_counter(path) else leaf[index], tree)
+    return jax.tree.map(lambda leaf, axis: leaf if axis is None else leaf[index], tree, seed_axes(tree))
 
 
 def keys(seeds: Sequence[int], stream: str) -> jax.Array:
@@ -73,10 +77,6 @@ def _compiler_options(mesh: Mesh) -> dict[str, bool]:
     """Several devices made of one processor's cores run one thread each: sharing one pool of threads, they deadlock."""
     on_processor = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
     return {"xla_cpu_multi_thread_eigen": False} if on_processor else {}
-
-
-def _is_counter(path: tuple[Any, ...]) -> bool:
-    return bool(path) and getattr(path[-1], "name", None) in COUNTERS
 
 
 def _specs(axes: Any) -> Any:
