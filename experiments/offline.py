@@ -68,6 +68,7 @@ def main(args: FlagValues) -> None:
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
     config = flags.parse_overrides(module.Config.for_task(task) if task else module.Config(), args.set)
     algorithm = module.make(config, dataset.spec)
+    dataset = algorithm.select(dataset)
     eval_episodes = args.eval_episodes
     if eval_episodes is None:
         eval_episodes = task.eval_episodes if task else 0

@@ -34,18 +34,22 @@ class OfflineAlgorithm(NamedTuple):
       init: (key, normalizer) -> state.
       update: (state, batch, key) -> (state, metrics), one gradient step on a `Transition` batch [B].
       handoff: (state) -> `policy.Handoff`, the only way out.
+      select: (`data.dataset.Dataset`) -> the part of it that `init`'s normaliser and `update`'s batches come from; by
+        default all of it.
     """
 
     init: Callable
     update: Callable
     handoff: Callable
+    select: Callable = lambda dataset: dataset
 
 
 class OnlineAlgorithm(NamedTuple):
     """An online method as pure functions, not yet jitted.
 
     Attributes:
-      head: distribution that `init` expects of a policy: "deterministic", "gaussian" or "tanh_gaussian".
+      head: distribution that `init` expects of a policy: "deterministic", "gaussian", "gaussian_free" or
+        "tanh_gaussian".
       cadence: environment steps and updates per round of fine-tuning.
       init: (key, handoff) -> state, the only way in. `handoff` None starts from random networks.
       reevaluate: (state, batch, key) -> (state, metrics), section 4.1.

@@ -48,6 +48,30 @@ def lowest_value(critic_params: Params, critic: networks.Critic, observation: Ar
     return jnp.min(critic.apply(critic_params, observation, action), axis=0)
 
 
+def weighted_likelihood_loss(
+    actor_params: Params, actor: networks.Actor, observation: Array, action: Array, weight: Array
+) -> tuple[Array, Metrics]:
+    """Negative log-likelihood of the batch's actions, each with its own weight.
+
+        −mean( w log π(a|s) )
+
+    Args:
+      actor_params: differentiated.
+      actor: network with a density.
+      observation: [B, O] normalised.
+      action: [B, A] of the batch.
+      weight: [B] w of `ops.regression.advantage_weight`, constant.
+
+    Returns:
+      [] loss, and the mean log-density, nats, and weight.
+
+    Source: Kostrikov et al. (arXiv:2110.06169), Eq. (7), and the actor's step of Nair et al. (arXiv:2006.09359).
+    """
+    log_prob = actor.apply(actor_params, observation).log_prob(action)  # [B]
+    metrics = {"log_prob": jnp.mean(log_prob), "weight": jnp.mean(weight)}
+    return -jnp.mean(jax.lax.stop_gradient(weight) * log_prob), metrics
+
+
 def align_and_retain_loss(
     critic_params: Params, critic: networks.Critic, states: Array, actions: Array, target: Array, target_mode: Array
 ) -> tuple[Array, Metrics]:

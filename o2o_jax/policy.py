@@ -41,7 +41,7 @@ class Policy:
 
     @property
     def head(self) -> str:
-        """Kind of distribution: "deterministic", "gaussian" or "tanh_gaussian"."""
+        """Kind of distribution: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian"."""
         return self.actor.head
 
     def distribution(self, observation: Array) -> Distribution:
@@ -111,7 +111,7 @@ def with_head(
 
     Args:
       handoff: of one seed; `head` being static, it may be traced and mapped over seeds.
-      head: "deterministic", "gaussian" or "tanh_gaussian".
+      head: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian".
       dataset: transitions [N], of which only the observations count.
       key: of initialisation, batches and sampled actions.
       config: settings of a clone.
@@ -232,7 +232,13 @@ def clone_init(
         normalizer, action_dim = teacher.normalizer, teacher.actor.action_dim
     if normalizer is None or action_dim is None:
         raise ValueError("clone_init needs a normalizer and an action_dim where there is no teacher to take them from")
-    actor = networks.HEADS[head](action_dim, config.hidden)
+    return clone_state(config, networks.HEADS[head](action_dim, config.hidden), normalizer, key, teacher)
+
+
+def clone_state(
+    config: CloneConfig, actor: networks.Actor, normalizer: Normalizer, key: Array, teacher: Policy | None = None
+) -> CloneState:
+    """The state before the first update of a student of any make; arguments as of `clone_init`."""
     params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
     log_entropy_weight = jnp.asarray(math.log(ENTROPY_WEIGHT_START), jnp.float32)
     return CloneState(

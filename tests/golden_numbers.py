@@ -40,11 +40,11 @@ class Golden:
         for line in self._numbers.pop("tensors"):
             module, tensor, shape, t = str(line).split("|")
             sizes = tuple(int(size) for size in shape.strip("(),").split(","))
-            self._tensors.setdefault(module, {})[tensor] = sizes, int(t)
+            self._tensors.setdefault(_network(module, tensor), {})[tensor] = sizes, int(t)
 
-    def params(self, module: str, **scalars: float) -> Params:
-        """Initial weights of a module as a flax tree; `scalars` are parameters that no formula gives (log σ's m, b)."""
-        tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in scalars.items()}
+    def params(self, module: str, **others: Any) -> Params:
+        """Initial weights of a module as a flax tree; `others` are parameters without a formula: log σ, its m and b."""
+        tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in others.items()}
         for path, name in self._paths(module).items():
             _insert(tree, path, _to_flax(initial_weight(*self._tensors[module][name], gain=path[-1] == "scale")))
         return {"params": tree}
@@ -101,7 +101,7 @@ class Golden:
         recorded: dict[str, dict[str, np.ndarray]] = {}
         for key, value in self._under(f"{phase}/{step}/after").items():
             module, name = key.split("/")
-            recorded.setdefault(module, {})[name] = value
+            recorded.setdefault(_network(module, name), {})[name] = value
         assert set(recorded) == set(modules), f"recorded modules: {sorted(recorded)}"
         for module, expected in recorded.items():
             found = self._named(module, modules[module])
@@ -140,9 +140,16 @@ class Golden:
         named = {}
         for key_path, leaf in jax.tree_util.tree_leaves_with_path(params["params"]):
             path = tuple(key.key for key in key_path)
-            name = paths.get(path, f"{path[-1]}.constant")  # log_std_multiplier, log_std_offset
+            # log_std is a vector; log_std_multiplier and log_std_offset are modules of one number
+            name = paths.get(path, path[-1] if leaf.ndim else f"{path[-1]}.constant")
             named[name] = np.asarray(leaf, np.float64).T
         return named
+
+
+def _network(module: str, tensor: str) -> str:
+    """The network that a recorded tensor belongs to: its module, or one of twin critics recorded as one module."""
+    first = tensor.split(".")[0]
+    return first if first in ("q1", "q2") else module
 
 
 def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.ndarray:

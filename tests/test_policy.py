@@ -121,7 +121,9 @@ def test_unusable_actions(act, message, dataset):
 
 
 def test_unknown_head(dataset):
-    with pytest.raises(ValueError, match="unknown head 'mixture'. Valid names: deterministic, gaussian, tanh_gaussian"):
+    with pytest.raises(
+        ValueError, match="unknown head 'mixture'. Valid names: deterministic, gaussian, gaussian_free, tanh_gaussian"
+    ):
         policy.with_head(Handoff(make_policy("gaussian")), "mixture", dataset, jax.random.key(0))
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from o2o_jax.networks.mlp import MLP, orthogonal, zeros
+from o2o_jax.networks.mlp import MLP, dense, zeros
 from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian
 from o2o_jax.types import Array
 
@@ -19,10 +19,12 @@ class Actor(nn.Module):
     Attributes:
       action_dim: A.
       hidden: widths of the hidden layers.
+      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`; the default is that of the head's source.
     """
 
     action_dim: int
     hidden: Sequence[int] = (256, 256)
+    layer_init: str = "orthogonal"
     head: ClassVar[str]
 
 
@@ -34,22 +36,34 @@ class DeterministicActor(Actor):
     @nn.compact
     def __call__(self, observation: Array) -> Deterministic:
         """[..., O] -> point mass over [..., A]."""
-        x = MLP(self.hidden)(observation)
-        return Deterministic(jnp.tanh(nn.Dense(self.action_dim, kernel_init=orthogonal, bias_init=zeros)(x)))
+        x = MLP(self.hidden, init=self.layer_init)(observation)
+        return Deterministic(jnp.tanh(dense(self.action_dim, x.shape[-1], self.layer_init)(x)))
 
 
 class GaussianActor(Actor):
     """Normal with a tanh mean and a log σ that does not depend on the state: IQL, PPO, O2PPO."""
 
     head: ClassVar[str] = "gaussian"
+    bounded: ClassVar[bool] = True  # whether the mean goes through tanh
 
     @nn.compact
     def __call__(self, observation: Array) -> Gaussian:
         """[..., O] -> normal over [..., A]."""
-        x = MLP(self.hidden)(observation)
-        mean = jnp.tanh(nn.Dense(self.action_dim, kernel_init=orthogonal, bias_init=zeros)(x))
+        x = MLP(self.hidden, init=self.layer_init)(observation)
+        mean = dense(self.action_dim, x.shape[-1], self.layer_init)(x)
         log_std = self.param("log_std", zeros, (self.action_dim,))
-        return Gaussian(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+        return Gaussian(jnp.tanh(mean) if self.bounded else mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+
+
+class FreeGaussianActor(GaussianActor):
+    """The same without tanh, so that only the executed action is bounded: AWAC.
+
+    A head of its own: its parameters look like those of `GaussianActor`, which would read them as another policy.
+    """
+
+    layer_init: str = "fan_in"
+    head: ClassVar[str] = "gaussian_free"
+    bounded: ClassVar[bool] = False
 
 
 class TanhGaussianActor(Actor):
@@ -58,12 +72,13 @@ class TanhGaussianActor(Actor):
     log σ = m · raw + b with trainable scalars m (from 1) and b (from −1), clipped to [−20, 2].
     """
 
+    layer_init: str = "fan_in"  # of the hidden layers
     head: ClassVar[str] = "tanh_gaussian"
 
     @nn.compact
     def __call__(self, observation: Array) -> TanhGaussian:
         """[..., O] -> squashed normal over [..., A]."""
-        x = MLP(self.hidden, init="fan_in")(observation)
+        x = MLP(self.hidden, init=self.layer_init)(observation)
         output_init = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 0.01
         output = nn.Dense(2 * self.action_dim, kernel_init=output_init, bias_init=zeros)(x)
         mean, log_std = jnp.split(output, 2, axis=-1)
@@ -72,4 +87,6 @@ class TanhGaussianActor(Actor):
         return TanhGaussian(mean, jnp.clip(multiplier * log_std + offset, LOG_STD_MIN, LOG_STD_MAX))
 
 
-HEADS: dict[str, type[Actor]] = {actor.head: actor for actor in (DeterministicActor, GaussianActor, TanhGaussianActor)}
+HEADS: dict[str, type[Actor]] = {
+    actor.head: actor for actor in (DeterministicActor, GaussianActor, FreeGaussianActor, TanhGaussianActor)
+}

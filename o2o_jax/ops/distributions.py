@@ -1,4 +1,4 @@
-"""Action distributions over [-1, 1]^A: the three heads that a policy can have."""
+"""Action distributions over [-1, 1]^A: what the heads of policies give."""
 
 import math
 from typing import Protocol

@@ -64,11 +64,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def take(tree: Any, index: int | slice) -> Any:
     """One seed of a pytree that has them stacked [S], or a slice of them; counters stay as they are."""
-    leaves, structure = jax.tree.flatten(tree)
-    axes = jax.tree.leaves(seed_axes(tree), is_leaf=lambda axis: axis is None)
-    return structure.unflatten(
-        [leaf if axis is None else leaf[index] for leaf, axis in zip(leaves, axes, strict=True)]
-    )  # fmt: skip
+    return jax.tree.map(lambda leaf, axis: leaf if axis is None else leaf[index], tree, seed_axes(tree))
 
 
 def keys(seeds: Sequence[int], stream: str) -> jax.Array:

@@ -115,11 +115,34 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
     jax.tree.map(np.testing.assert_array_equal, *columns)
 
 
-def test_evaluation_at_the_end_alone_and_another_algorithm(tmp_path):
-    out = run(tmp_path / "cql", "--eval_every=0", "--set=num_actions=2", algorithm="cql", updates=2, seeds=1)
+@pytest.mark.parametrize(
+    ("algorithm", "head", "settings"),
+    [
+        ("cql", "tanh_gaussian", ["--set=num_actions=2"]),
+        ("iql", "gaussian", ["--set=expectile=0.9"]),
+        ("awac", "gaussian_free", ["--set=temperature=1.0"]),
+    ],
+)
+def test_evaluation_at_the_end_alone_and_another_algorithm(algorithm, head, settings, tmp_path):
+    out = run(tmp_path / algorithm, "--eval_every=0", *settings, algorithm=algorithm, updates=2, seeds=1)
     assert log.read(out, "evaluation")["step"].tolist() == [2]
     handoff, _, _ = handoffs.load_handoff(out, 1)
+    assert handoff.policy.head == head
+
+
+def test_behaviour_cloning_of_the_best_episodes(tmp_path):
+    arguments = ["--algorithm=bc", f"--env={ENV}", f"--out={tmp_path / 'bc'}", "--eval_every=0", "--eval_episodes=1"]
+    settings = ["updates=2", "hidden=8", "batch_size=8", "head=tanh_gaussian", "best_fraction=0.3"]
+    tiny.call(offline, *arguments, *(f"--set={setting}" for setting in settings))
+    handoff, task, found = handoffs.load_handoff(tmp_path / "bc", 1)
     assert handoff.policy.head == "tanh_gaussian"
+    dataset = envs.family(ENV).load_dataset(task)
+    best = dataset.best_episodes(int(0.3 * len(dataset.episode_ends)))
+    assert found["transitions"] == best.size < dataset.size
+    # what the policy takes for the usual observation is that of the episodes that it learnt from
+    np.testing.assert_allclose(
+        handoff.policy.normalizer.mean[0], best.transitions.observation.mean(axis=0), rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def test_take():
     assert int(seeds.take(states(3), 1).step) == 5
 
 
+def test_take_where_a_state_leaves_a_part_out():
+    # as a clone does that has no teacher: None is no leaf, unlike the axis of a counter
+    nothing, value = seeds.take((None, State(jnp.arange(3.0), 5)), 1)
+    assert (nothing, float(value.value), value.step) == (None, 1.0, 5)
+
+
 def test_keys_of_a_seed_depend_on_the_seed_and_the_stream_alone():
     data = jax.random.key_data
     both = seeds.keys([3, 7], "online")

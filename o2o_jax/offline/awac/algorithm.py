@@ -1,0 +1,151 @@
+"""AWAC: critics that evaluate the policy, and an actor that imitates what they prefer to it."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import Normalizer, Transform
+from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.losses import lowest_value, td_loss, weighted_likelihood_loss
+from o2o_jax.offline.awac import losses
+from o2o_jax.offline.awac.config import Config
+from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.regression import advantage_weight
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step, polyak_update
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.Actor
+    critic: networks.Critic  # both critics at once
+    actor_optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part."""
+
+    actor: Any
+    critic: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: parameters of π.
+      critic: parameters with a leading axis E = 2.
+      target_critic: the same for Q̄.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      step: [] int32, updates so far.
+    """
+
+    actor: Params
+    critic: Params
+    target_critic: Params
+    opt: OptStates
+    transform: Transform
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.FreeGaussianActor(spec.action_dim, config.hidden),
+        critic=networks.make_critic(config.critic_hidden, layer_norm=False, num_critics=2, layer_init="fan_in"),
+        actor_optimizer=optax.adam(config.actor_lr),
+        critic_optimizer=optax.adam(config.critic_lr),
+        spec=spec,
+    )
+
+
+def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+    """The state before the first update: random networks, target critics equal to the critics.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises the networks.
+      normalizer: of the dataset's observations.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
+    actor = nets.actor.init(actor_key, observation)
+    critic = nets.critic.init(critic_key, observation, action)
+    return State(
+        actor=actor,
+        critic=critic,
+        target_critic=critic,
+        opt=OptStates(actor=nets.actor_optimizer.init(actor), critic=nets.critic_optimizer.init(critic)),
+        transform=Transform(normalizer, config.reward_scale, config.reward_shift),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """One update of the critics, then of the actor, which already asks the new critics.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B].
+      key: draws the policy's actions at s' and at s.
+
+    Returns:
+      The state with `step` advanced, and metrics.
+    """
+    batch = state.transform(batch)
+    target_key, own_key = jax.random.split(key)
+    next_action = nets.actor.apply(state.actor, batch.next_observation).sample(target_key)
+    next_value = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    (critic_loss, critic_metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
+        state.critic, nets.critic, batch.observation, batch.action, target
+    )
+    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
+
+    own_action = nets.actor.apply(state.actor, batch.observation).sample(own_key)
+    advantage = losses.advantage(critic, nets.critic, batch.observation, batch.action, own_action)
+    weight = advantage_weight(advantage, 1.0 / config.temperature)
+    (actor_loss, actor_metrics), gradient = jax.value_and_grad(weighted_likelihood_loss, has_aux=True)(
+        state.actor, nets.actor, batch.observation, batch.action, weight
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+
+    state = state.replace(
+        actor=actor,
+        critic=critic,
+        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        opt=OptStates(actor=actor_opt, critic=critic_opt),
+        step=state.step + 1,
+    )
+    own = {"critic_loss": critic_loss, "actor_loss": actor_loss, "advantage": jnp.mean(advantage)}
+    return state, critic_metrics | actor_metrics | own
+
+
+def handoff(nets: Networks, state: State) -> Handoff:
+    """The policy, and the whole state for methods that go on from it."""
+    return Handoff(Policy(state.actor, state.transform.normalizer, nets.actor), state=state, source="awac")
+
+
+def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+    return OfflineAlgorithm(
+        init=functools.partial(init, nets, config),
+        update=functools.partial(update, nets, config),
+        handoff=functools.partial(handoff, nets),
+    )

@@ -1,0 +1,26 @@
+"""Settings of AWAC."""
+
+import dataclasses
+
+from o2o_jax.interfaces import Task
+from o2o_jax.offline.common import OfflineConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OfflineConfig):
+    """Settings of AWAC. Defaults: those of CORL, which the paper ran, for locomotion."""
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    temperature: float = 0.3333  # λ under the advantage, return units
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The same on every locomotion task."""
+        del task
+        return cls()

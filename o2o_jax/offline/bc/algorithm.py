@@ -1,0 +1,46 @@
+"""Behaviour cloning: the cloning of `o2o_jax.policy` with the dataset for a teacher."""
+
+import functools
+
+from o2o_jax import networks
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.offline.bc.config import Config
+from o2o_jax.policy import CloneState, Handoff, clone_state, clone_update
+from o2o_jax.types import Array, Spec
+
+State = CloneState
+
+
+def select(config: Config, dataset: Dataset) -> Dataset:
+    """The best episodes by undiscounted return: `best_fraction` of all, rounded down, and never less than one."""
+    return dataset.best_episodes(max(1, int(config.best_fraction * len(dataset.episode_ends))))
+
+
+def init(config: Config, spec: Spec, key: Array, normalizer: Normalizer) -> State:
+    """The state before the first update: a random policy.
+
+    Args:
+      config: settings.
+      spec: sizes of an environment.
+      key: initialises the network.
+      normalizer: of the dataset's observations.
+    """
+    actor = networks.HEADS[config.head](spec.action_dim, config.hidden, layer_init="fan_in")
+    return clone_state(config, actor, normalizer, key)
+
+
+def handoff(state: State) -> Handoff:
+    """The policy, and the whole state for methods that go on from it."""
+    return Handoff(state.student, state=state, source="bc")
+
+
+def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+    """Binds settings; what comes back are pure functions, not yet jitted."""
+    return OfflineAlgorithm(
+        init=functools.partial(init, config, spec),
+        update=functools.partial(clone_update, config),
+        handoff=handoff,
+        select=functools.partial(select, config),
+    )

@@ -1,0 +1,33 @@
+"""Settings of IQL."""
+
+import dataclasses
+
+from o2o_jax.interfaces import Task
+from o2o_jax.offline.common import OfflineConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OfflineConfig):
+    """Settings of IQL. Defaults: the authors', for locomotion.
+
+    The actor's learning rate falls from `actor_lr` to 0 over `updates`, by a cosine.
+    """
+
+    value_lr: float = 3e-4
+    expectile: float = 0.7  # κ of the values among those of the data's actions
+    inverse_temperature: float = 3.0  # b on the advantage, per return unit
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.value_lr > 0:
+            raise ValueError(f"value_lr must be greater than 0, got {self.value_lr}")
+        if not 0 < self.expectile < 1:
+            raise ValueError(f"expectile must lie in (0, 1), got {self.expectile}")
+        if not self.inverse_temperature >= 0:
+            raise ValueError(f"inverse_temperature must be at least 0, got {self.inverse_temperature}")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """The same on every locomotion task."""
+        del task
+        return cls()

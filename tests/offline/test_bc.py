@@ -1,0 +1,121 @@
+"""Behaviour cloning: what it minimises, on which part of the data, with which head."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax import networks
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Task
+from o2o_jax.offline import bc, td3_bc
+from o2o_jax.training import run_updates
+from o2o_jax.types import Spec, Transition
+from tests import tiny
+
+SPEC = Spec(observation_dim=5, action_dim=3)
+NORMALIZER = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
+
+
+def start(**settings):
+    algorithm = bc.make(bc.Config(hidden=(8,), **settings), SPEC)
+    return algorithm, jax.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
+
+
+def test_loss_is_the_squared_error_to_the_data_s_actions():
+    algorithm, state = start()
+    batch = tiny.random_batch(SPEC)
+    _, metrics = algorithm.update(state, batch, jax.random.key(1))
+    mode = state.student.actor.apply(state.student.params, (batch.observation - 2.0) / 4.0).mode()
+    np.testing.assert_allclose(metrics["mse"], jnp.mean(jnp.square(mode - batch.action)), rtol=1e-6)
+
+
+def test_rewards_and_successors_do_not_count():
+    algorithm, state = start()
+    batch = tiny.random_batch(SPEC)
+    other = batch.replace(reward=-batch.reward, next_observation=-batch.next_observation, terminated=jnp.ones(16))
+    states = [jax.jit(algorithm.update)(state, rows, jax.random.key(1))[0] for rows in (batch, other)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def one_state(config, action, updates):
+    """The policy at the one state of a dataset with these actions [N, 1]."""
+    nothing = jnp.zeros((len(action), 1))
+    dataset = Transition(nothing, action, nothing[:, 0], nothing, nothing[:, 0])
+    algorithm = bc.make(config, Spec(observation_dim=1, action_dim=1))
+    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(1))
+    run = functools.partial(run_updates, algorithm.update, num_updates=updates, batch_size=config.batch_size)
+    state, _ = jax.jit(run)(state, dataset, jax.random.key(1))
+    return algorithm.handoff(state).policy.distribution(nothing[:1])
+
+
+def test_probe_a_deterministic_clone_takes_the_mean_action():
+    action = jnp.where(jnp.arange(100) < 75, 0.8, 0.0)[:, None]
+    distribution = one_state(bc.Config(hidden=(16,), batch_size=512, lr=3e-3), action, 400)
+    np.testing.assert_allclose(distribution.mode(), [[0.6]], atol=0.05)
+
+
+def test_probe_a_stochastic_clone_has_the_data_s_spread():
+    # actions of N(0.2, 0.4²), of entropy ½ log(2πe) + log 0.4 = 0.5 nats, above the floor of −1: nothing but likelihood
+    action = jnp.clip(0.2 + 0.4 * jax.random.normal(jax.random.key(3), (2_000, 1)), -1.0, 1.0)
+    config = bc.Config(head="gaussian", hidden=(16,), batch_size=512, lr=5e-3, entropy_lr=5e-2)
+    distribution = one_state(config, action, 800)
+    np.testing.assert_allclose(distribution.mode(), [[0.2]], atol=0.05)
+    np.testing.assert_allclose(distribution.log_std, [math.log(0.4)], atol=0.15)
+
+
+@pytest.mark.parametrize("head", networks.HEADS)
+def test_handoff_has_the_head_that_was_asked_for(head):
+    algorithm, state = start(head=head)
+    handoff = algorithm.handoff(state)
+    assert (handoff.source, handoff.policy.head, handoff.policy.actor.hidden) == ("bc", head, (8,))
+    assert handoff.state is state
+    assert jnp.all(state.student.params["params"]["MLP_0"]["Dense_0"]["bias"] != 0.0)  # PyTorch's initial weights
+    raw = jnp.arange(5.0)
+    expected = handoff.policy.actor.apply(state.student.params, (raw - 2.0) / 4.0).mode()
+    np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
+
+
+def make_dataset(returns):
+    """Episodes of two steps each, the return in the first."""
+    reward = np.stack([returns, np.zeros(len(returns))], axis=1).ravel().astype(np.float32)
+    rows = np.arange(len(reward), dtype=np.float32)[:, None]
+    ends = np.arange(2, len(reward) + 1, 2)
+    return Dataset(Transition(rows, np.zeros_like(rows), reward, rows, np.zeros_like(reward)), ends, "test")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "episodes"),
+    [
+        (1.0, [0, 1, 2, 3, 4]),
+        (0.5, [1, 3]),  # 2.5 of five, rounded down
+        (0.1, [3]),  # never less than one
+    ],
+)
+def test_best_fraction_by_hand(fraction, episodes):
+    algorithm = bc.make(bc.Config(best_fraction=fraction), SPEC)
+    part = algorithm.select(make_dataset([1.0, 5.0, -2.0, 7.0, 3.0]))
+    assert part.transitions.observation[::2, 0].tolist() == [2.0 * episode for episode in episodes]
+
+
+def test_other_algorithms_train_on_all_of_the_data():
+    dataset = make_dataset([1.0, 2.0])
+    assert td3_bc.make(td3_bc.Config(), SPEC).select(dataset) is dataset
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("updates", 0), ("lr", 0.0), ("best_fraction", 0.0), ("best_fraction", 1.1), ("best_fraction", float("nan"))],
+)
+def test_config_refuses(field, value):
+    with pytest.raises(ValueError, match=f"^{field} must .* got "):
+        bc.Config(**{field: value})
+
+
+def test_config_of_a_task_is_the_default():
+    task = Task("mujoco/hopper-medium", "Hopper-v5", Spec(11, 3), 1_000, "o2o/hopper/medium-v0", False, -20.0, 3234.0)
+    assert bc.Config.for_task(task) == bc.Config()

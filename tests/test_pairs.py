@@ -1,0 +1,78 @@
+"""Every offline algorithm starts every online one: one update of each phase, with tiny networks."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o2o_jax import offline, online
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.policy import CloneConfig, with_head
+from o2o_jax.types import Spec
+from tests import tiny
+
+SPEC = Spec(observation_dim=4, action_dim=2)
+HIDDEN = (8, 8)
+OVERRIDES = {"hidden": HIDDEN, "critic_hidden": HIDDEN, "num_actions": 2}
+CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
+PHASES = ("reevaluate", "align", "finetune")
+BATCH = tiny.random_batch(SPEC)
+
+
+def make(kind, name, **settings):
+    module = {"offline": offline, "online": online}[kind].load(name)
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    settings = {key: value for key, value in (OVERRIDES | settings).items() if key in fields}
+    return module.make(module.Config(**settings), SPEC)
+
+
+@functools.cache
+def handed_over(name):
+    """What an offline algorithm leaves after one update."""
+    algorithm = make("offline", name)
+    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
+    state, _ = jax.jit(algorithm.update)(state, BATCH, jax.random.key(1))
+    return algorithm.handoff(state)
+
+
+@functools.cache
+def with_head_of(name, head):
+    return with_head(handed_over(name), head, BATCH, jax.random.key(2), CLONE)
+
+
+@functools.cache
+def compiled(name, critic_source):
+    """An online algorithm and its phases, compiled once for all that start it."""
+    algorithm = make("online", name, critic_source=critic_source)
+    return algorithm, {phase: jax.jit(getattr(algorithm, phase)) for phase in PHASES}
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(offline.names(), online.names())))
+def test_pair(source, target):
+    head = make("online", target).head
+    handoff = with_head_of(source, head)
+    direct = make("online", target).reads_handoff_state and hasattr(handoff.state, "critic")
+    algorithm, phases = compiled(target, "offline" if direct else "random")
+    state = jax.jit(algorithm.init)(jax.random.key(3), handoff)
+    if direct:
+        jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
+
+    # the policy is all that crosses, and it crosses whole
+    actions = [policy.distribution(BATCH.observation).mode() for policy in (algorithm.policy(state), handoff.policy)]
+    np.testing.assert_allclose(*actions, rtol=1e-6)
+    if head == handed_over(source).policy.head:
+        assert handoff is handed_over(source)
+
+    for phase in PHASES:
+        if phase == "finetune":
+            state = algorithm.begin_finetuning(state, jnp.asarray(True))
+        state, _ = phases[phase](state, BATCH, jax.random.key(4))
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state)), phase
+    action = algorithm.act(state, BATCH.observation[0], jax.random.key(5))
+    assert action.shape == (SPEC.action_dim,)
+    assert jnp.all(jnp.abs(action) <= 1.0)
+    assert algorithm.policy(state).head == head
