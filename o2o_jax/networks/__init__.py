@@ -1,6 +1,16 @@
 """Actors and critics: the only folder that imports `flax.linen`."""
 
-from o2o_jax.networks.actors import HEADS, Actor, DeterministicActor, GaussianActor, TanhGaussianActor
-from o2o_jax.networks.critics import Critic, make_critic
+from o2o_jax.networks.actors import HEADS, Actor, DeterministicActor, GaussianActor, TanhGaussianActor, cap_std
+from o2o_jax.networks.critics import Critic, Value, make_critic
 
-__all__ = ["HEADS", "Actor", "Critic", "DeterministicActor", "GaussianActor", "TanhGaussianActor", "make_critic"]
+__all__ = [
+    "HEADS",
+    "Actor",
+    "Critic",
+    "DeterministicActor",
+    "GaussianActor",
+    "TanhGaussianActor",
+    "Value",
+    "cap_std",
+    "make_critic",
+]

@@ -1,11 +1,11 @@
 """Value networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from o2o_jax.networks.mlp import MLP, orthogonal, zeros
+from o2o_jax.networks.mlp import MLP, dense, orthogonal, zeros
 from o2o_jax.types import Array
 
 
@@ -20,6 +20,26 @@ class Critic(nn.Module):
         """[..., O], [..., A] -> [...]."""
         x = MLP(self.hidden, self.layer_norm)(jnp.concatenate([observation, action], axis=-1))
         return nn.Dense(1, kernel_init=orthogonal, bias_init=zeros)(x)[..., 0]
+
+
+class Value(nn.Module):
+    """V(s): normalised observations [..., O] to values [...], in return units.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      activation: elementwise non-linearity.
+      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`.
+    """
+
+    hidden: Sequence[int] = (256, 256)
+    activation: Callable = nn.relu
+    layer_init: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, observation: Array) -> Array:
+        """[..., O] -> [...]."""
+        x = MLP(self.hidden, activation=self.activation, init=self.layer_init)(observation)
+        return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
 
 
 def make_critic(hidden: Sequence[int], layer_norm: bool, num_critics: int) -> nn.Module:

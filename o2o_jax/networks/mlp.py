@@ -33,6 +33,14 @@ def fan_in_uniform(fan_in: int) -> Callable:
     return init
 
 
+def dense(width: int, inputs: int, init: str) -> nn.Dense:
+    """A linear layer from `inputs` to `width` numbers; `init` is "orthogonal" (gain 1, zero bias) or "fan_in"."""
+    if init == "orthogonal":
+        return nn.Dense(width, kernel_init=orthogonal, bias_init=zeros)
+    uniform = fan_in_uniform(inputs)
+    return nn.Dense(width, kernel_init=uniform, bias_init=uniform)
+
+
 class MLP(nn.Module):
     """Hidden layers Dense → (LayerNorm) → activation; maps [..., D] to [..., hidden[-1]].
 
@@ -52,11 +60,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[..., D] -> [..., hidden[-1]]."""
         for width in self.hidden:
-            if self.init == "orthogonal":
-                kernel_init, bias_init = orthogonal, zeros
-            else:
-                kernel_init = bias_init = fan_in_uniform(x.shape[-1])
-            x = nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init)(x)
+            x = dense(width, x.shape[-1], self.init)(x)
             if self.layer_norm:
                 x = nn.LayerNorm(epsilon=1e-5)(x)  # PyTorch's ε; flax's default is 1e-6
             x = self.activation(x)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
-from o2o_jax.online import constrained, o2sac, o2td3
+from o2o_jax.online import common, o2sac, o2td3
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
@@ -324,7 +324,7 @@ def guess(**cadence):
         align=finetune,
         begin_finetuning=lambda state, accept: state,
         finetune=finetune,
-        set_reference=constrained.set_reference,
+        set_reference=common.set_reference,
         act=lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,))),
         policy=lambda state: state,
     )
