@@ -1,15 +1,13 @@
 """The mechanics shared by every update: gradient steps, target networks, loops over updates."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.types import Array, Metrics, Params, Transition
-
-BatchT = TypeVar("BatchT", bound=Transition)
+from o2o_jax.types import Array, BatchT, Metrics, Params, Transition
 
 
 def gradient_step(

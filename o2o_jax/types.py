@@ -1,7 +1,7 @@
 """The values that every module passes around."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -73,6 +73,9 @@ class Annotated(Transition):
         """The dataset's transitions with these notes."""
         columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(Transition)}
         return cls(**columns, notes=notes)
+
+
+BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that it is given
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Golden:
             self._tensors.setdefault(module, {})[tensor] = sizes, int(t)
 
     def params(self, module: str, **others: Any) -> Params:
-        """Initial weights of a module as a flax tree; `others` are parameters that no formula gives (log σ, its m, b)."""
+        """Initial weights of a module as a flax tree; `others` are parameters without a formula: log σ, its m and b."""
         tree: dict[str, Any] = {name: jnp.asarray(value, jnp.float32) for name, value in others.items()}
         for path, name in self._paths(module).items():
             _insert(tree, path, _to_flax(initial_weight(*self._tensors[module][name], gain=path[-1] == "scale")))

@@ -1,6 +1,7 @@
 """A dataset on the host: transitions, and where their episodes end."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ class Dataset:
 
         An episode whose recording stopped counts as truncated, as one that reached a time limit.
         """
-        truncated = np.zeros(self.size, np.float32)
+        truncated: Any = np.zeros(self.size, np.float32)
         last = self.episode_ends - 1
         truncated[last] = 1.0 - self.transitions.terminated[last]
         return Rollout(**vars(self.transitions), truncated=truncated)

@@ -4,7 +4,7 @@ import flax.struct
 import jax.numpy as jnp
 
 from o2o_jax.ops.advantage import linear_recurrence
-from o2o_jax.types import Array, Transition
+from o2o_jax.types import Array, BatchT
 
 STD_OFFSET = 1e-3  # hyperparameters, section 4: added to the standard deviation
 
@@ -49,8 +49,8 @@ class Transform:
     reward_scale: float = flax.struct.field(pytree_node=False, default=1.0)
     reward_shift: float = flax.struct.field(pytree_node=False, default=0.0)
 
-    def __call__(self, batch: Transition) -> Transition:
-        """A raw batch [B] to what the losses see [B]."""
+    def __call__(self, batch: BatchT) -> BatchT:
+        """A raw batch [B] to what the losses see [B], of the same kind."""
         return batch.replace(
             observation=self.normalizer(batch.observation),
             next_observation=self.normalizer(batch.next_observation),

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import run_updates
-from o2o_jax.types import Array, Metrics, Transition
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
 
 def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
@@ -43,6 +43,7 @@ def run_phase(
     checkpoint_every: int = 0,
     chunk: int = 1_000,
     show: Sequence[str] = (),
+    prepare: Callable | None = None,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
@@ -65,6 +66,8 @@ def run_phase(
       checkpoint_every: in updates; 0 for the end alone.
       chunk: the most updates of one compiled call.
       show: metrics that the progress bar shows, as means over seeds.
+      prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
+        batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
 
     Returns:
       The state after the phase.
@@ -79,12 +82,15 @@ def run_phase(
     log.rewind(phase, done)
     if done >= updates:
         return state
-    dataset = replicate(dataset, mesh)
+    dataset, notes = replicate(dataset, mesh), None
+    if prepare is not None:
+        state, notes = over_seeds(prepare, mesh, shared=(1,), donate=(0,))(state, dataset)
     chunk = _even_chunk(chunk, updates, checkpoint_every)
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(state: Any, dataset: Transition, key: Array) -> tuple[Any, Metrics, Array]:
+        def advance(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> tuple[Any, Metrics, Array]:
+            dataset = dataset if notes is None else Annotated.of(dataset, notes)
             state, metrics = run_updates(update, state, dataset, key, length, batch_size)
             return state, metrics, _is_finite(state)
 
@@ -95,7 +101,7 @@ def run_phase(
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, dataset, keys)
+            state, metrics, finite = program(length)(state, dataset, notes, keys)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:

@@ -1,13 +1,11 @@
 """O2PPO: recorded updates, losses by hand, gradients, settings."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.online import o2ppo
 from o2o_jax.online.o2ppo.algorithm import estimate, improve, make_networks
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden
-
 
 GOLDEN = o2ppo.Config(epochs=2, minibatch_size=16)
 
