@@ -110,16 +110,18 @@ def main(args: FlagValues) -> None:
 
             def save(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
                 del scores
-                env_steps = int(run.env_steps)
-                if env_steps % args.checkpoint_every == 0 or env_steps == config.env_steps:
+                env_steps, every = int(run.env_steps), args.checkpoint_every
+                due = env_steps // every > (env_steps - config.eval_every_env_steps) // every
+                if due or env_steps == config.env_steps:
                     # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
                     checkpoints.save(reconstruction + 1 + env_steps, run)
 
+            on_replay = algorithm.cadence.source == "replay"
             loop.fine_tune(
                 algorithm,
                 config,
                 run,
-                replay_data(config.replay, config.part_episodes, dataset, mesh),
+                replay_data(config.replay, config.part_episodes, dataset, mesh) if on_replay else None,
                 family.make_vector_env(task, args.seeds),
                 evaluator,
                 task,
@@ -210,7 +212,7 @@ def _reconstruct(
             phase,
             getattr(algorithm, phase),
             agent,
-            dataset.transitions,
+            dataset.rollout(),
             seeds.keys(seed_list, phase),
             updates,
             config.batch_size,
@@ -221,6 +223,7 @@ def _reconstruct(
             checkpoint_every=CHECKPOINT_EVERY,
             show=COMPLETENESS if phase == "align" else (),
             measure_start=phase == "align",
+            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
         )
     run = run.replace(agent=agent)
 

@@ -15,7 +15,7 @@ class Cadence:
       env_steps: environment steps per seed between two rounds of updates.
       updates: updates in such a round, one compiled call.
       source: where a round's batch comes from: "replay", fresh uniform samples for every update, or "rollout", the
-        `env_steps` that were just taken, whole.
+        `env_steps` that were just taken, whole and in order: a `types.Rollout`.
       warmup_env_steps: environment steps before the first update; the policy itself acts.
       random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
     """
@@ -55,10 +55,14 @@ class OnlineAlgorithm(NamedTuple):
       reevaluate: (state, batch, key) -> (state, metrics), section 4.1.
       align: (state, batch, key) -> (state, metrics), section 4.2.
       begin_finetuning: (state, accept) -> state, once. `accept` [] bool: did the aligned actor score better?
-      finetune: (state, batch, key) -> (state, metrics), section 4.3.
+      finetune: (state, batch, key) -> (state, metrics), section 4.3, on what `cadence.source` says.
       set_reference: (state, accept) -> state; the actor becomes π_ref where `accept` [] bool.
       act: (state, observation [O], key) -> action [A], with exploration.
       policy: (state) -> `policy.Policy`: evaluate it, save it, or start from it again.
+      prepare: (phase, state, dataset) -> (state, notes), before the phase "reevaluate" or "align". It sees the dataset
+        whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
+        `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
+        the phase leaves alone. None where an algorithm needs rows alone.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
     """
@@ -73,6 +77,7 @@ class OnlineAlgorithm(NamedTuple):
     set_reference: Callable
     act: Callable
     policy: Callable
+    prepare: Callable | None = None
     reads_handoff_state: bool = False
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.types import Array, Metrics, Params, Transition
+from o2o_jax.types import Array, BatchT, Metrics, Params, Transition
 
 
 def gradient_step(
@@ -28,7 +28,7 @@ def where(condition: Array, accepted: Any, otherwise: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), accepted, otherwise)
 
 
-def sample_batch(dataset: Transition, key: Array, batch_size: int) -> Transition:
+def sample_batch(dataset: BatchT, key: Array, batch_size: int) -> BatchT:
     """Draws rows of a dataset [N] uniformly with replacement: a batch [B] of the same kind."""
     rows = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0])
     return jax.tree.map(lambda column: column[rows], dataset)

@@ -1,10 +1,11 @@
 """The values that every module passes around."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Params = Any  # a pytree of arrays, as flax's `init` returns it
@@ -29,6 +30,52 @@ class Transition:
     reward: Array
     next_observation: Array
     terminated: Array
+
+
+@flax.struct.dataclass
+class Rollout(Transition):
+    """Steps in the order in which they were taken, with one leading axis [T]: a fresh rollout, or a whole dataset.
+
+    Attributes: those of `Transition`, and
+      truncated: [T] float32, 1 where the episode was cut off after the step without terminating, by a time limit or
+        because nobody went on with it: targets bootstrap, and the next row begins another episode.
+    """
+
+    truncated: Array
+
+    @property
+    def ended(self) -> Array:
+        """[T] 1 where the next row belongs to another episode."""
+        return jnp.maximum(self.terminated, self.truncated)
+
+
+@flax.struct.dataclass
+class Notes:
+    """What an algorithm wrote down for every row of a dataset before a phase of updates on it.
+
+    Attributes:
+      shared: pytree of [N, ...], of the data alone: one copy serves all seeds.
+      own: pytree of [N, ...], of a seed's own networks.
+    """
+
+    shared: Any = None
+    own: Any = None
+
+
+@flax.struct.dataclass
+class Annotated(Transition):
+    """A dataset [N], or a batch of it [B], with an algorithm's notes on every row."""
+
+    notes: Notes
+
+    @classmethod
+    def of(cls, dataset: Transition, notes: Notes) -> "Annotated":
+        """The dataset's transitions with these notes."""
+        columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(Transition)}
+        return cls(**columns, notes=notes)
+
+
+BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that it is given
 
 
 @dataclasses.dataclass(frozen=True)

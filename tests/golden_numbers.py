@@ -12,6 +12,7 @@ draws, and compares:
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o_jax.types import Params, Spec, Transition
+from o2o_jax.types import Params, Rollout, Spec, Transition
 
 FOLDER = Path(__file__).parent / "golden"
 SPEC = Spec(observation_dim=5, action_dim=3)
@@ -58,7 +59,18 @@ class Golden:
         return range(1 + max(int(key.split("/")[1]) for key in self._numbers if key.startswith(f"{phase}/")))
 
     def batch(self, phase: str, step: int) -> Transition:
-        """The batch of an update: raw, [B] rewards and terminal flags."""
+        """The batch of an update: raw, [B] rewards and terminal flags; of PPO the rollout [T]."""
+        fields = self._under(f"{phase}/{step}/rollout")
+        if fields:
+            ended, terminated = fields["done"][:, 0], fields["dw"][:, 0]
+            return Rollout(
+                observation=jnp.asarray(fields["s"]),
+                action=jnp.asarray(fields["a"]),
+                reward=jnp.asarray(fields["r"][:, 0]),
+                next_observation=jnp.asarray(fields["s_next"]),
+                terminated=jnp.asarray(terminated),
+                truncated=jnp.asarray(ended - terminated),
+            )
         fields = self._under(f"{phase}/{step}/batch")
         return Transition(
             observation=jnp.asarray(fields["observation"]),
@@ -72,23 +84,29 @@ class Golden:
         """The scalars that were logged before an update's step, by the names of the original."""
         return {name: float(value) for name, value in self._under(f"{phase}/{step}/log").items()}
 
+    def recorded(self, phase: str, step: int, name: str) -> np.ndarray:
+        """A further array of the record."""
+        return self._numbers[f"{phase}/{step}/{name}"]
+
     def recorded_draws(self, phase: str, step: int) -> list[np.ndarray]:
         """The random numbers of an update in the order of their use."""
         draws = self._under(f"{phase}/{step}/draw")
         return [draws[str(index)] for index in range(len(draws))]
 
-    def replay(self, phase: str, update: Callable) -> Callable:
+    def replay(self, phase: str, update: Callable, batch: Callable | None = None) -> Callable:
         """An update (state, batch, key) as (state, step) -> (state, metrics): on the batch and the draws of a step.
 
         Compiled once for all steps of the phase: one program takes seconds, its operations one by one a minute.
+        `batch` (step) -> batch gives what the update gets in place of `Golden.batch`.
         """
+        batch = batch or functools.partial(self.batch, phase)
 
         @jax.jit
-        def replayed(state: Any, batch: Transition, draws: list[jax.Array]) -> Any:
+        def replayed(state: Any, batch: Any, draws: list[jax.Array]) -> Any:
             with replayed_draws(draws):
                 return update(state, batch, jax.random.key(0))
 
-        return lambda state, step: replayed(state, self.batch(phase, step), self.recorded_draws(phase, step))
+        return lambda state, step: replayed(state, batch(step), self.recorded_draws(phase, step))
 
     def check(self, phase: str, step: int, **modules: Any) -> None:
         """Compares parameters after an update with the recorded ones.
@@ -172,6 +190,7 @@ def replayed_draws(draws: Sequence[Any]) -> Iterator[None]:
     """Within it, `jax.random.normal` and `uniform` return given draws, in order, and all of them must be used.
 
     Each must be asked for in its own shape, of which axes of length one don't count. Under `jit` draws may be traced.
+    `permutation` of rows of indices [E, T] returns E draws [T].
     """
     remaining = list(draws)
     originals = {name: getattr(jax.random, name) for name in ("normal", "uniform")}
@@ -184,13 +203,19 @@ def replayed_draws(draws: Sequence[Any]) -> Iterator[None]:
         assert _without_ones(draw.shape) == _without_ones(shape), f"recorded shape {draw.shape}, asked for {shape}"
         return jnp.asarray(draw).reshape(shape)
 
+    def permute(key, rows, **kwargs):
+        del key, kwargs
+        draws, remaining[:] = remaining[: len(rows)], remaining[len(rows) :]
+        assert [draw.shape for draw in draws] == [row.shape for row in rows], "orders that were not recorded"
+        return jnp.stack(draws)
+
     def original_eval_shape(*args, **kwargs):
         # flax asks the initialisers of a network that it applies for their shapes: no draws of the update
         with mock.patch.multiple(jax.random, **originals):
             return eval_shape(*args, **kwargs)
 
     with (
-        mock.patch.multiple(jax.random, **dict.fromkeys(originals, replay)),
+        mock.patch.multiple(jax.random, **dict.fromkeys(originals, replay), permutation=permute),
         mock.patch.object(jax, "eval_shape", original_eval_shape),
     ):
         yield

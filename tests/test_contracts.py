@@ -18,7 +18,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.training import run_updates, sample_batch
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Annotated, Notes, Rollout, Spec
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 BATCH_SIZE = 8
@@ -32,6 +32,9 @@ OVERRIDES = {
     "batch_size": BATCH_SIZE,
     "num_actions": 2,
     "critic_source": "random",
+    "rollout_env_steps": BATCH_SIZE,
+    "minibatch_size": BATCH_SIZE // 2,
+    "epochs": 2,
 }
 PHASES = ("reevaluate", "align", "finetune")
 CASES = [("offline", name, "update") for name in offline.names()]
@@ -41,16 +44,22 @@ CASES += [
     for phase in PHASES
     if getattr(online.load(name).Config(), f"{phase}_updates", None) != 0  # the algorithm leaves it out
 ]
+PREPARED = [
+    case for case in CASES if case[0] == "online" and case[2] != "finetune"
+    and online.load(case[1]).make(online.load(case[1]).Config(), SPEC).prepare
+]  # fmt: skip
 
 
 def make_dataset(size=64):
+    """Rows that follow one another; a few of them drawn at random stand for a fresh rollout as well."""
     keys = jax.random.split(jax.random.key(0), 5)
-    return Transition(
+    return Rollout(
         observation=3.0 + jax.random.normal(keys[0], (size, SPEC.observation_dim)),
         action=jax.random.uniform(keys[1], (size, SPEC.action_dim), minval=-1.0, maxval=1.0),
         reward=jax.random.normal(keys[2], (size,)),
         next_observation=3.0 + jax.random.normal(keys[3], (size, SPEC.observation_dim)),
         terminated=jax.random.bernoulli(keys[4], 0.2, (size,)).astype(jnp.float32),
+        truncated=jnp.zeros(size).at[::7].set(1.0),
     )
 
 
@@ -68,23 +77,30 @@ class Case:
         fields = {field.name for field in dataclasses.fields(module.Config)}
         config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
         algorithm = module.make(config, SPEC)
-        self.dataset = make_dataset()
-        normalizer = Normalizer.fit(self.dataset.observation)
+        dataset = make_dataset()
+        normalizer = Normalizer.fit(dataset.observation)
         start = normalizer if kind == "offline" else make_handoff(algorithm.head, normalizer)
         self.keys = jax.random.split(jax.random.key(2), SEEDS)
         self.starts = [algorithm.init(key, start) for key in self.keys]
         self.update = getattr(algorithm, phase)
+        self.datasets = [dataset] * SEEDS
+        self.prepare = None
+        if phase in ("reevaluate", "align") and algorithm.prepare:
+            self.prepare = jax.jit(functools.partial(algorithm.prepare, phase))
+            prepared = [self.prepare(state, dataset) for state in self.starts]
+            self.starts = [state for state, _ in prepared]
+            self.datasets = [Annotated.of(dataset, notes) for _, notes in prepared]
 
     @functools.cached_property
     def alone(self):
         """Every seed alone in a Python loop: lists of all states and all metrics, and how often the update compiled."""
         update = jax.jit(self.update)
         runs = []
-        for state, key in zip(self.starts, self.keys, strict=True):
+        for state, dataset, key in zip(self.starts, self.datasets, self.keys, strict=True):
             states, metrics = [state], []
             for step in range(UPDATES):
                 sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-                state, metric = update(state, sample_batch(self.dataset, sample_key, BATCH_SIZE), update_key)
+                state, metric = update(state, sample_batch(dataset, sample_key, BATCH_SIZE), update_key)
                 states.append(state)
                 metrics.append(metric)
             runs.append((states, metrics))
@@ -95,8 +111,13 @@ class Case:
         """All seeds as one program: the last states and the mean metrics, with a leading axis S."""
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts).replace(step=self.starts[0].step)
         run = functools.partial(run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE)
-        axes = seed_axes(states)
-        return jax.jit(jax.vmap(run, (axes, None, 0), (axes, 0)))(states, self.dataset, self.keys)
+        axes, dataset, rows = seed_axes(states), self.datasets[0], None
+        if isinstance(dataset, Annotated):  # the notes of a seed's own networks differ, all else is common
+            own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.notes.own for data in self.datasets))
+            notes = Notes(dataset.notes.shared, own)
+            dataset = Annotated.of(dataset, notes)
+            rows = jax.tree.map(lambda _: None, dataset).replace(notes=seed_axes(notes))
+        return jax.jit(jax.vmap(run, (axes, rows, 0), (axes, 0)))(states, dataset, self.keys)
 
 
 @functools.cache
@@ -167,6 +188,15 @@ def test_all_numbers_are_finite(case):
 
 
 def test_an_update_asks_for_no_particular_batch_size(case):
-    batch = sample_batch(case.dataset, jax.random.key(0), 2 * BATCH_SIZE)
+    batch = sample_batch(case.datasets[0], jax.random.key(0), 2 * BATCH_SIZE)
     state, _ = jax.eval_shape(case.update, case.starts[0], batch, jax.random.key(0))
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, case.starts[0])
+
+
+@pytest.mark.parametrize("case", PREPARED, ids="-".join, indirect=True)
+def test_a_phase_that_goes_on_is_prepared_as_it_was(case):
+    # what was written down doesn't depend on what the phase moves, and what the state got stays as it is
+    (states, _), *_ = case.alone[0]
+    state, notes = case.prepare(states[-1], make_dataset())
+    jax.tree.map(np.testing.assert_array_equal, notes, case.datasets[0].notes)
+    jax.tree.map(np.testing.assert_array_equal, state, states[-1])

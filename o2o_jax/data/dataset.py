@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.data.transform import STD_OFFSET, Normalizer
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Rollout, Spec, Transition
 
 ACTION_TOLERANCE = 1e-6  # rounding of float32; what lies this little outside [-1, 1] is clipped
 
@@ -136,6 +136,16 @@ class Dataset:
     def on_device(self) -> Transition:
         """The transitions [N] as arrays on the device; all seeds share them."""
         return jax.tree.map(jnp.asarray, self.transitions)
+
+    def rollout(self) -> Rollout:
+        """The transitions [N] with the ends of their episodes, as numpy arrays.
+
+        An episode whose recording stopped counts as truncated, as one that reached a time limit.
+        """
+        truncated: Any = np.zeros(self.size, np.float32)
+        last = self.episode_ends - 1
+        truncated[last] = 1.0 - self.transitions.terminated[last]
+        return Rollout(**vars(self.transitions), truncated=truncated)
 
     def best_episodes(self, count: int) -> "Dataset":
         """The `count` episodes of highest return, or all if there are fewer: what replay mode `part` preloads.

@@ -1,5 +1,6 @@
-"""What an online update learns from: a ring of fresh transitions per seed, mixed with a dataset."""
+"""What an online update learns from: a ring of fresh transitions per seed, mixed with a dataset, or a whole rollout."""
 
+import dataclasses
 from typing import Literal
 
 import flax.struct
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax.training import sample_batch
-from o2o_jax.types import Array, Spec, Transition
+from o2o_jax.types import Array, Rollout, Spec, Transition
 
 Mode = Literal["half", "all", "part", "none"]
 
@@ -17,7 +18,7 @@ class RingBuffer:
     """The newest transitions of one seed.
 
     Attributes:
-      storage: transitions [C], rows beyond `size` are zeros.
+      storage: transitions [C], rows beyond `size` are zeros; a `Rollout` where the ends of episodes are kept too.
       position: [] int32, the row that is written next.
       size: [] int32, rows filled.
     """
@@ -47,15 +48,35 @@ def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
     return RingBuffer(storage, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def insert(buffer: RingBuffer, transition: Transition) -> RingBuffer:
-    """Writes one transition (no leading axis) over the oldest row."""
+def make_rollout(spec: Spec, length: int) -> RingBuffer:
+    """An empty ring for the newest `length` steps; each time it has come round they lie in the order of time.
+
+    Raises:
+      ValueError: if the length is less than 1.
+    """
+    buffer = make_buffer(spec, length)
+    return buffer.replace(storage=Rollout(**vars(buffer.storage), truncated=jnp.zeros(length)))
+
+
+def insert(buffer: RingBuffer, step: Transition) -> RingBuffer:
+    """Writes one step (no leading axis) over the oldest row; a ring of mere transitions keeps no ends of episodes."""
     capacity = buffer.storage.reward.shape[0]
+    columns = {field.name: getattr(step, field.name) for field in dataclasses.fields(buffer.storage)}
     storage = jax.tree.map(
         lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, buffer.position, 0),
         buffer.storage,
-        transition,
+        buffer.storage.replace(**columns),
     )
     return RingBuffer(storage, (buffer.position + 1) % capacity, jnp.minimum(buffer.size + 1, capacity))
+
+
+def cut(buffer: RingBuffer) -> RingBuffer:
+    """Marks the newest row as its episode's last, where ends are kept: the next row begins another one."""
+    if not isinstance(buffer.storage, Rollout):
+        return buffer
+    storage, newest = buffer.storage, buffer.position - 1
+    truncated = storage.truncated.at[newest].set(1.0 - storage.terminated[newest])
+    return buffer.replace(storage=storage.replace(truncated=truncated))
 
 
 def sample(buffer: RingBuffer, dataset: Transition | None, key: Array, batch_size: int, mode: Mode) -> Transition:

@@ -3,7 +3,8 @@
 import flax.struct
 import jax.numpy as jnp
 
-from o2o_jax.types import Array, Transition
+from o2o_jax.ops.advantage import linear_recurrence
+from o2o_jax.types import Array, BatchT
 
 STD_OFFSET = 1e-3  # hyperparameters, section 4: added to the standard deviation
 
@@ -48,10 +49,60 @@ class Transform:
     reward_scale: float = flax.struct.field(pytree_node=False, default=1.0)
     reward_shift: float = flax.struct.field(pytree_node=False, default=0.0)
 
-    def __call__(self, batch: Transition) -> Transition:
-        """A raw batch [B] to what the losses see [B]."""
+    def __call__(self, batch: BatchT) -> BatchT:
+        """A raw batch [B] to what the losses see [B], of the same kind."""
         return batch.replace(
             observation=self.normalizer(batch.observation),
             next_observation=self.normalizer(batch.next_observation),
             reward=self.reward_scale * batch.reward + self.reward_shift,
         )
+
+
+@flax.struct.dataclass
+class RewardScale:
+    """Divides rewards by the standard deviation of their discounted sums, over all steps seen so far.
+
+    Attributes:
+      count: [] float32, steps seen.
+      mean: [] of the discounted sums.
+      variance: [] of the same.
+      last: [] the sum at the newest step; 0 where that step ended its episode.
+    """
+
+    count: Array
+    mean: Array
+    variance: Array
+    last: Array
+
+    @classmethod
+    def start(cls) -> "RewardScale":
+        """Before the first step: leaves rewards as they are."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
+
+    def update(self, reward: Array, ended: Array, discount: float) -> "RewardScale":
+        """Takes in further steps, in the order in which they were taken.
+
+            R_t = r_t + γ (1 − ended_{t−1}) R_{t−1}
+
+        Args:
+          reward: [T] r.
+          ended: [T] 1 where the next row belongs to another episode.
+          discount: γ, in (0, 1).
+        """
+        decay = discount * jnp.concatenate([jnp.ones(1), 1.0 - ended[:-1]])
+        sums = linear_recurrence(reward, decay, self.last)  # [T]
+        steps = reward.shape[0]
+        count = self.count + steps
+        share, offset = steps / count, jnp.mean(sums) - self.mean
+        # two sets of steps as one: Chan, Golub and LeVeque (1979)
+        spread = (1.0 - share) * self.variance + share * jnp.var(sums)
+        return RewardScale(
+            count=count,
+            mean=self.mean + share * offset,
+            variance=spread + share * (1.0 - share) * jnp.square(offset),
+            last=sums[-1] * (1.0 - ended[-1]),
+        )
+
+    def __call__(self, reward: Array) -> Array:
+        """Rewards [...] in units of that standard deviation."""
+        return reward / (jnp.sqrt(self.variance) + 1e-8)

@@ -7,6 +7,7 @@ from o2o_jax.networks.actors import (
     FreeGaussianActor,
     GaussianActor,
     TanhGaussianActor,
+    cap_std,
 )
 from o2o_jax.networks.critics import Critic, Value, make_critic
 
@@ -19,5 +20,6 @@ __all__ = [
     "GaussianActor",
     "TanhGaussianActor",
     "Value",
+    "cap_std",
     "make_critic",
 ]

@@ -1,5 +1,6 @@
 """Policy networks, one per head: normalised observations in, a distribution over actions out."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense, zeros
 from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian
-from o2o_jax.types import Array
+from o2o_jax.types import Array, Params
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -64,6 +65,12 @@ class FreeGaussianActor(GaussianActor):
     layer_init: str = "fan_in"
     head: ClassVar[str] = "gaussian_free"
     bounded: ClassVar[bool] = False
+
+
+def cap_std(params: Params, std: float) -> Params:
+    """Parameters of a `GaussianActor` whose σ is nowhere above `std`, in units of the action."""
+    log_std = jnp.minimum(params["params"]["log_std"], math.log(std))
+    return {"params": params["params"] | {"log_std": log_std}}
 
 
 class TanhGaussianActor(Actor):

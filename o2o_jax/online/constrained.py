@@ -1,4 +1,4 @@
-"""What O2SAC and O2TD3 share: settings, the choice of actor and reference, the threshold of the constraint."""
+"""What O2SAC and O2TD3 share: settings, who goes online, the first reference, the threshold of the constraint."""
 
 import dataclasses
 from typing import Any, Literal
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Cadence
+from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.training import where
@@ -18,28 +18,17 @@ Choice = Literal["best_of", "aligned", "offline"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConstrainedConfig:
+class ConstrainedConfig(OnlineConfig):
     """Settings common to the off-policy algorithms. Defaults: the authors', for MuJoCo medium data."""
 
     # Networks
-    hidden: tuple[int, ...] = (256, 256)  # actor
-    critic_hidden: tuple[int, ...] = (256, 256)
     layer_norm: bool = True  # in the critics
     num_critics: int = 2
     # Updates
-    batch_size: int = 256
-    discount: float = 0.99
     polyak: float = 0.005  # share of the critic copied into its target per update
-    actor_lr: float = 1e-4
-    critic_lr: float = 3e-4
-    reward_scale: float = 1.0
-    reward_shift: float = 0.0
-    # Reconstruction of the critic; 0 updates leave a phase out
-    reevaluate_updates: int = 500_000
-    align_updates: int = 500_000
+    align_updates: int = 500_000  # 0 leaves the phase out
     critic_source: Literal["random", "offline"] = "random"  # "offline": direct fine-tuning of the offline critics
     # Fine-tuning
-    env_steps: int = 100_000
     updates_per_env_step: int = 1
     warmup_env_steps: int = 1_000  # without updates; the policy itself acts
     random_env_steps: int = 0  # uniform actions before that, for agents without a policy
@@ -48,12 +37,8 @@ class ConstrainedConfig:
     buffer_size: int = 2_000_000  # transitions per seed, never more than env_steps
     start_actor: Choice = "best_of"  # who acts online first; the paper: "aligned"
     reference_init: Choice = "best_of"  # first π_ref; the paper's text: "aligned"
-    reference_update: Literal["best", "interval"] = "best"  # "interval" needs no evaluation (section C.3)
-    reference_every_evaluations: int = 1  # interval mode: evaluations between two copies
     interval_threshold_divisor: float = 4.0  # interval mode: divides threshold_end
     interval_actor_grad_norm: float | None = None  # interval mode: clips the actor's gradient
-    eval_every_env_steps: int = 1_000
-    eval_episodes: int = 10
     # Constraint
     constrain: bool = True
     lagrange_init: float = 1.0  # λ at the start
@@ -64,28 +49,16 @@ class ConstrainedConfig:
     threshold_env_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "critic_hidden"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
-        if not 0 < self.discount < 1:
-            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+        super().__post_init__()
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
         if not 0.5 <= self.asymmetry < 1:
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
-        # "not greater" rather than "less or equal", so that NaN is refused too
-        rates = ("actor_lr", "critic_lr", "reward_scale", "lagrange_init", "interval_threshold_divisor")
-        sizes = ("batch_size", "num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "eval_episodes")
-        periods = ("reference_every_evaluations", "threshold_env_steps", "eval_every_env_steps")
-        for name in (*rates, *sizes, *periods):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        if self.interval_actor_grad_norm is not None and not self.interval_actor_grad_norm > 0:
-            raise ValueError(f"interval_actor_grad_norm must be greater than 0, got {self.interval_actor_grad_norm}")
-        counts = ("reevaluate_updates", "align_updates", "env_steps", "warmup_env_steps", "random_env_steps")
-        for name in (*counts, "lagrange_lr", "threshold_start"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self._positive("num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "lagrange_init")
+        self._positive("interval_threshold_divisor", "threshold_env_steps")
+        if self.interval_actor_grad_norm is not None:
+            self._positive("interval_actor_grad_norm")
+        self._not_negative("align_updates", "warmup_env_steps", "random_env_steps", "lagrange_lr", "threshold_start")
         if not self.threshold_end >= self.threshold_start:
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
         if self.replay == "half" and self.batch_size % 2:
@@ -132,12 +105,6 @@ def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
     return step % config.updates_per_env_step == 0
 
 
-def initial_transform(config: ConstrainedConfig, handoff: Handoff | None, observation_dim: int) -> Transform:
-    """The offline policy's own normaliser, or none for an agent from scratch, with the task's reward transform."""
-    normalizer = handoff.policy.normalizer if handoff else Normalizer.identity(observation_dim)
-    return Transform(normalizer, config.reward_scale, config.reward_shift)
-
-
 def offline_state(handoff: Handoff | None, critic: Params, algorithm: str) -> Any:
     """What offline training left, for direct fine-tuning of its critics.
 
@@ -164,28 +131,6 @@ def offline_state(handoff: Handoff | None, critic: Params, algorithm: str) -> An
             f"num_critics to the offline values, or critic_source=random (found {found}, expected {wanted})"
         )
     return handoff.state
-
-
-def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
-    """Parameters of the offline policy, checked against this algorithm's actor.
-
-    Args:
-      handoff: with a policy of the right head, or None to start from scratch.
-      actor: freshly initialised parameters: what the policy's must look like, and what is returned from scratch.
-      head: the expected distribution.
-
-    Raises:
-      ValueError: if the head or the shapes differ.
-    """
-    if handoff is None:
-        return actor
-    policy = handoff.policy
-    if policy.head != head:
-        raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
-    found, wanted = jax.tree.map(jnp.shape, policy.params), jax.tree.map(jnp.shape, actor)
-    if found != wanted:
-        raise ValueError(f"the policy's network differs from this algorithm's: set hidden to {policy.actor.hidden}")
-    return policy.params
 
 
 def begin_finetuning(
@@ -215,8 +160,3 @@ def begin_finetuning(
         opt=state.opt.replace(actor=where(aligned_starts, state.opt.actor, optimizer.init(offline))),
         step=jnp.zeros_like(state.step),
     )
-
-
-def set_reference(state: Any, accept: Array) -> Any:
-    """Makes the current actor π_ref where `accept` [] bool (section 4.3)."""
-    return state.replace(reference=where(accept, state.actor, state.reference))

@@ -66,6 +66,10 @@ class Gaussian:
         """[...] log-density of `action` [..., A], nats."""
         return jnp.sum(normal_log_prob(action, self.mean, self._log_std()), axis=-1)
 
+    def entropy(self) -> Array:
+        """[...] differential entropy, nats, of the normal before samples are clipped."""
+        return jnp.sum(self._log_std() + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
+
     def _log_std(self) -> Array:
         return jnp.broadcast_to(self.log_std, self.mean.shape)
 

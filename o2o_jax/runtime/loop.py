@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 
 from o2o_jax.data import replay
 from o2o_jax.envs.vector import last_observations
-from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.phases import start_states
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds
-from o2o_jax.types import Array, Metrics, Spec, Transition
+from o2o_jax.types import Array, Metrics, Rollout, Spec, Transition
 
 
 @flax.struct.dataclass
@@ -29,7 +29,7 @@ class Run:
 
     Attributes:
       agent: the algorithm's state, seeds stacked [S].
-      buffer: fresh transitions, seeds stacked [S].
+      buffer: fresh transitions, seeds stacked [S]; of a rollout cadence the rollout under way.
       key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
       best_score: [S] normalised score that a new reference must beat.
       env_steps: [] int32, environment steps per seed so far.
@@ -60,7 +60,7 @@ def start_run(
         init_key, run_key = jax.random.split(key)
         return Run(
             agent=algorithm.init(init_key, handoff),
-            buffer=replay.make_buffer(spec, max(1, min(config.buffer_size, config.env_steps))),
+            buffer=_make_buffer(algorithm.cadence, config, spec),
             key=run_key,
             best_score=jnp.asarray(-jnp.inf),
             env_steps=jnp.zeros((), jnp.int32),
@@ -68,6 +68,19 @@ def start_run(
 
     keys = seed_keys(seeds, "online")
     return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
+
+
+def _make_buffer(cadence: Cadence, config: Any, spec: Spec) -> replay.RingBuffer:
+    if cadence.source == "rollout":
+        return replay.make_rollout(spec, cadence.env_steps)
+    return replay.make_buffer(spec, max(1, min(config.buffer_size, config.env_steps)))
+
+
+def batch_source(cadence: Cadence, config: Any) -> Callable[[replay.RingBuffer, Transition | None, Array], Transition]:
+    """Where updates get their batches: (buffer, dataset, key) -> batch, of one seed, in a round that is due."""
+    if cadence.source == "rollout":
+        return lambda buffer, dataset, key: buffer.storage  # just come round, so that it begins with the oldest step
+    return functools.partial(replay.sample, batch_size=config.batch_size, mode=config.replay)
 
 
 def begin_finetuning(
@@ -92,41 +105,40 @@ def begin_finetuning(
     return begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
 
 
-def first_action(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
-    """The action [A] at the first observation [O], before anything was stored; one seed."""
-    return _act(algorithm, run, observation)
+def begin_episode(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> tuple[Run, Array]:
+    """The action [A] at the first observation [O] of a run, or of what is left of one; one seed."""
+    run = run.replace(buffer=replay.cut(run.buffer))  # the episode that was under way is not gone on with
+    return run, _act(algorithm, run, observation)
 
 
 def advance(
     algorithm: OnlineAlgorithm,
-    mode: replay.Mode,
-    batch_size: int,
+    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
     run: Run,
     dataset: Transition | None,
-    transition: Transition,
+    step: Rollout,
     observation: Array,
 ) -> tuple[Run, Array, Metrics]:
-    """One environment step of one seed, compiled as one call: store, update, choose the next action.
+    """One environment step of one seed, compiled as one call: store, update if it is time, choose the next action.
 
     Args:
       algorithm: pure functions of one seed.
-      mode: replay mode.
-      batch_size: B of every update.
+      draw: of `batch_source`.
       run: before the step.
-      dataset: transitions [N], shared by all seeds; None in mode `none`.
-      transition: what the environment just did, without a leading axis.
+      dataset: transitions [N], shared by all seeds; None where `draw` doesn't need them.
+      step: what the environment just did, without a leading axis.
       observation: [O] where the next action is taken; after an episode's end, the next one's first.
 
     Returns:
       The run, the next action [A], and metrics averaged over the step's updates, NaN where there was none.
     """
-    run = run.replace(buffer=replay.insert(run.buffer, transition), env_steps=run.env_steps + 1)
+    cadence = algorithm.cadence
+    run = run.replace(buffer=replay.insert(run.buffer, step), env_steps=run.env_steps + 1)
     update_key = jax.random.fold_in(run.key, 0)
 
     def update(agent: Any) -> tuple[Any, Metrics]:
         sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-        batch = replay.sample(run.buffer, dataset, sample_key, batch_size, mode)
-        return algorithm.finetune(agent, batch, key)
+        return algorithm.finetune(agent, draw(run.buffer, dataset, sample_key), key)
 
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
         agent, total, count = carry
@@ -135,10 +147,11 @@ def advance(
         count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
         return agent, total, count
 
-    # A loop even for one update a step: the warm-up is the same program with no turns, and XLA, which would repeat
-    # the buffer's write in every reader and copy the buffer for it, writes in place before a loop.
+    # A loop even for one update a step: a step without one is the same program with no turns, and XLA, which would
+    # repeat the buffer's write in every reader and copy the buffer for it, writes in place before a loop.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), jax.eval_shape(update, run.agent)[1])
-    turns = jnp.where(run.env_steps > algorithm.cadence.warmup_env_steps, algorithm.cadence.updates, 0)
+    due = (run.env_steps > cadence.warmup_env_steps) & (run.env_steps % cadence.env_steps == 0)
+    turns = jnp.where(due, cadence.updates, 0)
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run = run.replace(agent=agent)
     return run, _act(algorithm, run, observation), jax.tree.map(jnp.divide, total, count)
@@ -177,7 +190,7 @@ def fine_tune(
       algorithm: pure functions of one seed.
       config: its settings.
       run: where to go on from; `begin_finetuning` has been applied. Consumed: its memory is reused.
-      dataset: transitions [N] on the device; None in replay mode `none`.
+      dataset: transitions [N] on the device; None in replay mode `none` and for rollouts.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: with environments of its own.
@@ -190,18 +203,20 @@ def fine_tune(
     Returns:
       The run after the last step.
     """
-    step = over_seeds(
-        functools.partial(advance, algorithm, config.replay, config.batch_size), mesh, shared=(1,), donate=(0,)
-    )
-    begin = over_seeds(lambda run, observation: first_action(algorithm, run, observation), mesh)
+    start = int(run.env_steps)
+    if start >= config.env_steps:
+        return run
+    draw = batch_source(algorithm.cadence, config)
+    step = over_seeds(functools.partial(advance, algorithm, draw), mesh, shared=(1,), donate=(0,))
+    begin = over_seeds(functools.partial(begin_episode, algorithm), mesh, donate=(0,))
     evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
 
-    start = int(run.env_steps)
     # a resumed run begins new episodes, from starts that depend on where it stopped
     reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
     observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
-    action = np.asarray(begin(run, observation))
+    run, device_action = begin(run, observation)
+    action = np.asarray(device_action)
     pending: list[Metrics] = []
     episode_return = np.zeros(len(seeds))
     finished: list[list[float]] = [[] for _ in seeds]
@@ -210,14 +225,15 @@ def fine_tune(
         for env_steps in range(start + 1, config.env_steps + 1):
             next_observation, reward, terminated, truncated, info = envs.step(action)
             next_observation = np.asarray(next_observation, np.float32)
-            transition = Transition(
+            taken = Rollout(
                 observation=observation,
                 action=action,
                 reward=np.asarray(reward, np.float32),
                 next_observation=last_observations(next_observation, info),
                 terminated=np.asarray(terminated, np.float32),
+                truncated=np.asarray(truncated & ~terminated, np.float32),
             )
-            run, device_action, metrics = step(run, dataset, transition, next_observation)
+            run, device_action, metrics = step(run, dataset, taken, next_observation)
             action, observation = np.asarray(device_action), next_observation
             pending.append(metrics)
             episode_return += reward
@@ -254,7 +270,7 @@ def _consider_reference(config: Any, run: Run, score: np.ndarray, env_steps: int
 
 
 def _mean_over_time(metrics: list[Metrics]) -> dict[str, np.ndarray]:
-    """Mean of every term per seed [S]; NaN where nothing was measured, as in the warm-up."""
+    """Mean of every term per seed [S]; NaN where nothing was measured, as in the warm-up or within a rollout."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing but NaN
         return jax.tree.map(lambda *values: np.nanmean(np.stack(values), axis=0), *jax.device_get(metrics))

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import measure, run_updates
-from o2o_jax.types import Array, Metrics, Transition
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
 MEASURED_BATCHES = 40  # of what a phase starts from: 10,000 probes
 
@@ -46,6 +46,7 @@ def run_phase(
     chunk: int = 1_000,
     show: Sequence[str] = (),
     measure_start: bool = False,
+    prepare: Callable | None = None,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
@@ -69,6 +70,8 @@ def run_phase(
       chunk: the most updates of one compiled call.
       show: metrics that the progress bar shows, as means over seeds.
       measure_start: whether the log begins with the metrics of the state as it comes, at step 0.
+      prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
+        batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
 
     Returns:
       The state after the phase.
@@ -83,16 +86,21 @@ def run_phase(
     log.rewind(phase, done or -1)  # the row of step 0 too is logged again
     if done >= updates:
         return state
-    dataset = replicate(dataset, mesh)
+    dataset, notes = replicate(dataset, mesh), None
+    if prepare is not None:
+        state, notes = over_seeds(prepare, mesh, shared=(1,), donate=(0,))(state, dataset)
     chunk = _even_chunk(chunk, updates, checkpoint_every)
     if measure_start and not done:
-        start = functools.partial(measure, update, num_batches=MEASURED_BATCHES, batch_size=batch_size)
-        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, keys)))
+
+        def start(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> Metrics:
+            return measure(update, state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size)
+
+        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, notes, keys)))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(state: Any, dataset: Transition, key: Array) -> tuple[Any, Metrics, Array]:
-            state, metrics = run_updates(update, state, dataset, key, length, batch_size)
+        def advance(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> tuple[Any, Metrics, Array]:
+            state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size)
             return state, metrics, _is_finite(state)
 
         return over_seeds(advance, mesh, shared=(1,), donate=(0,))
@@ -102,7 +110,7 @@ def run_phase(
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, dataset, keys)
+            state, metrics, finite = program(length)(state, dataset, notes, keys)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:
@@ -121,6 +129,10 @@ def run_phase(
             if done == updates or (checkpoint_every and done % checkpoint_every == 0):
                 checkpoint(state, done)
     return state
+
+
+def _annotated(dataset: Transition, notes: Notes | None) -> Transition:
+    return dataset if notes is None else Annotated.of(dataset, notes)
 
 
 def _is_finite(state: Any) -> Array:

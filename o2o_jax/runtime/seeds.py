@@ -9,17 +9,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Counters advance alike for every seed. They keep no seed axis, so that a condition on them (a delayed actor) stays a
-# branch under `vmap` and a write to the ring buffer stays a slice.
+# branch under `vmap` and a write to the ring buffer stays a slice. Nor has `types.Notes.shared`, of the data alone.
 COUNTERS = frozenset({"step", "env_steps", "position", "size"})
+SHARED = COUNTERS | {"shared"}
 AXIS = "seed"
 
 
 def seed_axes(tree: Any) -> Any:
-    """The axis of every leaf that counts seeds: 0, or None for counters. A pytree shaped like `tree`."""
+    """The axis of every leaf that counts seeds: 0, or None for what all share. A pytree shaped like `tree`."""
 
     def axis(path, leaf):
         del leaf
-        return None if path and getattr(path[-1], "name", None) in COUNTERS else 0
+        return None if SHARED.intersection(getattr(key, "name", None) for key in path) else 0
 
     return jax.tree_util.tree_map_with_path(axis, tree)
 

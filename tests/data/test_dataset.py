@@ -23,6 +23,16 @@ def test_returns_by_hand():
     np.testing.assert_allclose(make().returns(), [1 + 2, 3, 4 + 5])
 
 
+def test_a_rollout_marks_ends_that_are_no_terminations():
+    # episodes end after rows 1, 2 and 4, of which the second terminates
+    dataset = make(terminated=np.array([0, 0, 1, 0, 0], np.float32))
+    rollout = dataset.rollout()
+    np.testing.assert_array_equal(rollout.truncated, [0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(rollout.ended, [0, 1, 1, 0, 1])
+    for name, column in vars(dataset.transitions).items():
+        assert getattr(rollout, name) is column
+
+
 def test_best_episodes_keep_their_order_and_rows():
     # Returns 3, 3, 9. The best two: the last one, and of the equal ones the first.
     best = make().best_episodes(2)

@@ -11,7 +11,7 @@ import pytest
 from o2o_jax.data import replay
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds, seed_axes
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Rollout, Spec, Transition
 
 SPEC = Spec(observation_dim=2, action_dim=1)
 DATASET_SIZE = 6
@@ -44,6 +44,47 @@ def test_an_empty_ring():
     buffer = replay.make_buffer(SPEC, 4)
     assert (int(buffer.position), int(buffer.size)) == (0, 0)
     assert jax.tree.map(jnp.shape, buffer.storage) == Transition((4, 2), (4, 1), (4,), (4, 2), (4,))
+
+
+def rollout(length, count):
+    """A rollout ring after steps 0, 1, …, count − 1, of which every third terminates and every fourth is cut off."""
+    buffer = replay.make_rollout(SPEC, length)
+    for value in range(count):
+        step = transitions(value).replace(terminated=np.float32(value % 3 == 2))
+        buffer = insert(buffer, Rollout(**vars(step), truncated=np.float32(value % 4 == 3)))
+    return buffer
+
+
+def test_a_rollout_that_has_come_round_lies_in_the_order_of_time():
+    buffer = rollout(4, 8)
+    assert (int(buffer.position), int(buffer.size)) == (0, 4)
+    np.testing.assert_array_equal(buffer.storage.reward, [4, 5, 6, 7])
+    np.testing.assert_array_equal(buffer.storage.terminated, [0, 1, 0, 0])
+    np.testing.assert_array_equal(buffer.storage.truncated, [0, 0, 0, 1])
+    np.testing.assert_array_equal(buffer.storage.next_observation[:, 0], [4.5, 5.5, 6.5, 7.5])
+
+
+def test_a_ring_of_transitions_leaves_ends_of_episodes_out():
+    buffer = insert(replay.make_buffer(SPEC, 4), Rollout(**vars(transitions(7)), truncated=np.float32(1)))
+    jax.tree.map(np.testing.assert_array_equal, buffer, insert(replay.make_buffer(SPEC, 4), transitions(7)))
+    assert type(buffer.storage) is Transition
+
+
+@pytest.mark.parametrize(
+    ("count", "truncated"),
+    [(2, [0, 1, 0, 0]), (3, [0, 0, 0, 0]), (5, [1, 0, 0, 1]), (8, [0, 0, 0, 1])],  # the third step terminated
+)
+def test_cut_ends_the_episode_at_the_newest_step(count, truncated):
+    buffer = rollout(4, count)
+    after = jax.jit(replay.cut)(buffer)
+    np.testing.assert_array_equal(after.storage.truncated, truncated)
+    kept = buffer.storage.replace(truncated=after.storage.truncated)
+    jax.tree.map(np.testing.assert_array_equal, after, buffer.replace(storage=kept))
+
+
+def test_cut_leaves_transitions_alone():
+    buffer = filled(4, 3)
+    assert replay.cut(buffer) is buffer
 
 
 @pytest.mark.parametrize("capacity", [0, -1])

@@ -15,7 +15,7 @@ from o2o_jax import envs, networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
-from o2o_jax.online import constrained, o2sac, o2td3, sac, td3
+from o2o_jax.online import common, constrained, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
@@ -118,7 +118,7 @@ def test_seeds_choose_apart():
     np.testing.assert_array_equal(states.actor["w"], [[1.0], [2.0]])
     np.testing.assert_array_equal(states.reference["w"], [[1.0], [2.0]])
     np.testing.assert_array_equal(states.opt.actor[0].count, [1, 0])
-    states = jax.vmap(lambda state, accept: constrained.set_reference(state, accept))(
+    states = jax.vmap(lambda state, accept: common.set_reference(state, accept))(
         states.replace(actor={"w": jnp.array([[8.0], [9.0]])}), jnp.array([False, True])
     )
     np.testing.assert_array_equal(states.reference["w"], [[1.0], [9.0]])
@@ -371,22 +371,22 @@ def test_offline_critics_must_fit():
 
 def test_offline_actor_is_handed_on():
     given, fresh = policy(), policy().params
-    assert constrained.offline_actor(Handoff(given), fresh, "deterministic") is given.params
-    assert constrained.offline_actor(None, fresh, "deterministic") is fresh
+    assert common.offline_actor(Handoff(given), fresh, "deterministic") is given.params
+    assert common.offline_actor(None, fresh, "deterministic") is fresh
 
 
 def test_offline_actor_must_fit():
     with pytest.raises(ValueError, match="expected a tanh_gaussian policy, got a deterministic one; clone it first"):
-        constrained.offline_actor(Handoff(policy()), policy().params, "tanh_gaussian")
+        common.offline_actor(Handoff(policy()), policy().params, "tanh_gaussian")
     with pytest.raises(ValueError, match=r"network differs from this algorithm's: set hidden to \(8,\)"):
-        constrained.offline_actor(Handoff(policy(hidden=(8,))), policy().params, "deterministic")
+        common.offline_actor(Handoff(policy(hidden=(8,))), policy().params, "deterministic")
 
 
 def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
     normalizer = Normalizer(jnp.ones(3), jnp.full(3, 2.0))
     handoff = Handoff(policy().replace(normalizer=normalizer))
     config = constrained.ConstrainedConfig(reward_scale=10.0, reward_shift=-5.0)
-    transform = constrained.initial_transform(config, handoff, 3)
+    transform = common.initial_transform(config, handoff, 3)
     assert transform.normalizer is normalizer
     assert (transform.reward_scale, transform.reward_shift) == (10.0, -5.0)
-    np.testing.assert_array_equal(constrained.initial_transform(config, None, 3).normalizer(jnp.ones(3)), 1.0)
+    np.testing.assert_array_equal(common.initial_transform(config, None, 3).normalizer(jnp.ones(3)), 1.0)

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
-from o2o_jax.online import constrained, o2sac, o2td3
+from o2o_jax.online import common, o2ppo, o2sac, o2td3
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Rollout, Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 TASK = Task("test/line", "Line-v0", SPEC, 3, "", False, random_score=0.0, expert_score=100.0)  # score = return
@@ -126,7 +126,7 @@ def launch(
         run = loop.begin_finetuning(algorithm, run, accept, best, mesh)
     envs = vector_env(len(seed_list))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
-    data = None if config.replay == "none" else dataset()
+    data = None if getattr(config, "replay", "none") == "none" else dataset()
     snapshots = []
 
     def keep(run, metrics):
@@ -271,10 +271,10 @@ def test_the_ring_is_written_in_place(num_devices):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     run = loop.start_run(algorithm, config, SPEC, None, [0, 1], mesh)
-    transition = Transition(array(2, 3), array(2, 2), array(2), array(2, 3), array(2))
-    advance = functools.partial(loop.advance, algorithm, "half", config.batch_size)
+    taken = Rollout(array(2, 3), array(2, 2), array(2), array(2, 3), array(2), array(2))
+    advance = functools.partial(loop.advance, algorithm, loop.batch_source(config.cadence, config))
     step = seeds.over_seeds(advance, mesh, shared=(1,), donate=(0,))
-    program = step.lower(run, jax.eval_shape(dataset), transition, array(2, 3)).compile()
+    program = step.lower(run, jax.eval_shape(dataset), taken, array(2, 3)).compile()
     text = program.as_text()
     assert re.search(rf"f32\[{2 // num_devices},{capacity},3\]\S* parameter\(", text)
     assert not re.findall(rf"f32\[\d,{capacity}\S* copy\(", text)
@@ -324,7 +324,7 @@ def guess(**cadence):
         align=finetune,
         begin_finetuning=lambda state, accept: state,
         finetune=finetune,
-        set_reference=constrained.set_reference,
+        set_reference=common.set_reference,
         act=lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,))),
         policy=lambda state: state,
     )
@@ -470,3 +470,151 @@ def test_a_run_that_is_over_stays_as_it_is(tmp_path):
     again = launch(guess(), GuessConfig(env_steps=2), tmp_path, run=run)
     assert again.run is run
     assert again.snapshots == []
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """What the loop reads of an algorithm without replay."""
+
+    env_steps: int = 12
+    eval_every_env_steps: int = 3
+    reference_update: str = "best"
+    reference_every_evaluations: int = 1
+
+
+@flax.struct.dataclass
+class Keeper:
+    """The state of an algorithm that keeps the last rollout which it got."""
+
+    actor: jax.Array
+    reference: jax.Array
+    rollout: Rollout
+    step: jax.Array
+
+    def distribution(self, observation):
+        return Deterministic(jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)))
+
+
+def keeper(length, updates=1):
+    """Rollouts of `length` steps; the actor is different after each."""
+
+    def init(key, handoff):
+        rows = jnp.zeros((length, 3)), jnp.zeros((length, 2)), jnp.zeros(length)
+        rollout = Rollout(rows[0], rows[1], rows[2], rows[0], rows[2], rows[2])
+        actor = jax.random.uniform(key, (2,))
+        return Keeper(actor, actor, rollout, jnp.zeros((), jnp.int32))
+
+    def finetune(state, rollout, key):
+        actor = 0.5 * jax.random.normal(key, (2,))
+        return state.replace(actor=actor, rollout=rollout, step=state.step + 1), {"reward": jnp.mean(rollout.reward)}
+
+    return guess()._replace(
+        cadence=Cadence(env_steps=length, updates=updates, source="rollout"),
+        init=init,
+        finetune=finetune,
+        act=lambda state, observation, key: jnp.tanh(state.actor),
+    )
+
+
+def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
+    # 12 steps in rollouts of 5: updates after steps 5 and 10; evaluations after 3, 6, 9 and 12
+    result = launch(keeper(5), RolloutConfig(), tmp_path)
+    assert [int(run.agent.step) for run in result.snapshots] == [0, 1, 1, 2]
+    for snapshot, steps in ((result.snapshots[1], slice(5)), (result.snapshots[3], slice(5, 10))):
+        for seed, rows in enumerate(result.rows):
+            for name, column in vars(rows).items():
+                np.testing.assert_array_equal(getattr(snapshot.agent.rollout, name)[seed], column[steps], err_msg=name)
+    assert result.run.buffer.storage.reward.shape == (2, 5)  # one rollout, all seeds, is one array
+    assert result.compiled == 3
+
+
+def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
+    # episodes have 2 steps, of which the last terminates, and 3, cut by the time limit, in turn: ends at 2, 5, 7, 10
+    result = launch(keeper(10), RolloutConfig(env_steps=10, eval_every_env_steps=10), tmp_path)
+    rollout = result.snapshots[0].agent.rollout
+    np.testing.assert_array_equal(np.nonzero(rollout.terminated[0])[0] + 1, [2, 7])
+    np.testing.assert_array_equal(np.nonzero(rollout.truncated[0])[0] + 1, [5, 10])
+
+
+def test_one_policy_takes_a_whole_rollout(tmp_path):
+    result = launch(keeper(4), RolloutConfig(env_steps=8, eval_every_env_steps=4), tmp_path)
+    for seed, rows in enumerate(result.rows):
+        first, second = rows.action[:4], rows.action[4:]
+        assert np.ptp(first, axis=0).max() == np.ptp(second, axis=0).max() == 0.0
+        np.testing.assert_allclose(second[0], np.tanh(result.snapshots[0].agent.actor[seed]), rtol=1e-6)
+        assert np.abs(first[0] - second[0]).max() > 1e-3
+
+
+def test_metrics_of_rollouts_are_those_of_their_updates(tmp_path):
+    # no update before the first evaluation, one before each of the others, and none in the last interval
+    result = launch(keeper(4), RolloutConfig(env_steps=11), tmp_path, np.zeros((4, 2)))
+    metrics = log.read(tmp_path, "finetune")
+    of_seed = metrics["seed"] == 1
+    reward = result.rows[1].reward
+    np.testing.assert_array_equal(metrics["step"][of_seed], [3, 6, 9, 11])
+    np.testing.assert_allclose(metrics["reward"][of_seed], [np.nan, reward[:4].mean(), reward[4:8].mean(), np.nan])
+
+
+def test_a_round_may_have_many_updates_and_wait_for_them(tmp_path):
+    # from replay: every third step, three updates each, once the warm-up is over
+    algorithm = guess(env_steps=3, updates=3, warmup_env_steps=4)
+    result = launch(algorithm, GuessConfig(env_steps=10), tmp_path)
+    assert [int(run.agent.step) for run in result.snapshots] == [0, 0, 0, 0, 0, 3, 3, 3, 6, 6]
+
+
+def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
+    class Killed(Exception):
+        pass
+
+    config, algorithm = RolloutConfig(), keeper(5)
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+
+        def save_and_die(run, metrics):
+            checkpoints.save(int(run.env_steps), run)
+            if run.env_steps == 6:
+                raise Killed
+
+        with pytest.raises(Killed):
+            launch(algorithm, config, tmp_path / "first", on_evaluation=save_and_die)
+        run, _ = checkpoints.restore(loop.start_run(algorithm, config, SPEC, None, (0, 1), seed_mesh(2, 1)))
+    before = jax.device_get(run.buffer.storage)
+    assert (int(run.env_steps), int(run.buffer.position)) == (6, 1)
+    np.testing.assert_array_equal(before.truncated[:, 0], 0.0)  # the third episode had just begun
+    result = launch(algorithm, config, tmp_path / "second", run=run)
+    rollout = result.snapshots[-1].agent.rollout
+    assert int(result.run.agent.step) == 2
+    for seed, rows in enumerate(result.rows):
+        # the step that had been taken, now the last of its episode, and four of a new episode
+        np.testing.assert_array_equal(rollout.reward[seed, 0], before.reward[seed, 0])
+        np.testing.assert_array_equal(rollout.truncated[seed, 0], 1.0)
+        jax.tree.map(lambda a, b, s=seed: np.testing.assert_array_equal(a[s, 1:], b[:4]),
+                     Transition(*(getattr(rollout, name) for name in vars(rows))), rows)  # fmt: skip
+    assert result.compiled == 3
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_rollouts_of_seeds_are_as_those_of_each_alone(tmp_path, num_devices):
+    among = launch(keeper(4), RolloutConfig(), tmp_path / "among", seed_list=(3, 8), num_devices=num_devices)
+    alone = launch(keeper(4), RolloutConfig(), tmp_path / "alone", seed_list=(8,))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-5),
+        (among.run.agent.rollout, among.run.agent.actor, among.run.buffer.storage),
+        (alone.run.agent.rollout, alone.run.agent.actor, alone.run.buffer.storage),
+    )
+
+
+def test_o2ppo_in_the_loop(tmp_path):
+    config = o2ppo.Config(
+        hidden=(4,), critic_hidden=(4,), env_steps=20, eval_every_env_steps=10, rollout_env_steps=8, minibatch_size=4
+    )
+    result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]])
+    assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
+    assert result.compiled == 4
+    metrics = log.read(tmp_path, "finetune")
+    assert all(np.isfinite(column).all() for column in metrics.values())
+    np.testing.assert_allclose(metrics["auxiliary_weight"][::2], [1 - 8 / 250_000, 1 - 16 / 250_000], rtol=1e-6)
+    references = [run.agent.reference["params"]["log_std"] for run in result.snapshots]
+    actors = [run.agent.actor["params"]["log_std"] for run in result.snapshots]
+    np.testing.assert_array_equal(references[0][1], actors[0][1])  # the better one became the reference
+    np.testing.assert_array_equal(references[1][0], actors[1][0])
+    np.testing.assert_array_equal(references[1][1], references[0][1])

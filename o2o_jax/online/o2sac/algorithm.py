@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
-from o2o_jax.online import constrained
+from o2o_jax.online import common, constrained
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
 from o2o_jax.ops.bellman import td_target
@@ -101,7 +101,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     """
     actor_key, critic_key = jax.random.split(key)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
-    actor = constrained.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
     if config.critic_source == "offline":
@@ -122,7 +122,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
             alpha=nets.alpha_optimizer.init(log_alpha),
             lagrange=nets.lagrange_optimizer.init(log_lagrange),
         ),
-        transform=constrained.initial_transform(config, handoff, nets.spec.observation_dim),
+        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -306,7 +306,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
         finetune=bind(finetune),
-        set_reference=constrained.set_reference,
+        set_reference=common.set_reference,
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
         reads_handoff_state=config.critic_source == "offline",

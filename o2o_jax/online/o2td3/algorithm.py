@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
-from o2o_jax.online import constrained
+from o2o_jax.online import common, constrained
 from o2o_jax.online.o2td3 import losses
 from o2o_jax.online.o2td3.config import Config
 from o2o_jax.ops.bellman import td_target
@@ -101,7 +101,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     """
     actor_key, critic_key = jax.random.split(key)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
-    actor = constrained.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     target_actor = actor
     if config.critic_source == "offline":
@@ -121,7 +121,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
             critic=nets.critic_optimizer.init(critic),
             lagrange=nets.lagrange_optimizer.init(log_lagrange),
         ),
-        transform=constrained.initial_transform(config, handoff, nets.spec.observation_dim),
+        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -329,7 +329,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=bind(begin_finetuning),
         finetune=bind(finetune),
-        set_reference=constrained.set_reference,
+        set_reference=common.set_reference,
         act=bind(act),
         policy=functools.partial(policy, nets),
         reads_handoff_state=config.critic_source == "offline",

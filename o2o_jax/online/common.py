@@ -1,0 +1,88 @@
+"""What all online algorithms share: the settings that loop and scripts read, the policy they start from, π_ref."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.data.transform import Normalizer, Transform
+from o2o_jax.policy import Handoff
+from o2o_jax.training import where
+from o2o_jax.types import Array, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """Settings common to the online algorithms. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
+
+    # Networks
+    hidden: tuple[int, ...] = (256, 256)  # actor
+    critic_hidden: tuple[int, ...] = (256, 256)
+    # Updates
+    batch_size: int = 256
+    discount: float = 0.99
+    actor_lr: float = 1e-4
+    critic_lr: float = 3e-4
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
+    reevaluate_updates: int = 500_000  # 0 leaves the phase out
+    # Fine-tuning
+    env_steps: int = 100_000
+    reference_update: Literal["best", "interval"] = "best"  # "interval" needs no evaluation (section C.3)
+    reference_every_evaluations: int = 1  # interval mode: evaluations between two copies
+    eval_every_env_steps: int = 1_000
+    eval_episodes: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "critic_hidden"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
+        if not 0 < self.discount < 1:
+            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+        self._positive("actor_lr", "critic_lr", "reward_scale", "batch_size", "eval_episodes")
+        self._positive("reference_every_evaluations", "eval_every_env_steps")
+        self._not_negative("reevaluate_updates", "env_steps")
+
+    def _positive(self, *names: str) -> None:
+        for name in names:  # "not greater" rather than "less or equal", so that NaN is refused too
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+
+    def _not_negative(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+def initial_transform(config: OnlineConfig, handoff: Handoff | None, observation_dim: int) -> Transform:
+    """The offline policy's own normaliser, or none for an agent from scratch, with the task's reward transform."""
+    normalizer = handoff.policy.normalizer if handoff else Normalizer.identity(observation_dim)
+    return Transform(normalizer, config.reward_scale, config.reward_shift)
+
+
+def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
+    """Parameters of the offline policy, checked against this algorithm's actor.
+
+    Args:
+      handoff: with a policy of the right head, or None to start from scratch.
+      actor: freshly initialised parameters: what the policy's must look like, and what is returned from scratch.
+      head: the expected distribution.
+
+    Raises:
+      ValueError: if the head or the shapes differ.
+    """
+    if handoff is None:
+        return actor
+    policy = handoff.policy
+    if policy.head != head:
+        raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
+    found, wanted = jax.tree.map(jnp.shape, policy.params), jax.tree.map(jnp.shape, actor)
+    if found != wanted:
+        raise ValueError(f"the policy's network differs from this algorithm's: set hidden to {policy.actor.hidden}")
+    return policy.params
+
+
+def set_reference(state: Any, accept: Array) -> Any:
+    """Makes the current actor π_ref where `accept` [] bool (section 4.3)."""
+    return state.replace(reference=where(accept, state.actor, state.reference))

@@ -1,0 +1,6 @@
+"""O2PPO: section 4 on proximal policy optimisation, with an auxiliary advantage in place of alignment."""
+
+from o2o_jax.online.o2ppo.algorithm import State, make
+from o2o_jax.online.o2ppo.config import Config
+
+__all__ = ["Config", "State", "make"]

@@ -1,0 +1,362 @@
+"""O2PPO: value regression on returns, then proximal policy optimisation with an auxiliary advantage."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data.transform import RewardScale, Transform
+from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.online import common
+from o2o_jax.online.o2ppo import losses
+from o2o_jax.online.o2ppo.config import Config
+from o2o_jax.ops import advantage as ops
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import gradient_step
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec
+
+
+class Networks(NamedTuple):
+    """Modules: what the updates need beside settings and state."""
+
+    actor: networks.Actor
+    critic: networks.Value
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part; both begin anew with fine-tuning."""
+
+    actor: Any
+    critic: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: π; π_off, with its σ bounded, until fine-tuning.
+      reference: π_ref; the same at first, then whatever `set_reference` accepted last.
+      critic: parameters of V.
+      opt: optimiser states.
+      transform: of observations and rewards, constant.
+      reward_scale: running, see `Config.reward_scaling`; unused without it.
+      step: [] int32, updates so far, of which a rollout is one; begins anew with fine-tuning.
+    """
+
+    actor: Params
+    reference: Params
+    critic: Params
+    opt: OptStates
+    transform: Transform
+    reward_scale: RewardScale
+    step: Array
+
+
+@flax.struct.dataclass
+class Returns:
+    """What value regression knows of each row of the dataset.
+
+    Attributes:
+      value: [N] discounted sum of the rewards to come, as far as they were recorded.
+      tail_weight: [N] γ^k where the episode was truncated k steps on, 0 where it terminated; None where returns are
+        not to go on beyond that.
+      last_observation: [N, O] raw, where the row's episode ended; None likewise.
+    """
+
+    value: Array
+    tail_weight: Array | None = None
+    last_observation: Array | None = None
+
+
+class Samples(NamedTuple):
+    """A rollout as the minibatches see it, all of [T] and constant while they last."""
+
+    observation: Array
+    action: Array
+    log_prob: Array
+    positive: Array
+    negative: Array
+    target: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.GaussianActor(spec.action_dim, config.hidden),
+        critic=networks.Value(config.critic_hidden, activation=jnp.tanh, layer_init="fan_in"),
+        spec=spec,
+    )
+
+
+def optimizer(config: Config, lr: Array | float) -> optax.GradientTransformation:
+    """Adam behind a clip of the gradient's norm; its state doesn't depend on the learning rate, which may be traced."""
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=config.adam_eps))
+
+
+def regression_optimizer(config: Config) -> optax.GradientTransformation:
+    """Plain Adam for value regression; its state has the structure of `optimizer`'s."""
+    return optax.chain(optax.identity(), optax.adam(config.reevaluate_lr))
+
+
+def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = None) -> State:
+    """The state before value regression: the offline policy, and a value function that knows nothing of it.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises what the handoff doesn't bring.
+      handoff: with a Gaussian policy; None starts from a random one.
+
+    Returns:
+      A `State`.
+
+    Raises:
+      ValueError: if the policy's head or sizes differ.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    observation = jnp.zeros((1, nets.spec.observation_dim))
+    actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    if config.max_initial_std is not None:
+        actor = networks.cap_std(actor, config.max_initial_std)
+    critic = nets.critic.init(critic_key, observation)
+    return State(
+        actor=actor,
+        reference=actor,
+        critic=critic,
+        opt=OptStates(
+            actor=optimizer(config, config.actor_lr).init(actor), critic=regression_optimizer(config).init(critic)
+        ),
+        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
+        reward_scale=RewardScale.start(),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def prepare(nets: Networks, config: Config, phase: str, state: State, dataset: Rollout) -> tuple[State, Notes]:
+    """Computes every row's return, and where rewards are scaled, their scale.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      phase: "reevaluate", the only one that there is.
+      state: before the phase, or amid it: nothing that the phase moves is read.
+      dataset: raw steps [N].
+
+    Returns:
+      The state with the scale of the dataset's rewards, and `Returns` as notes.
+
+    Source: section 4.1; D-36, D-40.
+    """
+    del nets, phase
+    reward = state.transform(dataset).reward
+    ended = dataset.terminated if config.return_boundary == "terminals_only" else dataset.ended
+    if config.reward_scaling == "running_std":
+        state = state.replace(reward_scale=RewardScale.start().update(reward, ended, config.discount))
+        reward = state.reward_scale(reward)
+    returns = Returns(ops.discounted_returns(reward, ended, config.discount))
+    if config.return_boundary == "bootstrap":
+        last, steps = ops.steps_to_end(ended)
+        returns = returns.replace(
+            tail_weight=(1.0 - dataset.terminated[last]) * config.discount**steps,
+            last_observation=dataset.next_observation[last],
+        )
+    return state, Notes(shared=returns)
+
+
+def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, key: Array) -> tuple[State, Metrics]:
+    """One update of value regression: V approximates the value of the policy that gathered the data.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw transitions [B] with the notes of `prepare`.
+      key: unused, nothing is drawn.
+
+    Returns:
+      The state with the critic moved, and metrics.
+
+    Raises:
+      ValueError: while tracing, if the batch has no notes.
+
+    Source: section 4.1; D-37.
+    """
+    del key
+    if not isinstance(batch, Annotated):
+        raise ValueError("O2PPO regresses on returns, which single transitions don't have: annotate the dataset first")
+    returns = batch.notes.shared
+    target = returns.value
+    if returns.tail_weight is not None:
+        last_value = nets.critic.apply(state.critic, state.transform.normalizer(returns.last_observation))
+        target += returns.tail_weight * jax.lax.stop_gradient(last_value)
+    observation = state.transform.normalizer(batch.observation)
+    loss, gradient = jax.value_and_grad(losses.value_loss)(state.critic, nets.critic, observation, target)
+    critic, opt = gradient_step(regression_optimizer(config), gradient, state.opt.critic, state.critic)
+    state = state.replace(critic=critic, opt=state.opt.replace(critic=opt), step=state.step + 1)
+    return state, {"critic_loss": loss, "target": jnp.mean(target)}
+
+
+def align(state: State, batch: Any, key: Array) -> tuple[State, Metrics]:
+    """No phase of its own: the auxiliary advantage of `finetune` aligns V^μ with the policy (Eq. 17, 18)."""
+    del batch, key
+    return state, {}
+
+
+def begin_finetuning(config: Config, state: State, accept: Array) -> State:
+    """Fresh optimisers and counters; actor and reference are π_off in any case, no phase has moved them (D-58)."""
+    del accept
+    return state.replace(
+        opt=OptStates(
+            actor=optimizer(config, config.actor_lr).init(state.actor),
+            critic=optimizer(config, config.critic_lr).init(state.critic),
+        ),
+        step=jnp.zeros_like(state.step),
+    )
+
+
+def finetune(nets: Networks, config: Config, state: State, rollout: Rollout, key: Array) -> tuple[State, Metrics]:
+    """One update: all epochs on one rollout, Eq. (18) for its advantages, then Eq. (7) and (8) minibatch by minibatch.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      rollout: raw steps [T] that the current actor has taken.
+      key: draws the order of the steps.
+
+    Returns:
+      The state with actor, critic and the rewards' scale moved, and metrics, those of minibatches as means.
+    """
+    state, samples, metrics = estimate(nets, config, state, rollout)
+    state, terms = improve(nets, config, state, samples, key)
+    return state, metrics | terms
+
+
+def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> tuple[State, Samples, Metrics]:
+    """The first half of `finetune`: a rollout's advantages, value targets and densities at the current parameters.
+
+    Returns:
+      The state with the rewards' scale moved, what the minibatches are made of, and metrics.
+    """
+    steps = state.transform(rollout)
+    if config.reward_scaling == "running_std":
+        scale = state.reward_scale.update(steps.reward, steps.ended, config.discount)
+        state, steps = state.replace(reward_scale=scale), steps.replace(reward=scale(steps.reward))
+    observations = jnp.stack([steps.observation, steps.next_observation])
+    value, next_value = nets.critic.apply(state.critic, observations)  # [T] each
+    advantage = ops.generalized_advantage(
+        steps.reward, value, next_value, steps.terminated, steps.ended, config.discount, config.gae_lambda
+    )
+    metrics = {"value": jnp.mean(value), "advantage_std": jnp.std(advantage, ddof=1)}
+    advantages = advantage[:, None]
+    if config.auxiliary_scale:
+        auxiliary, weight = _auxiliary_advantage(nets, config, state, steps), auxiliary_weight(config, state.step)
+        advantages = ops.combined_advantage(advantage, auxiliary, weight, config.auxiliary_pairing)
+        metrics |= {"auxiliary": jnp.mean(auxiliary), "auxiliary_weight": weight}
+    advantages = ops.normalized(advantages)
+    samples = Samples(
+        observation=steps.observation,
+        action=steps.action,
+        # of the actor that took the rollout, at the clipped actions that were executed (D-43)
+        log_prob=nets.actor.apply(state.actor, steps.observation).log_prob(steps.action),
+        positive=jnp.mean(jnp.maximum(advantages, 0.0), axis=1),
+        negative=jnp.mean(jnp.minimum(advantages, 0.0), axis=1),
+        target=advantage + value,
+    )
+    return state, samples, metrics
+
+
+def improve(nets: Networks, config: Config, state: State, samples: Samples, key: Array) -> tuple[State, Metrics]:
+    """The second half of `finetune`: every epoch goes through the samples in an order of its own.
+
+    Steps that fill no minibatch are left out of the epoch. Both learning rates fall linearly with the rollouts.
+
+    Returns:
+      The state with actor and critic moved, and metrics as means over minibatches.
+    """
+    steps = samples.target.shape[0]
+    size = min(config.minibatch_size, steps)
+    orders = jnp.broadcast_to(jnp.arange(steps), (config.epochs, steps))
+    orders = jax.random.permutation(key, orders, axis=1, independent=True)[:, : steps // size * size]
+    share_left = jnp.maximum(1.0 - state.step * config.rollout_env_steps / max(config.env_steps, 1), 0.0)
+    actor_optimizer = optimizer(config, config.actor_lr * share_left)
+    critic_optimizer = optimizer(config, config.critic_lr * share_left)
+
+    def update(carry: tuple[Params, Params, OptStates], rows: Array) -> tuple[Any, Metrics]:
+        actor, critic, opt = carry
+        batch = Samples(*(column[rows] for column in samples))
+        (actor_loss, metrics), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+            actor,
+            nets.actor,
+            batch.observation,
+            batch.action,
+            batch.log_prob,
+            batch.positive,
+            batch.negative,
+            config.clip,
+            config.entropy_weight,
+        )
+        actor, actor_opt = gradient_step(actor_optimizer, gradient, opt.actor, actor)
+        critic_loss, gradient = jax.value_and_grad(losses.value_loss)(
+            critic, nets.critic, batch.observation, batch.target
+        )
+        critic, critic_opt = gradient_step(critic_optimizer, gradient, opt.critic, critic)
+        metrics |= {"actor_loss": actor_loss, "critic_loss": critic_loss}
+        return (actor, critic, OptStates(actor_opt, critic_opt)), metrics
+
+    start = state.actor, state.critic, state.opt
+    (actor, critic, opt), metrics = jax.lax.scan(update, start, orders.reshape(-1, size))
+    state = state.replace(actor=actor, critic=critic, opt=opt, step=state.step + 1)
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def _auxiliary_advantage(nets: Networks, config: Config, state: State, steps: Rollout) -> Array:
+    """[T] A_α of Eq. (17) and (51), in standard deviations of the advantage."""
+    reference = nets.actor.apply(state.reference, steps.observation)
+    log_ratio = ops.reference_advantage(reference.log_prob(steps.action), reference.entropy())
+    return ops.auxiliary_advantage(log_ratio, nets.spec.action_dim, config.auxiliary_scale)
+
+
+def auxiliary_weight(config: Config, step: Array) -> Array:
+    """β at the end of rollout number `step` [], counted from 0: linear from 1 to 0 in environment steps (H.5)."""
+    env_steps = (step + 1) * config.rollout_env_steps
+    return jnp.maximum(1.0 - env_steps / config.auxiliary_env_steps, 0.0)
+
+
+def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
+    """A sampled action [A] at a raw observation [O], clipped to [-1, 1]."""
+    return policy(nets, state).distribution(observation).sample(key)
+
+
+def policy(nets: Networks, state: State) -> Policy:
+    """The current actor with its normaliser."""
+    return Policy(state.actor, state.transform.normalizer, nets.actor)
+
+
+def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+
+    def bind(function):
+        return functools.partial(function, nets, config)
+
+    return OnlineAlgorithm(
+        head=nets.actor.head,
+        cadence=config.cadence,
+        init=bind(init),
+        reevaluate=bind(reevaluate),
+        align=align,
+        begin_finetuning=functools.partial(begin_finetuning, config),
+        finetune=bind(finetune),
+        set_reference=common.set_reference,
+        act=functools.partial(act, nets),
+        policy=functools.partial(policy, nets),
+        prepare=bind(prepare),
+    )

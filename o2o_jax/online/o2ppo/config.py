@@ -1,0 +1,79 @@
+"""Settings of O2PPO."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from o2o_jax.interfaces import Cadence, Task
+from o2o_jax.online.common import OnlineConfig
+from o2o_jax.ops.advantage import Pairing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OnlineConfig):
+    """Settings of O2PPO. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 3)."""
+
+    align_updates: ClassVar[int] = 0  # the auxiliary advantage takes the place of the phase
+
+    # Networks
+    critic_hidden: tuple[int, ...] = (256, 256, 256)  # of V, whose activation is tanh
+    max_initial_std: float | None = None  # bounds the transferred policy's σ, in units of the action (D-41)
+    # Value regression on the dataset's returns
+    reevaluate_updates: int = 1_000_000
+    reevaluate_lr: float = 1e-4
+    batch_size: int = 512  # rows of the dataset per update
+    # "bootstrap" goes on with V beyond a time limit, as fine-tuning does; "terminals_and_timeouts" ends returns there;
+    # "terminals_only" lets them run into the next episode, as the authors' code does by mistake (D-36)
+    return_boundary: Literal["bootstrap", "terminals_and_timeouts", "terminals_only"] = "bootstrap"
+    # Fine-tuning
+    env_steps: int = 250_000  # both learning rates fall linearly to 0 over them
+    eval_every_env_steps: int = 2_500
+    rollout_env_steps: int = 2_048
+    epochs: int = 10  # passes over a rollout
+    minibatch_size: int = 128
+    actor_lr: float = 3e-5
+    critic_lr: float = 2e-4
+    adam_eps: float = 1e-5
+    max_grad_norm: float = 0.5  # of actor and critic, each by itself
+    gae_lambda: float = 0.95
+    clip: float = 0.2  # ε of the probability ratio
+    entropy_weight: float = 0.01
+    reward_scaling: Literal["none", "running_std"] = "none"  # by the deviation of discounted sums (D-40)
+    # Auxiliary advantage
+    auxiliary_scale: float = 2.0  # α, in standard deviations of the advantage (D-35); 0 leaves plain PPO
+    auxiliary_env_steps: int = 250_000  # over which β falls from 1 to 0
+    auxiliary_pairing: Pairing = "paired"  # "outer": the square broadcast of the authors' code (D-32)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._positive("reevaluate_lr", "rollout_env_steps", "epochs", "minibatch_size", "adam_eps", "max_grad_norm")
+        self._positive("auxiliary_env_steps")
+        if self.max_initial_std is not None:
+            self._positive("max_initial_std")
+        self._not_negative("entropy_weight", "auxiliary_scale")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"gae_lambda must lie in [0, 1], got {self.gae_lambda}")
+        if not 0 < self.clip < 1:
+            raise ValueError(f"clip must lie in (0, 1), got {self.clip}")
+        if self.rollout_env_steps % self.minibatch_size:
+            raise ValueError(
+                f"minibatch_size must divide rollout_env_steps, {self.rollout_env_steps}, got {self.minibatch_size}"
+            )
+
+    @property
+    def cadence(self) -> Cadence:
+        """A fresh rollout, then all epochs on it as one update."""
+        return Cadence(env_steps=self.rollout_env_steps, source="rollout")
+
+    @classmethod
+    def for_task(cls, task: Task) -> "Config":
+        """Sections C.3, H.5 and the authors' settings: the auxiliary advantage lasts where the data is expert."""
+        config = cls()
+        if task.expert_data:
+            config = dataclasses.replace(config, auxiliary_env_steps=500_000)
+            if "hopper" in task.name:
+                config = dataclasses.replace(config, epochs=5, max_initial_std=0.05, reference_every_evaluations=4)
+        if "halfcheetah" in task.name:
+            config = dataclasses.replace(config, reward_scaling="running_std")
+        if "antmaze" in task.name:
+            config = dataclasses.replace(config, eval_episodes=100)
+        return config

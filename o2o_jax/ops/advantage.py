@@ -1,0 +1,200 @@
+"""Returns and advantages along a rollout, the auxiliary advantage of O2PPO, and the clipped surrogate."""
+
+from typing import Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.types import Array
+
+SOFTPLUS_SHIFT = 4.0  # Eq. (51), per dimension of the action
+NORMALIZATION_EPS = 1e-5  # the authors' code: added to the standard deviation of advantages
+
+Pairing = Literal["paired", "outer"]
+
+
+def linear_recurrence(value: Array, decay: Array, start: Array | float = 0.0, reverse: bool = False) -> Array:
+    """Running sum that forgets: y_t = x_t + c_t y_{t−1}, or y_t = x_t + c_t y_{t+1} in reverse.
+
+    Args:
+      value: [T] x.
+      decay: [T] c.
+      start: [] y before the first step; after the last one, in reverse.
+      reverse: whether it runs against time.
+
+    Returns:
+      [T] y.
+
+    Raises:
+      AssertionError: while tracing, if the shapes differ.
+    """
+    chex.assert_equal_shape([value, decay])
+
+    def step(carry: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        carry = inputs[0] + inputs[1] * carry
+        return carry, carry
+
+    return jax.lax.scan(step, jnp.asarray(start, value.dtype), (value, decay), reverse=reverse)[1]
+
+
+def discounted_returns(reward: Array, ended: Array, discount: float) -> Array:
+    """Discounted sum of an episode's rewards from each step on, as far as the rows go.
+
+        G_t = r_t + γ (1 − ended_t) G_{t+1}
+
+    Args:
+      reward: [T] rewards of consecutive steps.
+      ended: [T] 1 where the next row belongs to another episode.
+      discount: γ, in (0, 1).
+
+    Returns:
+      [T] returns, in return units.
+
+    Source: section 4.1, the re-evaluation of O2PPO.
+    """
+    return linear_recurrence(reward, discount * (1.0 - ended), reverse=True)
+
+
+def steps_to_end(ended: Array) -> tuple[Array, Array]:
+    """Where each row's episode ends.
+
+    Args:
+      ended: [T] 1 where the next row belongs to another episode; the last row ends one in any case.
+
+    Returns:
+      [T] int32 row of the episode's last step, and [T] int32 how many steps lead past it, 1 at that row itself.
+    """
+    rows = jnp.arange(ended.shape[0])
+    last = jax.lax.cummin(jnp.where(ended > 0, rows, ended.shape[0] - 1), reverse=True)
+    return last, last - rows + 1
+
+
+def generalized_advantage(
+    reward: Array,
+    value: Array,
+    next_value: Array,
+    terminated: Array,
+    ended: Array,
+    discount: float,
+    gae_lambda: float,
+) -> Array:
+    """Generalised advantage estimation that bootstraps wherever an episode did not truly terminate.
+
+        A_t = δ_t + γ λ (1 − ended_t) A_{t+1},   δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
+
+    Args:
+      reward: [T] rewards of consecutive steps.
+      value: [T] V(s_t).
+      next_value: [T] V(s'_t) of the true next observation, also where an episode ended.
+      terminated: [T] 1 where s' is absorbing; a time limit is 0.
+      ended: [T] 1 where the next row belongs to another episode: a time limit is 1.
+      discount: γ, in (0, 1).
+      gae_lambda: λ in [0, 1]; 1 gives the return less V(s_t).
+
+    Returns:
+      [T] advantages, in return units; no gradient flows through them.
+
+    Raises:
+      AssertionError: while tracing, if the arrays differ in shape.
+
+    Source: Schulman et al. (arXiv:1506.02438), Eq. (16).
+    """
+    chex.assert_equal_shape([reward, value, next_value, terminated, ended])
+    delta = reward + discount * (1.0 - terminated) * next_value - value
+    return jax.lax.stop_gradient(linear_recurrence(delta, discount * gae_lambda * (1.0 - ended), reverse=True))
+
+
+def reference_advantage(log_prob: Array, entropy: Array) -> Array:
+    """How much more likely than on average the reference policy takes an action; its mean under π_ref is 0.
+
+        z = log π_ref(a|s) + H(π_ref(·|s))
+
+    Args:
+      log_prob: [T] log π_ref(a|s), nats.
+      entropy: [T] H of π_ref at s, nats, in closed form (D-44).
+
+    Returns:
+      [T] nats, at most half a nat per dimension of the action for a normal distribution.
+
+    Source: Eq. (17), (48), without the factor α.
+    """
+    chex.assert_equal_shape([log_prob, entropy])
+    return log_prob + entropy
+
+
+def auxiliary_advantage(log_ratio: Array, action_dim: int, scale: float) -> Array:
+    """Reference advantage per dimension, bounded below, so that one unlikely action can't dominate a batch.
+
+        α [ softplus(z + 4|A|) − 4|A| ] / |A|
+
+    Args:
+      log_ratio: [T] z of `reference_advantage`, nats.
+      action_dim: |A|.
+      scale: α, in units of the advantages' standard deviation.
+
+    Returns:
+      [T] in standard deviations of the advantage, between −4α and about α / 2.
+
+    Source: Eq. (51), which bounds each dimension by itself; the authors' code bounds their sum, as here (D-34).
+    """
+    shift = SOFTPLUS_SHIFT * action_dim
+    return scale * (jax.nn.softplus(log_ratio + shift) - shift) / action_dim
+
+
+def combined_advantage(advantage: Array, auxiliary: Array, weight: Array, pairing: Pairing = "paired") -> Array:
+    """Advantage for the policy's update: the estimated one, and a share of the auxiliary one on its scale.
+
+        A' = (A + β std(A) A_α) / (1 + β)
+
+    Args:
+      advantage: [T] A.
+      auxiliary: [T] A_α of `auxiliary_advantage`.
+      weight: [] β in [0, 1].
+      pairing: "paired" gives each sample its own auxiliary advantage. "outer" gives every sample all of them: what a
+        broadcast in the authors' code does (D-32), kept to reproduce it.
+
+    Returns:
+      [T, 1] A', or [T, T] with "outer", whose row t holds A_t beside every auxiliary advantage.
+
+    Raises:
+      AssertionError: while tracing, if the shapes differ.
+
+    Source: Eq. (18), section H.5; the division by 1 + β is the authors' code's (D-33).
+    """
+    chex.assert_equal_shape([advantage, auxiliary])
+    auxiliary = weight * jnp.std(advantage, ddof=1) * auxiliary
+    return (advantage[:, None] + (auxiliary[None] if pairing == "outer" else auxiliary[:, None])) / (1.0 + weight)
+
+
+def normalized(advantage: Array) -> Array:
+    """Advantages of any shape with mean 0 and standard deviation 1."""
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + NORMALIZATION_EPS)
+
+
+def clipped_surrogate(ratio: Array, positive: Array, negative: Array, clip: float) -> Array:
+    """Objective of proximal policy optimisation per sample, to be made large.
+
+        min( ρ A, clip(ρ, 1 − ε, 1 + ε) A )
+
+    The minimum is the smaller ratio times A where A > 0 and the larger one where A < 0, so that the mean over several
+    advantages of one sample needs only the means of their positive and of their negative parts.
+
+    Args:
+      ratio: [B] ρ = π(a|s) / π_old(a|s).
+      positive: [B] max(A, 0), or its mean over the sample's advantages; constant.
+      negative: [B] min(A, 0), or likewise; constant.
+      clip: ε in (0, 1).
+
+    Returns:
+      [B] differentiable in `ratio` alone.
+
+    Raises:
+      AssertionError: while tracing, if the shapes differ.
+
+    Source: Eq. (7).
+    """
+    chex.assert_equal_shape([ratio, positive, negative])
+    bounded = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    positive, negative = jax.lax.stop_gradient((positive, negative))
+    return jnp.minimum(ratio, bounded) * positive + jnp.maximum(ratio, bounded) * negative
