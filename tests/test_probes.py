@@ -10,10 +10,10 @@ import pytest
 
 from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.online import o2sac, o2td3
+from o2o_jax.online import o2ppo, o2sac, o2td3, ppo
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import run_updates
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Annotated, Rollout, Spec, Transition
 
 SPEC = Spec(observation_dim=1, action_dim=1)
 SIZE = 512
@@ -49,6 +49,8 @@ def handoff(head, action=0.0, log_std=-1.5):
     if head == "tanh_gaussian":
         bias = jnp.concatenate([bias, jnp.zeros(1)])
         params["params"] |= {"log_std_multiplier": jnp.ones(()), "log_std_offset": jnp.asarray(log_std)}
+    if head == "gaussian":
+        params["params"]["log_std"] = jnp.full(1, log_std)
     params["params"]["Dense_0"]["bias"] = bias
     return Handoff(Policy(params, Normalizer.identity(1), actor))
 
@@ -115,3 +117,93 @@ def overrating(critic, params, grid):
 
     (params, _), _ = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), length=1_000))(params)
     return params
+
+
+ON_POLICY = {
+    "hidden": FAST["hidden"],
+    "critic_hidden": (32,),
+    "discount": 0.5,
+    "rollout_env_steps": 128,
+    "minibatch_size": 32,
+    "actor_lr": 1e-3,
+    "critic_lr": 3e-3,
+}
+
+
+def play(algorithm, state, reward, terminated, updates, horizon=8):
+    """Updates on fresh rollouts at the one state that there is: episodes last `horizon` steps."""
+    steps = ON_POLICY["rollout_env_steps"]
+    observation = jnp.zeros((steps, 1))
+    last = (jnp.arange(steps) % horizon == horizon - 1).astype(jnp.float32)
+
+    def update(state, key):
+        act_key, update_key = jax.random.split(key)
+        action = algorithm.policy(state).distribution(observation).sample(act_key)
+        rollout = Rollout(
+            observation, action, reward(action[:, 0]), observation, terminated * last, (1.0 - terminated) * last
+        )
+        return algorithm.finetune(state, rollout, update_key)
+
+    return jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))(
+        state, jax.random.split(jax.random.key(2), updates)
+    )
+
+
+def start_online(module, policy=None, **settings):
+    algorithm = module.make(module.Config(**ON_POLICY | settings), SPEC)
+    return algorithm, algorithm.begin_finetuning(algorithm.init(jax.random.key(0), policy), False)
+
+
+def mode_and_value(algorithm, state):
+    critic = networks.Value(ON_POLICY["critic_hidden"], activation=jnp.tanh, layer_init="fan_in")
+    mode = algorithm.policy(state).distribution(jnp.zeros((1, 1))).mode()
+    return float(mode[0, 0]), float(critic.apply(state.critic, jnp.zeros((1, 1)))[0])
+
+
+@pytest.mark.parametrize("module", [ppo, o2ppo])
+def test_ppo_finds_the_best_action(module):
+    # reward −(a − 0.5)², the start at −0.5 with σ = 0.3; the auxiliary advantage holds back until its weight is gone
+    algorithm, state = start_online(
+        module, handoff("gaussian", -0.5, -1.2), env_steps=128 * 160, auxiliary_env_steps=128 * 40
+    )
+    assert mode_and_value(algorithm, state)[0] == pytest.approx(-0.5, abs=1e-3)
+    state, metrics = play(algorithm, state, lambda a: -jnp.square(a - 0.5), 0.0, 160)
+    assert mode_and_value(algorithm, state)[0] == pytest.approx(0.5, abs=0.1)
+    assert metrics["critic_loss"][-1] < metrics["critic_loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("terminated", "expected"),
+    [(0.0, 4.0), (1.0, 4.0 * (1 - (1 - 0.5**8) / 8))],
+    # a time limit bootstraps: V = 2 / (1 − 0.5).   a termination doesn't: the mean over k = 1 … 8 steps left of
+    # 4 (1 − 0.5^k), since the observation doesn't tell k
+)
+def test_ppo_finds_the_known_value(terminated, expected):
+    algorithm, state = start_online(ppo, env_steps=10**6, gae_lambda=1.0)
+    state, _ = play(algorithm, state, lambda a: 0.0 * a + 2.0, terminated, 60)
+    assert mode_and_value(algorithm, state)[1] == pytest.approx(expected, abs=0.15)
+
+
+def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothing():
+    reward = lambda a: jnp.sin(1e4 * a)
+    distances = {}
+    for module in (ppo, o2ppo):
+        algorithm, state = start_online(
+            module, handoff("gaussian", 0.0, -1.2), env_steps=10**6, auxiliary_env_steps=10**6
+        )
+        moved = state.replace(actor=handoff("gaussian", 0.3, -1.2).policy.params)  # π_ref is still at 0
+        after, _ = play(algorithm, moved, reward, 1.0, 40)
+        distances[module] = abs(mode_and_value(algorithm, after)[0])
+    assert distances[o2ppo] < 0.1
+    assert distances[ppo] > 0.2
+
+
+def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut():
+    # V = 2 / (1 − 0.5), as fitted Q-evaluation finds of the same rewards
+    algorithm = o2ppo.make(o2ppo.Config(**ON_POLICY | {"reevaluate_lr": 1e-2}), SPEC)
+    state = algorithm.init(jax.random.key(0), handoff("gaussian"))
+    data = dataset(2.0, 0.0)
+    rollout = Rollout(**vars(data), truncated=(jnp.arange(SIZE) % 4 == 3).astype(jnp.float32))
+    state, notes = algorithm.prepare("reevaluate", state, rollout)
+    state, _ = run(algorithm.reevaluate, state, Annotated.of(data, notes), 300)
+    assert mode_and_value(algorithm, state)[1] == pytest.approx(4.0, abs=0.15)

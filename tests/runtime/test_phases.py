@@ -8,10 +8,11 @@ import pytest
 
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.types import Transition
+from o2o_jax.types import Notes, Rollout, Transition
 
 ROWS = jnp.arange(50.0)
 DATASET = Transition(ROWS[:, None], ROWS[:, None], ROWS, ROWS[:, None], jnp.zeros(50))
+ROLLOUT = Rollout(**vars(DATASET), truncated=(ROWS % 10 == 9).astype(jnp.float32))
 
 
 @flax.struct.dataclass
@@ -34,11 +35,11 @@ def mesh(request):
     return seed_mesh(2, request.param)
 
 
-def run(mesh, folder, state=None, updates=10, function=update, **arguments):
+def run(mesh, folder, state=None, updates=10, function=update, dataset=DATASET, **arguments):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(init, mesh, keys) if state is None else state
     with log.MetricLog(folder) as metric_log:
-        return phases.run_phase("phase", function, state, DATASET, keys, updates, 4, mesh, metric_log, **arguments)
+        return phases.run_phase("phase", function, state, dataset, keys, updates, 4, mesh, metric_log, **arguments)
 
 
 def test_rows_are_means_over_chunks_and_count_updates(tmp_path, mesh):
@@ -165,3 +166,52 @@ def test_what_a_state_began_from_survives_the_phase(tmp_path, mesh):
     np.testing.assert_array_equal(given, np.arange(6).reshape(2, 3))
     np.testing.assert_array_equal(state.total[0], given)
     np.testing.assert_array_equal(state.total[1], 2 * given + 10)
+
+
+@flax.struct.dataclass
+class Prepared:
+    """A state with a part that the phase leaves alone."""
+
+    constant: jax.Array
+    rows: jax.Array
+    step: jax.Array
+
+
+def prepare(state, dataset):
+    """Notes of both kinds: how many ends come before a row, and the row's reward times the seed's constant."""
+    ends = jnp.cumsum(dataset.ended) - dataset.ended
+    state = state.replace(rows=jnp.asarray(dataset.reward.shape[0], jnp.float32))
+    return state, Notes(shared={"ends": ends}, own=state.constant * dataset.reward)
+
+
+def check_notes(state, batch, key):
+    """Metrics that are 0 where every row came with its own notes."""
+    errors = {
+        "ends": jnp.abs(batch.notes.shared["ends"] - batch.reward // 10).max(),
+        "own": jnp.abs(batch.notes.own - state.constant * batch.reward).max(),
+        "rows": jnp.abs(state.rows - 50),
+    }
+    return state.replace(step=state.step + 1), errors
+
+
+def test_batches_of_a_prepared_phase_bring_their_notes(tmp_path, mesh):
+    keys = seeds.keys(range(2), "test")
+    state = phases.start_states(
+        lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
+    )
+    assert state.constant[0] != state.constant[1]
+    state = run(mesh, tmp_path, state, 5, check_notes, ROLLOUT, prepare=prepare)
+    state = run(mesh, tmp_path, state, 10, check_notes, ROLLOUT, prepare=prepare)  # resumed
+    columns = log.read(tmp_path, "phase")
+    assert columns["step"].tolist() == [5, 5, 10, 10]
+    for term in ("ends", "own", "rows"):
+        np.testing.assert_allclose(columns[term], 0.0, atol=1e-6, err_msg=term)
+
+
+def test_what_is_noted_of_the_data_alone_is_kept_once(mesh):
+    keys = seeds.keys(range(2), "test")
+    state = phases.start_states(
+        lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
+    )
+    _, notes = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
+    assert (notes.shared["ends"].shape, notes.own.shape) == ((50,), (2, 50))

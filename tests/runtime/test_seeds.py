@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from o2o_jax.online import o2td3
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Notes, Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 CONFIG = o2td3.Config(hidden=(8,), critic_hidden=(8,), batch_size=4, policy_delay=2)
@@ -41,6 +41,12 @@ def test_counters_have_no_seed_axis():
     # only fields of that name count, not keys of a dictionary nor a leaf by itself
     assert seeds.seed_axes({"step": 1, "state": State(1.0, 2)}) == {"step": 0, "state": State(0, None)}
     assert seeds.seed_axes(3.0) == 0
+
+
+def test_what_is_shared_has_no_seed_axis():
+    notes = Notes(shared={"returns": 1.0, "more": (2.0, 3.0)}, own={"actions": 4.0})
+    assert seeds.seed_axes(notes) == Notes(shared={"returns": None, "more": (None, None)}, own={"actions": 0})
+    assert seeds.seed_axes({"shared": 1.0}) == {"shared": 0}  # fields count, not keys
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
