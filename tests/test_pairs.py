@@ -12,15 +12,22 @@ import pytest
 from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.policy import CloneConfig, with_head
-from o2o_jax.types import Spec
+from o2o_jax.types import Annotated, Spec
 from tests import tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 HIDDEN = (8, 8)
-OVERRIDES = {"hidden": HIDDEN, "critic_hidden": HIDDEN, "num_actions": 2}
+OVERRIDES = {
+    "hidden": HIDDEN,
+    "critic_hidden": HIDDEN,
+    "num_actions": 2,
+    "rollout_env_steps": 16,
+    "minibatch_size": 8,
+    "epochs": 2,
+}
 CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
 PHASES = ("reevaluate", "align", "finetune")
-BATCH = tiny.random_batch(SPEC)
+BATCH = tiny.random_rollout(SPEC)  # as good as a batch drawn from a buffer
 
 
 def make(kind, name, **settings):
@@ -70,7 +77,11 @@ def test_pair(source, target):
     for phase in PHASES:
         if phase == "finetune":
             state = algorithm.begin_finetuning(state, jnp.asarray(True))
-        state, _ = phases[phase](state, BATCH, jax.random.key(4))
+        batch = BATCH
+        if phase != "finetune" and algorithm.prepare:
+            state, notes = algorithm.prepare(phase, state, BATCH)
+            batch = Annotated.of(BATCH, notes)
+        state, _ = phases[phase](state, batch, jax.random.key(4))
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state)), phase
     action = algorithm.act(state, BATCH.observation[0], jax.random.key(5))
     assert action.shape == (SPEC.action_dim,)

@@ -11,7 +11,7 @@ from experiments import flags
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS
 from o2o_jax.policy import Policy
-from o2o_jax.types import Transition
+from o2o_jax.types import Rollout, Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
@@ -41,6 +41,12 @@ def random_batch(spec, size=16, terminated=0.0):
         next_observation=jax.random.normal(keys[3], (size, spec.observation_dim)),
         terminated=jnp.full(size, terminated),
     )
+
+
+def random_rollout(spec, size=16):
+    """The same [size] as rows that follow one another until the last, where time is up."""
+    columns = {field.name: getattr(random_batch(spec, size), field.name) for field in dataclasses.fields(Transition)}
+    return Rollout(**columns, truncated=jnp.zeros(size).at[-1].set(1.0))
 
 
 def moved(before, after):

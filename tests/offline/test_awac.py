@@ -1,5 +1,6 @@
 """AWAC: the advantage by hand, order of an update, what moves, a probe, settings."""
 
+import dataclasses
 import functools
 import math
 
@@ -146,6 +147,10 @@ def test_config_refuses(field, value):
         awac.Config(**{field: value})
 
 
-def test_config_of_a_task_is_the_default():
+def test_config_of_a_task():
     task = Task("mujoco/hopper-medium", "Hopper-v5", Spec(11, 3), 1_000, "o2o/hopper/medium-v0", False, -20.0, 3234.0)
     assert awac.Config.for_task(task) == awac.Config()
+    task = dataclasses.replace(task, sparse_reward=True)
+    assert awac.Config.for_task(task) == awac.Config(temperature=0.1, reward_shift=-1.0)
+    task = dataclasses.replace(task, name="adroit/pen-cloned", sparse_reward=False)
+    assert awac.Config.for_task(task) == awac.Config(temperature=0.1)

@@ -210,6 +210,10 @@ def test_config_refuses(field, value):
         iql.Config(**{field: value})
 
 
-def test_config_of_a_task_is_the_default():
+def test_config_of_a_task():
     task = Task("mujoco/hopper-medium", "Hopper-v5", Spec(11, 3), 1_000, "o2o/hopper/medium-v0", False, -20.0, 3234.0)
     assert iql.Config.for_task(task) == iql.Config()
+    task = dataclasses.replace(task, sparse_reward=True)
+    assert iql.Config.for_task(task) == iql.Config(expectile=0.9, inverse_temperature=10.0, reward_shift=-1.0)
+    task = dataclasses.replace(task, name="adroit/pen-cloned", sparse_reward=False)
+    assert iql.Config.for_task(task) == iql.Config(expectile=0.8)
