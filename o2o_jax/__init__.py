@@ -1,6 +1,7 @@
 """Offline-to-online reinforcement learning: optimistic critic reconstruction and constrained fine-tuning."""
 
 from o2o_jax import envs, offline, online
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.replay import RingBuffer, insert, make_buffer, sample
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Cadence, OfflineAlgorithm, OnlineAlgorithm, Task
@@ -11,6 +12,7 @@ from o2o_jax.types import Spec, Transition
 __all__ = [
     "Cadence",
     "CloneConfig",
+    "Dataset",
     "Handoff",
     "Normalizer",
     "OfflineAlgorithm",

@@ -1,21 +1,44 @@
-"""The README's library example runs, and is as short as it claims to be."""
+"""The README's library examples run, and are as short as they claim to be."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
+from o2o_jax.data import sources
+
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_library_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(code.strip().splitlines()) <= 25
+def run_example(number):
+    """Names that a Python example of the README defines."""
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) == 2
+    assert len(examples[number].strip().splitlines()) <= 25
     names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(examples[number], "README.md", "exec"), names)
+    return names
+
+
+def test_library_example_runs():
+    names = run_example(0)
     assert names["actions"].shape == (2, 3)
     assert all(np.isfinite(names["metrics"][term]).all() for term in ("critic_loss", "q"))
     assert int(names["states"].step[0]) == 1
+
+
+def test_example_of_own_data_runs():
+    names = run_example(1)
+    assert names["data"].size == 995  # five episodes were cut, without an observation after their last step
+    assert int(names["state"].step) == 20
+    assert np.isfinite(names["metrics"]["critic_loss"])
+    action = names["handoff"].policy.distribution(np.zeros((2, 3), np.float32)).mode()
+    assert action.shape == (2, 1)
+
+
+def test_arrays_of_the_npz_file_have_the_names_of_the_example():
+    (call,) = re.findall(r"Dataset\.from_arrays\(\n(.*?)\n\)", README.read_text(), re.DOTALL)
+    assert tuple(re.findall(r"^ +(\w+)=", call, re.MULTILINE)) == sources.NPZ_KEYS
 
 
 def test_named_commands_exist():
