@@ -7,9 +7,10 @@ from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Cadence, OfflineAlgorithm, OnlineAlgorithm, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, clone, with_head
 from o2o_jax.training import run_updates
-from o2o_jax.types import Spec, Transition
+from o2o_jax.types import Annotated, Rollout, Spec, Transition
 
 __all__ = [
+    "Annotated",
     "Cadence",
     "CloneConfig",
     "Dataset",
@@ -19,6 +20,7 @@ __all__ = [
     "OnlineAlgorithm",
     "Policy",
     "RingBuffer",
+    "Rollout",
     "Spec",
     "Task",
     "Transform",

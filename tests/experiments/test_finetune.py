@@ -138,6 +138,69 @@ def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
     assert (settings["clone"]["updates"], settings["clone"]["hidden"]) == (4, [8])
 
 
+ROLLOUTS = [
+    "--set=reevaluate_updates=4",
+    "--set=env_steps=11",
+    "--set=rollout_env_steps=4",
+    "--set=minibatch_size=2",
+    "--set=epochs=2",
+    "--set=eval_every_env_steps=3",
+    "--set=eval_episodes=1",
+    "--clone_updates=2",
+    "--checkpoint_every=4",
+]
+
+
+def run_ppo(out, policy, *arguments, algorithm="o2ppo", status=0):
+    argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}"]
+    tiny.call(finetune, *argv, *tiny.SETTINGS, *ROLLOUTS, *arguments, status=status)
+    return out
+
+
+def test_fine_tuning_on_rollouts_stopped_in_both_phases(offline_run, tmp_path, monkeypatch):
+    # evaluations after 3, 6, 9 and 11 steps, rollouts of 4; checkpoints at the evaluations that come after 4, 8, 11
+    whole, stopped = run_ppo(tmp_path / "whole", offline_run), tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        remaining = stop_at(patch, 4, 4 + 1 + 9)
+        run_ppo(stopped, offline_run, status=130)
+        run_ppo(stopped, offline_run, "--resume", status=130)
+        assert not remaining
+    run_ppo(stopped, offline_run, "--resume")
+    steps = {path.stem: log.read(stopped, path.stem)["step"].tolist() for path in stopped.glob("*.csv")}
+    steps.pop("episode", None)
+    assert steps == {"clone": [2], "reevaluate": [2, 4], "start": [0], "finetune": [3, 6, 9, 11],
+                     "evaluation": [3, 6, 9, 11]}  # fmt: skip
+    for phase in ("clone", "reevaluate", "start", "finetune", "evaluation"):
+        unbroken, again = log.read(whole, phase), log.read(stopped, phase)
+        repeated = slice(2) if phase in ("finetune", "evaluation") else slice(None)  # afterwards new episodes begin
+        for term in unbroken:
+            np.testing.assert_array_equal(again[term][repeated], unbroken[term][repeated], err_msg=f"{phase} {term}")
+    updated = ~np.isnan(log.read(stopped, "finetune")["critic_loss"])
+    assert updated.tolist() == [False, True, True, False]
+    start = log.read(stopped, "start")  # there is no alignment
+    np.testing.assert_array_equal(start["offline_score"], start["aligned_score"])
+
+
+def test_plain_ppo_has_no_auxiliary_advantage(offline_run, tmp_path):
+    out = run_ppo(tmp_path / "ppo", offline_run, "--set=reevaluate_updates=0", algorithm="ppo")
+    assert not (out / "reevaluate.csv").exists()
+    assert "auxiliary" not in log.read(out, "finetune")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=align_updates=3"], "unknown field 'align_updates'"),
+        (["--set=replay=all"], "unknown field 'replay'"),
+        (["--set=minibatch_size=3"], "minibatch_size must divide rollout_env_steps, 4, got 3"),
+    ],
+)
+def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_path, capsys):
+    run_ppo(tmp_path / "out", offline_run, *arguments, status=1)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
