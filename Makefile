@@ -8,7 +8,7 @@ run: .venv/.installed
 	$(BIN)/python -m experiments.demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

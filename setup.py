@@ -44,6 +44,16 @@ setup(
         "envpool": ["envpool>=1.2"],
         "plot": PLOT,
         "tensorboard": ["tensorboardX>=2.6"],
-        "test": [*ROBOTICS, *DATA, *PLOT, "tensorboardX>=2.6", "pytest>=8", "scipy>=1.13", "ruff>=0.17", "mypy>=2.0"],
+        "test": [
+            *ROBOTICS,
+            *DATA,
+            *PLOT,
+            "tensorboardX>=2.6",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "scipy>=1.13",
+            "ruff>=0.17",
+            "mypy>=2.0",
+        ],
     },
 )
