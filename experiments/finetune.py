@@ -74,6 +74,8 @@ def main(args: FlagValues) -> None:
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
     _check(algorithm, handoff, clone_config)
+    seed_list = range(args.seeds)
+    evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -86,8 +88,6 @@ def main(args: FlagValues) -> None:
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
     }
     out = claim(args.out, settings, args.resume)
-    seed_list = range(args.seeds)
-    evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
 
     with log.MetricLog(out, args.tensorboard) as metric_log:
         if clone_config:

@@ -54,7 +54,7 @@ def define(values: FlagValues) -> None:
         "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which needs no simulator",
         lower_bound=0,
         flag_values=values,
-    )  # fmt: skip
+    )
     absl.flags.DEFINE_integer(
         "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
     )
@@ -72,6 +72,10 @@ def main(args: FlagValues) -> None:
     eval_episodes = args.eval_episodes
     if eval_episodes is None:
         eval_episodes = task.eval_episodes if task else 0
+    seed_list = range(args.seeds)
+    evaluator = None
+    if task and eval_episodes:
+        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, eval_episodes)
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,
@@ -85,12 +89,8 @@ def main(args: FlagValues) -> None:
     }
     out = claim(args.out, settings, args.resume)
 
-    seed_list = range(args.seeds)
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
-    evaluator = None
-    if task and eval_episodes:
-        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, eval_episodes)
     act = seeds.over_seeds(
         lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
     )

@@ -105,7 +105,7 @@ def newest(dataset_id: str) -> str:
     """Which version of a Minari dataset to load: that very one if it is here, else the newest one.
 
     Versions that are here go before those that Minari's remote offers, older ones than the given don't count, and an
-    id without a version takes any. Where no other is found, it is the given id.
+    id without a version takes any. Where no other is found, it is the given id. What is made here goes by its version.
 
     Raises:
       FileNotFoundError: none is here, and the remote can't be asked.
@@ -113,10 +113,11 @@ def newest(dataset_id: str) -> str:
     folder = minari_folder(unversioned(dataset_id))
     prefix = unversioned(dataset_id).removesuffix(folder.name)
     here = [f"{prefix}{path.name}" for path in folder.parent.glob(f"{folder.name}-v*")]
-    if dataset_id in here:
+    made_here = dataset_id.startswith(MADE_HERE)
+    if dataset_id in here or (made_here and MINARI_ID.fullmatch(dataset_id)):
         return dataset_id
     found = _latest(here, dataset_id)
-    if found is None and not dataset_id.startswith(MADE_HERE):
+    if found is None and not made_here:
         with _network(f"no version of {unversioned(dataset_id)} is at {folder.parent} or could be looked up", COPY):
             import minari
 

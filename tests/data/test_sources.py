@@ -116,6 +116,11 @@ class TestMinari:
         (root / "D4RL/toy-large-v9").mkdir(parents=True)
         assert sources.newest(asked) == f"D4RL/toy-v{expected}"
 
+    def test_what_is_made_here_goes_by_its_version(self, root):
+        (root / "o2o/toy/medium-v3").mkdir(parents=True)
+        assert sources.newest("o2o/toy/medium-v0") == "o2o/toy/medium-v0"
+        assert sources.newest("o2o/toy/medium") == "o2o/toy/medium-v3"
+
     def test_newest_version_without_network(self, monkeypatch):
         def fail(**_):
             raise ConnectionError("no route to host")

@@ -97,9 +97,11 @@ def test_the_dataset_names_its_task(tmp_path):
 
 
 @pytest.mark.usefixtures("data")
-def test_without_evaluation_no_simulator_is_needed(tmp_path, monkeypatch):
+def test_without_evaluation_no_simulator_is_needed(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     arguments = [*OFFLINE, f"--env={tiny.ENV}", f"--out={tmp_path / 'out'}"]
+    tiny.call(offline, *arguments, status=1)
+    assert "gymnasium is not installed: pip install 'o2o_jax[mujoco]'" in capsys.readouterr().err
     tiny.call(offline, *arguments, "--eval_episodes=0")
     assert log.read(tmp_path / "out", "offline")["step"].max() == 4
     assert not (tmp_path / "out" / "evaluation.csv").exists()
