@@ -147,15 +147,12 @@ def advance(
         count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
         return agent, total, count
 
-    # Behind a condition even where every step updates: what an update reads is then written before it, the buffer in
-    # place, where XLA would otherwise repeat the write in every reader and copy the buffer for it.
+    # A loop even for one update a step: a step without one is the same program with no turns, and XLA, which would
+    # repeat the buffer's write in every reader and copy the buffer for it, writes in place before a loop.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), jax.eval_shape(update, run.agent)[1])
-    agent, total, count = jax.lax.cond(
-        (run.env_steps > cadence.warmup_env_steps) & (run.env_steps % cadence.env_steps == 0),
-        lambda start: jax.lax.fori_loop(0, cadence.updates, update_and_add, start),
-        lambda start: start,
-        (run.agent, zeros, zeros),
-    )
+    due = (run.env_steps > cadence.warmup_env_steps) & (run.env_steps % cadence.env_steps == 0)
+    turns = jnp.where(due, cadence.updates, 0)
+    agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run = run.replace(agent=agent)
     return run, _act(algorithm, run, observation), jax.tree.map(jnp.divide, total, count)
 
