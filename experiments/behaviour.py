@@ -1,6 +1,8 @@
-"""Trains the policies that datasets are made with: plain SAC from scratch, a snapshot at every evaluation.
+"""Trains the policies that datasets are made with: PPO or SAC from scratch, a snapshot at every evaluation.
 
     python -m experiments.behaviour --env=mujoco/hopper --seeds=2 --out=runs/behaviour-hopper
+
+--algorithm=sac needs far fewer environment steps, --algorithm=ppo far less time where the simulator is fast.
 
 At the end three files stand in the output folder: `medium.npz` (the snapshot whose sampled actions score nearest to
 --medium), `expert.npz` (the best) and `medium-replay.npz` (snapshots of the medium policy's run up to it, with the
@@ -22,10 +24,9 @@ from absl import flags as absl_flags
 from absl.flags import FlagValues
 
 from experiments import flags
-from o2o_jax import envs
+from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import OnlineAlgorithm, Task
-from o2o_jax.online import sac
 from o2o_jax.policy import Policy
 from o2o_jax.runtime import loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
@@ -34,6 +35,7 @@ from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Array
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
+ALGORITHMS = ("ppo", "sac")  # with settings to start from scratch
 REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 
@@ -41,6 +43,7 @@ def define(values: FlagValues) -> None:
     """Defines the script's flags."""
     flags.define_common(values, "seeds", "out", "set", "devices", "resume", "tensorboard")
     absl_flags.DEFINE_string("env", "mujoco/hopper", "environment to learn in", flag_values=values)
+    absl_flags.DEFINE_enum("algorithm", "ppo", ALGORITHMS, "what learns", flag_values=values)
     absl_flags.DEFINE_float("medium", 44.0, "normalized score wanted of the medium policy", flag_values=values)
     absl_flags.DEFINE_bool("choose", False, "only choose among the snapshots in --out", flag_values=values)
 
@@ -52,9 +55,15 @@ def main(args: FlagValues) -> None:
         return
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env)
-    config = flags.parse_overrides(sac.Config.from_scratch(), args.set)
-    algorithm = sac.make(config, task.spec)
-    settings = {"env": task.name, "seeds": args.seeds, "algorithm": "sac", "config": dataclasses.asdict(config)}
+    module = online.load(args.algorithm)
+    config = flags.parse_overrides(module.Config.from_scratch(), args.set)
+    algorithm = module.make(config, task.spec)
+    settings = {
+        "env": task.name,
+        "seeds": args.seeds,
+        "algorithm": args.algorithm,
+        "config": dataclasses.asdict(config),
+    }
     out = claim(args.out, settings, args.resume)
     (out / "snapshots").mkdir(exist_ok=True)
 
@@ -74,6 +83,7 @@ def main(args: FlagValues) -> None:
         for phase in ("finetune", "episode", "evaluation", "sampled"):
             log.rewind(phase, int(run.env_steps))
         act = _sampling(algorithm, mesh)
+        command = "python -m experiments.behaviour " + shlex.join(sys.argv[1:])
 
         def snapshot(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
             del scores
@@ -82,7 +92,7 @@ def main(args: FlagValues) -> None:
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
             for s in seed_list:
                 policy = algorithm.policy(seeds.take(run.agent, s))
-                metadata = _metadata(task, returns[s], env_steps, s)
+                metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
                 save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
             checkpoints.save(env_steps, run)
 
@@ -117,14 +127,12 @@ def _sampling(
 def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dict[str, Any]:
     return {
         "env_id": task.env_id,
-        "algorithm": "sac",
         "seed": seed,
         "env_steps": env_steps,
         "episodes": len(returns),
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
         "score": float(task.score(returns.mean())),
-        "command": "python -m experiments.behaviour " + shlex.join(sys.argv[1:]),
     }
 
 
@@ -136,7 +144,8 @@ def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     taken = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
     if not taken:
         raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
-    random_env_steps = json.loads((out / "config.json").read_text())["config"]["random_env_steps"]
+    config = json.loads((out / "config.json").read_text())["config"]
+    random_env_steps = config.get("random_env_steps", 0)  # PPO's are its own policy's from the first one on
     learnt = {path: metadata for path, metadata in taken.items() if metadata["env_steps"] > random_env_steps}
     if not learnt:
         raise FileNotFoundError(f"{out} holds no snapshots later than its random steps: train on with --resume")
@@ -199,9 +208,7 @@ def _measure(task: Task, path: pathlib.Path) -> dict[str, Any]:
     """The snapshot's metadata with its sampled returns taken from CHOICE_EPISODES episodes."""
     policy, metadata = load_behaviour(path)
     returns = sampled_returns(policy, task, CHOICE_EPISODES)
-    return metadata | _metadata(task, returns, metadata["env_steps"], metadata["seed"]) | {
-        "command": metadata["command"]
-    }  # fmt: skip
+    return metadata | _metadata(task, returns, metadata["env_steps"], metadata["seed"])
 
 
 def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:

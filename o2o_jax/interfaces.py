@@ -26,6 +26,10 @@ class Cadence:
     warmup_env_steps: int = 0
     random_env_steps: int = 0
 
+    def due(self, env_steps: int) -> bool:
+        """Whether a round of updates follows environment step number `env_steps`, counted from 1."""
+        return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+
 
 class OfflineAlgorithm(NamedTuple):
     """An offline method as pure functions, not yet jitted.

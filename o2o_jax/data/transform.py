@@ -59,25 +59,53 @@ class Transform:
 
 
 @flax.struct.dataclass
-class RewardScale:
-    """Divides rewards by the standard deviation of their discounted sums, over all steps seen so far.
+class Moments:
+    """Mean and variance of all values seen so far.
 
     Attributes:
-      count: [] float32, steps seen.
-      mean: [] of the discounted sums.
-      variance: [] of the same.
-      last: [] the sum at the newest step; 0 where that step ended its episode.
+      count: [] float32, values seen.
+      mean: [...].
+      variance: [...], 1 before the first value.
     """
 
     count: Array
     mean: Array
     variance: Array
+
+    @classmethod
+    def start(cls, shape: tuple[int, ...] = ()) -> "Moments":
+        """Before the first value, of that shape."""
+        return cls(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
+
+    def update(self, values: Array) -> "Moments":
+        """Takes in further values [T, ...]; two sets as one: Chan, Golub and LeVeque (1979)."""
+        count = self.count + values.shape[0]
+        share, offset = values.shape[0] / count, jnp.mean(values, axis=0) - self.mean
+        spread = (1.0 - share) * self.variance + share * jnp.var(values, axis=0)
+        return Moments(count, self.mean + share * offset, spread + share * (1.0 - share) * jnp.square(offset))
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Of observations [..., O] whose moments [O] these are."""
+        return Normalizer(self.mean, jnp.sqrt(self.variance) + STD_OFFSET)
+
+
+@flax.struct.dataclass
+class RewardScale:
+    """Divides rewards by the standard deviation of their discounted sums, over all steps seen so far.
+
+    Attributes:
+      sums: moments [] of the discounted sums.
+      last: [] the sum at the newest step; 0 where that step ended its episode.
+    """
+
+    sums: Moments
     last: Array
 
     @classmethod
     def start(cls) -> "RewardScale":
         """Before the first step: leaves rewards as they are."""
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
+        return cls(Moments.start(), jnp.zeros(()))
 
     def update(self, reward: Array, ended: Array, discount: float) -> "RewardScale":
         """Takes in further steps, in the order in which they were taken.
@@ -91,18 +119,8 @@ class RewardScale:
         """
         decay = discount * jnp.concatenate([jnp.ones(1), 1.0 - ended[:-1]])
         sums = linear_recurrence(reward, decay, self.last)  # [T]
-        steps = reward.shape[0]
-        count = self.count + steps
-        share, offset = steps / count, jnp.mean(sums) - self.mean
-        # two sets of steps as one: Chan, Golub and LeVeque (1979)
-        spread = (1.0 - share) * self.variance + share * jnp.var(sums)
-        return RewardScale(
-            count=count,
-            mean=self.mean + share * offset,
-            variance=spread + share * (1.0 - share) * jnp.square(offset),
-            last=sums[-1] * (1.0 - ended[-1]),
-        )
+        return RewardScale(self.sums.update(sums), last=sums[-1] * (1.0 - ended[-1]))
 
     def __call__(self, reward: Array) -> Array:
         """Rewards [...] in units of that standard deviation."""
-        return reward / (jnp.sqrt(self.variance) + 1e-8)
+        return reward / (jnp.sqrt(self.sums.variance) + 1e-8)

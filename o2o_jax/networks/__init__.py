@@ -8,6 +8,7 @@ from o2o_jax.networks.actors import (
     GaussianActor,
     TanhGaussianActor,
     cap_std,
+    scale_output,
 )
 from o2o_jax.networks.critics import Critic, Value, make_critic
 
@@ -22,4 +23,5 @@ __all__ = [
     "Value",
     "cap_std",
     "make_critic",
+    "scale_output",
 ]

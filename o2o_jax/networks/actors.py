@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense, zeros
@@ -71,6 +72,12 @@ def cap_std(params: Params, std: float) -> Params:
     """Parameters of a `GaussianActor` whose σ is nowhere above `std`, in units of the action."""
     log_std = jnp.minimum(params["params"]["log_std"], math.log(std))
     return {"params": params["params"] | {"log_std": log_std}}
+
+
+def scale_output(params: Params, scale: float) -> Params:
+    """Parameters of a `GaussianActor` whose output layer, before any tanh, is `scale` times as large."""
+    output = jax.tree.map(lambda leaf: scale * leaf, params["params"]["Dense_0"])
+    return {"params": params["params"] | {"Dense_0": output}}
 
 
 class TanhGaussianActor(Actor):

@@ -119,7 +119,7 @@ def advance(
     step: Rollout,
     observation: Array,
 ) -> tuple[Run, Array, Metrics]:
-    """One environment step of one seed, compiled as one call: store, update if it is time, choose the next action.
+    """One environment step of one seed that a round of updates follows, compiled as one call.
 
     Args:
       algorithm: pure functions of one seed.
@@ -130,15 +130,10 @@ def advance(
       observation: [O] where the next action is taken; after an episode's end, the next one's first.
 
     Returns:
-      The run, the next action [A], and metrics averaged over the step's updates, NaN where there was none.
+      The run, the next action [A], and metrics averaged over the step's updates.
     """
     cadence = algorithm.cadence
-    run = run.replace(buffer=replay.insert(run.buffer, step), env_steps=run.env_steps + 1)
-    update_key = jax.random.fold_in(run.key, 0)
-
-    def update(agent: Any) -> tuple[Any, Metrics]:
-        sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-        return algorithm.finetune(agent, draw(run.buffer, dataset, sample_key), key)
+    run, update, metrics = _store(algorithm, draw, run, dataset, step)
 
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
         agent, total, count = carry
@@ -147,14 +142,50 @@ def advance(
         count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
         return agent, total, count
 
-    # A loop even for one update a step: a step without one is the same program with no turns, and XLA, which would
-    # repeat the buffer's write in every reader and copy the buffer for it, writes in place before a loop.
-    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), jax.eval_shape(update, run.agent)[1])
-    due = (run.env_steps > cadence.warmup_env_steps) & (run.env_steps % cadence.env_steps == 0)
-    turns = jnp.where(due, cadence.updates, 0)
+    # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
+    # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
+    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), metrics)
+    turns = jnp.where(run.env_steps > cadence.warmup_env_steps, cadence.updates, 0)
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run = run.replace(agent=agent)
     return run, _act(algorithm, run, observation), jax.tree.map(jnp.divide, total, count)
+
+
+def record(
+    algorithm: OnlineAlgorithm,
+    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
+    run: Run,
+    dataset: Transition | None,
+    step: Rollout,
+    observation: Array,
+) -> tuple[Run, Array, Metrics]:
+    """One environment step of one seed without an update: a program of its own, which leaves the networks in place.
+
+    Args: as `advance`.
+
+    Returns:
+      The run, the next action [A], and NaN for every metric.
+    """
+    run, _, metrics = _store(algorithm, draw, run, dataset, step)
+    return run, _act(algorithm, run, observation), jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), metrics)
+
+
+def _store(
+    algorithm: OnlineAlgorithm,
+    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
+    run: Run,
+    dataset: Transition | None,
+    step: Rollout,
+) -> tuple[Run, Callable, Metrics]:
+    """The run with the step in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
+    run = run.replace(buffer=replay.insert(run.buffer, step), env_steps=run.env_steps + 1)
+    update_key = jax.random.fold_in(run.key, 0)
+
+    def update(agent: Any) -> tuple[Any, Metrics]:
+        sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
+        return algorithm.finetune(agent, draw(run.buffer, dataset, sample_key), key)
+
+    return run, update, jax.eval_shape(update, run.agent)[1]
 
 
 def _act(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
@@ -207,7 +238,10 @@ def fine_tune(
     if start >= config.env_steps:
         return run
     draw = batch_source(algorithm.cadence, config)
-    step = over_seeds(functools.partial(advance, algorithm, draw), mesh, shared=(1,), donate=(0,))
+    update, keep = (
+        over_seeds(functools.partial(step, algorithm, draw), mesh, shared=(1,), donate=(0,))
+        for step in (advance, record)
+    )
     begin = over_seeds(functools.partial(begin_episode, algorithm), mesh, donate=(0,))
     evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
@@ -233,9 +267,11 @@ def fine_tune(
                 terminated=np.asarray(terminated, np.float32),
                 truncated=np.asarray(truncated & ~terminated, np.float32),
             )
-            run, device_action, metrics = step(run, dataset, taken, next_observation)
+            due = algorithm.cadence.due(env_steps)
+            run, device_action, metrics = (update if due else keep)(run, dataset, taken, next_observation)
             action, observation = np.asarray(device_action), next_observation
-            pending.append(metrics)
+            if due:
+                pending.append(metrics)
             episode_return += reward
             for s in np.nonzero(terminated | truncated)[0]:
                 finished[s].append(episode_return[s])
@@ -244,7 +280,7 @@ def fine_tune(
 
             if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
                 continue
-            log.write("finetune", env_steps, _mean_over_time(pending))
+            log.write("finetune", env_steps, _mean_over_time(pending or [metrics]))
             pending.clear()
             if any(finished):
                 log.write("episode", env_steps, _episode_metrics(task, finished))

@@ -65,7 +65,9 @@ def test_reward_scale_by_hand():
     # sums with γ = 0.5: 1, 2 + 0.5 = 2.5, then anew 3, 4 + 1.5 = 5.5: mean 3, deviations −2, −0.5, 0, 2.5
     scale = RewardScale.start().update(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([0.0, 1.0, 0.0, 0.0]), 0.5)
     variance = (4 + 0.25 + 0 + 6.25) / 4
-    np.testing.assert_allclose([scale.count, scale.mean, scale.variance, scale.last], [4, 3, variance, 5.5])
+    np.testing.assert_allclose(
+        [scale.sums.count, scale.sums.mean, scale.sums.variance, scale.last], [4, 3, variance, 5.5]
+    )
     np.testing.assert_allclose(scale(jnp.array([2.0, -1.0])), np.array([2, -1]) / variance**0.5, rtol=1e-6)
 
 

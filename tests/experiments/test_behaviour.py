@@ -17,6 +17,7 @@ from tests import tiny
 ENV = "mujoco/hopper"
 TASK = envs.get_task(ENV)
 SCHEDULE = [
+    "--algorithm=sac",
     "--set=env_steps=6",
     "--set=random_env_steps=2",
     "--set=warmup_env_steps=2",
@@ -71,6 +72,17 @@ def test_the_chosen_ones_are_measured_again(finished):
         assert metadata["command"].startswith("python -m experiments.behaviour")
     # nothing scores near 44 here, so that both are the best of what was measured
     assert chosen["expert"][1]["score"] == chosen["medium"][1]["score"]
+
+
+def test_ppo_learns_from_scratch_too(tmp_path):
+    schedule = ["env_steps=16", "rollout_env_steps=8", "minibatch_size=4", "epochs=1"]
+    schedule += ["eval_every_env_steps=8", "eval_episodes=2"]
+    settings = [f"--set={setting}" for setting in ("hidden=8", "critic_hidden=8", *schedule)]
+    tiny.call(behaviour, f"--env={ENV}", "--algorithm=ppo", f"--out={tmp_path / 'ppo'}", *settings)
+    first, last = (load_behaviour(tmp_path / "ppo" / "snapshots" / f"{step:08d}-seed0.npz") for step in (8, 16))
+    assert (first[0].head, first[1]["algorithm"]) == ("gaussian", "ppo")
+    assert np.all(first[0].normalizer.std != last[0].normalizer.std)  # of 8 observations, and of 16
+    assert load_behaviour(tmp_path / "ppo" / "medium-replay.npz")[1]["random_share"] == 0.0
 
 
 def test_settings(finished):

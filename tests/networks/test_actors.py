@@ -58,3 +58,11 @@ def test_critics_are_independent_and_initialised_as_asked():
     assert bias.shape == (2, 200)
     assert 0.95 < jnp.max(jnp.abs(bias)) * np.sqrt(5.0) <= 1.0
     assert jnp.all(bias[0] != bias[1])
+
+
+def test_a_scaled_output_scales_the_mean_before_the_tanh():
+    _, params = make("gaussian")
+    params["params"]["Dense_0"]["bias"] = jnp.array([0.5, -0.5])
+    free = networks.FreeGaussianActor(2, (8,))
+    scaled = free.apply(networks.scale_output(params, 0.1), FAR)
+    np.testing.assert_allclose(scaled.mean, 0.1 * free.apply(params, FAR).mean, rtol=1e-5)

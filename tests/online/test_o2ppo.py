@@ -95,6 +95,25 @@ def test_what_fine_tuning_moves(settings, parts):
     assert int(after.opt.actor[1][0].count) == 2 * 32 // 8  # epochs · minibatches
 
 
+def test_a_running_normaliser_is_that_of_all_observations_and_waits_for_the_next_rollout():
+    algorithm, state = tiny(observation_scaling="running")
+    steps = rollout(algorithm, state)
+    plain, _ = tiny()[0].finetune(state, steps, jax.random.key(1))
+    after, _ = algorithm.finetune(state, steps, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, after.actor, plain.actor)  # the update itself saw the old one
+    assert moved(plain, after) == {"observations", "transform"}
+    again, _ = algorithm.finetune(after, steps.replace(observation=2.0 * steps.observation), jax.random.key(2))
+    seen = np.concatenate([steps.observation, 2.0 * steps.observation])
+    np.testing.assert_allclose(again.transform.normalizer.mean, seen.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(again.transform.normalizer.std, seen.std(axis=0) + 1e-3, rtol=1e-4)
+
+
+def test_an_agent_from_scratch_begins_with_small_actions():
+    algorithm, state = tiny()
+    mode = algorithm.policy(state).distribution(random_batch(SPEC).observation).mode()
+    assert 0.0 < float(jnp.abs(mode).max()) < 0.05
+
+
 def test_what_value_regression_moves():
     algorithm, state = tiny()
     state, dataset = annotated(algorithm, state, random_rollout())
@@ -245,8 +264,8 @@ def test_scaled_rewards_make_scaled_returns():
     dataset = random_rollout()
     state, found = returns_of(dataset, reward_scaling="running_std")
     _, plain = returns_of(dataset)
-    assert float(state.reward_scale.count) == 12
-    assert not np.isclose(state.reward_scale.variance, 1.0)
+    assert float(state.reward_scale.sums.count) == 12
+    assert not np.isclose(state.reward_scale.sums.variance, 1.0)
     np.testing.assert_allclose(found.value, state.reward_scale(plain.value), rtol=1e-5)
     # a phase that goes on is prepared anew: the scale must not count the dataset twice
     algorithm = o2ppo.make(o2ppo.Config(**TINY, discount=0.5, reward_scaling="running_std"), SPEC)
@@ -261,7 +280,7 @@ def test_online_rewards_go_on_with_the_dataset_s_scale():
     steps = rollout(algorithm, state)
     state, _ = annotated(algorithm, state, steps.replace(reward=100.0 * steps.reward))
     after, samples, _ = estimate(nets, config, state, steps)
-    assert float(after.reward_scale.count) == 64
+    assert float(after.reward_scale.sums.count) == 64
     plain = estimate(nets, o2ppo.Config(**TINY), state, steps.replace(reward=after.reward_scale(steps.reward)))[1]
     np.testing.assert_allclose(samples.target, plain.target, rtol=1e-5)
 

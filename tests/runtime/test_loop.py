@@ -252,8 +252,8 @@ def test_episode_rows(td3):
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_every_function_is_compiled_once(name, request):
-    # the step, the first action and the evaluation; no reference was better than the start's score
-    assert request.getfixturevalue(name).compiled == 3
+    # the step with and without updates, the first action, the evaluation; no reference was better than the start's
+    assert request.getfixturevalue(name).compiled == 4
 
 
 def test_the_reference_stays_without_a_better_score(td3):
@@ -302,6 +302,11 @@ class GuessConfig:
     eval_every_env_steps: int = 1
     reference_update: str = "best"
     reference_every_evaluations: int = 1
+
+
+def test_when_a_round_of_updates_is_due():
+    assert [step for step in range(1, 8) if Cadence(warmup_env_steps=2).due(step)] == [3, 4, 5, 6, 7]
+    assert [step for step in range(1, 8) if Cadence(env_steps=3, warmup_env_steps=3).due(step)] == [6]
 
 
 def guess(**cadence):
@@ -525,7 +530,7 @@ def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
             for name, column in vars(rows).items():
                 np.testing.assert_array_equal(getattr(snapshot.agent.rollout, name)[seed], column[steps], err_msg=name)
     assert result.run.buffer.storage.reward.shape == (2, 5)  # one rollout, all seeds, is one array
-    assert result.compiled == 3
+    assert result.compiled == 4  # the step with and without updates, the first action, the evaluation
 
 
 def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
@@ -589,7 +594,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
         np.testing.assert_array_equal(rollout.truncated[seed, 0], 1.0)
         jax.tree.map(lambda a, b, s=seed: np.testing.assert_array_equal(a[s, 1:], b[:4]),
                      Transition(*(getattr(rollout, name) for name in vars(rows))), rows)  # fmt: skip
-    assert result.compiled == 3
+    assert result.compiled == 4  # the step with and without updates, the first action, the evaluation
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -609,7 +614,7 @@ def test_o2ppo_in_the_loop(tmp_path):
     )
     result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]])
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
-    assert result.compiled == 4
+    assert result.compiled == 5  # the same and the new reference
     metrics = log.read(tmp_path, "finetune")
     assert all(np.isfinite(column).all() for column in metrics.values())
     np.testing.assert_allclose(metrics["auxiliary_weight"][::2], [1 - 8 / 250_000, 1 - 16 / 250_000], rtol=1e-6)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
-from o2o_jax.data.transform import RewardScale, Transform
+from o2o_jax.data.transform import Moments, RewardScale, Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.online import common
 from o2o_jax.online.o2ppo import losses
@@ -18,6 +18,9 @@ from o2o_jax.ops import advantage as ops
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec
+
+# Of the first mean actions of an agent from scratch: Andrychowicz et al., What Matters in On-Policy RL (2021)
+FIRST_OUTPUT_SCALE = 0.01
 
 
 class Networks(NamedTuple):
@@ -45,8 +48,9 @@ class State:
       reference: π_ref; the same at first, then whatever `set_reference` accepted last.
       critic: parameters of V.
       opt: optimiser states.
-      transform: of observations and rewards, constant.
+      transform: of observations and rewards, constant unless `Config.observation_scaling` is "running".
       reward_scale: running, see `Config.reward_scaling`; unused without it.
+      observations: moments [O] of the raw observations so far, for that normaliser; unused without it.
       step: [] int32, updates so far, of which a rollout is one; begins anew with fine-tuning.
     """
 
@@ -56,6 +60,7 @@ class State:
     opt: OptStates
     transform: Transform
     reward_scale: RewardScale
+    observations: Moments
     step: Array
 
 
@@ -112,7 +117,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
       nets: of `make_networks`.
       config: settings.
       key: initialises what the handoff doesn't bring.
-      handoff: with a Gaussian policy; None starts from a random one.
+      handoff: with a Gaussian policy; None starts from a random one, whose mean actions are near 0.
 
     Returns:
       A `State`.
@@ -122,7 +127,8 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     """
     actor_key, critic_key = jax.random.split(key)
     observation = jnp.zeros((1, nets.spec.observation_dim))
-    actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
+    fresh = networks.scale_output(nets.actor.init(actor_key, observation), FIRST_OUTPUT_SCALE)
+    actor = common.offline_actor(handoff, fresh, nets.actor.head)
     if config.max_initial_std is not None:
         actor = networks.cap_std(actor, config.max_initial_std)
     critic = nets.critic.init(critic_key, observation)
@@ -135,6 +141,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         ),
         transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
         reward_scale=RewardScale.start(),
+        observations=Moments.start((nets.spec.observation_dim,)),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -232,10 +239,14 @@ def finetune(nets: Networks, config: Config, state: State, rollout: Rollout, key
       key: draws the order of the steps.
 
     Returns:
-      The state with actor, critic and the rewards' scale moved, and metrics, those of minibatches as means.
+      The state with actor, critic and running scales moved, and metrics, those of minibatches as means.
     """
     state, samples, metrics = estimate(nets, config, state, rollout)
     state, terms = improve(nets, config, state, samples, key)
+    if config.observation_scaling == "running":  # from the next rollout on: this one was taken with the old scale
+        observations = state.observations.update(rollout.observation)
+        transform = state.transform.replace(normalizer=observations.normalizer)
+        state = state.replace(observations=observations, transform=transform)
     return state, metrics | terms
 
 

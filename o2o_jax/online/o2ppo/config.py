@@ -38,6 +38,8 @@ class Config(OnlineConfig):
     clip: float = 0.2  # ε of the probability ratio
     entropy_weight: float = 0.01
     reward_scaling: Literal["none", "running_std"] = "none"  # by the deviation of discounted sums (D-40)
+    # "running": mean and deviation of all observations so far, for agents from scratch, whose policy brings neither
+    observation_scaling: Literal["policy", "running"] = "policy"
     # Auxiliary advantage
     auxiliary_scale: float = 2.0  # α, in standard deviations of the advantage (D-35); 0 leaves plain PPO
     auxiliary_env_steps: int = 250_000  # over which β falls from 1 to 0

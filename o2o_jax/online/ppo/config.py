@@ -20,3 +20,25 @@ class Config(o2ppo.Config):
     def for_task(cls, task: Task) -> "Config":
         """What O2PPO takes on the same task, without its auxiliary advantage."""
         return cls(**dataclasses.asdict(o2ppo.Config.for_task(task)) | {"auxiliary_scale": 0.0})
+
+    @classmethod
+    def from_scratch(cls) -> "Config":
+        """PPO without offline data, as most behaviour policies are trained.
+
+        Source: Andrychowicz et al., What Matters in On-Policy RL (2021), and common practice on MuJoCo: small networks,
+        observations and rewards scaled as they come, no bonus for entropy.
+        """
+        return cls(
+            hidden=(64, 64),
+            critic_hidden=(64, 64),
+            max_initial_std=0.6,
+            reevaluate_updates=0,
+            env_steps=5_000_000,
+            eval_every_env_steps=100_000,
+            minibatch_size=64,
+            actor_lr=3e-4,
+            critic_lr=3e-4,
+            entropy_weight=0.0,
+            reward_scaling="running_std",
+            observation_scaling="running",
+        )
