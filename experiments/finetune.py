@@ -4,7 +4,9 @@
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, and checkpoints. A run that was stopped goes on with --resume.
+environment steps, and checkpoints. Where the policy was cloned the clone counts as the offline policy, and `start.csv`
+also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was stopped goes on
+with --resume.
 """
 
 import dataclasses
@@ -23,10 +25,10 @@ from experiments.handoffs import load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Task
-from o2o_jax.policy import CloneConfig, Handoff, clone_init, clone_update
+from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
@@ -90,6 +92,7 @@ def main(args: FlagValues) -> None:
     out = claim(args.out, settings, args.resume)
 
     with log.MetricLog(out, args.tensorboard) as metric_log:
+        teacher = handoff.policy if clone_config else None
         if clone_config:
             handoff = _clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
         if not algorithm.reads_handoff_state:
@@ -102,8 +105,9 @@ def main(args: FlagValues) -> None:
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
-                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, evaluator
-                )
+                    algorithm, config, run, handoff, teacher, task, dataset, seed_list, mesh, metric_log, checkpoints,
+                    evaluator,
+                )  # fmt: skip
 
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
@@ -168,7 +172,7 @@ def _clone(
             "clone",
             functools.partial(clone_update, config),
             state,
-            dataset.transitions,
+            dataset.rollout(),
             update_keys,
             config.updates,
             config.batch_size,
@@ -176,6 +180,7 @@ def _clone(
             metric_log,
             checkpoint=lambda state, done: checkpoints.save(done, state),
             checkpoint_every=CHECKPOINT_EVERY,
+            prepare=clone_prepare,
         )
     return Handoff(jax.device_get(state.student), source=handoff.source)
 
@@ -185,6 +190,7 @@ def _reconstruct(
     config: Any,
     run: loop.Run,
     handoff: Handoff,
+    teacher: Policy | SequencePolicy | None,
     task: Task,
     dataset: Dataset,
     seed_list: range,
@@ -194,9 +200,17 @@ def _reconstruct(
     evaluator: Evaluator,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
-    offline_act = seeds.over_seeds(lambda policy, observation: policy.distribution(observation).mode(), mesh)
-    offline_policy = seeds.place(handoff.policy, mesh)
-    offline_scores = evaluation_metrics(task, *evaluator(lambda observation: offline_act(offline_policy, observation)))
+    run_episodes = mode_episodes(lambda policy: policy, mesh)
+
+    def score(policy: Policy | SequencePolicy) -> np.ndarray:
+        return evaluation_metrics(task, *run_episodes(evaluator, seeds.place(policy, mesh)))["score"]
+
+    offline = score(handoff.policy)
+    closeness = {}
+    if teacher is not None:
+        closeness = _closeness(metric_log.directory, len(seed_list)) | {"teacher_score": score(teacher)}
+        measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in closeness.items())
+        print(f"clone of {handoff.source} as {algorithm.head}: {measured}, clone_score {offline.mean():.4g}")
 
     def save(first_step: int, agent: Any, done: int) -> None:
         checkpoints.save(first_step + done, run.replace(agent=agent))
@@ -229,9 +243,9 @@ def _reconstruct(
 
     act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
     aligned_scores = evaluation_metrics(task, *evaluator(lambda observation: act(run.agent, observation)))
-    offline, aligned = offline_scores["score"], aligned_scores["score"]
+    aligned = aligned_scores["score"]
     metric_log.rewind("start", -1)
-    metric_log.write("start", 0, {"offline_score": offline, "aligned_score": aligned})
+    metric_log.write("start", 0, closeness | {"offline_score": offline, "aligned_score": aligned})
     for seed, scores in enumerate(zip(offline, aligned, strict=True)):
         print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
     if config.align_updates:
@@ -243,6 +257,12 @@ def _reconstruct(
             f"mean squared distance to the offline policy {distance:.4f}"
         )
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
+
+
+def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
+    """How close a clone came, per seed [S], by its last updates: squared error, log-likelihood where there is one."""
+    columns = log.read(out, "clone")
+    return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:

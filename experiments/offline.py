@@ -29,7 +29,7 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes
 
 CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
 
@@ -91,9 +91,7 @@ def main(args: FlagValues) -> None:
 
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
-    act = seeds.over_seeds(
-        lambda state, observation: algorithm.handoff(state).policy.distribution(observation).mode(), mesh
-    )
+    run_episodes = mode_episodes(lambda state: algorithm.handoff(state).policy, mesh)
     with (
         log.MetricLog(out, args.tensorboard) as metric_log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
@@ -104,7 +102,7 @@ def main(args: FlagValues) -> None:
 
         def checkpoint(state: Any, done: int) -> None:
             if task and evaluator and (args.eval_every or done == config.updates):
-                scores = evaluation_metrics(task, *evaluator(lambda observation: act(state, observation)))
+                scores = evaluation_metrics(task, *run_episodes(evaluator, state))
                 metric_log.write("evaluation", done, scores)
             checkpoints.save(done, state)
 
@@ -112,7 +110,7 @@ def main(args: FlagValues) -> None:
             "offline",
             algorithm.update,
             state,
-            dataset.transitions,
+            dataset.rollout(),
             update_keys,
             config.updates,
             config.batch_size,
@@ -120,6 +118,8 @@ def main(args: FlagValues) -> None:
             metric_log,
             checkpoint=checkpoint,
             checkpoint_every=args.eval_every or CHECKPOINT_EVERY,
+            prepare=algorithm.prepare,
+            draw=algorithm.draw,
         )
     if evaluator:
         evaluator.close()

@@ -5,9 +5,9 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.replay import RingBuffer, insert, make_buffer, sample
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Cadence, OfflineAlgorithm, OnlineAlgorithm, Task
-from o2o_jax.policy import CloneConfig, Handoff, Policy, clone, with_head
+from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, with_head
 from o2o_jax.training import run_updates
-from o2o_jax.types import Annotated, Rollout, Spec, Transition
+from o2o_jax.types import Annotated, History, Rollout, Spec, Transition
 
 __all__ = [
     "Annotated",
@@ -15,12 +15,14 @@ __all__ = [
     "CloneConfig",
     "Dataset",
     "Handoff",
+    "History",
     "Normalizer",
     "OfflineAlgorithm",
     "OnlineAlgorithm",
     "Policy",
     "RingBuffer",
     "Rollout",
+    "SequencePolicy",
     "Spec",
     "Task",
     "Transform",

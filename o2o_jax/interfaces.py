@@ -36,16 +36,24 @@ class OfflineAlgorithm(NamedTuple):
 
     Attributes:
       init: (key, normalizer) -> state.
-      update: (state, batch, key) -> (state, metrics), one gradient step on a `Transition` batch [B].
+      update: (state, batch, key) -> (state, metrics), one gradient step on a `Transition` batch [B], or on what `draw`
+        makes of it.
       handoff: (state) -> `policy.Handoff`, the only way out.
       select: (`data.dataset.Dataset`) -> the part of it that `init`'s normaliser and `update`'s batches come from; by
         default all of it.
+      prepare: (state, dataset) -> (state, notes), before training. It sees the dataset whole, as a `types.Rollout` [N],
+        and writes `types.Notes` on every row; what updates are drawn from then is `types.Annotated`. Training that goes
+        on is prepared again: what comes out may depend on the data alone. None where an algorithm needs rows alone.
+      draw: (dataset, key, batch_size) -> batch, pure, where batches are no rows drawn uniformly: stretches of episodes,
+        say. None for uniform rows.
     """
 
     init: Callable
     update: Callable
     handoff: Callable
     select: Callable = lambda dataset: dataset
+    prepare: Callable | None = None
+    draw: Callable | None = None
 
 
 class OnlineAlgorithm(NamedTuple):

@@ -16,13 +16,17 @@ import numpy as np
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
-from o2o_jax.training import gradient_step, run_updates
-from o2o_jax.types import Array, Metrics, Params, Transition
+from o2o_jax.training import gradient_step, measure, run_updates
+from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition
 
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
+CLOSENESS_BATCHES = 40  # that say how close a clone came: 10,000 states
+RECALLED_ROWS = 1_024  # whose histories go through a sequence policy at once
 
 
 @flax.struct.dataclass
@@ -48,6 +52,104 @@ class Policy:
         """Raw observations [..., O] to a distribution over actions [..., A]."""
         return self.actor.apply(self.params, self.normalizer(observation))
 
+    def begin(self, episodes: int) -> tuple[()]:
+        """What it remembers where episodes begin: nothing."""
+        del episodes
+        return ()
+
+    def act(self, memory: tuple[()], observation: Array, reward: Array) -> tuple[Array, tuple[()]]:
+        """Modes [E, A] at raw observations [E, O]; the rest is there for those that act on more, `SequencePolicy`."""
+        del reward
+        return self.distribution(observation).mode(), memory
+
+
+@flax.struct.dataclass
+class SequencePolicy:
+    """Maps an episode's last steps, and the return that it is asked for, to a distribution over the next action.
+
+    It can be evaluated and cloned. No online algorithm starts from it as it is, since they all act on observations.
+
+    Attributes:
+      params: parameters of `actor`.
+      normalizer: applied to raw observations first.
+      target_return: [] undiscounted return that an episode is asked for, raw.
+      actor: the network, static.
+      return_scale: of returns as the network sees them, static.
+      context: C, how many steps it looks back on, the present one among them, static.
+    """
+
+    params: Params
+    normalizer: Normalizer
+    target_return: Array
+    actor: networks.DecisionTransformer = flax.struct.field(pytree_node=False)
+    return_scale: float = flax.struct.field(pytree_node=False)
+    context: int = flax.struct.field(pytree_node=False)
+
+    @property
+    def head(self) -> str:
+        """Kind of policy: "sequence"."""
+        return self.actor.head
+
+    def distribution(self, history: History) -> TanhGaussian:
+        """Raw histories [..., K] to a distribution over the last step's action [..., A], whatever it says there."""
+        history = histories.normalize(history, self.normalizer, self.return_scale)
+        return jax.tree.map(lambda leaf: leaf[..., -1, :], self.actor.apply(self.params, history))
+
+    def begin(self, episodes: int) -> History:
+        """Histories [E, C] before the first step: padding, and what the episodes are asked for."""
+        return History(
+            observation=jnp.zeros((episodes, self.context, self.normalizer.mean.shape[-1])),
+            action=jnp.zeros((episodes, self.context, self.actor.action_dim)),
+            return_to_go=jnp.full((episodes, self.context), self.target_return),
+            valid=jnp.zeros((episodes, self.context)),
+        )
+
+    def act(self, memory: History, observation: Array, reward: Array) -> tuple[Array, History]:
+        """Takes a step in each of E episodes.
+
+        Args:
+          memory: [E, C] what `begin` or the step before returned.
+          observation: [E, O] raw.
+          reward: [E] that the step before earned, 0 in the first; what is asked for falls by it.
+
+        Returns:
+          Modes [E, A], and the memory [E, C] with this step.
+        """
+        now = History(
+            observation=observation,
+            action=jnp.zeros_like(memory.action[:, -1]),  # not yet known
+            return_to_go=memory.return_to_go[:, -1] - reward,
+            valid=jnp.ones_like(reward),
+        )
+        memory = jax.tree.map(lambda past, new: jnp.concatenate([past[:, 1:], new[:, None]], axis=1), memory, now)
+        action = self.distribution(memory).mode()
+        return action, memory.replace(action=memory.action.at[:, -1].set(action))
+
+    def recall(self, dataset: Rollout) -> TanhGaussian:
+        """What it would do in every step of a dataset [N], on its recorded history and asked for `target_return`.
+
+        The return to go in row t is R̂_t = R̂ − Σ r over the rows of its episode before t.
+
+        Returns:
+          Distributions over actions [N, A].
+
+        Source: hyperparameters, section 9.
+        """
+        first, before = steps_from_start(dataset.ended)
+        to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)
+        columns = History(
+            observation=dataset.observation,
+            action=dataset.action,
+            return_to_go=self.target_return - (to_go[first] - to_go),
+            valid=jnp.ones_like(dataset.reward),
+        )
+        length = jnp.minimum(before + 1, self.context)
+
+        def at(row: Array) -> TanhGaussian:
+            return self.distribution(histories.gather(columns, row, length[row], self.context))
+
+        return jax.lax.map(at, jnp.arange(len(length)), batch_size=RECALLED_ROWS)
+
 
 @flax.struct.dataclass
 class Handoff:
@@ -56,11 +158,13 @@ class Handoff:
     Attributes:
       policy: the only part that O2SAC, O2TD3 and O2PPO read.
       state: the offline algorithm's whole state, for direct fine-tuning and the compared methods that go on from it.
+      closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
       source: name of the offline algorithm.
     """
 
-    policy: Policy
+    policy: Policy | SequencePolicy
     state: Any = None
+    closeness: Metrics | None = None
     source: str = flax.struct.field(pytree_node=False, default="")
 
 
@@ -97,7 +201,7 @@ class CloneState:
     """
 
     student: Policy
-    teacher: Policy | None
+    teacher: Policy | SequencePolicy | None
     log_entropy_weight: Array
     opt: Any
     entropy_opt: Any
@@ -112,7 +216,8 @@ def with_head(
     Args:
       handoff: of one seed; `head` being static, it may be traced and mapped over seeds.
       head: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian".
-      dataset: transitions [N], of which only the observations count.
+      dataset: transitions [N], of which only the observations count; a `Rollout` where the policy is a sequence policy,
+        which also looks at actions and rewards before.
       key: of initialisation, batches and sampled actions.
       config: settings of a clone.
 
@@ -121,7 +226,7 @@ def with_head(
       the old policy alone.
 
     Raises:
-      ValueError: no such head.
+      ValueError: no such head, or a sequence policy and no `Rollout`.
 
     Source: Appendix I, Eq. (52).
     """
@@ -129,10 +234,7 @@ def with_head(
     if handoff.policy.head == head:
         return handoff
     init_key, update_key = jax.random.split(key)
-    state = clone_init(config, head, init_key, handoff.policy)
-    update = functools.partial(clone_update, config)
-    state, _ = run_updates(update, state, dataset, update_key, config.updates, config.batch_size)
-    return Handoff(state.student, source=handoff.source)
+    return _run_clone(config, clone_init(config, head, init_key, handoff.policy), dataset, update_key, handoff.source)
 
 
 def clone(
@@ -168,9 +270,16 @@ def clone(
     normalizer = normalizer or Normalizer.fit(dataset.observation)
     init_key, update_key = jax.random.split(key)
     state = clone_init(config, head, init_key, None, normalizer, dataset.action.shape[-1])
-    update = functools.partial(clone_update, config)
-    state, _ = run_updates(update, state, dataset, update_key, config.updates, config.batch_size)
-    return Handoff(state.student, source=source)
+    return _run_clone(config, state, dataset, update_key, source)
+
+
+def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key: Array, source: str) -> Handoff:
+    """The clone after all updates, with its closeness; arguments as of `run_updates`."""
+    state, notes = clone_prepare(state, dataset)
+    annotated, update = Annotated.of(dataset, notes), functools.partial(clone_update, config)
+    state, _ = run_updates(update, state, annotated, key, config.updates, config.batch_size)
+    closeness = measure(update, state, annotated, key, CLOSENESS_BATCHES, config.batch_size)
+    return Handoff(state.student, closeness=closeness, source=source)
 
 
 def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int = 10_000) -> Transition:
@@ -209,7 +318,7 @@ def clone_init(
     config: CloneConfig,
     head: str,
     key: Array,
-    teacher: Policy | None,
+    teacher: Policy | SequencePolicy | None,
     normalizer: Normalizer | None = None,
     action_dim: int | None = None,
 ) -> CloneState:
@@ -236,7 +345,11 @@ def clone_init(
 
 
 def clone_state(
-    config: CloneConfig, actor: networks.Actor, normalizer: Normalizer, key: Array, teacher: Policy | None = None
+    config: CloneConfig,
+    actor: networks.Actor,
+    normalizer: Normalizer,
+    key: Array,
+    teacher: Policy | SequencePolicy | None = None,
 ) -> CloneState:
     """The state before the first update of a student of any make; arguments as of `clone_init`."""
     params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
@@ -251,13 +364,33 @@ def clone_state(
     )
 
 
+def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, Notes]:
+    """Before cloning: what a sequence teacher does in every row, written down once, since a batch has no histories.
+
+    Args:
+      state: before or within the phase.
+      dataset: transitions [N], with a sequence teacher a `Rollout`.
+
+    Returns:
+      The same state, and notes: the teacher's distributions [N, A]; empty where a batch's observations suffice.
+
+    Raises:
+      ValueError: a sequence teacher and rows that don't say where episodes end.
+    """
+    if not isinstance(state.teacher, SequencePolicy):
+        return state, Notes()
+    if not isinstance(dataset, Rollout):
+        raise ValueError("a sequence policy acts on histories: clone it on a Rollout, such as Dataset.rollout() gives")
+    return state, Notes(own=state.teacher.recall(dataset))
+
+
 def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key: Array) -> tuple[CloneState, Metrics]:
     """One update of the student and, if it is stochastic, of the weight that holds its entropy.
 
     Args:
       config: settings.
       state: before the update.
-      batch: raw transitions [B].
+      batch: raw transitions [B], with a sequence teacher those that `clone_prepare` annotated.
       key: draws the teacher's actions, if it is stochastic, and the student's.
 
     Returns:
@@ -345,11 +478,13 @@ def likelihood_loss(
     return -log_likelihood - weight * entropy, (log_prob, metrics)
 
 
-def _teacher_actions(teacher: Policy | None, batch: Transition, key: Array) -> tuple[Array, Array]:
-    """The teacher's modes [B, A] and sampled actions [B, A] at a batch's observations."""
+def _teacher_actions(teacher: Policy | SequencePolicy | None, batch: Transition, key: Array) -> tuple[Array, Array]:
+    """The teacher's modes [B, A] and sampled actions [B, A] in a batch's steps."""
     if teacher is None:
         return batch.action, batch.action
-    distribution = teacher.distribution(batch.observation)
+    distribution: Distribution = (
+        batch.notes.own if isinstance(teacher, SequencePolicy) else teacher.distribution(batch.observation)
+    )
     return distribution.mode(), distribution.sample(key)
 
 

@@ -75,6 +75,23 @@ class Annotated(Transition):
         return cls(**columns, notes=notes)
 
 
+@flax.struct.dataclass
+class History:
+    """The last steps of an episode, or a batch of such histories with leading axes [...]; padding comes first.
+
+    Attributes:
+      observation: [..., K, O] s.
+      action: [..., K, A] a in [-1, 1] that followed; nothing that is asked of a step may depend on its own.
+      return_to_go: [..., K] what is still to be received from the step on, undiscounted.
+      valid: [..., K] float32, 0 where there was no step yet: padding, whose numbers mean nothing.
+    """
+
+    observation: Array
+    action: Array
+    return_to_go: Array
+    valid: Array
+
+
 BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that it is given
 
 

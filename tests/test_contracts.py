@@ -35,6 +35,11 @@ OVERRIDES = {
     "rollout_env_steps": BATCH_SIZE,
     "minibatch_size": BATCH_SIZE // 2,
     "epochs": 2,
+    "width": 8,
+    "layers": 1,
+    "heads": 2,
+    "context": 4,
+    "eval_context": 2,
 }
 PHASES = ("reevaluate", "align", "finetune")
 CASES = [("offline", name, "update") for name in offline.names()]
@@ -44,9 +49,19 @@ CASES += [
     for phase in PHASES
     if getattr(online.load(name).Config(), f"{phase}_updates", None) != 0  # the algorithm leaves it out
 ]
+MODULES = {"offline": offline, "online": online}
+
+
+def prepare_of(algorithm, phase):
+    """(state, dataset) -> (state, notes) before that phase, or None."""
+    if phase == "update":
+        return algorithm.prepare
+    return functools.partial(algorithm.prepare, phase) if algorithm.prepare and phase != "finetune" else None
+
+
 PREPARED = [
-    case for case in CASES if case[0] == "online" and case[2] != "finetune"
-    and online.load(case[1]).make(online.load(case[1]).Config(), SPEC).prepare
+    (kind, name, phase) for kind, name, phase in CASES
+    if prepare_of(MODULES[kind].load(name).make(MODULES[kind].load(name).Config(), SPEC), phase)
 ]  # fmt: skip
 
 
@@ -73,7 +88,7 @@ class Case:
     """One update of one algorithm with its starts: everything that the contracts need, computed once."""
 
     def __init__(self, kind, name, phase):
-        module = {"offline": offline, "online": online}[kind].load(name)
+        module = MODULES[kind].load(name)
         fields = {field.name for field in dataclasses.fields(module.Config)}
         config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
         algorithm = module.make(config, SPEC)
@@ -83,10 +98,11 @@ class Case:
         self.keys = jax.random.split(jax.random.key(2), SEEDS)
         self.starts = [algorithm.init(key, start) for key in self.keys]
         self.update = getattr(algorithm, phase)
+        self.draw = getattr(algorithm, "draw", None) or sample_batch
         self.datasets = [dataset] * SEEDS
-        self.prepare = None
-        if phase in ("reevaluate", "align") and algorithm.prepare:
-            self.prepare = jax.jit(functools.partial(algorithm.prepare, phase))
+        prepare = prepare_of(algorithm, phase)
+        if prepare:
+            self.prepare = jax.jit(prepare)
             prepared = [self.prepare(state, dataset) for state in self.starts]
             self.starts = [state for state, _ in prepared]
             self.datasets = [Annotated.of(dataset, notes) for _, notes in prepared]
@@ -100,7 +116,7 @@ class Case:
             states, metrics = [state], []
             for step in range(UPDATES):
                 sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-                state, metric = update(state, sample_batch(dataset, sample_key, BATCH_SIZE), update_key)
+                state, metric = update(state, self.draw(dataset, sample_key, BATCH_SIZE), update_key)
                 states.append(state)
                 metrics.append(metric)
             runs.append((states, metrics))
@@ -110,7 +126,7 @@ class Case:
     def together(self):
         """All seeds as one program: the last states and the mean metrics, with a leading axis S."""
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts).replace(step=self.starts[0].step)
-        run = functools.partial(run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE)
+        run = functools.partial(run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, draw=self.draw)
         axes, dataset, rows = seed_axes(states), self.datasets[0], None
         if isinstance(dataset, Annotated):  # the notes of a seed's own networks differ, all else is common
             own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.notes.own for data in self.datasets))
@@ -188,7 +204,7 @@ def test_all_numbers_are_finite(case):
 
 
 def test_an_update_asks_for_no_particular_batch_size(case):
-    batch = sample_batch(case.datasets[0], jax.random.key(0), 2 * BATCH_SIZE)
+    batch = case.draw(case.datasets[0], jax.random.key(0), 2 * BATCH_SIZE)
     state, _ = jax.eval_shape(case.update, case.starts[0], batch, jax.random.key(0))
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, case.starts[0])
 

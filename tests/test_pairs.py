@@ -24,6 +24,11 @@ OVERRIDES = {
     "rollout_env_steps": 16,
     "minibatch_size": 8,
     "epochs": 2,
+    "width": 8,
+    "layers": 1,
+    "heads": 2,
+    "context": 4,
+    "eval_context": 2,
 }
 CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
 PHASES = ("reevaluate", "align", "finetune")
@@ -42,7 +47,13 @@ def handed_over(name):
     """What an offline algorithm leaves after one update."""
     algorithm = make("offline", name)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
-    state, _ = jax.jit(algorithm.update)(state, BATCH, jax.random.key(1))
+    batch = BATCH
+    if algorithm.prepare:
+        state, notes = jax.jit(algorithm.prepare)(state, BATCH)
+        batch = Annotated.of(BATCH, notes)
+    if algorithm.draw:
+        batch = algorithm.draw(batch, jax.random.key(6), 8)
+    state, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
     return algorithm.handoff(state)
 
 

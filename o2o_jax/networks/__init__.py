@@ -11,11 +11,13 @@ from o2o_jax.networks.actors import (
     scale_output,
 )
 from o2o_jax.networks.critics import Critic, Value, make_critic
+from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
     "HEADS",
     "Actor",
     "Critic",
+    "DecisionTransformer",
     "DeterministicActor",
     "FreeGaussianActor",
     "GaussianActor",

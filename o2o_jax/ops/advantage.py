@@ -70,6 +70,21 @@ def steps_to_end(ended: Array) -> tuple[Array, Array]:
     return last, last - rows + 1
 
 
+def steps_from_start(ended: Array) -> tuple[Array, Array]:
+    """Where each row's episode began.
+
+    Args:
+      ended: [T] 1 where the next row belongs to another episode; the first row begins one in any case.
+
+    Returns:
+      [T] int32 row of the episode's first step, and [T] int32 how many steps lead there, 0 at that row itself.
+    """
+    rows = jnp.arange(ended.shape[0])
+    begins = jnp.concatenate([jnp.ones(1), ended[:-1]])
+    first = jax.lax.cummax(jnp.where(begins > 0, rows, 0))
+    return first, rows - first
+
+
 def generalized_advantage(
     reward: Array,
     value: Array,

@@ -1,11 +1,15 @@
 """Returns of a policy in the environment. Impure: steps environments of its own, never those of training."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from o2o_jax.interfaces import Task
+from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.runtime.seeds import over_seeds
 
 
 def start_seeds(seed: int, episodes: int, stream: int) -> list[int]:
@@ -27,11 +31,16 @@ class Evaluator:
         self._starts = [start_seeds(seed, episodes, stream) for seed in seeds]
         self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
 
-    def __call__(self, act: Callable[[np.ndarray], ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self,
+        act: Callable[[np.ndarray], ArrayLike],
+        receive: Callable[[np.ndarray], None] = lambda rewards: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E] in environment steps.
 
         Args:
           act: observations [S, E, O] to actions [S, E, A] in [-1, 1].
+          receive: gets the rewards [S, E] of every step after it, 0 where an episode is over: for what acts on them.
         """
         observations = np.stack(
             [
@@ -42,14 +51,15 @@ class Evaluator:
         shape = observations.shape[:2]
         returns, lengths, alive = np.zeros(shape), np.zeros(shape, np.int64), np.ones(shape, bool)
         while alive.any():
-            actions = np.asarray(act(observations))
+            actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
             # episodes that have ended are no longer stepped, so that no reset row can count
             for s, e in zip(*np.nonzero(alive), strict=True):
                 observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
-                observations[s, e] = observation
+                observations[s, e], rewards[s, e] = observation, reward
                 returns[s, e] += reward
                 lengths[s, e] += 1
                 alive[s, e] = not (terminated or truncated)
+            receive(rewards)
         return returns, lengths
 
     def close(self) -> None:
@@ -57,6 +67,44 @@ class Evaluator:
         for envs in self._envs:
             for env in envs:
                 env.close()
+
+
+def mode_episodes(
+    policy_of: Callable[[Any], Policy | SequencePolicy], mesh: Mesh
+) -> Callable[[Evaluator, Any], tuple[np.ndarray, np.ndarray]]:
+    """Evaluates the modes of policies of either kind, those that act on histories among them.
+
+    What a policy remembers of its episodes stays on the device, as large at the end as at the beginning: a step is one
+    compiled call of all seeds and episodes, and the second evaluation compiles nothing.
+
+    Args:
+      policy_of: (agent) -> policy, pure, of one seed.
+      mesh: devices.
+
+    Returns:
+      (evaluator, agent of all seeds [S]) -> returns [S, E] and lengths [S, E], as the evaluator gives them; impure.
+    """
+    begin = over_seeds(lambda agent, observation: policy_of(agent).begin(len(observation)), mesh)
+    step = over_seeds(lambda agent, *arguments: policy_of(agent).act(*arguments), mesh, donate=(1,))
+
+    def run(evaluator: Evaluator, agent: Any) -> tuple[np.ndarray, np.ndarray]:
+        memory, received = None, None
+
+        def act(observations: np.ndarray) -> ArrayLike:
+            nonlocal memory
+            if received is None:
+                memory = begin(agent, observations)
+            rewards = np.zeros(observations.shape[:2], np.float32) if received is None else received
+            actions, memory = step(agent, memory, observations, rewards)
+            return actions
+
+        def receive(rewards: np.ndarray) -> None:
+            nonlocal received
+            received = rewards
+
+        return evaluator(act, receive)
+
+    return run
 
 
 def evaluation_metrics(task: Task, returns: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:

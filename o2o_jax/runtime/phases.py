@@ -47,6 +47,7 @@ def run_phase(
     show: Sequence[str] = (),
     measure_start: bool = False,
     prepare: Callable | None = None,
+    draw: Callable | None = None,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
@@ -72,6 +73,7 @@ def run_phase(
       measure_start: whether the log begins with the metrics of the state as it comes, at step 0.
       prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
         batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
+      draw: (dataset, key, batch_size) -> batch, pure; None for uniform rows; see `interfaces.OfflineAlgorithm.draw`.
 
     Returns:
       The state after the phase.
@@ -93,14 +95,14 @@ def run_phase(
     if measure_start and not done:
 
         def start(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> Metrics:
-            return measure(update, state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size)
+            return measure(update, state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size, draw)
 
         log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, notes, keys)))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
         def advance(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> tuple[Any, Metrics, Array]:
-            state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size)
+            state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size, draw)
             return state, metrics, _is_finite(state)
 
         return over_seeds(advance, mesh, shared=(1,), donate=(0,))

@@ -1,0 +1,6 @@
+"""Decision transformer with the stochastic head of Online DT: a model of actions given the return that they led to."""
+
+from o2o_jax.offline.dt.algorithm import State, make
+from o2o_jax.offline.dt.config import Config
+
+__all__ = ["Config", "State", "make"]

@@ -1,0 +1,199 @@
+"""Decision transformer: likelihood of the data's actions given the return that followed, and an entropy floor."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o2o_jax import networks
+from o2o_jax.data import history as histories
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.offline.dt import losses
+from o2o_jax.offline.dt.config import Config
+from o2o_jax.ops.advantage import discounted_returns, steps_from_start, steps_to_end
+from o2o_jax.policy import Handoff, SequencePolicy
+from o2o_jax.training import gradient_step
+from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Spec
+
+
+class Networks(NamedTuple):
+    """Modules and optimisers: everything static that the updates need."""
+
+    actor: networks.DecisionTransformer
+    actor_optimizer: optax.GradientTransformation
+    temperature_optimizer: optax.GradientTransformation
+    spec: Spec
+
+
+@flax.struct.dataclass
+class OptStates:
+    """One optimiser state per trained part. The actor's counts its updates, by which its learning rate rises."""
+
+    actor: Any
+    temperature: Any
+
+
+@flax.struct.dataclass
+class State:
+    """Arrays only: vmaps over seeds, saves as it is.
+
+    Attributes:
+      actor: parameters of π.
+      log_temperature: [] log τ, so that τ > 0.
+      target_return: [] what an evaluated episode is asked for, raw; 0 until `prepare` has seen the data.
+      opt: optimiser states.
+      normalizer: of observations, constant.
+      step: [] int32, updates so far.
+    """
+
+    actor: Params
+    log_temperature: Array
+    target_return: Array
+    opt: OptStates
+    normalizer: Normalizer
+    step: Array
+
+
+def make_networks(config: Config, spec: Spec) -> Networks:
+    """Modules and optimisers for a configuration and the sizes of an environment."""
+    return Networks(
+        actor=networks.DecisionTransformer(spec.action_dim, config.width, config.layers, config.heads, config.dropout),
+        actor_optimizer=optax.chain(
+            optax.clip_by_global_norm(config.max_gradient_norm),
+            optax.lamb(warmup(config.lr, config.warmup_updates), eps=1e-8, weight_decay=config.weight_decay),
+        ),
+        temperature_optimizer=optax.adam(config.temperature_lr),
+        spec=spec,
+    )
+
+
+def warmup(lr: float, updates: int) -> optax.Schedule:
+    """Learning rate by updates done, n from 0: lr · min((n + 1) / updates, 1)."""
+    return lambda count: lr * jnp.minimum((count + 1) / updates, 1.0)
+
+
+def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+    """The state before the first update: a random network.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      key: initialises the network.
+      normalizer: of the dataset's observations.
+    """
+    single = jnp.zeros((1, config.context))
+    history = History(
+        observation=jnp.zeros((*single.shape, nets.spec.observation_dim)),
+        action=jnp.zeros((*single.shape, nets.spec.action_dim)),
+        return_to_go=single,
+        valid=single,
+    )
+    actor = nets.actor.init(key, history)
+    log_temperature = jnp.asarray(math.log(config.temperature_start), jnp.float32)
+    return State(
+        actor=actor,
+        log_temperature=log_temperature,
+        target_return=jnp.zeros(()),
+        opt=OptStates(nets.actor_optimizer.init(actor), nets.temperature_optimizer.init(log_temperature)),
+        normalizer=normalizer,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Notes]:
+    """Writes down what every row's future holds, and settles what an evaluated episode is asked for.
+
+    Args:
+      config: settings.
+      state: before or within training.
+      dataset: [N] in order.
+
+    Returns:
+      The state with `target_return`; notes that seeds share: the return to go, undiscounted, and how many steps the
+      episode goes on, this one among them; both [N].
+    """
+    to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)
+    _, remaining = steps_to_end(dataset.ended)
+    if config.target_return is None:
+        first, _ = steps_from_start(dataset.ended)
+        target = jnp.max(to_go[first])
+    else:
+        target = jnp.asarray(config.target_return, jnp.float32)
+    return state.replace(target_return=target), Notes(shared={"return_to_go": to_go, "remaining": remaining})
+
+
+def draw(config: Config, dataset: Annotated, key: Array, batch_size: int) -> History:
+    """Histories [B, K]: an episode drawn in proportion to its length, and in it a first step uniformly.
+
+    Both together draw the first step uniformly among all rows. A history that would outlast its episode is shorter and
+    has padding in front.
+    """
+    notes = dataset.notes.shared
+    columns = History(
+        observation=dataset.observation,
+        action=dataset.action,
+        return_to_go=notes["return_to_go"],
+        valid=jnp.ones_like(dataset.reward),
+    )
+    first = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0])
+    length = jnp.minimum(notes["remaining"][first], config.context)
+    return histories.gather(columns, first + length - 1, length, config.context)
+
+
+def update(nets: Networks, config: Config, state: State, batch: History, key: Array) -> tuple[State, Metrics]:
+    """One update of the network and of the temperature; both gradients at the old parameters.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: raw histories [B, K] with the returns to go that followed.
+      key: of the dropout and the sampled actions.
+
+    Returns:
+      The state with `step` advanced, and metrics.
+    """
+    history = histories.normalize(batch, state.normalizer, config.return_scale)
+    temperature = jnp.exp(state.log_temperature)
+    (loss, (entropy, metrics)), gradient = jax.value_and_grad(losses.sequence_loss, has_aux=True)(
+        state.actor, nets.actor, history, key, temperature
+    )
+    temperature_gradient = jax.grad(losses.temperature_loss)(
+        state.log_temperature, entropy, -float(nets.spec.action_dim)
+    )
+    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    log_temperature, temperature_opt = gradient_step(
+        nets.temperature_optimizer, temperature_gradient, state.opt.temperature, state.log_temperature
+    )
+    state = state.replace(
+        actor=actor,
+        log_temperature=log_temperature,
+        opt=OptStates(actor_opt, temperature_opt),
+        step=state.step + 1,
+    )
+    return state, metrics | {"actor_loss": loss, "temperature": temperature}
+
+
+def handoff(nets: Networks, config: Config, state: State) -> Handoff:
+    """The policy, which acts on histories, and the whole state for methods that go on from it."""
+    policy = SequencePolicy(
+        state.actor, state.normalizer, state.target_return, nets.actor, config.return_scale, config.eval_context
+    )
+    return Handoff(policy, state=state, source="dt")
+
+
+def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+    """Binds networks and settings; what comes back are pure functions, not yet jitted."""
+    nets = make_networks(config, spec)
+    return OfflineAlgorithm(
+        init=functools.partial(init, nets, config),
+        update=functools.partial(update, nets, config),
+        handoff=functools.partial(handoff, nets, config),
+        prepare=functools.partial(prepare, config),
+        draw=functools.partial(draw, config),
+    )
