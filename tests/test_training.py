@@ -91,6 +91,17 @@ def test_run_updates_repeats_the_unbroken_run_when_resumed():
     jax.tree.map(np.testing.assert_array_equal, whole, part)
 
 
+def test_batches_can_be_drawn_otherwise():
+    def first_rows(dataset, key, batch_size):
+        return jax.tree.map(lambda column: column[:batch_size], dataset)
+
+    arguments = {"dataset": dataset(1_000), "key": jax.random.key(0), "batch_size": 4, "draw": first_rows}
+    state, _ = run_updates(remember, start(), num_updates=8, **arguments)
+    np.testing.assert_array_equal(state.rewards, np.tile(np.arange(4.0), (8, 1)))
+    report = lambda state, batch, key: (state, {"reward": jnp.mean(batch.reward)})
+    assert measure(report, start(), num_batches=2, **arguments)["reward"] == 1.5
+
+
 def test_run_updates_averages_metrics_and_leaves_skipped_ones_out():
     # steps 0 … 7: `every` is 1 … 8; `delayed` is NaN at even steps, else 1, 3, 5, 7
     _, metrics = run_updates(remember, start(), dataset(10), jax.random.key(0), num_updates=8, batch_size=4)

@@ -9,9 +9,9 @@ import pytest
 
 from experiments import flags
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.networks import HEADS
-from o2o_jax.policy import Policy
-from o2o_jax.types import Rollout, Transition
+from o2o_jax.networks import HEADS, DecisionTransformer
+from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.types import History, Rollout, Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
@@ -29,6 +29,19 @@ def make_policy(head="tanh_gaussian", observation_dim=11, action_dim=3, seed=0):
     actor = HEADS[head](action_dim, (8, 8))
     params = actor.init(jax.random.key(seed), jnp.zeros(observation_dim))
     return Policy(params, Normalizer(jnp.linspace(-0.5, 0.5, observation_dim), jnp.full(observation_dim, 2.0)), actor)
+
+
+def make_sequence_policy(observation_dim=11, action_dim=3, seed=0, context=3):
+    """A random policy on histories, whose actions depend on all of them."""
+    actor = DecisionTransformer(action_dim, width=8, layers=1, heads=2)
+    history = History(
+        jnp.zeros((context, observation_dim)), jnp.zeros((context, action_dim)), jnp.zeros(context), jnp.zeros(context)
+    )
+    params = jax.jit(actor.init)(jax.random.key(seed), history)
+    # larger weights than a transformer begins with, at which it would hardly look back
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jnp.sin(7.0 * jnp.arange(leaf.size)).reshape(leaf.shape), params)
+    normalizer = Normalizer(jnp.linspace(-0.5, 0.5, observation_dim), jnp.full(observation_dim, 2.0))
+    return SequencePolicy(params, normalizer, jnp.asarray(10.0), actor, 0.1, context)
 
 
 def random_batch(spec, size=16, terminated=0.0):

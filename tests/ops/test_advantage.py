@@ -197,3 +197,10 @@ def test_shapes_must_agree():
         ops.combined_advantage(jnp.ones((4, 1)), jnp.ones(4), 1.0)  # the broadcast of D-32
     with pytest.raises(AssertionError):
         ops.generalized_advantage(jnp.ones(4), jnp.ones(4), jnp.ones(4), jnp.ones(4), jnp.ones(3), 0.9, 0.9)
+
+
+def test_steps_from_start_by_hand():
+    # episodes of rows 0, 1–3 and 4–5, whose last one is still under way
+    first, before = ops.steps_from_start(floats(1, 0, 0, 1, 0, 0))
+    np.testing.assert_array_equal(first, [0, 1, 1, 1, 4, 4])
+    np.testing.assert_array_equal(before, [0, 0, 1, 2, 0, 1])

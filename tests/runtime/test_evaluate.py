@@ -1,12 +1,17 @@
 """Returns of a policy: counted to the end of every episode, from start states that never change."""
 
+import flax.struct
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, start_seeds
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes, start_seeds
 from o2o_jax.types import Spec
+from tests import tiny
 
 TASK = Task("test/walk", "Walk-v0", Spec(1, 1), 6, "", False, random_score=-10.0, expert_score=40.0)
 
@@ -103,6 +108,58 @@ def test_streams_differ():
     streams = [start_seeds(seed, 3, stream) for seed in (0, 1) for stream in (0, 1, 2)]
     assert len({start for stream in streams for start in stream}) == 18
     assert start_seeds(0, 3, 1) == start_seeds(0, 5, 1)[:3]
+
+
+def test_rewards_are_received_after_every_step(make_env):
+    # two steps at speed 0.5 lead over the edge; the other episode goes on to step 6
+    received = []
+    speeds = np.array([[[0.5], [0.0]]])
+    Evaluator(make_env, [0], 2)(lambda observation: speeds, received.append)
+    over = [-99.0 if step == 1 else float(step == 0) for step in range(6)]
+    assert [rewards[0].tolist() for rewards in received] == [[reward, 1.0] for reward in over]
+
+
+@flax.struct.dataclass
+class Counting:
+    """A policy whose speed is its gain times the rewards received so far."""
+
+    gain: jax.Array
+
+    def begin(self, episodes):
+        return jnp.zeros(episodes)
+
+    def act(self, memory, observation, reward):
+        memory = memory + reward
+        return self.gain * memory[:, None], memory
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_policies_with_a_memory_begin_every_episode_anew_and_compile_once(make_env, devices):
+    # rewards of 1 a step: seed 0 goes 0, 0.2, 0.4, 0.6 and is over the edge at step 4 with 3 − 99; seed 1 stays
+    traced = []
+
+    def policy_of(agent):
+        traced.append(agent)
+        return agent
+
+    run = mode_episodes(policy_of, seed_mesh(2, devices))
+    evaluator = Evaluator(make_env, [0, 1], 3)
+    agent = Counting(np.array([0.2, 0.0], np.float32))
+    returns, lengths = run(evaluator, agent)
+    np.testing.assert_array_equal(lengths, [[4] * 3, [6] * 3])
+    np.testing.assert_array_equal(returns, [[-96.0] * 3, [6.0] * 3])
+    first = len(traced)
+    again, _ = run(evaluator, agent)
+    np.testing.assert_array_equal(again, returns)
+    assert len(traced) == first
+
+
+def test_policies_without_a_memory(make_env):
+    policy = tiny.make_policy("deterministic", observation_dim=1, action_dim=1)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf]), policy)
+    returns, _ = mode_episodes(lambda policy: policy, seed_mesh(1, 1))(Evaluator(make_env, [0], 2), stacked)
+    act = jax.jit(lambda observation: policy.distribution(observation).mode())
+    np.testing.assert_array_equal(returns, Evaluator(make_env, [0], 2)(act)[0])
 
 
 def test_close(make_env, envs):

@@ -215,3 +215,14 @@ def test_what_is_noted_of_the_data_alone_is_kept_once(mesh):
     )
     _, notes = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
     assert (notes.shared["ends"].shape, notes.own.shape) == ((50,), (2, 50))
+
+
+def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
+    def last_rows(dataset, key, batch_size):
+        return jax.tree.map(lambda column: column[-batch_size:], dataset)
+
+    def report(state, batch, key):
+        return state.replace(step=state.step + 1), {"reward": jnp.mean(batch.reward)}
+
+    run(mesh, tmp_path, chunk=5, function=report, draw=last_rows, measure_start=True)
+    np.testing.assert_allclose(log.read(tmp_path, "phase")["reward"], 47.5)  # of rows 46 to 49, at the start too

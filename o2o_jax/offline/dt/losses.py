@@ -24,7 +24,7 @@ def sequence_loss(
     Returns:
       [] loss; the entropy H [], nats; metrics.
 
-    Source: Zheng et al. (arXiv:2202.05607), Eq. (7); that padding counts in H is the code's.
+    Source: Zheng et al. (arXiv:2202.05607); that padding counts in H is their code's.
     """
     dropout_key, sample_key = jax.random.split(key)
     distribution = actor.apply(params, history, deterministic=False, rngs={"dropout": dropout_key})
@@ -48,7 +48,7 @@ def temperature_loss(log_temperature: Array, entropy: Array, target_entropy: flo
     Returns:
       [] loss, differentiable in `log_temperature` alone.
 
-    Source: Zheng et al. (arXiv:2202.05607), the dual of Eq. (6). O2SAC's, `ops.lagrangian.temperature_loss`, has log τ
-    in front, as its own authors' code.
+    Source: Zheng et al. (arXiv:2202.05607), the dual of their entropy constraint. That of O2SAC,
+    `ops.lagrangian.temperature_loss`, has log τ in front, as its own authors' code.
     """
     return jnp.exp(log_temperature) * jax.lax.stop_gradient(entropy - target_entropy)
