@@ -88,7 +88,12 @@ def test_a_python_function_is_cloned_and_the_floor_holds_its_entropy(dataset):
     handoff = policy.clone(teacher_function, "tanh_gaussian", dataset, jax.random.key(0), config, source="mine")
     distribution = handoff.policy.distribution(dataset.observation)
     assert handoff.source == "mine"
-    assert np.mean((distribution.mode() - teacher_function(dataset.observation)) ** 2) < 0.02
+    error = np.mean((distribution.mode() - teacher_function(dataset.observation)) ** 2)
+    assert error < 0.02
+    # what the clone says of itself: over samples of the dataset, what holds over all of it
+    np.testing.assert_allclose(handoff.closeness["mse"], error, rtol=0.2)
+    likelihood = np.mean(distribution.log_prob(teacher_function(dataset.observation)))
+    np.testing.assert_allclose(handoff.closeness["log_likelihood"], likelihood, rtol=0.1)
     np.testing.assert_allclose(handoff.policy.normalizer.mean, dataset.observation.mean(axis=0), rtol=1e-4)
     _, log_prob = distribution.sample_and_log_prob(jax.random.key(2))
     assert -log_prob.mean() > -ACTION_DIM - 0.5

@@ -15,6 +15,7 @@ from o2o_jax.types import History, Rollout, Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
+TRANSFORMER = ["--set=width=8", "--set=layers=1", "--set=heads=2", "--set=context=4", "--set=eval_context=2"]
 
 
 def call(script, *arguments, status=0):

@@ -37,3 +37,16 @@ def offline_run(datasets, tmp_path_factory):
             "--set=updates=12", *evaluation,
         )  # fmt: skip
     return out
+
+
+@pytest.fixture(scope="session")
+def dt_run(datasets, tmp_path_factory):
+    """The folder of two seeds of the decision transformer after 4 updates."""
+    out = tmp_path_factory.mktemp("runs") / "dt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(datasets))
+        tiny.call(
+            offline, "--algorithm=dt", f"--env={tiny.ENV}", f"--out={out}", "--seeds=2", *tiny.TRANSFORMER,
+            "--set=batch_size=8", "--set=updates=4", "--eval_every=2", "--eval_episodes=2",
+        )  # fmt: skip
+    return out

@@ -136,6 +136,28 @@ def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
     assert steps == {"clone": [2, 4], "align": [0, 2], "start": [0], "finetune": [2, 4, 6], "evaluation": [2, 4, 6]}
     settings = json.loads((out / "config.json").read_text())
     assert (settings["clone"]["updates"], settings["clone"]["hidden"]) == (4, [8])
+    # the clone goes online; beside its score stands that of what it was cloned from
+    start, clone = log.read(out, "start"), log.read(out, "clone")
+    for name in ("mse", "log_likelihood"):
+        np.testing.assert_array_equal(start[f"clone_{name}"], clone[name][-1:])
+    teacher_score = log.read(offline_run, "evaluation")["score"][-2]
+    assert np.abs(start["teacher_score"][0] - teacher_score) < 5.0  # one of the two episodes that were evaluated there
+
+
+def test_a_policy_on_histories_is_cloned(dt_run, tmp_path, capsys):
+    arguments = ["--set=reevaluate_updates=0", "--set=align_updates=2", "--clone_updates=2"]
+    out = run(tmp_path / "o2td3", dt_run, *arguments)
+    steps = {path.stem: np.unique(log.read(out, path.stem)["step"]).tolist() for path in out.glob("*.csv")}
+    steps.pop("episode", None)
+    assert steps == {"clone": [2], "align": [0, 2], "start": [0], "finetune": [2, 4, 6], "evaluation": [2, 4, 6]}
+    start = log.read(out, "start")
+    assert start.keys() == {"step", "seed", "offline_score", "aligned_score", "teacher_score", "clone_mse"}
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("clone of"))
+    means = [start[name].mean() for name in ("clone_mse", "teacher_score", "offline_score")]
+    assert line == "clone of dt as deterministic: clone_mse {:.4g}, teacher_score {:.4g}, clone_score {:.4g}".format(
+        *means
+    )
+    assert json.loads((out / "config.json").read_text())["source"]["algorithm"] == "dt"
 
 
 ROLLOUTS = [
@@ -213,6 +235,7 @@ def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_
         ),
         (["--algorithm=td3", "--set=layer_norm=true"], 1, "the critics of td3_bc do not fit those of td3"),
         (["--set=hidden=16"], 1, "the policy's network differs from this algorithm's: set hidden to (8,)"),
+        (["--algorithm=td3", "--policy={dt}"], 1, "td3 with critic_source=offline goes on from the critics of offline"),
         (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),
         (["--set=discount=2"], 1, "discount must lie in (0, 1), got 2.0"),
         (["--seeds=5"], 1, "has 2 seeds, so it cannot start 5: pass --seeds=2, or train more of them"),
@@ -222,7 +245,8 @@ def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_
         (["--resume"], 1, "holds no run"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offline_run, tmp_path, capsys):
+def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offline_run, dt_run, tmp_path, capsys):
+    arguments = [argument.format(dt=dt_run) for argument in arguments]
     run(tmp_path / "out", offline_run, *arguments, status=status)
     error = capsys.readouterr().err
     assert message in error

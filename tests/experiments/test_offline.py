@@ -10,7 +10,8 @@ import pytest
 from experiments import handoffs, offline
 from o2o_jax import envs
 from o2o_jax.runtime import log
-from o2o_jax.runtime.evaluate import Evaluator
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.evaluate import Evaluator, mode_episodes
 from tests import tiny
 
 ENV = tiny.ENV
@@ -128,6 +129,34 @@ def test_evaluation_at_the_end_alone_and_another_algorithm(algorithm, head, sett
     assert log.read(out, "evaluation")["step"].tolist() == [2]
     handoff, _, _ = handoffs.load_handoff(out, 1)
     assert handoff.policy.head == head
+
+
+def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_path, monkeypatch):
+    handoff, task, settings = handoffs.load_handoff(dt_run, 2)
+    assert (settings["algorithm"], handoff.source, handoff.policy.head) == ("dt", "dt", "sequence")
+    np.testing.assert_array_equal(handoff.policy.target_return, [3_600.0] * 2)
+    run_episodes = mode_episodes(lambda policy: policy, seed_mesh(2))
+    returns, _ = run_episodes(Evaluator(lambda: envs.family(ENV).make_env(task), range(2), 2), handoff.policy)
+    np.testing.assert_allclose(returns.mean(axis=1), log.read(dt_run, "evaluation")["return"][-2:], rtol=1e-4)
+
+    # stopped between the first evaluation and its checkpoint, and gone on with
+    save = offline.Checkpoints.save
+
+    def stop(self, step, state, extra=None):
+        if step == 4:
+            raise KeyboardInterrupt
+        save(self, step, state, extra)
+
+    arguments = ["--algorithm=dt", f"--env={ENV}", f"--out={tmp_path / 'dt'}", "--seeds=2", *tiny.TRANSFORMER,
+                 "--set=batch_size=8", "--set=updates=4", "--eval_every=2", "--eval_episodes=2"]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(offline.Checkpoints, "save", stop)
+        tiny.call(offline, *arguments, status=130)
+    tiny.call(offline, *arguments, "--resume")
+    resumed, _, _ = handoffs.load_handoff(tmp_path / "dt", 2)
+    jax.tree.map(np.testing.assert_array_equal, resumed, handoff)
+    for phase in ("offline", "evaluation"):
+        jax.tree.map(np.testing.assert_array_equal, log.read(dt_run, phase), log.read(tmp_path / "dt", phase))
 
 
 def test_behaviour_cloning_of_the_best_episodes(tmp_path):
