@@ -158,14 +158,14 @@ class Handoff:
     Attributes:
       policy: the only part that O2SAC, O2TD3 and O2PPO read.
       state: the offline algorithm's whole state, for direct fine-tuning and the compared methods that go on from it.
-      closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
       source: name of the offline algorithm.
+      closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
     """
 
     policy: Policy | SequencePolicy
     state: Any = None
-    closeness: Metrics | None = None
     source: str = flax.struct.field(pytree_node=False, default="")
+    closeness: Metrics | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -279,7 +279,7 @@ def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key:
     annotated, update = Annotated.of(dataset, notes), functools.partial(clone_update, config)
     state, _ = run_updates(update, state, annotated, key, config.updates, config.batch_size)
     closeness = measure(update, state, annotated, key, CLOSENESS_BATCHES, config.batch_size)
-    return Handoff(state.student, closeness=closeness, source=source)
+    return Handoff(state.student, source=source, closeness=closeness)
 
 
 def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int = 10_000) -> Transition:
