@@ -88,19 +88,18 @@ def mode_episodes(
     step = over_seeds(lambda agent, *arguments: policy_of(agent).act(*arguments), mesh, donate=(1,))
 
     def run(evaluator: Evaluator, agent: Any) -> tuple[np.ndarray, np.ndarray]:
-        memory, received = None, None
+        memory, rewards = None, None
 
         def act(observations: np.ndarray) -> ArrayLike:
-            nonlocal memory
-            if received is None:
-                memory = begin(agent, observations)
-            rewards = np.zeros(observations.shape[:2], np.float32) if received is None else received
+            nonlocal memory, rewards
+            if rewards is None:  # the first step
+                memory, rewards = begin(agent, observations), np.zeros(observations.shape[:2], np.float32)
             actions, memory = step(agent, memory, observations, rewards)
             return actions
 
-        def receive(rewards: np.ndarray) -> None:
-            nonlocal received
-            received = rewards
+        def receive(received: np.ndarray) -> None:
+            nonlocal rewards
+            rewards = received
 
         return evaluator(act, receive)
 
