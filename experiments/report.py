@@ -157,7 +157,9 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         if run.lagrange is not None:
             _draw_curve(axes[1], run.lagrange, f"C{i}", None)
     axes[0].set_ylabel("normalized score")
-    axes[0].legend(title="dashed: offline policy, dot: after alignment", fontsize="small", title_fontsize="small")
+    started_offline = any(np.isfinite(run.offline).any() for run in runs)
+    title = "dashed: offline policy, dot: after alignment" if started_offline else None
+    axes[0].legend(title=title, fontsize="small", title_fontsize="small")
     if panels == 2:
         axes[1].set_ylabel("λ")
     axes[-1].set_xlabel("environment steps")
