@@ -153,22 +153,38 @@ def test_an_algorithm_without_critic_says_so(tmp_path):
     assert row.keys() == {"seed", "coverage.policy", "coverage.data"}
 
 
-def test_data_that_nothing_was_trained_on(offline_run, tmp_path):
-    arrays = {
-        "observations": np.random.default_rng(0).normal(size=(40, 11)).astype(np.float32),
-        "actions": np.zeros((40, 3), np.float32),
-        "rewards": np.ones(40),
-        "terminations": np.arange(40) % 10 == 9,
-        "truncations": np.zeros(40),
-    }
-    np.savez(tmp_path / "other.npz", **arrays)
-    other = f"--holdout_dataset={tmp_path / 'other.npz'}"
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """An npz file of four terminated episodes: ten steps of reward 1 each."""
+    path = tmp_path_factory.mktemp("arrays") / "other.npz"
+    np.savez(
+        path,
+        observations=np.random.default_rng(0).normal(size=(40, 11)).astype(np.float32),
+        actions=np.zeros((40, 3), np.float32),
+        rewards=np.ones(40),
+        terminations=np.arange(40) % 10 == 9,
+        truncations=np.zeros(40),
+    )
+    return path
+
+
+def test_a_run_without_an_environment(arrays, tmp_path):
+    argv = ["--algorithm=td3_bc", f"--dataset={arrays}", f"--out={tmp_path / 'run'}", "--set=updates=2"]
+    tiny.call(offline, *argv, *tiny.SETTINGS)
+    run(tmp_path / "run")
+    text, _, record = results(tmp_path / "run" / "diagnosis")
+    assert "REGIME  unknown: no re-evaluated critic, no score" in text
+    assert record["settings"]["heldout_episodes"] == 2  # half of them
+
+
+def test_data_that_nothing_was_trained_on(offline_run, arrays, tmp_path):
+    other = f"--holdout_dataset={arrays}"
     run(offline_run, other, "--holdout_episodes=4", f"--out={tmp_path / 'out'}")
     text, (row, _), record = results(tmp_path / "out")
     assert "not trained on" in text
     assert "SEEN IN TRAINING" not in text
     assert record["settings"]["heldout_episodes"] == 4
-    # ten steps of reward 1 each: (1 / 10) Σ_k (1 − 0.99^k) / 0.01, up to the sample of states
+    # (1 / 10) Σ_k (1 − 0.99^k) / 0.01, up to the sample of states
     expected = np.mean([(1 - 0.99**k) / 0.01 for k in range(1, 11)])
     assert float(row["offline.recorded"]) == pytest.approx(expected, abs=0.5)
 
