@@ -71,29 +71,35 @@ class Report:
     logged: Logged | None
     notes: tuple[str, ...]
 
-    def regimes(self) -> list[Regime]:
-        """Of each seed, by the re-evaluated critic; empty without one."""
+    def regimes(self) -> list[Regime | None]:
+        """Of each seed, by the re-evaluated critic: None where that diverged; empty without one."""
         value = self.result.value
         if value is None:
             return []
-        low, high = gap_interval(value)
-        return [
-            regime(float(a), float(b), self.margin * abs(float(data)))
-            for a, b, data in zip(low, high, value.data, strict=True)
-        ]
+        ends = zip(*gap_interval(value), value.data, strict=True)
+        return [self._regime(float(low), float(high), float(data)) for low, high, data in ends]
 
     def regime(self) -> Regime | None:
         """Of all seeds together: by the re-evaluated critics, else by the logged evaluation; None without either."""
         if self.result.value is not None:
-            low, high = (_mean(end) for end in gap_interval(self.result.value))
-            return regime(low, high, self.margin * abs(_mean(self.result.value.data)))
+            return self._regime(*self.band(), _mean(self.result.value.data))
         return self.logged_regime()
 
     def logged_regime(self) -> Regime | None:
         """By the logged evaluation alone; None without one."""
         if self.logged is None:
             return None
-        return regime(self.logged.low, self.logged.high, self.margin * abs(self.logged.data))
+        return self._regime(self.logged.low, self.logged.high, self.logged.data)
+
+    def band(self) -> tuple[float, float]:
+        """Mean over seeds of both ends of `gap_interval`: seeds share the episodes, so that more don't narrow it."""
+        assert self.result.value is not None
+        low, high = gap_interval(self.result.value)
+        return _mean(low), _mean(high)
+
+    def _regime(self, low: float, high: float, data: float) -> Regime | None:
+        margin = self.margin * abs(data)
+        return None if np.isnan([low, high, margin]).any() else regime(low, high, margin)
 
 
 def logged_gap(run: str | Path, dataset: Dataset) -> Logged | None:
@@ -242,6 +248,8 @@ def notes(report: Report) -> list[str]:
         lines.append(
             "no recorded return counts: all episodes were cut off too early, so there is no evaluation mismatch"
         )
+    if report.result.offline and report.result.reevaluated and report.result.shift is None:
+        lines.append("offline and re-evaluated critic add up other rewards, or discount them otherwise: not compared")
     if report.result.value is not None:
         lines.append(
             "value at the start: the re-evaluated critic says what cut-off episodes lacked; an error that its two "
@@ -257,17 +265,16 @@ def draw(report: Report, path: Path) -> None:
     for name, critic in _critics(report.result):
         label, color, samples = CRITICS[name], COLORS[name], critic.samples
         values.scatter(samples.returns, samples.q, s=3, alpha=0.3, color=color, label=label, rasterized=True)
-        share = _mean(critic.overestimated)
+        share, excess = _mean(critic.overestimated), samples.excess[np.isfinite(samples.excess)]
         probes.hist(
-            samples.excess.ravel(),
+            excess,
             bins=60,
             histtype="step",
             density=True,
             color=color,
             label=f"{label}: {share:.0%} > 0",
         )
-    low, high = np.nanmin(values.get_xlim()), np.nanmax(values.get_xlim())
-    values.plot([low, high], [low, high], color="black", linewidth=0.8)
+    values.axline((0.0, 0.0), slope=1.0, color="black", linewidth=0.8)
     values.set(xlabel="discounted return", ylabel="Q(s, a)", title="Evaluation mismatch")
     probes.axvline(0.0, color="black", linewidth=0.8)
     probes.set(xlabel="Q(s, a) − Q(s, ȧ) of probes", ylabel="density", title="Improvement mismatch")
@@ -307,12 +314,12 @@ def _regime_lines(report: Report) -> list[str]:
         f"REGIME  the policy is {words[verdict]}" if verdict else "REGIME  unknown: no re-evaluated critic, no score"
     ]
     if value is not None:
-        low, high = (_mean(end) for end in gap_interval(value))
+        low, high = report.band()
         margin = report.margin * abs(_mean(value.data))
         ends = {"worse": low < -margin, "better": high > margin}
         left_open = " and ".join(name for name, reached in ends.items() if reached)
         wide = f", which leaves {left_open} open" if verdict == "like" and left_open else ""
-        counts = ", ".join(f"{name} {count}" for name, count in Counter(report.regimes()).items())
+        counts = ", ".join(f"{name or 'diverged'} {count}" for name, count in Counter(report.regimes()).items())
         lines += [
             f"  value at the start {_cell(value.policy)}, of the data {_cell(value.data)}",
             f"  gap {_cell(value.gap)} by values, {_cell(value.advantage)} by advantages",

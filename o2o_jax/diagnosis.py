@@ -358,12 +358,12 @@ def regime(low: float, high: float, margin: float) -> Regime:
       margin: differences up to that count as none, ≥ 0.
 
     Raises:
-      ValueError: `margin` below 0, or the ends exchanged. NaN is neither, and gives "like".
+      ValueError: `margin` below 0, the ends exchanged, or NaN among them.
 
     Source: The Three Regimes of Offline-to-Online Reinforcement Learning (arXiv:2510.01460), which calls them Superior,
     Inferior and Comparable. The band and the margin are this package's.
     """
-    if margin < 0 or low > high:
+    if not (margin >= 0 and low <= high):
         raise ValueError(f"expected low <= high and margin >= 0, got {low}, {high} and {margin}")
     if low > margin:
         return "better"
