@@ -255,6 +255,8 @@ def notes(report: Report) -> list[str]:
             "value at the start: the re-evaluated critic says what cut-off episodes lacked; an error that its two "
             "estimates share is not in the band"
         )
+        if not report.deterministic:
+            lines.append("the policy's value is that of its samples; evaluations are made with its mode")
     return [*lines, *report.notes]
 
 
