@@ -253,10 +253,15 @@ def notes(report: Report) -> list[str]:
     if report.result.value is not None:
         lines.append(
             "value at the start: the re-evaluated critic says what cut-off episodes lacked; an error that its two "
-            "estimates share is not in the band"
+            "estimates share is not in the band, nor is what goes wrong later than about 1 / (1 − γ) steps"
         )
         if not report.deterministic:
             lines.append("the policy's value is that of its samples; evaluations are made with its mode")
+    if report.result.alignment is not None and report.deterministic:
+        lines.append(
+            "Proposition 4.3 is proved for Eq. (12); here α = 0, and caps fall with the distance from ȧ too, Eq. (15), so "
+            "that the lower bound need not hold"
+        )
     return [*lines, *report.notes]
 
 
@@ -334,6 +339,12 @@ def _regime_lines(report: Report) -> list[str]:
         )
     if verdict is None:
         return lines
+    other = report.logged_regime()
+    if other not in (None, verdict):
+        lines.append(
+            f"  They disagree. The score saw whole episodes, values look about 1 / (1 − γ) steps ahead: if {other} is "
+            "true, another advice holds."
+        )
     advice = ADVICE[verdict]
     return [
         *lines,

@@ -107,7 +107,11 @@ def test_logged_evaluation_by_hand(tmp_path):
     error = 1.96 * 20 * np.sqrt(1 / 8 + 1 / 2)
     np.testing.assert_allclose(dataclasses.astuple(found), [150.0, 100.0, 50.0 - error, 50.0 + error])
     assert report(logged=found).regime() == "better"
-    assert report(logged=found, value=value(0.0)).regime() == "like"  # the networks come first
+    doubtful = report(logged=found, value=value(0.0))
+    assert doubtful.regime() == "like"  # the networks come first
+    assert "They disagree." in readiness.page(doubtful)
+    assert "if better is true, another advice holds" in readiness.page(doubtful)
+    assert "They disagree." not in readiness.page(report(logged=found, value=value(20.0)))
     assert readiness.logged_gap(tmp_path / "nothing", dataset()) is None
 
 
@@ -144,6 +148,14 @@ def test_notes_say_what_the_numbers_stand_on():
     nothing = critic()
     nothing = nothing.replace(recorded=both(np.nan))
     assert "no recorded return counts" in "\n".join(readiness.notes(report(offline=nothing)))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_notes_depend_on_the_kind_of_policy(deterministic):
+    found = report(alignment=alignment(), value=value(0.0), deterministic=deterministic)
+    text = "\n".join(readiness.notes(found))
+    assert ("Proposition 4.3 is proved for Eq. (12)" in text) == deterministic
+    assert ("value is that of its samples" in text) != deterministic
 
 
 def test_measures_are_numbers_per_seed():
