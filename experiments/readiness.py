@@ -259,8 +259,8 @@ def notes(report: Report) -> list[str]:
             lines.append("the policy's value is that of its samples; evaluations are made with its mode")
     if report.result.alignment is not None and report.deterministic:
         lines.append(
-            "Proposition 4.3 is proved for Eq. (12); here α = 0, and caps fall with the distance from ȧ too, Eq. (15), so "
-            "that the lower bound need not hold"
+            "Proposition 4.3 is proved for Eq. (12); here α = 0, and caps fall with the distance from ȧ too, Eq. (15), "
+            "so that the lower bound need not hold"
         )
     return [*lines, *report.notes]
 
