@@ -341,10 +341,11 @@ def _regime_lines(report: Report) -> list[str]:
         return lines
     other = report.logged_regime()
     if other not in (None, verdict):
-        lines.append(
-            f"  They disagree. The score saw whole episodes, values look about 1 / (1 − γ) steps ahead: if {other} is "
-            "true, another advice holds."
+        disagreement = (
+            "they disagree: the score saw whole episodes, values look about 1 / (1 − γ) steps ahead; if the policy is "
+            f"{other}, other advice holds"
         )
+        lines += _wrapped([disagreement])
     advice = ADVICE[verdict]
     return [
         *lines,

@@ -109,9 +109,9 @@ def test_logged_evaluation_by_hand(tmp_path):
     assert report(logged=found).regime() == "better"
     doubtful = report(logged=found, value=value(0.0))
     assert doubtful.regime() == "like"  # the networks come first
-    assert "They disagree." in readiness.page(doubtful)
-    assert "if better is true, another advice holds" in readiness.page(doubtful)
-    assert "They disagree." not in readiness.page(report(logged=found, value=value(20.0)))
+    assert "they disagree: the score saw whole episodes" in readiness.page(doubtful)
+    assert "better, other advice holds" in readiness.page(doubtful)
+    assert "they disagree" not in readiness.page(report(logged=found, value=value(20.0)))
     assert readiness.logged_gap(tmp_path / "nothing", dataset()) is None
 
 
