@@ -4,11 +4,13 @@
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, and checkpoints. A run that was stopped goes on with --resume.
+environment steps, checkpoints, and in `stages` what experiments.diagnose reads: actor and critic after re-evaluation
+and after alignment. A run that was stopped goes on with --resume.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from experiments import flags
-from experiments.handoffs import load_handoff
+from experiments.handoffs import STAGES, keep_stage, load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Task
@@ -73,7 +75,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    _check(algorithm, handoff, clone_config)
+    check(algorithm, handoff, clone_config)
     seed_list = range(args.seeds)
     evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
     settings = {
@@ -91,19 +93,23 @@ def main(args: FlagValues) -> None:
 
     with log.MetricLog(out, args.tensorboard) as metric_log:
         if clone_config:
-            handoff = _clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
+            handoff = clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
         if not algorithm.reads_handoff_state:
             handoff = handoff.replace(state=None)
         run = loop.start_run(algorithm, config, task.spec, handoff, seed_list, mesh)
-        with Checkpoints(out / "checkpoints", settings) as checkpoints:
+        with (
+            Checkpoints(out / "checkpoints", settings) as checkpoints,
+            Checkpoints(out / STAGES, settings, keep=2) as stages,
+        ):
             saved = checkpoints.latest_step()
             if saved is not None:
                 run, _ = checkpoints.restore(run)
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
-                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, evaluator
-                )
+                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, stages,
+                    evaluator,
+                )  # fmt: skip
 
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
@@ -133,7 +139,7 @@ def main(args: FlagValues) -> None:
     evaluator.close()
 
 
-def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
+def check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
     """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
 
     def init(key: Array, handoff: Handoff) -> Any:
@@ -145,7 +151,7 @@ def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConf
     jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
 
 
-def _clone(
+def clone(
     handoff: Handoff,
     head: str,
     config: CloneConfig,
@@ -156,7 +162,7 @@ def _clone(
     out: Path,
     settings: dict[str, Any],
 ) -> Handoff:
-    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one."""
+    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy
@@ -191,6 +197,7 @@ def _reconstruct(
     mesh: Mesh,
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
+    stages: Checkpoints,
     evaluator: Evaluator,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
@@ -198,33 +205,12 @@ def _reconstruct(
     offline_policy = seeds.place(handoff.policy, mesh)
     offline_scores = evaluation_metrics(task, *evaluator(lambda observation: offline_act(offline_policy, observation)))
 
-    def save(first_step: int, agent: Any, done: int) -> None:
-        checkpoints.save(first_step + done, run.replace(agent=agent))
+    def save(step: int, agent: Any, finished: bool) -> None:
+        if finished:
+            keep_stage(stages, step, algorithm, agent, mesh)
+        checkpoints.save(step, run.replace(agent=agent))
 
-    agent = run.agent
-    for phase, first_step, updates in (
-        ("reevaluate", 0, config.reevaluate_updates),
-        ("align", config.reevaluate_updates, config.align_updates),
-    ):
-        if int(agent.step) < first_step or not updates:
-            continue
-        agent = phases.run_phase(
-            phase,
-            getattr(algorithm, phase),
-            agent,
-            dataset.rollout(),
-            seeds.keys(seed_list, phase),
-            updates,
-            config.batch_size,
-            mesh,
-            metric_log,
-            first_step=first_step,
-            checkpoint=functools.partial(save, first_step),
-            checkpoint_every=CHECKPOINT_EVERY,
-            show=COMPLETENESS if phase == "align" else (),
-            measure_start=phase == "align",
-            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
-        )
+    agent = reconstruct(algorithm, config, run.agent, dataset, seed_list, mesh, metric_log, save)
     run = run.replace(agent=agent)
 
     act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
@@ -243,6 +229,61 @@ def _reconstruct(
             f"mean squared distance to the offline policy {distance:.4f}"
         )
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
+
+
+def reconstruct(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    agent: Any,
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+    metric_log: log.MetricLog,
+    save: Callable[[int, Any, bool], None],
+) -> Any:
+    """Re-evaluates and aligns, or does what is left of it; takes no environment step. Impure: writes the log.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      agent: the algorithm's state, seeds stacked [S]. Consumed.
+      dataset: what both phases learn from.
+      seed_list: the run's seeds.
+      mesh: devices.
+      metric_log: gets `reevaluate.csv` and `align.csv`.
+      save: (updates of both phases so far, agent, whether a phase has just finished), now and then and at their ends.
+
+    Returns:
+      The agent.
+    """
+
+    def checkpoint(first_step: int, updates: int, agent: Any, done: int) -> None:
+        save(first_step + done, agent, done == updates)
+
+    for phase, first_step, updates in (
+        ("reevaluate", 0, config.reevaluate_updates),
+        ("align", config.reevaluate_updates, config.align_updates),
+    ):
+        if int(agent.step) < first_step or not updates:
+            continue
+        agent = phases.run_phase(
+            phase,
+            getattr(algorithm, phase),
+            agent,
+            dataset.rollout(),
+            seeds.keys(seed_list, phase),
+            updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            first_step=first_step,
+            checkpoint=functools.partial(checkpoint, first_step, updates),
+            checkpoint_every=CHECKPOINT_EVERY,
+            show=COMPLETENESS if phase == "align" else (),
+            measure_start=phase == "align",
+            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
+        )
+    return agent
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:

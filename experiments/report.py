@@ -141,12 +141,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     Raises:
       ValueError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
     panels = 2 if any(run.lagrange is not None for run in runs) else 1
-    figure = Figure(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
+    figure = figure_class()(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 1][:panels])[:, 0]
     for i, run in enumerate(runs):
         _draw_curve(axes[0], run.score, f"C{i}", f"{run.label} ({len(run.seeds)} seeds)")
@@ -202,6 +198,19 @@ def write_report(folders: Sequence[str | Path], labels: Sequence[str], out: str 
     _write_csv(out.with_name(f"{out.stem}_runs.csv"), run_rows)
     _write_csv(out.with_name(f"{out.stem}_seeds.csv"), seed_rows)
     return text
+
+
+def figure_class() -> Any:
+    """Matplotlib's `Figure`, imported on demand.
+
+    Raises:
+      ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
+    return Figure
 
 
 def define(values: FlagValues) -> None:

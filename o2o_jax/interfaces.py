@@ -40,12 +40,14 @@ class OfflineAlgorithm(NamedTuple):
       handoff: (state) -> `policy.Handoff`, the only way out.
       select: (`data.dataset.Dataset`) -> the part of it that `init`'s normaliser and `update`'s batches come from; by
         default all of it.
+      critic: (state) -> `critic.QFunction`; None where the method learns no values of actions.
     """
 
     init: Callable
     update: Callable
     handoff: Callable
     select: Callable = lambda dataset: dataset
+    critic: Callable | None = None
 
 
 class OnlineAlgorithm(NamedTuple):
@@ -67,6 +69,7 @@ class OnlineAlgorithm(NamedTuple):
         whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
         `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
         the phase leaves alone. None where an algorithm needs rows alone.
+      critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
     """
@@ -82,6 +85,7 @@ class OnlineAlgorithm(NamedTuple):
     act: Callable
     policy: Callable
     prepare: Callable | None = None
+    critic: Callable | None = None
     reads_handoff_state: bool = False
 
 
