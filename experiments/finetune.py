@@ -4,13 +4,14 @@
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, and checkpoints. Where the policy was cloned the clone counts as the offline policy, and `start.csv`
-also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was stopped goes on
-with --resume.
+environment steps, checkpoints, and in `stages` what experiments.diagnose reads: actor and critic after re-evaluation
+and after alignment. Where the policy was cloned the clone counts as the offline policy, and `start.csv` also says how
+close it came: the score of its teacher, and the last row of `clone.csv`. A run that was stopped goes on with --resume.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from experiments import flags
-from experiments.handoffs import load_handoff
+from experiments.handoffs import STAGES, keep_stage, load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Task
@@ -75,7 +76,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    _check(algorithm, handoff, clone_config)
+    check(algorithm, handoff, clone_config)
     seed_list = range(args.seeds)
     evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
     settings = {
@@ -94,11 +95,14 @@ def main(args: FlagValues) -> None:
     with log.MetricLog(out, args.tensorboard) as metric_log:
         teacher = handoff.policy if clone_config else None
         if clone_config:
-            handoff = _clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
+            handoff = clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
         if not algorithm.reads_handoff_state:
             handoff = handoff.replace(state=None)
         run = loop.start_run(algorithm, config, task.spec, handoff, seed_list, mesh)
-        with Checkpoints(out / "checkpoints", settings) as checkpoints:
+        with (
+            Checkpoints(out / "checkpoints", settings) as checkpoints,
+            Checkpoints(out / STAGES, settings, keep=2) as stages,
+        ):
             saved = checkpoints.latest_step()
             if saved is not None:
                 run, _ = checkpoints.restore(run)
@@ -106,7 +110,7 @@ def main(args: FlagValues) -> None:
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
                     algorithm, config, run, handoff, teacher, task, dataset, seed_list, mesh, metric_log, checkpoints,
-                    evaluator,
+                    stages, evaluator,
                 )  # fmt: skip
 
             for phase in ONLINE_LOGS:
@@ -137,7 +141,7 @@ def main(args: FlagValues) -> None:
     evaluator.close()
 
 
-def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
+def check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
     """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
 
     def init(key: Array, handoff: Handoff) -> Any:
@@ -149,7 +153,7 @@ def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConf
     jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
 
 
-def _clone(
+def clone(
     handoff: Handoff,
     head: str,
     config: CloneConfig,
@@ -160,7 +164,7 @@ def _clone(
     out: Path,
     settings: dict[str, Any],
 ) -> Handoff:
-    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one."""
+    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy
@@ -197,6 +201,7 @@ def _reconstruct(
     mesh: Mesh,
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
+    stages: Checkpoints,
     evaluator: Evaluator,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
@@ -212,33 +217,12 @@ def _reconstruct(
         measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in closeness.items())
         print(f"clone of {handoff.source} as {algorithm.head}: {measured}, clone_score {offline.mean():.4g}")
 
-    def save(first_step: int, agent: Any, done: int) -> None:
-        checkpoints.save(first_step + done, run.replace(agent=agent))
+    def save(step: int, agent: Any, finished: bool) -> None:
+        if finished:
+            keep_stage(stages, step, algorithm, agent, mesh)
+        checkpoints.save(step, run.replace(agent=agent))
 
-    agent = run.agent
-    for phase, first_step, updates in (
-        ("reevaluate", 0, config.reevaluate_updates),
-        ("align", config.reevaluate_updates, config.align_updates),
-    ):
-        if int(agent.step) < first_step or not updates:
-            continue
-        agent = phases.run_phase(
-            phase,
-            getattr(algorithm, phase),
-            agent,
-            dataset.rollout(),
-            seeds.keys(seed_list, phase),
-            updates,
-            config.batch_size,
-            mesh,
-            metric_log,
-            first_step=first_step,
-            checkpoint=functools.partial(save, first_step),
-            checkpoint_every=CHECKPOINT_EVERY,
-            show=COMPLETENESS if phase == "align" else (),
-            measure_start=phase == "align",
-            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
-        )
+    agent = reconstruct(algorithm, config, run.agent, dataset, seed_list, mesh, metric_log, save)
     run = run.replace(agent=agent)
 
     act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
@@ -263,6 +247,61 @@ def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
     """How close a clone came, per seed [S], by its last updates: squared error, log-likelihood where there is one."""
     columns = log.read(out, "clone")
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
+
+
+def reconstruct(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    agent: Any,
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+    metric_log: log.MetricLog,
+    save: Callable[[int, Any, bool], None],
+) -> Any:
+    """Re-evaluates and aligns, or does what is left of it; takes no environment step. Impure: writes the log.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      agent: the algorithm's state, seeds stacked [S]. Consumed.
+      dataset: what both phases learn from.
+      seed_list: the run's seeds.
+      mesh: devices.
+      metric_log: gets `reevaluate.csv` and `align.csv`.
+      save: (updates of both phases so far, agent, whether a phase has just finished), now and then and at their ends.
+
+    Returns:
+      The agent.
+    """
+
+    def checkpoint(first_step: int, updates: int, agent: Any, done: int) -> None:
+        save(first_step + done, agent, done == updates)
+
+    for phase, first_step, updates in (
+        ("reevaluate", 0, config.reevaluate_updates),
+        ("align", config.reevaluate_updates, config.align_updates),
+    ):
+        if int(agent.step) < first_step or not updates:
+            continue
+        agent = phases.run_phase(
+            phase,
+            getattr(algorithm, phase),
+            agent,
+            dataset.rollout(),
+            seeds.keys(seed_list, phase),
+            updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            first_step=first_step,
+            checkpoint=functools.partial(checkpoint, first_step, updates),
+            checkpoint_every=CHECKPOINT_EVERY,
+            show=COMPLETENESS if phase == "align" else (),
+            measure_start=phase == "align",
+            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
+        )
+    return agent
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:

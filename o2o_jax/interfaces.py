@@ -46,6 +46,7 @@ class OfflineAlgorithm(NamedTuple):
         on is prepared again: what comes out may depend on the data alone. None where an algorithm needs rows alone.
       draw: (dataset, key, batch_size) -> batch, pure, where batches are no rows drawn uniformly: stretches of episodes,
         say. None for uniform rows.
+      critic: (state) -> `critic.QFunction`; None where the method learns no values of actions.
     """
 
     init: Callable
@@ -54,6 +55,7 @@ class OfflineAlgorithm(NamedTuple):
     select: Callable = lambda dataset: dataset
     prepare: Callable | None = None
     draw: Callable | None = None
+    critic: Callable | None = None
 
 
 class OnlineAlgorithm(NamedTuple):
@@ -75,6 +77,7 @@ class OnlineAlgorithm(NamedTuple):
         whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
         `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
         the phase leaves alone. None where an algorithm needs rows alone.
+      critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
     """
@@ -90,6 +93,7 @@ class OnlineAlgorithm(NamedTuple):
     act: Callable
     policy: Callable
     prepare: Callable | None = None
+    critic: Callable | None = None
     reads_handoff_state: bool = False
 
 

@@ -157,13 +157,32 @@ class Dataset:
         """
         if count < 1:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
-        best = np.sort(np.argsort(-self.returns(), kind="stable")[:count])
+        return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
+
+    def hold_out(self, count: int) -> tuple["Dataset", "Dataset"]:
+        """Sets episodes aside, spread evenly over the dataset: where a policy improved as it recorded, so do they.
+
+        Returns:
+          The other episodes, and the `count` that were set aside.
+
+        Raises:
+          ValueError: `count` below 1, or so high that no other episode is left.
+        """
+        episodes = len(self.episode_ends)
+        if not 1 <= count < episodes:
+            raise ValueError(f"{self.name} has {episodes} episodes, of which {count} cannot be set aside")
+        # the middle of each of `count` equal parts
+        chosen = (2 * np.arange(count) + 1) * episodes // (2 * count)
+        return self._episodes(np.setdiff1d(np.arange(episodes), chosen)), self._episodes(chosen)
+
+    def _episodes(self, chosen: np.ndarray) -> "Dataset":
+        """Some of the episodes, by number, in the order given."""
         lengths = np.diff(self.episode_ends, prepend=0)
-        rows = np.concatenate([np.arange(self.episode_ends[e] - lengths[e], self.episode_ends[e]) for e in best])
+        rows = np.concatenate([np.arange(self.episode_ends[e] - lengths[e], self.episode_ends[e]) for e in chosen])
         return dataclasses.replace(
             self,
             transitions=jax.tree.map(lambda column: column[rows], self.transitions),
-            episode_ends=np.cumsum(lengths[best]),
+            episode_ends=np.cumsum(lengths[chosen]),
         )
 
     def normalizer(self) -> Normalizer:

@@ -47,6 +47,24 @@ def test_best_episodes_are_all_where_there_are_fewer():
         make().best_episodes(0)
 
 
+def test_episodes_are_set_aside_evenly():
+    # of six episodes two: the middle of the first three and of the last three
+    rest, heldout = make(np.arange(6.0), np.arange(1, 7)).hold_out(2)
+    np.testing.assert_array_equal(heldout.transitions.reward, [1, 4])
+    np.testing.assert_array_equal(rest.transitions.reward, [0, 2, 3, 5])
+    np.testing.assert_array_equal(rest.episode_ends, [1, 2, 3, 4])
+    rest, heldout = make().hold_out(2)  # the first and the last of three
+    np.testing.assert_array_equal(heldout.transitions.reward, [1, 2, 4, 5])
+    np.testing.assert_array_equal(heldout.episode_ends, [2, 4])
+    assert rest.size == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_not_all_episodes_can_be_set_aside(count):
+    with pytest.raises(ValueError, match=f"test has 3 episodes, of which {count} cannot be set aside"):
+        make().hold_out(count)
+
+
 def test_normalizer_by_hand():
     normalizer = make().normalizer()
     np.testing.assert_allclose(normalizer.mean, [4, 5])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
@@ -332,5 +333,6 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=bind(act),
         policy=functools.partial(policy, nets),
+        critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
         reads_handoff_state=config.critic_source == "offline",
     )
