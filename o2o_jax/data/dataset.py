@@ -157,13 +157,43 @@ class Dataset:
         """
         if count < 1:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
-        best = np.sort(np.argsort(-self.returns(), kind="stable")[:count])
+        return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
+
+    def hold_out(self, share: float, seed: int) -> tuple["Dataset", "Dataset"]:
+        """Sets whole episodes aside: neighbouring rows are too much alike to tell what was learnt from what is true.
+
+        Args:
+          share: of the rows, at most, in (0, 1); one episode, the shortest, where none is as short as that.
+          seed: of the order in which episodes are taken, each that still fits.
+
+        Returns:
+          The rest and what was set aside; both keep the order of their episodes.
+
+        Raises:
+          ValueError: `share` outside (0, 1), or a single episode.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"the share of rows to hold out must lie in (0, 1), got {share}")
         lengths = np.diff(self.episode_ends, prepend=0)
-        rows = np.concatenate([np.arange(self.episode_ends[e] - lengths[e], self.episode_ends[e]) for e in best])
+        if len(lengths) < 2:
+            raise ValueError(f"{self.name} has a single episode, so none can be held out: use stop=updates")
+        taken, rows = np.zeros(len(lengths), bool), 0
+        for episode in np.random.default_rng(seed).permutation(len(lengths)):
+            if rows + lengths[episode] <= share * self.size:
+                taken[episode] = True
+                rows += lengths[episode]
+        if not rows:
+            taken[np.argmin(lengths)] = True
+        return self._episodes(np.flatnonzero(~taken)), self._episodes(np.flatnonzero(taken))
+
+    def _episodes(self, chosen: np.ndarray) -> "Dataset":
+        """The episodes of these numbers [K], in that order."""
+        lengths = np.diff(self.episode_ends, prepend=0)
+        rows = np.concatenate([np.arange(self.episode_ends[e] - lengths[e], self.episode_ends[e]) for e in chosen])
         return dataclasses.replace(
             self,
             transitions=jax.tree.map(lambda column: column[rows], self.transitions),
-            episode_ends=np.cumsum(lengths[best]),
+            episode_ends=np.cumsum(lengths[chosen]),
         )
 
     def normalizer(self) -> Normalizer:

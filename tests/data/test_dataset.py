@@ -47,6 +47,45 @@ def test_best_episodes_are_all_where_there_are_fewer():
         make().best_episodes(0)
 
 
+@pytest.mark.parametrize(
+    ("share", "held_out"),
+    [
+        (0.4, {2}),  # of 5 rows in episodes of 2, 1 and 2: two rows at most
+        (0.3, {1}),  # one row
+        (0.1, {1}),  # less than any episode: the shortest
+        (0.99, {3, 4}),  # never all of them
+    ],
+)
+def test_whole_episodes_are_held_out(share, held_out):
+    for seed in range(4):
+        rest, aside = make().hold_out(share, seed)
+        rows = [part.transitions.reward.tolist() for part in (rest, aside)]
+        assert sorted(rows[0] + rows[1]) == [1, 2, 3, 4, 5]
+        assert rows[0] == sorted(rows[0])
+        assert rows[1] == sorted(rows[1])
+        assert len(rows[1]) in held_out
+        for part in (rest, aside):
+            whole = {(1, 2), (3,), (4, 5)}
+            starts = [0, *part.episode_ends[:-1]]
+            episodes = [part.transitions.reward[a:b] for a, b in zip(starts, part.episode_ends, strict=True)]
+            assert {tuple(episode.tolist()) for episode in episodes} <= whole
+
+
+def test_what_is_held_out_depends_on_the_seed_alone():
+    dataset = make(np.arange(100.0), np.arange(2, 101, 2))
+    first, again, other = (dataset.hold_out(0.1, seed)[1].transitions.reward.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(first) == 10
+
+
+def test_a_single_episode_can_not_be_held_out():
+    with pytest.raises(ValueError, match="test has a single episode, so none can be held out: use stop=updates"):
+        make(ends=(5,)).hold_out(0.1, 0)
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\), got"):
+            make().hold_out(share, 0)
+
+
 def test_normalizer_by_hand():
     normalizer = make().normalizer()
     np.testing.assert_allclose(normalizer.mean, [4, 5])
