@@ -54,8 +54,8 @@ class Handoff:
     """What offline training leaves behind.
 
     Attributes:
-      policy: the only part that O2SAC, O2TD3 and O2PPO read.
-      state: the offline algorithm's whole state, for direct fine-tuning and the compared methods that go on from it.
+      policy: the only part that O2SAC, O2TD3 and O2PPO read, unless offline critics are asked for.
+      state: the offline algorithm's whole state, for those who go on from its critics.
       source: name of the offline algorithm.
     """
 
@@ -117,8 +117,8 @@ def with_head(
       config: settings of a clone.
 
     Returns:
-      `handoff` unchanged where its policy has that head. Otherwise the clone, without the offline state, which fits
-      the old policy alone.
+      `handoff` unchanged where its policy has that head. Otherwise with the clone in the policy's place; critics in the
+      offline state go with it as well, since they see actions and not heads, and the clone keeps the normaliser.
 
     Raises:
       ValueError: no such head.
@@ -132,7 +132,7 @@ def with_head(
     state = clone_init(config, head, init_key, handoff.policy)
     update = functools.partial(clone_update, config)
     state, _ = run_updates(update, state, dataset, update_key, config.updates, config.batch_size)
-    return Handoff(state.student, source=handoff.source)
+    return handoff.replace(policy=state.student)
 
 
 def clone(
