@@ -3,8 +3,9 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, and checkpoints. A run that was stopped goes on with --resume.
+gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
+the offline and the aligned policy, `evaluation.csv` by environment steps, and checkpoints. A run that was stopped goes
+on with --resume.
 """
 
 import dataclasses
@@ -22,16 +23,18 @@ from experiments import flags
 from experiments.handoffs import load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, clone_init, clone_update
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.training import DIVERGED, Record, Watched
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
-ONLINE_LOGS = ("finetune", "episode", "evaluation")
+ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
+HOLD_OUT_SEED = 0  # the data is shared by all seeds, and so are the rows held out
 
 
 def define(values: FlagValues) -> None:
@@ -65,17 +68,22 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
-    for remark in task.remarks:
-        print(f"note: {remark}")
     family = envs.family(task.name)
     config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    for remark in task.remarks + config.remarks(handoff.source):
+        print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    _check(algorithm, handoff, clone_config)
+    _check(algorithm, config, handoff, clone_config, source)
+    learnt_from, held_out = dataset, None
+    if algorithm.stops:
+        learnt_from, held_out = dataset.hold_out(config.held_out_share, HOLD_OUT_SEED)
     seed_list = range(args.seeds)
-    evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
+    evaluator = None
+    if config.eval_episodes:
+        evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -102,7 +110,18 @@ def main(args: FlagValues) -> None:
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
-                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, evaluator
+                    algorithm,
+                    config,
+                    run,
+                    handoff,
+                    task,
+                    learnt_from,
+                    held_out,
+                    seed_list,
+                    mesh,
+                    metric_log,
+                    checkpoints,
+                    evaluator,
                 )
 
             for phase in ONLINE_LOGS:
@@ -130,16 +149,26 @@ def main(args: FlagValues) -> None:
                 metric_log,
                 save,
             )
-    evaluator.close()
+    if evaluator is not None:
+        evaluator.close()
 
 
-def _check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
+def _check(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    handoff: Handoff,
+    clone_config: CloneConfig | None,
+    source: dict[str, Any],
+) -> None:
     """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
+    discount = source["config"].get("discount", config.discount)
+    if algorithm.reads_handoff_state and discount != config.discount:
+        raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
 
     def init(key: Array, handoff: Handoff) -> Any:
         if clone_config:
             student = clone_init(clone_config, algorithm.head, key, handoff.policy).student
-            handoff = Handoff(student, source=handoff.source)
+            handoff = handoff.replace(policy=student)
         return algorithm.init(key, handoff)
 
     jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
@@ -177,7 +206,7 @@ def _clone(
             checkpoint=lambda state, done: checkpoints.save(done, state),
             checkpoint_every=CHECKPOINT_EVERY,
         )
-    return Handoff(jax.device_get(state.student), source=handoff.source)
+    return handoff.replace(policy=jax.device_get(state.student))
 
 
 def _reconstruct(
@@ -187,31 +216,32 @@ def _reconstruct(
     handoff: Handoff,
     task: Task,
     dataset: Dataset,
+    held_out: Dataset | None,
     seed_list: range,
     mesh: Mesh,
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
-    evaluator: Evaluator,
+    evaluator: Evaluator | None,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
     offline_act = seeds.over_seeds(lambda policy, observation: policy.distribution(observation).mode(), mesh)
     offline_policy = seeds.place(handoff.policy, mesh)
-    offline_scores = evaluation_metrics(task, *evaluator(lambda observation: offline_act(offline_policy, observation)))
+    offline = evaluator(lambda observation: offline_act(offline_policy, observation)) if evaluator else None
 
-    def save(first_step: int, agent: Any, done: int) -> None:
-        checkpoints.save(first_step + done, run.replace(agent=agent))
+    def save(phase: str, first_step: int, state: Any, done: int) -> None:
+        checkpoints.save(first_step + done, _with_state(run, phase, state))
 
-    agent = run.agent
     for phase, first_step, updates in (
         ("reevaluate", 0, config.reevaluate_updates),
         ("align", config.reevaluate_updates, config.align_updates),
     ):
-        if int(agent.step) < first_step or not updates:
+        if int(run.agent.step) < first_step or not updates:
             continue
-        agent = phases.run_phase(
+        stop = algorithm.stops.get(phase)
+        state = phases.run_phase(
             phase,
             getattr(algorithm, phase),
-            agent,
+            Watched(run.agent, run.records[phase]) if stop else run.agent,
             dataset.rollout(),
             seeds.keys(seed_list, phase),
             updates,
@@ -219,30 +249,63 @@ def _reconstruct(
             mesh,
             metric_log,
             first_step=first_step,
-            checkpoint=functools.partial(save, first_step),
+            checkpoint=functools.partial(save, phase, first_step),
             checkpoint_every=CHECKPOINT_EVERY,
             show=COMPLETENESS if phase == "align" else (),
             measure_start=phase == "align",
             prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
+            stop=stop,
+            held_out=held_out.transitions if held_out else None,
         )
-    run = run.replace(agent=agent)
-
-    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
-    aligned_scores = evaluation_metrics(task, *evaluator(lambda observation: act(run.agent, observation)))
-    offline, aligned = offline_scores["score"], aligned_scores["score"]
-    metric_log.rewind("start", -1)
-    metric_log.write("start", 0, {"offline_score": offline, "aligned_score": aligned})
-    for seed, scores in enumerate(zip(offline, aligned, strict=True)):
-        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
+        run = _with_state(run, phase, state)
+        if stop:
+            print("\n".join(_verdicts(phase, updates, stop, run.records[phase])))
     if config.align_updates:
         columns = log.read(metric_log.directory, "align")
-        share, distance = (columns[name][-len(seed_list) :].mean() for name in COMPLETENESS)
+        share, distance = (_last(columns[name], len(seed_list)).mean() for name in COMPLETENESS)
         before = columns[COMPLETENESS[0]][: len(seed_list)].mean()
         print(
             f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
             f"mean squared distance to the offline policy {distance:.4f}"
         )
-    return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
+    if evaluator is None or offline is None:  # `config` then says who goes online
+        nothing = np.full(len(seed_list), -np.inf)
+        return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
+
+    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
+    aligned = evaluator(lambda observation: act(run.agent, observation))
+    for _, lengths in (offline, aligned):
+        run = loop.count_evaluation(run, lengths)
+    offline_score, aligned_score = (evaluation_metrics(task, *episodes)["score"] for episodes in (offline, aligned))
+    metric_log.rewind("start", -1)
+    metric_log.write("start", 0, {"offline_score": offline_score, "aligned_score": aligned_score})
+    for seed, scores in enumerate(zip(offline_score, aligned_score, strict=True)):
+        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
+    best = np.fmax(aligned_score, offline_score)
+    return loop.begin_finetuning(algorithm, run, aligned_score > offline_score, best, mesh)
+
+
+def _with_state(run: loop.Run, phase: str, state: Any) -> loop.Run:
+    """The run with what a phase has made of its agent, and with the phase's record where it has one."""
+    if not isinstance(state, Watched):
+        return run.replace(agent=state)
+    return run.replace(agent=state.state, records=run.records | {phase: state.record})
+
+
+def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:
+    """Why each seed stopped, a line each."""
+    reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
+    record = jax.device_get(record)
+    lines = []
+    for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
+        measures = ", ".join(f"{term} {record.history[term][seed, -1]:.3g}" for term in stop.terms)
+        lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")
+    return lines
+
+
+def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
+    """The last number [S] that each seed has in a column of a log; a seed that stopped early has none afterwards."""
+    return np.array([values[np.isfinite(values)][-1:].mean() for values in column.reshape(-1, num_seeds).T])
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:
