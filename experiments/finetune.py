@@ -4,12 +4,14 @@
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
-the offline and the aligned policy, `evaluation.csv` by environment steps, and checkpoints. A run that was stopped goes
-on with --resume.
+the offline and the aligned policy, `evaluation.csv` by environment steps, checkpoints, and in `stages` what
+experiments.diagnose reads: actor and critic after re-evaluation and after alignment. A run that was stopped goes on
+with --resume.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from experiments import flags
-from experiments.handoffs import load_handoff
+from experiments.handoffs import STAGES, keep_stage, load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
@@ -34,7 +36,6 @@ from o2o_jax.types import Array, Transition
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
 ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
-HOLD_OUT_SEED = 0  # the data is shared by all seeds, and so are the rows held out
 
 
 def define(values: FlagValues) -> None:
@@ -76,10 +77,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    _check(algorithm, config, handoff, clone_config, source)
-    learnt_from, held_out = dataset, None
-    if algorithm.stops:
-        learnt_from, held_out = dataset.hold_out(config.held_out_share, HOLD_OUT_SEED)
+    check(algorithm, config, handoff, clone_config, source["config"])
     seed_list = range(args.seeds)
     evaluator = None
     if config.eval_episodes:
@@ -99,30 +97,23 @@ def main(args: FlagValues) -> None:
 
     with log.MetricLog(out, args.tensorboard) as metric_log:
         if clone_config:
-            handoff = _clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
+            handoff = clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
         if not algorithm.reads_handoff_state:
             handoff = handoff.replace(state=None)
         run = loop.start_run(algorithm, config, task.spec, handoff, seed_list, mesh)
-        with Checkpoints(out / "checkpoints", settings) as checkpoints:
+        with (
+            Checkpoints(out / "checkpoints", settings) as checkpoints,
+            Checkpoints(out / STAGES, settings, keep=2) as stages,
+        ):
             saved = checkpoints.latest_step()
             if saved is not None:
                 run, _ = checkpoints.restore(run)
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
-                    algorithm,
-                    config,
-                    run,
-                    handoff,
-                    task,
-                    learnt_from,
-                    held_out,
-                    seed_list,
-                    mesh,
-                    metric_log,
-                    checkpoints,
+                    algorithm, config, run, handoff, task, dataset, seed_list, mesh, metric_log, checkpoints, stages,
                     evaluator,
-                )
+                )  # fmt: skip
 
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
@@ -153,15 +144,15 @@ def main(args: FlagValues) -> None:
         evaluator.close()
 
 
-def _check(
+def check(
     algorithm: OnlineAlgorithm,
     config: Any,
     handoff: Handoff,
     clone_config: CloneConfig | None,
-    source: dict[str, Any],
+    offline_config: dict[str, Any],
 ) -> None:
     """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
-    discount = source["config"].get("discount", config.discount)
+    discount = offline_config.get("discount", config.discount)
     if algorithm.reads_handoff_state and discount != config.discount:
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
 
@@ -174,7 +165,7 @@ def _check(
     jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
 
 
-def _clone(
+def clone(
     handoff: Handoff,
     head: str,
     config: CloneConfig,
@@ -185,7 +176,7 @@ def _clone(
     out: Path,
     settings: dict[str, Any],
 ) -> Handoff:
-    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one."""
+    """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy
@@ -216,11 +207,11 @@ def _reconstruct(
     handoff: Handoff,
     task: Task,
     dataset: Dataset,
-    held_out: Dataset | None,
     seed_list: range,
     mesh: Mesh,
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
+    stages: Checkpoints,
     evaluator: Evaluator | None,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
@@ -228,38 +219,15 @@ def _reconstruct(
     offline_policy = seeds.place(handoff.policy, mesh)
     offline = evaluator(lambda observation: offline_act(offline_policy, observation)) if evaluator else None
 
-    def save(phase: str, first_step: int, state: Any, done: int) -> None:
-        checkpoints.save(first_step + done, _with_state(run, phase, state))
+    def save(step: int, agent: Any, records: dict[str, Record], finished: bool) -> None:
+        if finished:
+            keep_stage(stages, step, algorithm, agent, mesh)
+        checkpoints.save(step, run.replace(agent=agent, records=records))
 
-    for phase, first_step, updates in (
-        ("reevaluate", 0, config.reevaluate_updates),
-        ("align", config.reevaluate_updates, config.align_updates),
-    ):
-        if int(run.agent.step) < first_step or not updates:
-            continue
-        stop = algorithm.stops.get(phase)
-        state = phases.run_phase(
-            phase,
-            getattr(algorithm, phase),
-            Watched(run.agent, run.records[phase]) if stop else run.agent,
-            dataset.rollout(),
-            seeds.keys(seed_list, phase),
-            updates,
-            config.batch_size,
-            mesh,
-            metric_log,
-            first_step=first_step,
-            checkpoint=functools.partial(save, phase, first_step),
-            checkpoint_every=CHECKPOINT_EVERY,
-            show=COMPLETENESS if phase == "align" else (),
-            measure_start=phase == "align",
-            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
-            stop=stop,
-            held_out=held_out.transitions if held_out else None,
-        )
-        run = _with_state(run, phase, state)
-        if stop:
-            print("\n".join(_verdicts(phase, updates, stop, run.records[phase])))
+    agent, records = reconstruct(
+        algorithm, config, run.agent, run.records, dataset, seed_list, mesh, metric_log, save
+    )  # fmt: skip
+    run = run.replace(agent=agent, records=records)
     if config.align_updates:
         columns = log.read(metric_log.directory, "align")
         share, distance = (_last(columns[name], len(seed_list)).mean() for name in COMPLETENESS)
@@ -285,11 +253,77 @@ def _reconstruct(
     return loop.begin_finetuning(algorithm, run, aligned_score > offline_score, best, mesh)
 
 
-def _with_state(run: loop.Run, phase: str, state: Any) -> loop.Run:
-    """The run with what a phase has made of its agent, and with the phase's record where it has one."""
-    if not isinstance(state, Watched):
-        return run.replace(agent=state)
-    return run.replace(agent=state.state, records=run.records | {phase: state.record})
+def reconstruct(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    agent: Any,
+    records: dict[str, Record],
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+    metric_log: log.MetricLog,
+    save: Callable[[int, Any, dict[str, Record], bool], None],
+) -> tuple[Any, dict[str, Record]]:
+    """Re-evaluates and aligns, or does what is left of it; takes no environment step. Impure: writes the log.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      agent: the algorithm's state, seeds stacked [S]. Consumed.
+      records: of the phases that stop by measures, of `loop.start_records`, seeds stacked [S]. Consumed.
+      dataset: what both phases learn from, less the episodes held out for measures.
+      seed_list: the run's seeds.
+      mesh: devices.
+      metric_log: gets `reevaluate.csv` and `align.csv`, and of each what `phases.run_phase` measures.
+      save: (updates of both phases so far, agent, records, whether a phase has just finished), now and then and at
+        their ends.
+
+    Returns:
+      The agent and the records.
+    """
+    held_out = None
+    if algorithm.stops:
+        dataset, aside = dataset.hold_out(max(1, round(config.held_out_share * len(dataset.episode_ends))))
+        held_out = aside.transitions
+
+    def checkpoint(phase: str, first_step: int, updates: int, state: Any, done: int) -> None:
+        save(first_step + done, *_parts(phase, state, records), done == updates)
+
+    for phase, first_step, updates in (
+        ("reevaluate", 0, config.reevaluate_updates),
+        ("align", config.reevaluate_updates, config.align_updates),
+    ):
+        if int(agent.step) < first_step or not updates:
+            continue
+        stop = algorithm.stops.get(phase)
+        state = phases.run_phase(
+            phase,
+            getattr(algorithm, phase),
+            Watched(agent, records[phase]) if stop else agent,
+            dataset.rollout(),
+            seeds.keys(seed_list, phase),
+            updates,
+            config.batch_size,
+            mesh,
+            metric_log,
+            first_step=first_step,
+            checkpoint=functools.partial(checkpoint, phase, first_step, updates),
+            checkpoint_every=CHECKPOINT_EVERY,
+            show=COMPLETENESS if phase == "align" else (),
+            measure_start=phase == "align",
+            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
+            stop=stop,
+            held_out=held_out,
+        )
+        agent, records = _parts(phase, state, records)
+        if stop:
+            print("\n".join(_verdicts(phase, updates, stop, records[phase])))
+    return agent, records
+
+
+def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dict[str, Record]]:
+    """What a phase has made of the agent, and the records with that of the phase where it stops by measures."""
+    return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
 
 
 def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:

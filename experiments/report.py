@@ -160,12 +160,8 @@ def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
     Raises:
       ValueError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
     panels = 2 if any(run.lagrange is not None for run in runs) else 1
-    figure = Figure(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
+    figure = figure_class()(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 1][:panels])[:, 0]
     for i, run in enumerate(runs):
         _draw_curve(axes[0], run.score, f"C{i}", f"{run.label} ({len(run.seeds)} seeds)")
@@ -176,7 +172,9 @@ def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
         if run.lagrange is not None:
             _draw_curve(axes[1], run.lagrange, f"C{i}", None)
     axes[0].set_ylabel("normalized score")
-    axes[0].legend(title="dashed: offline policy, dot: after alignment", fontsize="small", title_fontsize="small")
+    started_offline = any(np.isfinite(run.offline).any() for run in runs)
+    title = "dashed: offline policy, dot: after alignment" if started_offline else None
+    axes[0].legend(title=title, fontsize="small", title_fontsize="small")
     if panels == 2:
         axes[1].set_ylabel("λ")
     axes[-1].set_xlabel(x_label)
@@ -227,6 +225,19 @@ def write_report(
     _write_csv(out.with_name(f"{out.stem}_runs.csv"), run_rows)
     _write_csv(out.with_name(f"{out.stem}_seeds.csv"), seed_rows)
     return text
+
+
+def figure_class() -> Any:
+    """Matplotlib's `Figure`, imported on demand.
+
+    Raises:
+      ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
+    return Figure
 
 
 def define(values: FlagValues) -> None:

@@ -64,12 +64,14 @@ class OfflineAlgorithm(NamedTuple):
       handoff: (state) -> `policy.Handoff`, the only way out.
       select: (`data.dataset.Dataset`) -> the part of it that `init`'s normaliser and `update`'s batches come from; by
         default all of it.
+      critic: (state) -> `critic.QFunction`; None where the method learns no values of actions.
     """
 
     init: Callable
     update: Callable
     handoff: Callable
     select: Callable = lambda dataset: dataset
+    critic: Callable | None = None
 
 
 class OnlineAlgorithm(NamedTuple):
@@ -93,6 +95,7 @@ class OnlineAlgorithm(NamedTuple):
         the phase leaves alone. None where an algorithm needs rows alone.
       stops: for the phases "reevaluate" and "align", when they are done before their number of updates is reached. A
         phase that isn't in it takes them all.
+      critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
     """
@@ -109,6 +112,7 @@ class OnlineAlgorithm(NamedTuple):
     policy: Callable
     prepare: Callable | None = None
     stops: Mapping[str, Stop] = types.MappingProxyType({})
+    critic: Callable | None = None
     reads_handoff_state: bool = False
 
 

@@ -338,7 +338,7 @@ def likelihood_loss(
     """
     distribution = student.replace(params=params).distribution(observation)
     log_likelihood = jnp.mean(distribution.log_prob(jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)))
-    log_prob = _own_log_prob(distribution, key)
+    log_prob = own_log_prob(distribution, key)
     entropy = -jnp.mean(log_prob)
     mse = jnp.mean(jnp.square(distribution.mode() - mode))
     metrics = {"mse": mse, "log_likelihood": log_likelihood, "entropy": entropy}
@@ -353,8 +353,8 @@ def _teacher_actions(teacher: Policy | None, batch: Transition, key: Array) -> t
     return distribution.mode(), distribution.sample(key)
 
 
-def _own_log_prob(distribution: Any, key: Array) -> Array:
-    """[B] log-density of reparameterised samples, nats; of those that are not clipped, for a plain normal."""
+def own_log_prob(distribution: Any, key: Array) -> Array:
+    """[...] log-density of reparameterised samples, nats; of those that are not clipped, for a plain normal."""
     if isinstance(distribution, TanhGaussian):
         return distribution.sample_and_log_prob(key)[1]
     noise = jax.random.normal(key, distribution.mean.shape)

@@ -16,7 +16,7 @@ LAYERS = [
     {"types", "registry"},
     {"interfaces", "ops"},
     {"networks"},
-    {"policy", "data", "training", "losses"},
+    {"policy", "critic", "data", "training", "losses", "diagnosis"},
     {"offline", "online", "envs"},
     {"runtime"},
 ]

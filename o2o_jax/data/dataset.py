@@ -159,35 +159,24 @@ class Dataset:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
         return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
 
-    def hold_out(self, share: float, seed: int) -> tuple["Dataset", "Dataset"]:
-        """Sets whole episodes aside: neighbouring rows are too much alike to tell what was learnt from what is true.
-
-        Args:
-          share: of the rows, at most, in (0, 1); one episode, the shortest, where none is as short as that.
-          seed: of the order in which episodes are taken, each that still fits.
+    def hold_out(self, count: int) -> tuple["Dataset", "Dataset"]:
+        """Sets episodes aside, spread evenly over the dataset: where a policy improved as it recorded, so do they.
 
         Returns:
-          The rest and what was set aside; both keep the order of their episodes.
+          The other episodes, and the `count` that were set aside.
 
         Raises:
-          ValueError: `share` outside (0, 1), or a single episode.
+          ValueError: `count` below 1, or so high that no other episode is left.
         """
-        if not 0 < share < 1:
-            raise ValueError(f"the share of rows to hold out must lie in (0, 1), got {share}")
-        lengths = np.diff(self.episode_ends, prepend=0)
-        if len(lengths) < 2:
-            raise ValueError(f"{self.name} has a single episode, so none can be held out: use stop=updates")
-        taken, rows = np.zeros(len(lengths), bool), 0
-        for episode in np.random.default_rng(seed).permutation(len(lengths)):
-            if rows + lengths[episode] <= share * self.size:
-                taken[episode] = True
-                rows += lengths[episode]
-        if not rows:
-            taken[np.argmin(lengths)] = True
-        return self._episodes(np.flatnonzero(~taken)), self._episodes(np.flatnonzero(taken))
+        episodes = len(self.episode_ends)
+        if not 1 <= count < episodes:
+            raise ValueError(f"{self.name} has {episodes} episodes, of which {count} cannot be set aside")
+        # the middle of each of `count` equal parts
+        chosen = (2 * np.arange(count) + 1) * episodes // (2 * count)
+        return self._episodes(np.setdiff1d(np.arange(episodes), chosen)), self._episodes(chosen)
 
     def _episodes(self, chosen: np.ndarray) -> "Dataset":
-        """The episodes of these numbers [K], in that order."""
+        """Some of the episodes, by number, in the order given."""
         lengths = np.diff(self.episode_ends, prepend=0)
         rows = np.concatenate([np.arange(self.episode_ends[e] - lengths[e], self.episode_ends[e]) for e in chosen])
         return dataclasses.replace(

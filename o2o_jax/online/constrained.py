@@ -51,7 +51,7 @@ class ConstrainedConfig(OnlineConfig):
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
     stop: Literal["updates", "measures"] = "updates"
-    held_out_share: float = 0.05  # of the dataset's rows, in whole episodes; drawn from by no batch of the two phases
+    held_out_share: float = 0.05  # of the dataset's episodes; no batch of the two phases draws from them
     stop_check_every_updates: int = 1_000
     stop_window_checks: int = 5  # how far back "no longer" looks
     stop_min_updates: int = 5_000

@@ -53,6 +53,10 @@ class Checkpoints:
         """Step of the newest checkpoint; None where there is none."""
         return self._manager.latest_step() if self._directory.is_dir() else None
 
+    def all_steps(self) -> list[int]:
+        """Steps of all checkpoints that stayed, the oldest first."""
+        return sorted(self._manager.all_steps()) if self._directory.is_dir() else []
+
     def save(self, step: int, state: Any, extra: Mapping[str, Any] | None = None) -> None:
         """Writes a checkpoint, then deletes those beyond the latest `keep`.
 
@@ -88,7 +92,7 @@ class Checkpoints:
           FileNotFoundError: there is no checkpoint, or not that one.
           ValueError: it was written with other settings, has another structure, or cannot be read.
         """
-        steps = list(self._manager.all_steps()) if self._directory.is_dir() else []
+        steps = self.all_steps()
         if not steps or (step is not None and step not in steps):
             wanted = "" if step is None else f" of step {step}"
             raise FileNotFoundError(f"no checkpoint{wanted} in {self._directory}: run the command that writes it first")

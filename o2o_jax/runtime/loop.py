@@ -74,11 +74,16 @@ def start_run(
             env_steps=jnp.zeros((), jnp.int32),
             evaluation_steps=jnp.zeros((), jnp.int32),
             returns=Returns.empty(),
-            records={phase: Record.start(stop) for phase, stop in algorithm.stops.items()},
+            records=start_records(algorithm),
         )
 
     keys = seed_keys(seeds, "online")
     return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
+
+
+def start_records(algorithm: OnlineAlgorithm) -> dict[str, Record]:
+    """Records of the phases that stop by measures, before their first checks; of one seed."""
+    return {phase: Record.start(stop) for phase, stop in algorithm.stops.items()}
 
 
 def _make_buffer(cadence: Cadence, config: Any, spec: Spec) -> replay.RingBuffer:

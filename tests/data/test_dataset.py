@@ -47,43 +47,22 @@ def test_best_episodes_are_all_where_there_are_fewer():
         make().best_episodes(0)
 
 
-@pytest.mark.parametrize(
-    ("share", "held_out"),
-    [
-        (0.4, {2}),  # of 5 rows in episodes of 2, 1 and 2: two rows at most
-        (0.3, {1}),  # one row
-        (0.1, {1}),  # less than any episode: the shortest
-        (0.99, {3, 4}),  # never all of them
-    ],
-)
-def test_whole_episodes_are_held_out(share, held_out):
-    for seed in range(4):
-        rest, aside = make().hold_out(share, seed)
-        rows = [part.transitions.reward.tolist() for part in (rest, aside)]
-        assert sorted(rows[0] + rows[1]) == [1, 2, 3, 4, 5]
-        assert rows[0] == sorted(rows[0])
-        assert rows[1] == sorted(rows[1])
-        assert len(rows[1]) in held_out
-        for part in (rest, aside):
-            whole = {(1, 2), (3,), (4, 5)}
-            starts = [0, *part.episode_ends[:-1]]
-            episodes = [part.transitions.reward[a:b] for a, b in zip(starts, part.episode_ends, strict=True)]
-            assert {tuple(episode.tolist()) for episode in episodes} <= whole
+def test_episodes_are_set_aside_evenly():
+    # of six episodes two: the middle of the first three and of the last three
+    rest, heldout = make(np.arange(6.0), np.arange(1, 7)).hold_out(2)
+    np.testing.assert_array_equal(heldout.transitions.reward, [1, 4])
+    np.testing.assert_array_equal(rest.transitions.reward, [0, 2, 3, 5])
+    np.testing.assert_array_equal(rest.episode_ends, [1, 2, 3, 4])
+    rest, heldout = make().hold_out(2)  # the first and the last of three
+    np.testing.assert_array_equal(heldout.transitions.reward, [1, 2, 4, 5])
+    np.testing.assert_array_equal(heldout.episode_ends, [2, 4])
+    assert rest.size == 1
 
 
-def test_what_is_held_out_depends_on_the_seed_alone():
-    dataset = make(np.arange(100.0), np.arange(2, 101, 2))
-    first, again, other = (dataset.hold_out(0.1, seed)[1].transitions.reward.tolist() for seed in (0, 0, 1))
-    assert first == again != other
-    assert len(first) == 10
-
-
-def test_a_single_episode_can_not_be_held_out():
-    with pytest.raises(ValueError, match="test has a single episode, so none can be held out: use stop=updates"):
-        make(ends=(5,)).hold_out(0.1, 0)
-    for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"must lie in \(0, 1\), got"):
-            make().hold_out(share, 0)
+@pytest.mark.parametrize("count", [0, 3])
+def test_not_all_episodes_can_be_set_aside(count):
+    with pytest.raises(ValueError, match=f"test has 3 episodes, of which {count} cannot be set aside"):
+        make().hold_out(count)
 
 
 def test_normalizer_by_hand():

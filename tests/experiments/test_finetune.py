@@ -93,6 +93,7 @@ def test_a_run_stopped_in_every_phase_ends_as_the_unbroken_one(o2td3, offline_ru
         run(out, offline_run, *RECONSTRUCTION, "--resume", status=130)
     assert not remaining
     run(out, offline_run, *RECONSTRUCTION, "--resume")
+    assert {path.name for path in (out / "stages").iterdir()} == {"4", "8"}  # what experiments.diagnose reads
     for phase in ("reevaluate", "align", "start", "finetune", "evaluation"):
         unbroken, stopped = log.read(o2td3, phase), log.read(out, phase)
         assert stopped["step"].tolist() == unbroken["step"].tolist()

@@ -8,7 +8,7 @@ import minari
 import numpy as np
 import pytest
 
-from experiments import dataset
+from experiments import dataset, verify
 from o2o_jax import envs
 from o2o_jax.envs.mujoco.behaviour import shipped_behaviours
 
@@ -35,24 +35,12 @@ def task(request, folder):
     return envs.get_task(request.param)
 
 
-def test_flags_lengths_and_returns(task):
-    # by Minari's reader
+def test_both_readers_find_it_whole(task):
+    assert f"{task.dataset_id}: {SIZES[task.name]:,} rows in " in verify.verify(task, samples=0)
     theirs = minari.load_dataset(task.dataset_id)
-    ours = envs.family(task.name).load_dataset(task)
-    assert theirs.total_steps == ours.size == SIZES[task.name]
     assert theirs.env_spec.id == task.env_id
-    episodes = list(theirs.iterate_episodes())
-    np.testing.assert_allclose(ours.returns(), [episode.rewards.sum() for episode in episodes], rtol=1e-5)
-    np.testing.assert_array_equal(np.diff(ours.episode_ends, prepend=0), [len(episode) for episode in episodes])
-    for episode in episodes:
-        assert 1 <= len(episode) <= task.max_episode_steps
-        assert not (episode.terminations | episode.truncations)[:-1].any()
-        assert episode.terminations[-1] != episode.truncations[-1]  # a fall, or the limit or a cut, never both
-        if len(episode) == task.max_episode_steps:
-            assert episode.truncations[-1]
-        assert np.abs(episode.actions).max() <= 1.0
     if "halfcheetah" in task.name:
-        assert not any(episode.terminations.any() for episode in episodes)
+        assert not any(episode.terminations.any() for episode in theirs.iterate_episodes())
 
 
 def test_played_again_from_their_seeds_all_episodes_are_the_same(task):

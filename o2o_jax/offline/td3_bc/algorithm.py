@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import OfflineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
@@ -171,4 +172,5 @@ def make(config: Config, spec: Spec) -> OfflineAlgorithm:
         init=functools.partial(init, nets, config),
         update=functools.partial(update, nets, config),
         handoff=functools.partial(handoff, nets),
+        critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
     )

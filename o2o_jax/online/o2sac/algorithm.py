@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
@@ -291,6 +292,11 @@ def policy(nets: Networks, state: State) -> Policy:
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
+def critic(nets: Networks, config: Config, state: State) -> QFunction:
+    """The current critics, whose values contain the policy's entropy from the next step on."""
+    return QFunction.of(state, nets.critic, config.discount, jnp.exp(state.log_alpha))
+
+
 def make(config: Config, spec: Spec) -> OnlineAlgorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
@@ -310,5 +316,6 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
         stops=config.stops(),
+        critic=bind(critic),
         reads_handoff_state=config.critic_source == "offline",
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.losses import lowest_value, td_loss
@@ -333,5 +334,6 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         act=bind(act),
         policy=functools.partial(policy, nets),
         stops=config.stops(),
+        critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
         reads_handoff_state=config.critic_source == "offline",
     )

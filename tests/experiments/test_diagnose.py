@@ -1,0 +1,232 @@
+"""experiments.diagnose on an offline run, on one that it re-evaluates and aligns itself, and on a fine-tuning run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import diagnose, finetune, handoffs, offline
+from o2o_jax import envs
+from o2o_jax.runtime import log
+from tests import tiny
+
+RECONSTRUCTION = ["--set=reevaluate_updates=4", "--set=align_updates=4"]
+ONLINE = ["--set=env_steps=2", "--set=warmup_env_steps=2", "--set=eval_every_env_steps=2", "--set=eval_episodes=1"]
+FILES = {"diagnosis.txt", "diagnosis.png", "diagnosis.csv", "diagnosis.json", "config.json"}
+pytestmark = pytest.mark.usefixtures("data")
+
+
+def run(folder, *arguments, status=0):
+    tiny.call(diagnose, f"--run={folder}", *arguments, status=status)
+
+
+def results(out):
+    assert (out / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "diagnosis.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return (out / "diagnosis.txt").read_text(), rows, json.loads((out / "diagnosis.json").read_text())
+
+
+def fine_tune(out, policy, *arguments, algorithm="o2td3", seeds=2):
+    argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}"]
+    tiny.call(finetune, *argv, *tiny.SETTINGS, *ONLINE, *arguments)
+    return out
+
+
+@pytest.fixture(scope="module")
+def o2td3(data, offline_run, tmp_path_factory):
+    return fine_tune(tmp_path_factory.mktemp("runs") / "o2td3", offline_run, *RECONSTRUCTION)
+
+
+def test_an_offline_run_as_it_is(offline_run, tmp_path, capsys):
+    out = tmp_path / "new" / "report"
+    run(offline_run, f"--out={out}")
+    text, rows, record = results(out)
+    assert text in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == FILES
+    assert "SEEN IN TRAINING" in text
+    assert "nothing is re-evaluated or aligned: --algorithm=o2td3 or o2sac would do it" in text
+    assert "PROPOSITION" not in text
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert {"offline.bias", "offline.overestimated", "offline.alignment", "coverage.policy"} <= rows[0].keys()
+    assert not [name for name in rows[0] if name.startswith(("aligned", "reevaluated", "value"))]
+    # without a re-evaluated critic the offline run's own evaluation decides
+    assert record["regimes"] == []
+    assert record["regime"] == record["logged"]["regime"]
+    assert record["logged"]["policy"] == pytest.approx(np.mean(log.read(offline_run, "evaluation")["return"][-2:]))
+    np.testing.assert_allclose([float(row["offline.gap"]) for row in rows], record["measures"]["offline.gap"])
+
+
+@pytest.fixture(scope="module")
+def report(o2td3):
+    """The folder of the fine-tuning run's report: where it is written by default."""
+    run(o2td3)
+    return o2td3 / "diagnosis"
+
+
+def test_one_page(report):
+    lines = (report / "diagnosis.txt").read_text().splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 130
+
+
+@pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
+def test_an_offline_run_that_is_re_evaluated_and_aligned(algorithm, offline_run, tmp_path):
+    # o2sac has another head: the policy is cloned
+    arguments = [f"--algorithm={algorithm}", "--clone_updates=2", "--seeds=1", *tiny.SETTINGS, *RECONSTRUCTION]
+    run(offline_run, *arguments, f"--out={tmp_path / 'out'}")
+    text, (row,), record = results(tmp_path / "out")
+    for part in ("reevaluated.bias", "aligned.overestimated", "alignment.both", "shift", "value.gap", "regime"):
+        assert part in row
+    assert record["regimes"] == [row["regime"]]
+    assert record["settings"]["config"]["reevaluate_updates"] == 4
+    assert ("the clone that goes online" in text) == (algorithm == "o2sac")
+    assert ("rank of log π" in text) == (algorithm == "o2sac")
+    assert ("rank of −|a − ȧ|²" in text) == (algorithm == "o2td3")
+    assert np.unique(log.read(tmp_path / "out", "align")["step"]).tolist() == [0, 4]
+
+
+def test_a_fine_tuning_run_is_diagnosed_by_what_it_left(report, offline_run, tmp_path):
+    _, rows, record = results(report)
+    assert record["title"] == f"td3_bc → o2td3 on {tiny.ENV}"
+    # the same networks, made by the report itself
+    arguments = ["--algorithm=o2td3", *tiny.SETTINGS, *RECONSTRUCTION]
+    run(offline_run, *arguments, f"--out={tmp_path / 'out'}")
+    _, own, _ = results(tmp_path / "out")
+    for row, same in zip(rows, own, strict=True):
+        assert row.keys() == same.keys()
+        for name in row.keys() - {"regime"}:
+            assert float(row[name]) == pytest.approx(float(same[name]), rel=1e-4, abs=1e-5), name
+
+
+def test_what_a_fine_tuning_run_keeps(o2td3, offline_run):
+    stages = handoffs.load_stages(o2td3, envs.get_task(tiny.ENV).spec)
+    assert sorted(int(path.name) for path in (o2td3 / "stages").iterdir()) == [4, 8]
+    handoff, _, _ = handoffs.load_handoff(offline_run, 2)
+    # re-evaluation leaves the policy alone, alignment moves it
+    np.testing.assert_array_equal(_first(stages["reevaluate"].policy.params), _first(handoff.policy.params))
+    assert np.any(_first(stages["align"].policy.params) != _first(handoff.policy.params))
+    assert np.any(_first(stages["align"].critic.params) != _first(stages["reevaluate"].critic.params))
+
+
+def _first(params):
+    return params["params"]["Dense_0"]["kernel"] if "Dense_0" in params["params"] else _deepest(params)
+
+
+def _deepest(tree):
+    while isinstance(tree, dict):
+        tree = next(iter(tree.values()))
+    return tree
+
+
+def test_a_run_without_re_evaluation_says_so(offline_run, tmp_path):
+    out = fine_tune(tmp_path / "run", offline_run, "--set=reevaluate_updates=0", "--set=align_updates=2", seeds=1)
+    run(out)
+    text, (row,), record = results(out / "diagnosis")
+    assert "the run left nothing after reevaluate: it leaves the phase out" in text
+    assert "aligned.gap" in row
+    assert "alignment.both" not in row  # needs both critics
+    assert record["regimes"] == []
+
+
+def test_a_run_whose_offline_run_is_gone_says_so(offline_run, tmp_path):
+    moved = shutil.copytree(offline_run, tmp_path / "offline")
+    out = fine_tune(tmp_path / "run", moved, *RECONSTRUCTION, seeds=1)
+    shutil.rmtree(moved)
+    run(out)
+    _, (row,), record = results(out / "diagnosis")
+    assert f"no offline critic: the offline run {moved} is not there any more" in record["notes"]
+    assert "alignment.both" in row
+    assert record["logged"] is None
+
+
+def test_an_algorithm_without_critic_says_so(tmp_path):
+    argv = ["--algorithm=bc", f"--env={tiny.ENV}", f"--out={tmp_path / 'bc'}", "--eval_episodes=0"]
+    tiny.call(offline, *argv, "--set=hidden=8", "--set=updates=2")
+    run(tmp_path / "bc")
+    text, (row,), record = results(tmp_path / "bc" / "diagnosis")
+    assert "no offline critic: bc learns no values of actions" in text
+    assert "REGIME  unknown: no re-evaluated critic, no score" in text
+    assert (record["regime"], record["advice"], record["logged"]) == (None, None, None)
+    assert row.keys() == {"seed", "coverage.policy", "coverage.data"}
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """An npz file of four terminated episodes: ten steps of reward 1 each."""
+    path = tmp_path_factory.mktemp("arrays") / "other.npz"
+    np.savez(
+        path,
+        observations=np.random.default_rng(0).normal(size=(40, 11)).astype(np.float32),
+        actions=np.zeros((40, 3), np.float32),
+        rewards=np.ones(40),
+        terminations=np.arange(40) % 10 == 9,
+        truncations=np.zeros(40),
+    )
+    return path
+
+
+def test_a_run_without_an_environment(arrays, tmp_path):
+    argv = ["--algorithm=td3_bc", f"--dataset={arrays}", f"--out={tmp_path / 'run'}", "--set=updates=2"]
+    tiny.call(offline, *argv, *tiny.SETTINGS)
+    run(tmp_path / "run")
+    text, _, record = results(tmp_path / "run" / "diagnosis")
+    assert "REGIME  unknown: no re-evaluated critic, no score" in text
+    assert record["settings"]["heldout_episodes"] == 2  # half of them
+
+
+def test_data_that_nothing_was_trained_on(offline_run, arrays, tmp_path):
+    other = f"--holdout_dataset={arrays}"
+    run(offline_run, other, "--holdout_episodes=4", f"--out={tmp_path / 'out'}")
+    _, (row, _), record = results(tmp_path / "out")
+    assert f"trajectories: 4 episodes of {arrays}, not trained on" in record["notes"]
+    assert record["settings"]["heldout_episodes"] == 4
+    # (1 / 10) Σ_k (1 − 0.99^k) / 0.01, up to the sample of states
+    expected = np.mean([(1 - 0.99**k) / 0.01 for k in range(1, 11)])
+    assert float(row["offline.recorded"]) == pytest.approx(expected, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=alpha=1"], "--set changes settings of --algorithm, which is missing"),
+        (["--algorithm=o2ppo"], "o2ppo re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
+        (["--algorithm=td3"], "td3 re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
+        (["--algorithm=o2td3"], "the policy's network differs from this algorithm's: set hidden to (8,)"),
+        (["--seeds=5"], "has 2 seeds, so it has no 5 to diagnose"),
+        (["--holdout_episodes=1000"], "episodes, of which 1000 cannot be set aside"),
+        (["--holdout_dataset=nothing.npz"], "nothing.npz"),
+        (["--run=nowhere"], "nowhere holds no run"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(arguments, message, offline_run, tmp_path, capsys):
+    run(offline_run, f"--out={tmp_path / 'out'}", *arguments, status=1)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(o2td3, tmp_path, capsys):
+    run(o2td3, f"--out={o2td3}", status=1)
+    assert "already holds a run" in capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("mine")
+    run(o2td3, f"--out={tmp_path}", status=1)
+    assert "is not an empty folder: choose another --out" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_run_is_not_reconstructed_again(o2td3, capsys):
+    run(o2td3, "--algorithm=o2sac", status=1)
+    assert "is a fine-tuning run, whose own phases are diagnosed: leave --algorithm out" in capsys.readouterr().err
+
+
+def test_a_run_that_left_no_critic_is_refused(offline_run, tmp_path, capsys):
+    out = fine_tune(tmp_path / "td3", offline_run, algorithm="td3", seeds=1)
+    run(out, status=1)
+    error = capsys.readouterr().err
+    assert "has no re-evaluated or aligned critic to diagnose" in error
+    assert f"diagnose the run that it started from, --run={offline_run}" in error
+    assert not (out / "stages").exists()
