@@ -57,6 +57,8 @@ def main(args: FlagValues) -> None:
     task = envs.get_task(args.env)
     module = online.load(args.algorithm)
     config = flags.parse_overrides(module.Config.from_scratch(), args.set)
+    if not config.eval_episodes:
+        raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
     algorithm = module.make(config, task.spec)
     settings = {
         "env": task.name,
@@ -80,7 +82,7 @@ def main(args: FlagValues) -> None:
     with MetricLog(out, args.tensorboard) as log, Checkpoints(out / "checkpoints", settings) as checkpoints:
         if checkpoints.latest_step() is not None:
             run, _ = checkpoints.restore(run)
-        for phase in ("finetune", "episode", "evaluation", "sampled"):
+        for phase in ("finetune", "episode", "evaluation", "reference", "sampled"):
             log.rewind(phase, int(run.env_steps))
         act = _sampling(algorithm, mesh)
         command = "python -m experiments.behaviour " + shlex.join(sys.argv[1:])

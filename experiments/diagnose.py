@@ -32,7 +32,7 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy
-from o2o_jax.runtime import log, phases, seeds
+from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
 
 HOLDOUT_EPISODES = 50  # by default, and never more than half of them
@@ -222,7 +222,7 @@ def offline_run(
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     cloning = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
     needs_clone = handoff.policy.head != switch.head
-    finetune.check(switch, handoff, cloning if needs_clone else None)
+    finetune.check(switch, config, handoff, cloning if needs_clone else None, settings["config"])
     record["config"] = dataclasses.asdict(config)
     claim(out, record)
     stages: dict[str, Stage] = {}
@@ -233,17 +233,19 @@ def offline_run(
             notes.append("the policy is the clone that goes online; the offline critic knew the original")
 
         def start(key: jax.Array, handoff: Handoff) -> Any:
-            return switch.init(jax.random.split(key)[0], handoff)  # the networks that fine-tuning would start from
+            agent = switch.init(jax.random.split(key)[0], handoff)  # the networks that fine-tuning would start from
+            return agent, loop.start_records(switch)
 
-        def keep(step: int, agent: Any, finished: bool) -> None:
+        def keep(step: int, agent: Any, records: Any, finished: bool) -> None:
+            del records
             if finished:
                 phase = "reevaluate" if step == config.reevaluate_updates else "align"
                 stages[phase] = jax.device_get(seeds.over_seeds(functools.partial(stage_of, switch), mesh)(agent))
 
         if not switch.reads_handoff_state:
             handoff = handoff.replace(state=None)
-        agent = phases.start_states(start, mesh, seeds.keys(seed_list, "online"), handoff)
-        finetune.reconstruct(switch, config, agent, dataset, seed_list, mesh, metric_log, keep)
+        agent, records = phases.start_states(start, mesh, seeds.keys(seed_list, "online"), handoff)
+        finetune.reconstruct(switch, config, agent, records, dataset, seed_list, mesh, metric_log, keep)
     lengths = f"{config.reevaluate_updates:,} + {config.align_updates:,} updates"
     policy = _on_observations(handoff.policy)
     return Subject(f"{title}, {lengths} of {args.algorithm}", policy, offline, stages, tuple(notes))

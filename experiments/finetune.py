@@ -3,10 +3,11 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, checkpoints, and in `stages` what experiments.diagnose reads: actor and critic after re-evaluation
-and after alignment. Where the policy was cloned the clone counts as the offline policy, and `start.csv` also says how
-close it came: the score of its teacher, and the last row of `clone.csv`. A run that was stopped goes on with --resume.
+gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
+the offline and the aligned policy, `evaluation.csv` by environment steps, checkpoints, and in `stages` what
+experiments.diagnose reads: actor and critic after re-evaluation and after alignment. Where the policy was cloned the
+clone counts as the offline policy, and `start.csv` also says how close it came: the score of its teacher, and the last
+row of `clone.csv`. A run that was stopped goes on with --resume.
 """
 
 import dataclasses
@@ -25,16 +26,17 @@ from experiments import flags
 from experiments.handoffs import STAGES, keep_stage, load_handoff
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes
+from o2o_jax.training import DIVERGED, Record, Watched
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
-ONLINE_LOGS = ("finetune", "episode", "evaluation")
+ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
 def define(values: FlagValues) -> None:
@@ -68,17 +70,19 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
-    for remark in task.remarks:
-        print(f"note: {remark}")
     family = envs.family(task.name)
     config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    for remark in task.remarks + config.remarks(handoff.source):
+        print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    check(algorithm, handoff, clone_config)
+    check(algorithm, config, handoff, clone_config, source["config"])
     seed_list = range(args.seeds)
-    evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
+    evaluator = None
+    if config.eval_episodes:
+        evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -138,16 +142,26 @@ def main(args: FlagValues) -> None:
                 metric_log,
                 save,
             )
-    evaluator.close()
+    if evaluator is not None:
+        evaluator.close()
 
 
-def check(algorithm: OnlineAlgorithm, handoff: Handoff, clone_config: CloneConfig | None) -> None:
+def check(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    handoff: Handoff,
+    clone_config: CloneConfig | None,
+    offline_config: dict[str, Any],
+) -> None:
     """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
+    discount = offline_config.get("discount", config.discount)
+    if algorithm.reads_handoff_state and discount != config.discount:
+        raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
 
     def init(key: Array, handoff: Handoff) -> Any:
         if clone_config:
             student = clone_init(clone_config, algorithm.head, key, handoff.policy).student
-            handoff = Handoff(student, source=handoff.source)
+            handoff = handoff.replace(policy=student)
         return algorithm.init(key, handoff)
 
     jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
@@ -186,7 +200,7 @@ def clone(
             checkpoint_every=CHECKPOINT_EVERY,
             prepare=clone_prepare,
         )
-    return Handoff(jax.device_get(state.student), source=handoff.source)
+    return handoff.replace(policy=jax.device_get(state.student))
 
 
 def _reconstruct(
@@ -202,44 +216,50 @@ def _reconstruct(
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
     stages: Checkpoints,
-    evaluator: Evaluator,
+    evaluator: Evaluator | None,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
-    run_episodes = mode_episodes(lambda policy: policy, mesh)
 
-    def score(policy: Policy | SequencePolicy) -> np.ndarray:
-        return evaluation_metrics(task, *run_episodes(evaluator, seeds.place(policy, mesh)))["score"]
-
-    offline = score(handoff.policy)
-    closeness = {}
-    if teacher is not None:
-        closeness = _closeness(metric_log.directory, len(seed_list)) | {"teacher_score": score(teacher)}
-        measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in closeness.items())
-        print(f"clone of {handoff.source} as {algorithm.head}: {measured}, clone_score {offline.mean():.4g}")
-
-    def save(step: int, agent: Any, finished: bool) -> None:
+    def save(step: int, agent: Any, records: dict[str, Record], finished: bool) -> None:
         if finished:
             keep_stage(stages, step, algorithm, agent, mesh)
-        checkpoints.save(step, run.replace(agent=agent))
+        checkpoints.save(step, run.replace(agent=agent, records=records))
 
-    agent = reconstruct(algorithm, config, run.agent, dataset, seed_list, mesh, metric_log, save)
-    run = run.replace(agent=agent)
-
-    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
-    aligned_scores = evaluation_metrics(task, *evaluator(lambda observation: act(run.agent, observation)))
-    aligned = aligned_scores["score"]
-    metric_log.rewind("start", -1)
-    metric_log.write("start", 0, closeness | {"offline_score": offline, "aligned_score": aligned})
-    for seed, scores in enumerate(zip(offline, aligned, strict=True)):
-        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *scores))
+    agent, records = reconstruct(
+        algorithm, config, run.agent, run.records, dataset, seed_list, mesh, metric_log, save
+    )  # fmt: skip
+    run = run.replace(agent=agent, records=records)
     if config.align_updates:
         columns = log.read(metric_log.directory, "align")
-        share, distance = (columns[name][-len(seed_list) :].mean() for name in COMPLETENESS)
+        share, distance = (_last(columns[name], len(seed_list)).mean() for name in COMPLETENESS)
         before = columns[COMPLETENESS[0]][: len(seed_list)].mean()
         print(
             f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
             f"mean squared distance to the offline policy {distance:.4f}"
         )
+
+    scores: dict[str, np.ndarray] = {}
+    if evaluator is not None:
+        run_episodes = mode_episodes(lambda policy: policy, mesh)
+        policies = {"offline": handoff.policy, "aligned": seeds.over_seeds(algorithm.policy, mesh)(run.agent)}
+        for name, policy in (policies | ({"teacher": teacher} if teacher is not None else {})).items():
+            returns, lengths = run_episodes(evaluator, seeds.place(policy, mesh))
+            scores[f"{name}_score"] = evaluation_metrics(task, returns, lengths)["score"]
+            run = loop.count_evaluation(run, lengths)
+    closeness = _closeness(metric_log.directory, len(seed_list)) if teacher is not None else {}
+    if closeness:
+        # the clone counts as the offline policy
+        both = {"teacher_score": scores["teacher_score"], "clone_score": scores["offline_score"]} if scores else {}
+        measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in (closeness | both).items())
+        print(f"clone of {handoff.source} as {algorithm.head}: {measured}")
+    if not scores:  # `config` then says who goes online
+        nothing = np.full(len(seed_list), -np.inf)
+        return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
+    metric_log.rewind("start", -1)
+    metric_log.write("start", 0, closeness | scores)
+    offline, aligned = scores["offline_score"], scores["aligned_score"]
+    for seed, pair in enumerate(zip(offline, aligned, strict=True)):
+        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *pair))
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
 
 
@@ -253,30 +273,37 @@ def reconstruct(
     algorithm: OnlineAlgorithm,
     config: Any,
     agent: Any,
+    records: dict[str, Record],
     dataset: Dataset,
     seed_list: range,
     mesh: Mesh,
     metric_log: log.MetricLog,
-    save: Callable[[int, Any, bool], None],
-) -> Any:
+    save: Callable[[int, Any, dict[str, Record], bool], None],
+) -> tuple[Any, dict[str, Record]]:
     """Re-evaluates and aligns, or does what is left of it; takes no environment step. Impure: writes the log.
 
     Args:
       algorithm: pure functions of one seed.
       config: its settings.
       agent: the algorithm's state, seeds stacked [S]. Consumed.
-      dataset: what both phases learn from.
+      records: of the phases that stop by measures, of `loop.start_records`, seeds stacked [S]. Consumed.
+      dataset: what both phases learn from, less the episodes held out for measures.
       seed_list: the run's seeds.
       mesh: devices.
-      metric_log: gets `reevaluate.csv` and `align.csv`.
-      save: (updates of both phases so far, agent, whether a phase has just finished), now and then and at their ends.
+      metric_log: gets `reevaluate.csv` and `align.csv`, and of each what `phases.run_phase` measures.
+      save: (updates of both phases so far, agent, records, whether a phase has just finished), now and then and at
+        their ends.
 
     Returns:
-      The agent.
+      The agent and the records.
     """
+    held_out = None
+    if algorithm.stops:
+        dataset, aside = dataset.hold_out(max(1, round(config.held_out_share * len(dataset.episode_ends))))
+        held_out = aside.transitions
 
-    def checkpoint(first_step: int, updates: int, agent: Any, done: int) -> None:
-        save(first_step + done, agent, done == updates)
+    def checkpoint(phase: str, first_step: int, updates: int, state: Any, done: int) -> None:
+        save(first_step + done, *_parts(phase, state, records), done == updates)
 
     for phase, first_step, updates in (
         ("reevaluate", 0, config.reevaluate_updates),
@@ -284,10 +311,11 @@ def reconstruct(
     ):
         if int(agent.step) < first_step or not updates:
             continue
-        agent = phases.run_phase(
+        stop = algorithm.stops.get(phase)
+        state = phases.run_phase(
             phase,
             getattr(algorithm, phase),
-            agent,
+            Watched(agent, records[phase]) if stop else agent,
             dataset.rollout(),
             seeds.keys(seed_list, phase),
             updates,
@@ -295,13 +323,39 @@ def reconstruct(
             mesh,
             metric_log,
             first_step=first_step,
-            checkpoint=functools.partial(checkpoint, first_step, updates),
+            checkpoint=functools.partial(checkpoint, phase, first_step, updates),
             checkpoint_every=CHECKPOINT_EVERY,
             show=COMPLETENESS if phase == "align" else (),
             measure_start=phase == "align",
             prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
+            stop=stop,
+            held_out=held_out,
         )
-    return agent
+        agent, records = _parts(phase, state, records)
+        if stop:
+            print("\n".join(_verdicts(phase, updates, stop, records[phase])))
+    return agent, records
+
+
+def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dict[str, Record]]:
+    """What a phase has made of the agent, and the records with that of the phase where it stops by measures."""
+    return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
+
+
+def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:
+    """Why each seed stopped, a line each."""
+    reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
+    record = jax.device_get(record)
+    lines = []
+    for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
+        measures = ", ".join(f"{term} {record.history[term][seed, -1]:.3g}" for term in stop.terms)
+        lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")
+    return lines
+
+
+def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
+    """The last number [S] that each seed has in a column of a log; a seed that stopped early has none afterwards."""
+    return np.array([values[np.isfinite(values)][-1:].mean() for values in column.reshape(-1, num_seeds).T])
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:

@@ -4,6 +4,9 @@
 
 writes hopper.png, hopper_table.md, hopper_runs.csv and hopper_seeds.csv, and prints the table. An earlier report of
 that name is replaced.
+
+--x=total counts the environment steps of evaluations too, and --scores=episode takes the returns of training's own
+episodes, exploration included: the only ones of a run without evaluations.
 """
 
 import csv
@@ -29,7 +32,7 @@ class Curve:
     """A metric over environment steps.
 
     Attributes:
-      steps: [T] environment steps per seed.
+      steps: [T] environment steps per seed; those of training and evaluation together are means over seeds.
       values: [T, S]; NaN where a seed has no number.
     """
 
@@ -55,7 +58,7 @@ class Run:
       seeds: [S] all seeds that appear in its files, those that failed among them.
       offline: [S] normalized score of the offline policy.
       aligned: [S] normalized score of the policy after value alignment.
-      score: normalized score of the evaluations online.
+      score: normalized score of the evaluations online, or of training's own episodes.
       lagrange: λ, None for a run without one.
     """
 
@@ -80,20 +83,36 @@ class Run:
         }
 
 
-def load_run(folder: str | Path, label: str) -> Run:
-    """Reads `evaluation.csv` and, where they exist, `start.csv` and `finetune.csv` of a run; impure.
+def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str = "training") -> Run:
+    """Reads `<scores>.csv` and, where they exist, `start.csv` and `finetune.csv` of a run; impure.
+
+    Args:
+      folder: of the run.
+      label: how it is called.
+      scores: "evaluation" or "episode". A seed that finished no episode for a row keeps the score of the row before.
+      x: environment steps of "training" alone or in "total".
 
     Raises:
-      FileNotFoundError: the folder holds no evaluations.
+      FileNotFoundError: the folder holds no such scores.
       ValueError: one of the files is damaged or lacks the columns that a report needs.
     """
-    evaluation = log.read(folder, "evaluation")
-    if "score" not in evaluation:
-        raise ValueError(f"{folder}/evaluation.csv has no column 'score', only {list(evaluation)}")
+    scored = log.read(folder, scores)
+    for column in ("score", *(["total_env_steps"] if x == "total" else [])):
+        if column not in scored:
+            raise ValueError(f"{folder}/{scores}.csv has no column {column!r}, only {list(scored)}")
     start = _read_if_there(folder, "start")
     finetune = _read_if_there(folder, "finetune")
-    seeds = np.union1d(evaluation["seed"], start.get("seed", []))
-    online = {name: column[evaluation["step"] > 0] for name, column in evaluation.items()}
+    seeds = np.union1d(scored["seed"], start.get("seed", []))
+    online = {name: column[scored["step"] > 0] for name, column in scored.items()}
+    score = _curve(online, "score", seeds)
+    if scores == "episode":
+        score = dataclasses.replace(score, values=_carried_on(score.values))
+    lagrange = _curve(finetune, "lagrange", seeds) if "lagrange" in finetune else None
+    if x == "total":
+        total = _curve(online, "total_env_steps", seeds).mean()
+        if lagrange is not None:  # logged at the same steps, of which a run may have more than scores
+            lagrange = dataclasses.replace(lagrange, steps=np.interp(lagrange.steps, score.steps, total))
+        score = dataclasses.replace(score, steps=total)
 
     def at_start(column: str) -> np.ndarray:
         scores = dict(zip(start["seed"], start[column], strict=True)) if column in start else {}
@@ -104,8 +123,8 @@ def load_run(folder: str | Path, label: str) -> Run:
         seeds=seeds.astype(int),
         offline=at_start("offline_score"),
         aligned=at_start("aligned_score"),
-        score=_curve(online, "score", seeds),
-        lagrange=_curve(finetune, "lagrange", seeds) if "lagrange" in finetune else None,
+        score=score,
+        lagrange=lagrange,
     )
 
 
@@ -135,7 +154,7 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
+def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
     """Writes the figure: scores over environment steps and, where a run has it, λ below; impure.
 
     Raises:
@@ -158,20 +177,28 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     axes[0].legend(title=title, fontsize="small", title_fontsize="small")
     if panels == 2:
         axes[1].set_ylabel("λ")
-    axes[-1].set_xlabel("environment steps")
+    axes[-1].set_xlabel(x_label)
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 
-def write_report(folders: Sequence[str | Path], labels: Sequence[str], out: str | Path) -> str:
+def write_report(
+    folders: Sequence[str | Path],
+    labels: Sequence[str],
+    out: str | Path,
+    scores: str = "evaluation",
+    x: str = "training",
+) -> str:
     """Writes figure and tables next to each other, see the module; impure.
 
     Args:
       folders: of the runs.
       labels: one per run.
       out: path of the figure; its ending chooses the format.
+      scores: as of `load_run`.
+      x: likewise.
 
     Returns:
       The tables as markdown.
@@ -182,9 +209,9 @@ def write_report(folders: Sequence[str | Path], labels: Sequence[str], out: str 
     out = Path(out)
     if out.suffix not in FORMATS:
         raise ValueError(f"--out must be a figure, a path that ends in {', '.join(FORMATS)}; got {out}")
-    runs = [load_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    runs = [load_run(folder, label, scores, x) for folder, label in zip(folders, labels, strict=True)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(runs, out)
+    draw(runs, out, "environment steps, evaluation included" if x == "total" else "environment steps")
     text = table(runs)
     out.with_name(f"{out.stem}_table.md").write_text(text)
     names = [name.replace(" ", "_") for name in COLUMNS]
@@ -221,6 +248,14 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_list(
         "labels", None, "their names in figure and table; the folders' by default", flag_values=values
     )
+    absl.flags.DEFINE_enum(
+        "scores", "evaluation", ["evaluation", "episode"], "of evaluations, or of training's own episodes",
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_enum(
+        "x", "training", ["training", "total"], "environment steps of training alone, or of evaluations too",
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_string("out", None, f"the figure: {', '.join(FORMATS)}", required=True, flag_values=values)
 
 
@@ -229,7 +264,7 @@ def main(args: FlagValues) -> None:
     labels = args.labels or _labels(args.runs)
     if len(labels) != len(args.runs):
         raise ValueError(f"--labels names {len(labels)} runs, but --runs has {len(args.runs)}")
-    print(write_report(args.runs, labels, args.out))
+    print(write_report(args.runs, labels, args.out, args.scores, args.x))
     print(f"Figure: {Path(args.out).absolute()}")
 
 
@@ -251,6 +286,13 @@ def _curve(columns: dict[str, np.ndarray], term: str, seeds: np.ndarray) -> Curv
     values = np.full((len(steps), len(seeds)), np.nan)
     values[rows, np.searchsorted(seeds, columns["seed"])] = columns[term]
     return Curve(steps, values)
+
+
+def _carried_on(values: np.ndarray) -> np.ndarray:
+    """Values [T, S] with the one before wherever there is none; NaN before the first."""
+    rows = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, 0), axis=0)
+    return np.take_along_axis(values, last, axis=0)
 
 
 def _draw_curve(axis: Any, curve: Curve, color: str, label: str | None) -> None:

@@ -1,7 +1,8 @@
 """What an algorithm and an environment family owe the rest of the package."""
 
 import dataclasses
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from o2o_jax.types import Spec
@@ -29,6 +30,29 @@ class Cadence:
     def due(self, env_steps: int) -> bool:
         """Whether a round of updates follows environment step number `env_steps`, counted from 1."""
         return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """When a phase of updates on a dataset is done, by measures on rows that its batches never draw from.
+
+    Attributes:
+      terms: metrics of the phase's update that are measured at every check, without a step.
+      verdict: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
+        its values [window_checks + 1] at the last checks, oldest first, NaN where there was none yet. The first check
+        is made of the state as it comes.
+      reasons: why to stop, for people.
+      check_every_updates: updates between two checks.
+      window_checks: how many checks `verdict` looks back from the newest.
+      min_updates: updates before which nothing stops.
+    """
+
+    terms: tuple[str, ...]
+    verdict: Callable
+    reasons: tuple[str, ...]
+    check_every_updates: int
+    window_checks: int
+    min_updates: int = 0
 
 
 class OfflineAlgorithm(NamedTuple):
@@ -77,6 +101,8 @@ class OnlineAlgorithm(NamedTuple):
         whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
         `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
         the phase leaves alone. None where an algorithm needs rows alone.
+      stops: for the phases "reevaluate" and "align", when they are done before their number of updates is reached. A
+        phase that isn't in it takes them all.
       critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
@@ -93,6 +119,7 @@ class OnlineAlgorithm(NamedTuple):
     act: Callable
     policy: Callable
     prepare: Callable | None = None
+    stops: Mapping[str, Stop] = types.MappingProxyType({})
     critic: Callable | None = None
     reads_handoff_state: bool = False
 

@@ -156,8 +156,8 @@ class Handoff:
     """What offline training leaves behind.
 
     Attributes:
-      policy: the only part that O2SAC, O2TD3 and O2PPO read.
-      state: the offline algorithm's whole state, for direct fine-tuning and the compared methods that go on from it.
+      policy: the only part that O2SAC, O2TD3 and O2PPO read, unless offline critics are asked for.
+      state: the offline algorithm's whole state, for those who go on from its critics.
       source: name of the offline algorithm.
       closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
     """
@@ -222,8 +222,8 @@ def with_head(
       config: settings of a clone.
 
     Returns:
-      `handoff` unchanged where its policy has that head. Otherwise the clone, without the offline state, which fits
-      the old policy alone.
+      `handoff` unchanged where its policy has that head. Otherwise with the clone in the policy's place; critics in the
+      offline state go with it as well, since they see actions and not heads, and the clone keeps the normaliser.
 
     Raises:
       ValueError: no such head, or a sequence policy and no `Rollout`.
@@ -234,7 +234,8 @@ def with_head(
     if handoff.policy.head == head:
         return handoff
     init_key, update_key = jax.random.split(key)
-    return _run_clone(config, clone_init(config, head, init_key, handoff.policy), dataset, update_key, handoff.source)
+    cloned = _run_clone(config, clone_init(config, head, init_key, handoff.policy), dataset, update_key, handoff.source)
+    return cloned.replace(state=handoff.state)
 
 
 def clone(

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from o2o_jax.interfaces import Stop
 from o2o_jax.types import Array, BatchT, Metrics, Params, Transition
+
+MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
+HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
+DIVERGED = -1  # verdict of a state whose measures are NaN or infinite
 
 
 def gradient_step(
@@ -97,3 +103,107 @@ def measure(
 
     _, metrics = jax.lax.scan(one_batch, None, jnp.arange(num_batches))
     return jax.tree.map(jnp.nanmean, metrics)
+
+
+@flax.struct.dataclass
+class Record:
+    """What the checks of a phase have found so far, of one seed.
+
+    Attributes:
+      history: term -> [K + 1] at the last checks, oldest first; NaN where there was none yet.
+      updates: [] int32, updates of the phase that the state has kept.
+      verdict: [] int32: 0 while the phase goes on, `DIVERGED`, or the number of a reason of `interfaces.Stop`.
+    """
+
+    history: dict[str, Array]
+    updates: Array
+    verdict: Array
+
+    @classmethod
+    def start(cls, stop: Stop) -> "Record":
+        """Before the first check."""
+        empty = jnp.full(stop.window_checks + 1, jnp.nan)
+        zero = jnp.zeros((), jnp.int32)
+        return cls({term: empty for term in stop.terms}, zero, zero)
+
+    def check(self, stop: Stop, measures: Metrics, updates: int) -> "Record":
+        """With the measures of one more check, `updates` after the last, and the verdict on them."""
+        newest = {term: jnp.asarray(measures[term], jnp.float32) for term in stop.terms}
+        history = {term: jnp.append(self.history[term][1:], value) for term, value in newest.items()}
+        kept = self.updates + updates
+        verdict = jnp.where(kept >= stop.min_updates, stop.verdict(history), 0)
+        finite = jnp.isfinite(jnp.stack(list(newest.values()))).all()
+        return Record(history, kept, jnp.where(finite, verdict, DIVERGED).astype(jnp.int32))
+
+
+@flax.struct.dataclass
+class Watched:
+    """A train state in a phase that stops by measures, and what they were so far.
+
+    Attributes:
+      state: the train state.
+      record: of the phase.
+    """
+
+    state: Any
+    record: Record
+
+    @property
+    def step(self) -> Array:
+        """[] int32, the train state's counter; it goes on where the state itself has stopped."""
+        return self.state.step
+
+    def skip_to(self, step: Array) -> "Watched":
+        """With the counter at [] `step`, as if the updates that are left had been made."""
+        return self.replace(state=self.state.replace(step=step))
+
+
+def check(
+    update: Callable, stop: Stop, watched: Watched, held_out: Transition, key: Array, updates: int, batch_size: int
+) -> Watched:
+    """Measures a state on held-out rows, the same ones with the same draws at every check of a phase.
+
+    What differs between two checks then comes of the networks alone.
+
+    Args:
+      update: of the phase.
+      stop: what to measure and when to stop.
+      watched: `updates` after its last check.
+      held_out: transitions [M] that no batch of the phase is drawn from.
+      key: PRNG key of the phase.
+      updates: since the last check.
+      batch_size: B.
+
+    Returns:
+      The same state with one more check on record.
+    """
+    key = jax.random.fold_in(key, HELD_OUT_STREAM)
+    measures = measure(update, watched.state, held_out, key, MEASURED_BATCHES, batch_size)
+    return watched.replace(record=watched.record.check(stop, measures, updates))
+
+
+def run_watched(
+    update: Callable,
+    stop: Stop,
+    watched: Watched,
+    dataset: Transition,
+    held_out: Transition,
+    key: Array,
+    num_updates: int,
+    batch_size: int,
+) -> tuple[Watched, Metrics]:
+    """Runs updates up to the next check, and the check; a state that has its verdict stays as it is.
+
+    A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown away:
+    nothing compiles again, and its numbers are those of the seed alone. Its counter goes on, which all seeds share.
+
+    Args: as `run_updates` and `check`.
+
+    Returns:
+      The state and its record, and the mean of every metric; NaN where the state had stopped before.
+    """
+    state, metrics = run_updates(update, watched.state, dataset, key, num_updates, batch_size)
+    moved = check(update, stop, watched.replace(state=state), held_out, key, num_updates, batch_size)
+    goes_on = watched.record.verdict == 0
+    metrics = jax.tree.map(lambda metric: jnp.where(goes_on, metric, jnp.nan), metrics)
+    return where(goes_on, moved, watched).skip_to(state.step), metrics

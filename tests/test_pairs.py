@@ -1,4 +1,7 @@
-"""Every offline algorithm starts every online one: one update of each phase, with tiny networks."""
+"""Every offline algorithm starts every online one: one update of each phase, with tiny networks.
+
+And the shorter ways of Appendix B: offline critics that are kept, with the policy or its clone, through alignment.
+"""
 
 import dataclasses
 import functools
@@ -63,9 +66,9 @@ def with_head_of(name, head):
 
 
 @functools.cache
-def compiled(name, critic_source):
+def compiled(name, **settings):
     """An online algorithm and its phases, compiled once for all that start it."""
-    algorithm = make("online", name, critic_source=critic_source)
+    algorithm = make("online", name, **settings)
     return algorithm, {phase: jax.jit(getattr(algorithm, phase)) for phase in PHASES}
 
 
@@ -74,7 +77,7 @@ def test_pair(source, target):
     head = make("online", target).head
     handoff = with_head_of(source, head)
     direct = make("online", target).reads_handoff_state and hasattr(handoff.state, "critic")
-    algorithm, phases = compiled(target, "offline" if direct else "random")
+    algorithm, phases = compiled(target, critic_source="offline" if direct else "random")
     state = jax.jit(algorithm.init)(jax.random.key(3), handoff)
     if direct:
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
@@ -98,3 +101,43 @@ def test_pair(source, target):
     assert action.shape == (SPEC.action_dim,)
     assert jnp.all(jnp.abs(action) <= 1.0)
     assert algorithm.policy(state).head == head
+
+
+@pytest.mark.parametrize("target", ["o2td3", "o2sac"])
+@pytest.mark.parametrize("source", ["td3_bc", "awac", "cql"])
+def test_offline_critics_are_aligned_without_re_evaluation(source, target):
+    # of three of the six pairs the policy is a clone: critics see actions, not heads
+    algorithm, phases = compiled(target, critic_source="offline", layer_norm=False, reevaluate_updates=0)
+    handoff = with_head_of(source, algorithm.head)
+    start = jax.jit(algorithm.init)(jax.random.key(3), handoff)
+    for name in ("critic", "target_critic"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
+    assert int(start.opt.critic[0].count) == 0  # Adam begins anew
+    jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.policy.params)
+
+    aligned, metrics = phases["align"](start, BATCH, jax.random.key(4))
+    assert tiny.moved(start, aligned) == {"actor", "critic", "opt", "step"}
+    assert np.isfinite(metrics["overestimated"])
+    # what the critics are pulled to is what offline training's targets say, not its critics
+    other = start.replace(target_critic=tiny.far(start.target_critic))
+    assert metrics["target_q"] != phases["align"](other, BATCH, jax.random.key(4))[1]["target_q"]
+
+    online = algorithm.begin_finetuning(aligned, jnp.asarray(True))
+    jax.tree.map(np.testing.assert_array_equal, online.target_critic, aligned.critic)
+    jax.tree.map(np.testing.assert_array_equal, online.actor, aligned.actor)
+    online, metrics = phases["finetune"](online, BATCH, jax.random.key(5))
+    assert "lagrange" in metrics
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(online))
+
+
+def test_cql_goes_to_constrained_fine_tuning_alone():
+    algorithm, phases = compiled(
+        "o2sac", critic_source="offline", layer_norm=False, reevaluate_updates=0, align_updates=0
+    )
+    handoff = with_head_of("cql", algorithm.head)
+    start = algorithm.begin_finetuning(algorithm.init(jax.random.key(3), handoff), jnp.asarray(False))
+    for name in ("actor", "critic", "target_critic", "log_alpha"):  # all goes on where offline training was
+        jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
+    jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.state.actor)
+    _, metrics = phases["finetune"](start, BATCH, jax.random.key(5))
+    assert metrics["lagrange"] == 1.0

@@ -55,11 +55,11 @@ def test_same_head_stays_as_it_is(head, dataset):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_clone_keeps_source_and_normalizer_and_drops_the_state(head, dataset):
+def test_a_clone_keeps_source_normalizer_and_critics(head, dataset):
     teacher = make_policy("gaussian" if head == "deterministic" else "deterministic")
     config = CloneConfig(hidden=(16, 16), updates=2, batch_size=4)
     handoff = policy.with_head(Handoff(teacher, {"critic": 1}, "td3_bc"), head, dataset, jax.random.key(0), config)
-    assert (handoff.source, handoff.state) == ("td3_bc", None)
+    assert (handoff.source, handoff.state) == ("td3_bc", {"critic": 1})
     assert (handoff.policy.head, handoff.policy.actor.hidden) == (head, (16, 16))
     jax.tree.map(np.testing.assert_array_equal, handoff.policy.normalizer, NORMALIZER)
 

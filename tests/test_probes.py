@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.online import o2ppo, o2sac, o2td3, ppo
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import run_updates
+from o2o_jax.training import Record, Watched, check, run_updates, run_watched
 from o2o_jax.types import Annotated, Rollout, Spec, Transition
 
 SPEC = Spec(observation_dim=1, action_dim=1)
@@ -207,3 +207,34 @@ def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut()
     state, notes = algorithm.prepare("reevaluate", state, rollout)
     state, _ = run(algorithm.reevaluate, state, Annotated.of(data, notes), 300)
     assert mode_and_value(algorithm, state)[1] == pytest.approx(4.0, abs=0.15)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
+    # the same overrated critics, to which the start is no rest although the policy is where it should be
+    settings = {"stop": "measures", "stop_check_every_updates": 100, "stop_min_updates": 0}
+    algorithm = make(module, **settings, **({"alpha": 0.05} if module is o2sac else {}))
+    state = algorithm.init(jax.random.key(0), handoff(algorithm.head, action=-0.5))
+    critic, grid = networks.make_critic(FAST["critic_hidden"], True, 2), jnp.linspace(-1.0, 1.0, 101)
+    state = state.replace(critic=overrating(critic, state.critic, grid))
+    state = state.replace(target_critic=state.critic)
+    stop, data = algorithm.stops["align"], dataset(0.0, 1.0)
+    key, batch_size = jax.random.key(1), FAST["batch_size"]
+
+    @jax.jit
+    def advance(watched):
+        return run_watched(algorithm.align, stop, watched, data, data, key, stop.check_every_updates, batch_size)
+
+    watched = jax.jit(lambda state: check(algorithm.align, stop, state, data, key, 0, batch_size))(
+        Watched(state, Record.start(stop))
+    )
+    assert int(watched.record.verdict) == 0
+    assert watched.record.history["overestimated"][-1] > 0.4
+    for _ in range(10):
+        watched, _ = advance(watched)
+    assert int(watched.record.verdict) == 1
+    assert 0 < int(watched.record.updates) <= 500
+    mode = algorithm.policy(watched.state).distribution(jnp.zeros((1, 1))).mode()
+    assert abs(mode[0, 0] + 0.5) <= 0.1  # √ of the distance at which alignment is complete
+    retained = values(critic, watched.state.critic, jnp.asarray([-0.5]))
+    np.testing.assert_allclose(retained, 1.0, atol=0.15)

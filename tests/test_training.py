@@ -6,7 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from o2o_jax.training import gradient_step, measure, polyak_update, run_updates, sample_batch, where
+from o2o_jax.interfaces import Stop
+from o2o_jax.training import (
+    DIVERGED,
+    Record,
+    Watched,
+    check,
+    gradient_step,
+    measure,
+    polyak_update,
+    run_updates,
+    run_watched,
+    sample_batch,
+    where,
+)
 from o2o_jax.types import Transition
 
 
@@ -119,3 +132,62 @@ def test_measure_takes_no_step():
     assert one["every"] == many["every"] == 1
     assert one["reward"] != many["reward"]
     np.testing.assert_allclose(many["reward"], 499.5, atol=50)  # 800 rows uniform in 0 … 999: ± 10
+
+
+STOP = Stop(
+    terms=("every",),
+    verdict=lambda history: jnp.where(history["every"][0] >= 3.0, 2, 0),
+    reasons=("never", "three some checks ago"),
+    check_every_updates=2,
+    window_checks=2,
+    min_updates=4,
+)
+
+
+def test_a_record_keeps_the_window_s_checks_and_waits_for_its_updates():
+    record, verdicts = Record.start(STOP), []
+    for i, value in enumerate([3.0, 4.0, 5.0, 6.0, 7.0]):
+        record = record.check(STOP, {"every": value, "other": 0.0}, 2 if i else 0)
+        verdicts.append(int(record.verdict))
+    # the oldest of three values is 3 at the third check, after 4 updates; it is NaN before
+    assert verdicts == [0, 0, 2, 2, 2]
+    np.testing.assert_array_equal(record.history["every"], [5, 6, 7])
+    assert int(record.updates) == 8
+    late = Record.start(STOP).check(STOP, {"every": 9.0}, 3)
+    assert int(late.verdict) == 0
+    np.testing.assert_array_equal(late.history["every"], [np.nan, np.nan, 9])
+
+
+def test_a_record_of_what_diverged_says_so():
+    for value in (jnp.nan, jnp.inf):
+        assert int(Record.start(STOP).check(STOP, {"every": jnp.asarray(value)}, 2).verdict) == DIVERGED
+
+
+def test_a_check_takes_the_same_rows_and_draws_every_time():
+    def report(state, batch, key):
+        return state, {"every": jnp.mean(batch.reward) + jax.random.uniform(key) + state.step}
+
+    found = []
+    for step in (0, 7):
+        watched = Watched(start().replace(step=jnp.asarray(step)), Record.start(STOP))
+        watched = check(report, STOP, watched, dataset(1_000), jax.random.key(0), 2, 4)
+        found.append(float(watched.record.history["every"][-1]) - step)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_a_state_with_a_verdict_stays_while_its_counter_goes_on():
+    # the measure is the number of the update that would come next: 1 at the first check, then 3, 5, 7, 9
+    arguments = (dataset(10), dataset(10), jax.random.key(0), 2, 4)
+    watched = check(remember, STOP, Watched(start(20), Record.start(STOP)), dataset(10), arguments[2], 0, 4)
+    trail, metrics = [], []
+    for _ in range(5):
+        watched, metric = run_watched(remember, STOP, watched, *arguments)
+        trail.append(watched)
+        metrics.append(float(metric["every"]))
+    assert [int(w.record.verdict) for w in trail] == [0, 0, 2, 2, 2]  # 3 is the oldest of 3, 5, 7
+    assert [int(w.record.updates) for w in trail] == [2, 4, 6, 6, 6]
+    assert [int(w.step) for w in trail] == [2, 4, 6, 8, 10]
+    np.testing.assert_array_equal(metrics, [1.5, 3.5, 5.5, np.nan, np.nan])
+    jax.tree.map(np.testing.assert_array_equal, trail[-1].skip_to(trail[2].step), trail[2])
+    alone, _ = run_updates(remember, start(20), dataset(10), arguments[2], 6, 4)
+    jax.tree.map(np.testing.assert_array_equal, trail[2].state, alone)

@@ -1,6 +1,8 @@
-"""Small things that several test modules need: data, batches, command lines that take seconds."""
+"""Small things that several test modules need: data, batches, command lines that take seconds, a count of programs."""
 
+import contextlib
 import dataclasses
+import logging
 import os
 
 import jax
@@ -79,3 +81,22 @@ def moved(before, after):
 def far(params):
     """Parameters of quite another network."""
     return jax.tree.map(lambda leaf: leaf + 0.5, params)
+
+
+@contextlib.contextmanager
+def compilations():
+    """Gives a list that gets an entry for every program over seeds that is compiled within."""
+    found = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
+                found.append(record)
+
+    handler, logger = Handler(), logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield found
+    finally:
+        logger.removeHandler(handler)

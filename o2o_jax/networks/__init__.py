@@ -10,7 +10,7 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Value, make_critic
+from o2o_jax.networks.critics import Critic, Value, critic_settings, make_critic
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TanhGaussianActor",
     "Value",
     "cap_std",
+    "critic_settings",
     "make_critic",
     "scale_output",
 ]

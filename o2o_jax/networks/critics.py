@@ -1,12 +1,13 @@
 """Value networks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense
-from o2o_jax.types import Array
+from o2o_jax.types import Array, Params
 
 
 class Critic(nn.Module):
@@ -56,3 +57,14 @@ def make_critic(hidden: Sequence[int], layer_norm: bool, num_critics: int, layer
         Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=num_critics
     )
     return ensemble(hidden, layer_norm, layer_init)
+
+
+def critic_settings(params: Params) -> dict[str, Any]:
+    """What `make_critic` was given to make these parameters: hidden, layer_norm and num_critics."""
+    layers = params["params"]["MLP_0"]
+    biases = [layers[f"Dense_{i}"]["bias"] for i in range(sum(name.startswith("Dense") for name in layers))]
+    return {
+        "hidden": tuple(bias.shape[-1] for bias in biases),
+        "layer_norm": any(name.startswith("LayerNorm") for name in layers),
+        "num_critics": biases[0].shape[0],
+    }

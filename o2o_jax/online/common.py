@@ -29,10 +29,13 @@ class OnlineConfig:
     reevaluate_updates: int = 500_000  # 0 leaves the phase out
     # Fine-tuning
     env_steps: int = 100_000
-    reference_update: Literal["best", "interval"] = "best"  # "interval" needs no evaluation (section C.3)
+    # "best" by evaluation; a copy at an "interval" (section C.3) and the "returns" of training's own episodes need none
+    reference_update: Literal["best", "interval", "returns"] = "best"
     reference_every_evaluations: int = 1  # interval mode: evaluations between two copies
-    eval_every_env_steps: int = 1_000
-    eval_episodes: int = 10
+    reference_min_episodes: int = 5  # returns mode: training episodes of a comparison
+    reference_standard_errors: float = 1.0  # returns mode: of the difference of two means, by which it must be better
+    eval_every_env_steps: int = 1_000  # between two rows of every log, too, and two looks at π_ref
+    eval_episodes: int = 10  # 0: no evaluation at all
 
     def __post_init__(self) -> None:
         for name in ("hidden", "critic_hidden"):
@@ -40,9 +43,18 @@ class OnlineConfig:
                 raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
         if not 0 < self.discount < 1:
             raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
-        self._positive("actor_lr", "critic_lr", "reward_scale", "batch_size", "eval_episodes")
+        self._positive("actor_lr", "critic_lr", "reward_scale", "batch_size")
         self._positive("reference_every_evaluations", "eval_every_env_steps")
-        self._not_negative("reevaluate_updates", "env_steps")
+        self._not_negative("reevaluate_updates", "env_steps", "eval_episodes", "reference_standard_errors")
+        if self.reference_min_episodes < 2:
+            raise ValueError(f"reference_min_episodes must be at least 2, got {self.reference_min_episodes}")
+        if not self.eval_episodes and self.reference_update == "best":
+            raise ValueError("reference_update=best needs evaluations: with eval_episodes=0 set it to returns")
+
+    def remarks(self, source: str) -> list[str]:
+        """What speaks against these settings for policies of the offline method `source`, a line each."""
+        del source
+        return []
 
     def _positive(self, *names: str) -> None:
         for name in names:  # "not greater" rather than "less or equal", so that NaN is refused too

@@ -1,25 +1,46 @@
-"""What O2SAC and O2TD3 share: settings, who goes online, the first reference, the threshold of the constraint."""
+"""What O2SAC and O2TD3 share: settings, when a phase is done, who goes online, the first reference, the threshold."""
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.interfaces import Cadence
+from o2o_jax import networks
+from o2o_jax.interfaces import Cadence, Stop
 from o2o_jax.online.common import OnlineConfig
+from o2o_jax.ops import stopping
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
 
 Choice = Literal["best_of", "aligned", "offline"]
+EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstrainedConfig(OnlineConfig):
-    """Settings common to the off-policy algorithms. Defaults: the authors', for MuJoCo medium data."""
+    """Settings common to the off-policy algorithms. Defaults: the authors', for MuJoCo medium data.
+
+    `stop=measures` ends re-evaluation and alignment, seed by seed, by measures on held-out episodes of the dataset;
+    `reevaluate_updates` and `align_updates` are then the most that a phase may take. The thresholds are this package's:
+    see `reevaluation_verdict` and `alignment_verdict`. `stop=updates` takes the fixed counts, and all of the dataset.
+
+    What the paper advises to leave out (Appendix B), by the offline method:
+
+    - TD3+BC and AWAC constrain the policy alone and evaluate it as online methods do, so that their critics may be
+      kept and re-evaluation left out, never alignment: `critic_source=offline`, `reevaluate_updates=0`.
+    - CQL, whose critics are aligned with its policy but pessimistic, may go to constrained fine-tuning alone:
+      `critic_source=offline`, `reevaluate_updates=0`, `align_updates=0`.
+    - All others need every phase.
+
+    Offline critics have two hidden layers (TD3+BC) or three (CQL, AWAC) and no LayerNorm: `layer_norm=false`. They
+    don't depend on the head, and so stay where the policy was cloned. Both they and their targets are taken over, the
+    targets being what alignment is anchored to; Adam begins anew. `Config.remarks` says what contradicts the advice.
+    """
 
     # Networks
     layer_norm: bool = True  # in the critics
@@ -27,7 +48,18 @@ class ConstrainedConfig(OnlineConfig):
     # Updates
     polyak: float = 0.005  # share of the critic copied into its target per update
     align_updates: int = 500_000  # 0 leaves the phase out
-    critic_source: Literal["random", "offline"] = "random"  # "offline": direct fine-tuning of the offline critics
+    critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
+    # When re-evaluation and alignment are done
+    stop: Literal["updates", "measures"] = "updates"
+    held_out_share: float = 0.05  # of the dataset's episodes; no batch of the two phases draws from them
+    stop_check_every_updates: int = 1_000
+    stop_window_checks: int = 5  # how far back "no longer" looks
+    stop_min_updates: int = 5_000
+    stop_residual: float = 0.02  # re-evaluation: relative fall of the squared error in the window that counts as none
+    stop_missing_value: float = 0.05  # re-evaluation: share of the value that may still be missing
+    stop_overestimated: float = 0.08  # alignment: share of probes worth more than the policy's own action
+    stop_distance: float = 0.01  # alignment: mean squared distance of π_on to π_off, σ² of O2TD3's exploration
+    stop_settled: float = 0.02  # alignment: relative range of both in the window that counts as standing still
     # Fine-tuning
     updates_per_env_step: int = 1
     warmup_env_steps: int = 1_000  # without updates; the policy itself acts
@@ -59,6 +91,13 @@ class ConstrainedConfig(OnlineConfig):
         if self.interval_actor_grad_norm is not None:
             self._positive("interval_actor_grad_norm")
         self._not_negative("align_updates", "warmup_env_steps", "random_env_steps", "lagrange_lr", "threshold_start")
+        self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
+        self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share must lie in (0, 1), got {self.held_out_share}")
+        for name in ("start_actor", "reference_init"):
+            if not self.eval_episodes and getattr(self, name) == "best_of":
+                raise ValueError(f"{name}=best_of needs evaluations: with eval_episodes=0 set it to aligned or offline")
         if not self.threshold_end >= self.threshold_start:
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
         if self.replay == "half" and self.batch_size % 2:
@@ -77,6 +116,85 @@ class ConstrainedConfig(OnlineConfig):
     def interval(self) -> bool:
         """Whether π_ref is copied on a schedule rather than chosen by evaluation."""
         return self.reference_update == "interval"
+
+    def remarks(self, source: str) -> list[str]:
+        """Where the phases that are left out aren't those that Appendix B allows to leave out, a line each."""
+        if not self.constrain:
+            return []  # a control, which leaves the idea out on purpose
+        offline_critics = self.critic_source == "offline"
+        remarks = []
+        if not self.reevaluate_updates and not offline_critics:
+            remarks.append("critics start at random and nothing re-evaluates the policy: set reevaluate_updates")
+        elif not self.reevaluate_updates and source == "cql" and self.align_updates:
+            remarks.append(
+                "the critics of cql are pessimistic, and alignment keeps them so: re-evaluate them, or leave "
+                "alignment out too and fine-tune under the constraint alone (Appendix B)"
+            )
+        elif not self.reevaluate_updates and source not in (*EVALUATED_AS_ONLINE, "cql"):
+            remarks.append(
+                f"{source} evaluates its policy unlike online methods: its critics need re-evaluation (Appendix B)"
+            )
+        if not self.align_updates and not (source == "cql" and offline_critics):
+            remarks.append("critics that are not aligned lead the policy away from where it is: set align_updates")
+        return remarks
+
+    def stops(self) -> dict[str, Stop]:
+        """When each phase is done, for `interfaces.OnlineAlgorithm.stops`; nothing where the counts are fixed."""
+        if self.stop == "updates":
+            return {}
+        common = functools.partial(
+            Stop,
+            check_every_updates=self.stop_check_every_updates,
+            window_checks=self.stop_window_checks,
+            min_updates=self.stop_min_updates,
+        )
+        return {
+            "reevaluate": common(
+                ("critic_loss", "q"),
+                functools.partial(reevaluation_verdict, self),
+                ("the residual is at its floor and the value at its place",),
+            ),
+            "align": common(
+                ("overestimated", "distance"),
+                functools.partial(alignment_verdict, self),
+                ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
+            ),
+        }
+
+
+def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
+    """Whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
+
+    Two measures, since neither will do alone. The squared Bellman error is small wherever critics agree with their own
+    targets, at any level; the level moves for as long as values are missing, yet says nothing of the error.
+
+    Args:
+      config: settings.
+      history: `critic_loss` [K + 1], the squared Bellman error of all critics, and `q` [K + 1], their mean value, on
+        held-out rows.
+    """
+    updates = config.stop_check_every_updates * config.stop_window_checks
+    rate = config.polyak * (1.0 - config.discount)
+    at_floor = stopping.no_longer_falls(history["critic_loss"], config.stop_residual)
+    in_place = stopping.missing_share(history["q"], updates, rate) <= config.stop_missing_value
+    return (at_floor & in_place).astype(jnp.int32)
+
+
+def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
+    """Whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
+
+    Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after
+    overestimated actions, and both fall together as the critics are corrected.
+
+    Args:
+      config: settings.
+      history: `overestimated` [K + 1], the share of probes with Q(s, a) > Q(s, ȧ), and `distance` [K + 1], the mean
+        squared distance of the modes of π_on and π_off, on held-out states.
+    """
+    share, distance = history["overestimated"], history["distance"]
+    complete = (share[-1] <= config.stop_overestimated) & (distance[-1] <= config.stop_distance)
+    still = stopping.settled(share, config.stop_settled) & stopping.settled(distance, config.stop_settled)
+    return jnp.where(complete, 1, jnp.where(still, 2, 0))
 
 
 def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
@@ -105,32 +223,46 @@ def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
     return step % config.updates_per_env_step == 0
 
 
-def offline_state(handoff: Handoff | None, critic: Params, algorithm: str) -> Any:
-    """What offline training left, for direct fine-tuning of its critics.
+def offline_state(config: ConstrainedConfig, handoff: Handoff | None, critic: Params) -> Any:
+    """What offline training left, for those who go on from its critics.
 
     Args:
-      handoff: with a `state` that has `critic` and `target_critic`.
+      config: settings, of which the rewards' must be those of offline training.
+      handoff: with a `state` that has `critic`, `target_critic` and `transform`.
       critic: parameters of this algorithm's own critics: what the offline ones must look like.
-      algorithm: name for the error messages.
 
     Returns:
       The offline algorithm's state.
 
     Raises:
-      ValueError: if there is no offline state, or its critics have other shapes.
+      ValueError: there is no offline state, its critics have other shapes, or they were trained on other rewards.
     """
     if handoff is None or not hasattr(handoff.state, "critic"):
         raise ValueError(
-            f"{algorithm} with critic_source=offline goes on from the critics of offline training, and this policy "
-            "comes without any: start from a run whose policy needs no cloning, or set critic_source=random"
+            "critic_source=offline goes on from the critics of offline training, and this policy comes without any: "
+            "start from a method that trains critics, or set critic_source=random"
         )
-    found, wanted = jax.tree.map(jnp.shape, handoff.state.critic), jax.tree.map(jnp.shape, critic)
-    if found != wanted:
+    state, source = handoff.state, handoff.source
+    found, wanted = networks.critic_settings(state.critic), networks.critic_settings(critic)
+    names = {"hidden": "critic_hidden", "layer_norm": "layer_norm", "num_critics": "num_critics"}
+    differing = [f"{field}={_as_text(found[name])}" for name, field in names.items() if found[name] != wanted[name]]
+    if differing:
+        settings = ", ".join(differing)
+        raise ValueError(f"the critics of {source} do not fit: set {settings}, or critic_source=random")
+    if jax.tree.map(jnp.shape, state.critic) != jax.tree.map(jnp.shape, critic):
+        raise ValueError(f"the critics of {source} do not fit: they are of other observations or actions")
+    scale, shift = state.transform.reward_scale, state.transform.reward_shift
+    if (scale, shift) != (config.reward_scale, config.reward_shift):
         raise ValueError(
-            f"the critics of {handoff.source} do not fit those of {algorithm}: set critic_hidden, layer_norm and "
-            f"num_critics to the offline values, or critic_source=random (found {found}, expected {wanted})"
+            f"the critics of {source} were trained on other rewards: set reward_scale={scale} and "
+            f"reward_shift={shift}, or critic_source=random"
         )
-    return handoff.state
+    return state
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def begin_finetuning(

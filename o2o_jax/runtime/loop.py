@@ -18,8 +18,10 @@ from o2o_jax.policy import Handoff
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.phases import start_states
+from o2o_jax.runtime.reference import Returns
 from o2o_jax.runtime.seeds import keys as seed_keys
-from o2o_jax.runtime.seeds import over_seeds
+from o2o_jax.runtime.seeds import over_seeds, place
+from o2o_jax.training import Record
 from o2o_jax.types import Array, Metrics, Rollout, Spec, Transition
 
 
@@ -33,6 +35,9 @@ class Run:
       key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
       best_score: [S] normalised score that a new reference must beat.
       env_steps: [] int32, environment steps per seed so far.
+      evaluation_steps: [S] int32, environment steps that evaluations took.
+      returns: of training's own episodes, where they settle the reference.
+      records: of the phases that stop by measures, seeds stacked [S].
     """
 
     agent: Any
@@ -40,6 +45,9 @@ class Run:
     key: Array
     best_score: Array
     env_steps: Array
+    evaluation_steps: Array
+    returns: Returns
+    records: dict[str, Record]
 
 
 def start_run(
@@ -64,10 +72,18 @@ def start_run(
             key=run_key,
             best_score=jnp.asarray(-jnp.inf),
             env_steps=jnp.zeros((), jnp.int32),
+            evaluation_steps=jnp.zeros((), jnp.int32),
+            returns=Returns.empty(),
+            records=start_records(algorithm),
         )
 
     keys = seed_keys(seeds, "online")
     return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
+
+
+def start_records(algorithm: OnlineAlgorithm) -> dict[str, Record]:
+    """Records of the phases that stop by measures, before their first checks; of one seed."""
+    return {phase: Record.start(stop) for phase, stop in algorithm.stops.items()}
 
 
 def _make_buffer(cadence: Cadence, config: Any, spec: Spec) -> replay.RingBuffer:
@@ -81,6 +97,12 @@ def batch_source(cadence: Cadence, config: Any) -> Callable[[replay.RingBuffer, 
     if cadence.source == "rollout":
         return lambda buffer, dataset, key: buffer.storage  # just come round, so that it begins with the oldest step
     return functools.partial(replay.sample, batch_size=config.batch_size, mode=config.replay)
+
+
+def count_evaluation(run: Run, lengths: np.ndarray) -> Run:
+    """The run with an evaluation's episodes, of lengths [S, E] in environment steps, among what it has spent."""
+    spent = np.asarray(run.evaluation_steps) + lengths.sum(axis=1, dtype=np.int32)
+    return run.replace(evaluation_steps=jax.device_put(spent, run.evaluation_steps.sharding))
 
 
 def begin_finetuning(
@@ -208,7 +230,7 @@ def fine_tune(
     run: Run,
     dataset: Transition | None,
     envs: Any,
-    evaluator: Evaluator,
+    evaluator: Evaluator | None,
     task: Task,
     seeds: Sequence[int],
     mesh: Mesh,
@@ -224,12 +246,14 @@ def fine_tune(
       dataset: transitions [N] on the device; None in replay mode `none` and for rollouts.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
-      evaluator: with environments of its own.
+      evaluator: with environments of its own; None where nothing is evaluated, which `reference_update` must allow.
       task: for the normalised score.
       seeds: S seeds, for the environments.
       mesh: devices.
-      log: gets `finetune.csv`, `episode.csv` and `evaluation.csv`.
-      on_evaluation: called after every evaluation, with the run and the metrics per seed: save, take a snapshot.
+      log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference.
+        `total_env_steps` counts the steps of evaluations too.
+      on_evaluation: called every `eval_every_env_steps`, with the run and the evaluation's metrics per seed, if there
+        was one: save, take a snapshot.
 
     Returns:
       The run after the last step.
@@ -283,26 +307,46 @@ def fine_tune(
             log.write("finetune", env_steps, _mean_over_time(pending or [metrics]))
             pending.clear()
             if any(finished):
-                log.write("episode", env_steps, _episode_metrics(task, finished))
-                finished = [[] for _ in seeds]
-            scores = evaluation_metrics(task, *evaluator(functools.partial(evaluate, run.agent)))
-            run = _consider_reference(config, run, scores["score"], env_steps, set_reference)
-            log.write("evaluation", env_steps, scores)
-            bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
+                log.write("episode", env_steps, _episode_metrics(task, finished) | _total_env_steps(run))
+            scores: dict[str, np.ndarray] = {}
+            if evaluator is not None:
+                returns, lengths = evaluator(functools.partial(evaluate, run.agent))
+                run = count_evaluation(run, lengths)
+                scores = evaluation_metrics(task, returns, lengths)
+                log.write("evaluation", env_steps, scores | _total_env_steps(run))
+                bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
+            run, accept = _consider_reference(config, run, scores.get("score"), finished, mesh, log)
+            if accept.any():
+                run = run.replace(agent=set_reference(run.agent, accept))
+            finished = [[] for _ in seeds]
             on_evaluation(run, scores)
     return run
 
 
-def _consider_reference(config: Any, run: Run, score: np.ndarray, env_steps: int, set_reference: Callable) -> Run:
-    """Accepts the current policy as π_ref, per seed: better than all before, or on schedule."""
+def _consider_reference(
+    config: Any, run: Run, score: np.ndarray | None, finished: list[list[float]], mesh: Mesh, log: MetricLog
+) -> tuple[Run, np.ndarray]:
+    """Whether the current policy becomes π_ref, [S] bool, and the run with what was found on the way."""
+    env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
     if config.reference_update == "interval":
         evaluations = env_steps // config.eval_every_env_steps
-        accept = np.full(score.shape, evaluations % config.reference_every_evaluations == 0)
+        accept = np.full(best_score.shape, evaluations % config.reference_every_evaluations == 0)
+    elif config.reference_update == "returns":
+        returns = run.returns.replace(recent=run.returns.recent.add(finished))
+        accept, considered = returns.consider(config.reference_min_episodes, config.reference_standard_errors)
+        log.write("reference", env_steps, returns.metrics(accept))
+        run = run.replace(returns=place(considered, mesh))
     else:
-        accept = score > np.asarray(run.best_score)
-    best = np.fmax(np.asarray(run.best_score), score).astype(np.float32)
-    agent = set_reference(run.agent, accept) if accept.any() else run.agent
-    return run.replace(agent=agent, best_score=jax.device_put(best, run.best_score.sharding))
+        accept = score > best_score
+    if score is not None:
+        best = np.fmax(best_score, score).astype(np.float32)
+        run = run.replace(best_score=jax.device_put(best, run.best_score.sharding))
+    return run, accept
+
+
+def _total_env_steps(run: Run) -> dict[str, np.ndarray]:
+    """Environment steps that each seed has spent so far, on training and on evaluations."""
+    return {"total_env_steps": int(run.env_steps) + np.asarray(run.evaluation_steps)}
 
 
 def _mean_over_time(metrics: list[Metrics]) -> dict[str, np.ndarray]:

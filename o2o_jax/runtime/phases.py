@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from o2o_jax.interfaces import Stop
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
-from o2o_jax.training import measure, run_updates
+from o2o_jax.training import MEASURED_BATCHES, Record, Watched, check, measure, run_updates, run_watched
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
-
-MEASURED_BATCHES = 40  # of what a phase starts from: 10,000 probes
 
 
 def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
@@ -48,12 +47,17 @@ def run_phase(
     measure_start: bool = False,
     prepare: Callable | None = None,
     draw: Callable | None = None,
+    stop: Stop | None = None,
+    held_out: Transition | None = None,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
 
     How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state that
     was saved by `checkpoint` goes on as if it had never stopped, and a state from beyond the phase comes back as it
     is. Rows that a stopped run logged after its last checkpoint are dropped, to be logged again.
+
+    With `stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The state
+    then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
 
     Args:
       phase: name of the CSV file and of the progress bar.
@@ -74,34 +78,57 @@ def run_phase(
       prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
         batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
       draw: (dataset, key, batch_size) -> batch, pure; None for uniform rows; see `interfaces.OfflineAlgorithm.draw`.
+      stop: when seeds are done before `updates`; None to make them all. Not together with `prepare`, whose notes
+        held-out rows don't have. The log gets `<phase>_measures.csv` too: at every check the measures, the `updates`
+        that a seed has kept, and its `verdict`.
+      held_out: transitions [M] for the checks, none of them in `dataset`.
 
     Returns:
       The state after the phase.
 
     Raises:
-      ValueError: the state is from before the phase, or the states of all seeds have become NaN or infinite. A seed
-        that diverges among others stays: its numbers say so.
+      ValueError: `stop` with `prepare` or without `held_out`; the state is from before the phase, or the states of all
+        seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
     """
+    if stop is not None and (prepare is not None or held_out is None):
+        raise ValueError(f"the phase {phase} can't stop by measures: it needs held-out rows, and no notes on any row")
     done = int(state.step) - first_step
     if done < 0:
         raise ValueError(f"the phase {phase} begins at step {first_step}, but the state is at step {int(state.step)}")
-    log.rewind(phase, done or -1)  # the row of step 0 too is logged again
+    for file in (phase, f"{phase}_measures"):
+        log.rewind(file, done or -1)  # the row of step 0 too is logged again
     if done >= updates:
         return state
-    dataset, notes = replicate(dataset, mesh), None
+    (dataset, held_out), notes = replicate((dataset, held_out), mesh), None
     if prepare is not None:
         state, notes = over_seeds(prepare, mesh, shared=(1,), donate=(0,))(state, dataset)
-    chunk = _even_chunk(chunk, updates, checkpoint_every)
+    if stop is None:
+        chunk = _even_chunk(chunk, updates, checkpoint_every)
+    else:  # checkpoints at checks, the last one not beyond the interval that was asked for
+        chunk = stop.check_every_updates
+        checkpoint_every = checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
     if measure_start and not done:
 
         def start(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> Metrics:
-            return measure(update, state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size, draw)
+            train_state = state if stop is None else state.state
+            return measure(update, train_state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size, draw)
 
         log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, notes, keys)))
+    if stop is not None and not done:
+        first_check = functools.partial(_first_check, update, stop, batch_size)
+        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, held_out, keys)
+        log.write(f"{phase}_measures", 0, _measures(state.record))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> tuple[Any, Metrics, Array]:
+        def advance(
+            state: Any, data: tuple[Transition, Transition | None], notes: Notes | None, key: Array
+        ) -> tuple[Any, Metrics, Array]:
+            dataset, held_out = data
+            if stop is not None:
+                assert held_out is not None  # checked above
+                state, metrics = run_watched(update, stop, state, dataset, held_out, key, length, batch_size)
+                return state, metrics, _is_finite(state.state)
             state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size, draw)
             return state, metrics, _is_finite(state)
 
@@ -112,7 +139,7 @@ def run_phase(
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, dataset, notes, keys)
+            state, metrics, finite = program(length)(state, (dataset, held_out), notes, keys)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:
@@ -128,9 +155,27 @@ def run_phase(
             if not finite.all():
                 shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
             bar.set_postfix(shown, refresh=False)
+            if stop is not None:
+                measures = _measures(state.record)
+                log.write(f"{phase}_measures", done, measures)
+                if measures["verdict"].all():
+                    done = updates
+                    state = state.skip_to(jax.device_put(np.int32(first_step + updates), state.step.sharding))
             if done == updates or (checkpoint_every and done % checkpoint_every == 0):
                 checkpoint(state, done)
     return state
+
+
+def _first_check(
+    update: Callable, stop: Stop, batch_size: int, watched: Watched, held_out: Transition, key: Array
+) -> Watched:
+    return check(update, stop, watched, held_out, key, 0, batch_size)
+
+
+def _measures(record: Record) -> dict[str, np.ndarray]:
+    """The newest check of all seeds: its terms, the updates that each seed has kept, and its verdict; [S] each."""
+    newest = {term: history[:, -1] for term, history in record.history.items()}
+    return jax.device_get(newest | {"updates": record.updates, "verdict": record.verdict})
 
 
 def _annotated(dataset: Transition, notes: Notes | None) -> Transition:

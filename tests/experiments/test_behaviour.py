@@ -209,6 +209,11 @@ def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, ca
         (["--env=mujoco/hoper"], 1, "unknown task 'mujoco/hoper'"),
         (["--set=hiden=8"], 1, "unknown field 'hiden'"),
         (["--seeds=0"], 2, "seeds"),
+        (
+            ["--algorithm=ppo", "--set=eval_episodes=0", "--set=reference_update=interval"],
+            1,
+            "snapshots are chosen by their scores: eval_episodes must be at least 1",
+        ),
         (["--choose"], 1, "holds no snapshots: train first, without --choose"),
         (["--resume"], 1, "holds no run"),
     ],

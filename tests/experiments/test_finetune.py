@@ -224,17 +224,97 @@ def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_
     assert not (tmp_path / "out").exists()
 
 
+MEASURES = [
+    "--set=stop=measures",
+    "--set=stop_check_every_updates=2",
+    "--set=stop_window_checks=1",
+    "--set=stop_min_updates=2",
+    "--set=stop_missing_value=1e9",
+    "--set=stop_residual=1",
+    "--set=held_out_share=0.2",
+]
+
+
+def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch, capsys):
+    # re-evaluation is content with anything from its second check on, alignment with nothing
+    out, arguments = (
+        tmp_path / "measures",
+        [*RECONSTRUCTION, *MEASURES, "--set=stop_overestimated=0", "--set=stop_settled=0"],
+    )
+    with monkeypatch.context() as patch:
+        remaining = stop_at(patch, REEVALUATE + 4)
+        run(out, offline_run, *arguments, status=130)
+        assert not remaining
+    capsys.readouterr()
+    run(out, offline_run, *arguments, "--resume")
+    printed = capsys.readouterr().out
+    whole = run(tmp_path / "whole", offline_run, *arguments)
+    for seed in range(2):
+        assert f"align, seed {seed}: 4 of 4 updates: no verdict, all updates made (overestimated " in printed
+        assert f"reevaluate, seed {seed}: 2 of 4 updates: the residual is at its floor" in printed
+    for phase in ("reevaluate", "align", "reevaluate_measures", "align_measures", "start"):
+        unbroken, stopped = log.read(whole, phase), log.read(out, phase)
+        for term in unbroken:
+            np.testing.assert_array_equal(stopped[term], unbroken[term], err_msg=f"{phase} {term}")
+    assert log.read(out, "reevaluate")["step"].tolist() == [2, 2]
+    measures = log.read(out, "reevaluate_measures")
+    assert measures["updates"].tolist() == [0, 0, 2, 2]
+    assert measures["verdict"].tolist() == [0, 0, 1, 1]
+    assert log.read(out, "align_measures")["step"].tolist() == [0, 0, 2, 2, 4, 4]
+    assert log.read(out, "evaluation")["step"].tolist() == log.read(o2td3, "evaluation")["step"].tolist()
+    # the same first batches would make the same numbers, but these leave out what is held out
+    assert log.read(out, "reevaluate")["q"][0] != log.read(o2td3, "reevaluate")["q"][0]
+
+
+WITHOUT_EVALUATION = ["--set=eval_episodes=0", "--set=reference_update=returns"]
+
+
+def test_a_run_without_evaluations(offline_run, tmp_path, capsys):
+    arguments = [*RECONSTRUCTION, *WITHOUT_EVALUATION, "--set=start_actor=aligned", "--set=reference_init=offline"]
+    out = run(tmp_path / "out", offline_run, *arguments)
+    logs = {path.stem for path in out.glob("*.csv")}
+    assert logs - {"episode"} == {"reevaluate", "align", "finetune", "reference"}
+    assert log.read(out, "reference")["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    assert "offline policy" not in capsys.readouterr().out.replace("to the offline policy", "")
+
+
+def test_evaluations_count_from_the_start(o2td3):
+    evaluation = log.read(o2td3, "evaluation")
+    spent = evaluation["total_env_steps"] - evaluation["step"]
+    # those of the offline and the aligned policy come before; then one episode each time
+    np.testing.assert_array_equal(np.diff(spent.reshape(-1, 2), axis=0), evaluation["length"].reshape(-1, 2)[1:])
+    assert np.all(spent.reshape(-1, 2)[0] > evaluation["length"][:2])
+
+
+OFFLINE_CRITICS = ["--set=critic_source=offline", "--set=layer_norm=false", "--set=reevaluate_updates=0"]
+
+
+@pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
+def test_offline_critics_are_kept_and_aligned(algorithm, offline_run, tmp_path, capsys):
+    # of the policy's own kind, and of a clone
+    arguments = [*OFFLINE_CRITICS, "--set=align_updates=2", "--clone_updates=2"]
+    out = run(tmp_path / "out", offline_run, *arguments, algorithm=algorithm, seeds=1)
+    logs = {path.stem for path in out.glob("*.csv")}
+    clone = {"clone"} if algorithm == "o2sac" else set()
+    assert logs - {"episode"} == {"align", "start", "finetune", "evaluation"} | clone
+    assert "critics" not in capsys.readouterr().out  # nothing speaks against it
+
+
+def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_path, capsys):
+    run(tmp_path / "out", offline_run, *OFFLINE_CRITICS, "--set=align_updates=0", "--set=env_steps=0", seeds=1)
+    assert "note: critics that are not aligned lead the policy away" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["--algorithm=o2td4"], 1, "unknown online algorithm 'o2td4'. Did you mean 'o2td3'?"),
-        (["--algorithm=sac"], 1, "sac with critic_source=offline goes on from the critics of offline training"),
-        (
-            ["--algorithm=td3", "--set=critic_hidden=16"],
-            1,
-            "critics of td3_bc do not fit those of td3: set critic_hidden",
-        ),
-        (["--algorithm=td3", "--set=layer_norm=true"], 1, "the critics of td3_bc do not fit those of td3"),
+        (["--algorithm=sac", "--set=num_critics=1"], 1, "the critics of td3_bc do not fit: set num_critics=2"),
+        (["--algorithm=td3", "--set=critic_hidden=16"], 1, "critics of td3_bc do not fit: set critic_hidden=8"),
+        (["--set=critic_source=offline"], 1, "the critics of td3_bc do not fit: set layer_norm=false"),
+        (["--algorithm=td3", "--set=reward_scale=2"], 1, "trained on other rewards: set reward_scale=1.0"),
+        (["--algorithm=td3", "--set=discount=0.9"], 1, "trained with another discount: set discount=0.99"),
+        (WITHOUT_EVALUATION, 1, "start_actor=best_of needs evaluations"),
         (["--set=hidden=16"], 1, "the policy's network differs from this algorithm's: set hidden to (8,)"),
         (["--algorithm=td3", "--policy={dt}"], 1, "td3 with critic_source=offline goes on from the critics of offline"),
         (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),

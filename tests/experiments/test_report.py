@@ -46,6 +46,43 @@ def test_summary_by_hand(run_folder):
     np.testing.assert_array_equal(run.lagrange.mean(), np.full(12, 2.0))
 
 
+@pytest.fixture
+def without_evaluations(tmp_path):
+    """Two seeds that were never evaluated; no episode of seed 1 ended in the second row."""
+    folder = tmp_path / "returns"
+    with log.MetricLog(folder) as metrics:
+        for step, scores in ((100, [1.0, 5.0]), (200, [2.0, np.nan]), (300, [3.0, 7.0])):
+            total = step + np.array([10.0, 30.0])
+            metrics.write("episode", step, {"score": np.array(scores), "total_env_steps": total})
+            metrics.write("finetune", step - 50, {"lagrange": 1.0})
+    return folder
+
+
+def test_scores_of_training_episodes_and_all_steps_spent(without_evaluations, tmp_path):
+    run = report.load_run(without_evaluations, "returns", "episode")
+    np.testing.assert_array_equal(run.score.values, [[1, 5], [2, 5], [3, 7]])  # what is missing stays as it was
+    np.testing.assert_array_equal(run.score.steps, [100, 200, 300])
+    np.testing.assert_array_equal(run.summary()["final"], [3, 7])
+    total = report.load_run(without_evaluations, "returns", "episode", "total")
+    np.testing.assert_array_equal(total.score.steps, [120, 220, 320])  # 20 more, the mean over seeds
+    np.testing.assert_array_equal(total.lagrange.steps, [120, 170, 270])
+    argv = [f"--runs={without_evaluations}", f"--out={tmp_path / 'x.svg'}", "--scores=episode", "--x=total"]
+    with pytest.raises(SystemExit) as exit_:
+        flags.run(report.main, report.define, argv=argv)
+    assert exit_.value.code == 0
+    assert "environment steps, evaluation included" in (tmp_path / "x.svg").read_text()
+
+
+def test_a_row_without_any_number_before_it_stays_empty():
+    values = np.array([[np.nan, 1.0], [np.nan, np.nan], [3.0, np.nan]])
+    np.testing.assert_array_equal(report._carried_on(values), [[np.nan, 1], [np.nan, 1], [3, 1]])
+
+
+def test_all_steps_are_needed_for_their_axis(run_folder):
+    with pytest.raises(ValueError, match=r"evaluation.csv has no column 'total_env_steps', only \["):
+        report.load_run(run_folder, "O2TD3", x="total")
+
+
 def test_an_evaluation_before_the_first_step_is_not_online(tmp_path):
     with log.MetricLog(tmp_path) as metrics:
         metrics.write("evaluation", 0, {"score": -100.0})

@@ -46,3 +46,12 @@ def test_cap_std_lowers_what_is_above_and_nothing_else():
     np.testing.assert_allclose(jnp.exp(after.log_std), [0.01, 0.05, 0.05], rtol=1e-5)
     np.testing.assert_array_equal(after.mean, before.mean)
     np.testing.assert_allclose(jnp.exp(before.log_std), [0.01, 0.05, 2.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [((8, 4), True, 2), ((8,), False, 1), ((4, 4, 4), False, 3)])
+def test_parameters_tell_how_their_critics_were_made(settings):
+    network = networks.make_critic(*settings)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 3)), jnp.zeros((1, 2)))
+    hidden, layer_norm, num_critics = settings
+    expected = {"hidden": hidden, "layer_norm": layer_norm, "num_critics": num_critics}
+    assert networks.critic_settings(shapes) == expected

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from o2o_jax import envs, networks
-from o2o_jax.data.transform import Normalizer
+from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
 from o2o_jax.online import common, constrained, o2sac, o2td3, sac, td3
@@ -212,7 +212,19 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
         ("updates_per_env_step", 0),
         ("buffer_size", 0),
         ("part_episodes", 0),
-        ("eval_episodes", 0),
+        ("eval_episodes", -1),
+        ("reference_min_episodes", 1),
+        ("reference_standard_errors", -1.0),
+        ("held_out_share", 0.0),
+        ("held_out_share", 1.0),
+        ("stop_check_every_updates", 0),
+        ("stop_window_checks", 0),
+        ("stop_missing_value", 0.0),
+        ("stop_min_updates", -1),
+        ("stop_residual", -0.1),
+        ("stop_overestimated", float("nan")),
+        ("stop_distance", -0.1),
+        ("stop_settled", -0.1),
         ("reference_every_evaluations", 0),
         ("threshold_env_steps", 0),
         ("eval_every_env_steps", 0),
@@ -342,9 +354,17 @@ def zeros(network, *arguments):
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape), jax.eval_shape(network.init, jax.random.key(0), *arguments))
 
 
-def critic_params(hidden=4):
-    network = networks.make_critic((hidden,), layer_norm=False, num_critics=2)
-    return zeros(network, jnp.zeros((1, 3)), jnp.zeros((1, 2)))
+def critic_params(hidden=(4, 4), layer_norm=False, num_critics=2, observation_dim=3):
+    network = networks.make_critic(hidden, layer_norm, num_critics)
+    return zeros(network, jnp.zeros((1, observation_dim)), jnp.zeros((1, 2)))
+
+
+OFFLINE_CRITICS = constrained.ConstrainedConfig(critic_source="offline")
+
+
+def offline(critic, **rewards):
+    """What offline training left, as far as it matters here."""
+    return types.SimpleNamespace(critic=critic, transform=Transform(Normalizer.identity(3), **rewards))
 
 
 def policy(hidden=(4,)):
@@ -353,20 +373,136 @@ def policy(hidden=(4,)):
 
 
 def test_offline_state_is_handed_on():
-    state = types.SimpleNamespace(critic=critic_params())
-    assert constrained.offline_state(Handoff(policy(), state), critic_params(), "td3") is state
+    state = offline(critic_params())
+    assert constrained.offline_state(OFFLINE_CRITICS, Handoff(policy(), state), critic_params()) is state
 
 
 @pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
 def test_direct_fine_tuning_needs_offline_critics(handoff):
-    with pytest.raises(ValueError, match="^td3 with critic_source=offline .* needs no cloning, or set critic_source"):
-        constrained.offline_state(handoff, critic_params(), "td3")
+    with pytest.raises(ValueError, match="^critic_source=offline goes on from .* trains critics, or set critic_source"):
+        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
-def test_offline_critics_must_fit():
-    handoff = Handoff(policy(), types.SimpleNamespace(critic=critic_params(8)), source="td3_bc")
-    with pytest.raises(ValueError, match="^the critics of td3_bc do not fit those of td3: set critic_hidden, layer_no"):
-        constrained.offline_state(handoff, critic_params(4), "td3")
+@pytest.mark.parametrize(
+    ("own", "advice"),
+    [
+        (critic_params(layer_norm=True), "set layer_norm=false"),
+        (critic_params(hidden=(8,)), "set critic_hidden=4,4"),
+        (critic_params(num_critics=1), "set num_critics=2"),
+        (critic_params((4,), True, 1), "set critic_hidden=4,4, layer_norm=false, num_critics=2"),
+    ],
+)
+def test_what_makes_offline_critics_fit_is_said(own, advice):
+    handoff = Handoff(policy(), offline(critic_params()), source="td3_bc")
+    with pytest.raises(ValueError, match=f"^the critics of td3_bc do not fit: {advice}, or critic_source=random$"):
+        constrained.offline_state(OFFLINE_CRITICS, handoff, own)
+
+
+def test_offline_critics_of_another_environment_do_not_fit():
+    handoff = Handoff(policy(), offline(critic_params(observation_dim=5)), source="cql")
+    with pytest.raises(ValueError, match="^the critics of cql do not fit: they are of other observations or actions$"):
+        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
+
+
+def test_offline_critics_must_be_of_the_same_rewards():
+    handoff = Handoff(policy(), offline(critic_params(), reward_scale=10.0, reward_shift=-5.0), source="cql")
+    with pytest.raises(ValueError, match="trained on other rewards: set reward_scale=10.0 and reward_shift=-5"):
+        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "words"),
+    [
+        # what Appendix B allows
+        ("iql", {}, None),
+        ("td3_bc", {"critic_source": "offline", "reevaluate_updates": 0}, None),
+        ("awac", {"critic_source": "offline", "reevaluate_updates": 0}, None),
+        ("cql", {"critic_source": "offline", "reevaluate_updates": 0, "align_updates": 0}, None),
+        ("cql", {"critic_source": "offline"}, None),
+        # what it doesn't
+        ("cql", {"critic_source": "offline", "reevaluate_updates": 0}, "the critics of cql are pessimistic"),
+        ("iql", {"critic_source": "offline", "reevaluate_updates": 0}, "iql evaluates its policy unlike online"),
+        ("td3_bc", {"reevaluate_updates": 0}, "critics start at random"),
+        (
+            "td3_bc",
+            {"critic_source": "offline", "reevaluate_updates": 0, "align_updates": 0},
+            "critics that are not aligned",
+        ),
+        ("cql", {"align_updates": 0}, "critics that are not aligned"),
+        # the controls leave the idea out on purpose
+        ("cql", {"constrain": False, "reevaluate_updates": 0, "align_updates": 0}, None),
+    ],
+)
+def test_settings_against_the_paper_s_advice_are_remarked_on(source, settings, words):
+    remarks = constrained.ConstrainedConfig(**settings).remarks(source)
+    assert len(remarks) == (words is not None)
+    assert words is None or remarks[0].startswith(words)
+
+
+def of_history(config, phase, **history):
+    # in the order of the window's checks
+    stop = config.stops()[phase]
+    values = {term: jnp.array(values) for term, values in history.items()}
+    assert set(values) == set(stop.terms)
+    return int(stop.verdict(values))
+
+
+BY_MEASURES = constrained.ConstrainedConfig(
+    stop="measures", stop_window_checks=2, polyak=0.1, discount=0.9, stop_check_every_updates=50
+)  # so that a value which moves by v an update lacks 100 v
+
+
+@pytest.mark.parametrize(
+    ("residual", "value", "verdict"),
+    [
+        ([1.0, 1.0, 1.0], [100.0, 101.0, 104.0], 1),  # 4 in 100 updates: 4 are missing of 104, 3.8 %
+        ([1.0, 1.0, 1.0], [100.0, 101.0, 106.0], 0),  # 6 of 106 are too many
+        ([1.0, 0.9, 0.8], [100.0, 101.0, 104.0], 0),  # the error still falls
+        ([1.0, 1.5, 2.0], [100.0, 100.0, 100.0], 1),
+        ([np.nan, 1.0, 1.0], [np.nan, 100.0, 100.0], 0),  # the window isn't full
+    ],
+)
+def test_when_re_evaluation_is_done(residual, value, verdict):
+    assert of_history(BY_MEASURES, "reevaluate", critic_loss=residual, q=value) == verdict
+
+
+@pytest.mark.parametrize(
+    ("share", "distance", "verdict"),
+    [
+        ([0.3, 0.1, 0.08], [0.03, 0.02, 0.01], 1),  # both as low as asked for
+        ([0.3, 0.1, 0.09], [0.03, 0.02, 0.01], 0),
+        ([0.3, 0.1, 0.08], [0.03, 0.02, 0.012], 0),
+        ([np.nan, np.nan, 0.4], [np.nan, np.nan, 0.0], 0),  # the start: nowhere yet, and all overestimated
+        ([np.nan, np.nan, 0.05], [np.nan, np.nan, 0.0], 1),  # aligned from the start
+        ([0.3, 0.301, 0.299], [0.03, 0.0301, 0.0299], 2),  # at rest elsewhere
+        ([0.3, 0.301, 0.299], [0.03, 0.05, 0.03], 0),  # out and back
+        ([np.nan, 0.3, 0.3], [np.nan, 0.03, 0.03], 0),
+    ],
+)
+def test_when_alignment_is_done(share, distance, verdict):
+    assert of_history(BY_MEASURES, "align", overestimated=share, distance=distance) == verdict
+
+
+def test_fixed_counts_are_the_default():
+    assert constrained.ConstrainedConfig().stops() == {}
+    for module in (o2td3, o2sac):
+        assert module.make(module.Config(), SPEC).stops == {}
+        algorithm = module.make(module.Config(stop="measures"), SPEC)
+        for stop in algorithm.stops.values():
+            assert (stop.check_every_updates, stop.window_checks, stop.min_updates) == (1_000, 5, 5_000)
+            assert len(stop.reasons) >= 1
+
+
+def test_without_evaluations_nothing_is_chosen_by_them():
+    allowed = {"reference_update": "returns", "start_actor": "aligned", "reference_init": "offline"}
+    assert constrained.ConstrainedConfig(eval_episodes=0, **allowed).eval_episodes == 0
+    for name, value, words in (
+        ("reference_update", "best", "with eval_episodes=0 set it to returns"),
+        ("start_actor", "best_of", "with eval_episodes=0 set it to aligned or offline"),
+        ("reference_init", "best_of", "with eval_episodes=0 set it to aligned or offline"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}={value} needs evaluations: {words}$"):
+            constrained.ConstrainedConfig(eval_episodes=0, **allowed | {name: value})
 
 
 def test_offline_actor_is_handed_on():

@@ -1,10 +1,8 @@
 """The online loop: what it stores, when it updates, whom it makes the reference, how it resumes."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-import logging
 import re
 import types
 
@@ -22,6 +20,7 @@ from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.types import Rollout, Spec, Transition
+from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 TASK = Task("test/line", "Line-v0", SPEC, 3, "", False, random_score=0.0, expert_score=100.0)  # score = return
@@ -89,25 +88,6 @@ def dataset(size=5):
     ))  # fmt: skip
 
 
-@contextlib.contextmanager
-def compilations():
-    """Gives a list that gets an entry for every program over seeds that is compiled within."""
-    found = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
-                found.append(record)
-
-    handler, logger = Handler(), logging.getLogger("jax")
-    logger.addHandler(handler)
-    try:
-        with jax.log_compiles():
-            yield found
-    finally:
-        logger.removeHandler(handler)
-
-
 def launch(
     algorithm,
     config,
@@ -117,6 +97,7 @@ def launch(
     run=None,
     on_evaluation=lambda run, metrics: None,
     num_devices=1,
+    evaluated=True,
 ):
     """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled."""
     mesh = seed_mesh(len(seed_list), num_devices)
@@ -126,6 +107,7 @@ def launch(
         run = loop.begin_finetuning(algorithm, run, accept, best, mesh)
     envs = vector_env(len(seed_list))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
+    evaluator = scripted(scores) if evaluated else None
     data = None if getattr(config, "replay", "none") == "none" else dataset()
     snapshots = []
 
@@ -133,9 +115,9 @@ def launch(
         snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
         on_evaluation(run, metrics)
 
-    with log.MetricLog(folder) as metric_log, compilations() as compiled:
+    with log.MetricLog(folder) as metric_log, tiny.compilations() as compiled:
         run = loop.fine_tune(
-            algorithm, config, run, data, envs, scripted(scores), TASK, seed_list, mesh, metric_log, keep
+            algorithm, config, run, data, envs, evaluator, TASK, seed_list, mesh, metric_log, keep
         )  # fmt: skip
     rows = [env.rows() for env in envs.envs]
     return types.SimpleNamespace(
@@ -302,6 +284,8 @@ class GuessConfig:
     eval_every_env_steps: int = 1
     reference_update: str = "best"
     reference_every_evaluations: int = 1
+    reference_min_episodes: int = 2
+    reference_standard_errors: float = 1.0
 
 
 def test_when_a_round_of_updates_is_due():
@@ -364,6 +348,86 @@ def test_interval_mode_replaces_the_reference_on_schedule(tmp_path):
     )
     result = launch(guess(), config, tmp_path, np.zeros((4, 2)))
     assert accepted(result) == [[False, False], [True, True], [False, False], [True, True]]
+
+
+# Episodes of 2 and 3 steps in turn end at steps 2, 5, 7, 10, 12, 15, 17 and 20; that of number e returns 10 e a step
+# and some tenths. Two by two: 0 and 30 measure the start, 15 ± 15; 40 and 90 are better, since 65 − 15 > √(15² + 25²);
+# so are 80 and 150: 115 − 65 > √(25² + 35²); 120 and 210 aren't: 165 − 115 < √(35² + 45²).
+RETURNS = GuessConfig(reference_update="returns", env_steps=20)
+
+
+def test_returns_of_training_settle_the_reference(tmp_path):
+    result = launch(guess(), RETURNS, tmp_path, evaluated=False)
+    expected = np.zeros((20, 2), bool)
+    expected[[9, 14]] = True
+    np.testing.assert_array_equal(accepted(result), expected)
+    assert result.compiled == 3  # the step with its update, the first action, the exchange of references
+    columns = log.read(tmp_path, "reference")
+    np.testing.assert_array_equal(columns["accepted"].reshape(20, 2), expected)
+    compared = columns["step"] == 15
+    np.testing.assert_allclose(columns["return"][compared], 115, atol=5)
+    np.testing.assert_allclose(columns["error"][compared], 35, atol=2)
+    np.testing.assert_allclose(columns["reference_return"][compared], 65, atol=5)
+    np.testing.assert_array_equal(columns["episodes"][compared], 2)
+
+
+def test_without_evaluations_training_is_all_that_is_spent(tmp_path):
+    result = launch(guess(), RETURNS, tmp_path, evaluated=False)
+    assert sorted(path.stem for path in tmp_path.glob("*.csv")) == ["episode", "finetune", "reference"]
+    columns = log.read(tmp_path, "episode")
+    np.testing.assert_array_equal(columns["total_env_steps"], columns["step"])
+    assert len(result.snapshots) == 20  # the run can be saved all the same
+    np.testing.assert_array_equal(result.run.best_score, 0.0)
+
+
+def test_evaluations_are_spent_too(tmp_path):
+    # every one is an episode of one step
+    result = launch(guess(), GuessConfig(env_steps=6, eval_every_env_steps=3), tmp_path)
+    assert log.read(tmp_path, "evaluation")["total_env_steps"].tolist() == [4, 4, 8, 8]
+    assert log.read(tmp_path, "episode")["total_env_steps"].tolist() == [3, 3, 7, 7]  # before the evaluation
+    run = loop.count_evaluation(result.run, np.array([[5, 2], [1, 1]]))
+    assert run.evaluation_steps.tolist() == [2 + 7, 2 + 2]
+
+
+def test_a_resumed_run_goes_on_comparing(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def save_and_die(run, metrics):
+        if run.env_steps == 12:
+            checkpoints.save(12, run)
+            raise Killed
+
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        with pytest.raises(Killed):
+            launch(guess(), RETURNS, tmp_path / "first", on_evaluation=save_and_die, evaluated=False)
+        run, _ = checkpoints.restore(loop.start_run(guess(), RETURNS, SPEC, None, (0, 1), seed_mesh(2, 1)))
+    np.testing.assert_allclose(run.returns.reference.mean, 65, atol=5)
+    np.testing.assert_allclose(run.returns.recent.mean, 80, atol=5)  # the one episode since
+    result = launch(guess(), RETURNS, tmp_path / "second", run=run, evaluated=False)
+    # the environments are new and begin with episode 0: 80 and 0, 30 and 40, and 90 that is alone
+    columns = log.read(tmp_path / "second", "reference")
+    compared = columns["episodes"] == 2
+    assert columns["step"][compared].tolist() == [14, 14, 19, 19]
+    np.testing.assert_allclose(columns["return"][compared], [40, 40, 35, 35], atol=5)
+    np.testing.assert_allclose(columns["reference_return"], 65, atol=5)
+    assert not np.any(accepted(result)[1:])
+
+
+@pytest.mark.parametrize("module", [o2td3, o2sac, o2ppo])
+def test_every_method_takes_the_returns_of_training(module, tmp_path):
+    settings = {"hidden": (4,), "critic_hidden": (4,), "eval_every_env_steps": 1, "eval_episodes": 0}
+    settings |= {"reference_update": "returns", "reference_min_episodes": 2, "env_steps": 10}
+    if module is o2ppo:
+        settings |= {"rollout_env_steps": 4, "minibatch_size": 2}
+    else:
+        settings |= {"batch_size": 4, "warmup_env_steps": 4, "start_actor": "aligned", "reference_init": "offline"}
+    config = module.Config(**settings)
+    result = launch(module.make(config, SPEC), config, tmp_path, evaluated=False)
+    np.testing.assert_array_equal(log.read(tmp_path, "reference")["accepted"], [0] * 18 + [1] * 2)
+    before, after = result.snapshots[-2:]
+    assert not jax.tree.all(jax.tree.map(np.array_equal, before.agent.reference, after.agent.actor))
+    jax.tree.map(np.testing.assert_array_equal, after.agent.reference, after.agent.actor)
 
 
 def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):

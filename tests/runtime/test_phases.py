@@ -6,9 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o2o_jax.interfaces import Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.training import Record, Watched, run_updates
 from o2o_jax.types import Notes, Rollout, Transition
+from tests import tiny
 
 ROWS = jnp.arange(50.0)
 DATASET = Transition(ROWS[:, None], ROWS[:, None], ROWS, ROWS[:, None], jnp.zeros(50))
@@ -226,3 +229,111 @@ def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
 
     run(mesh, tmp_path, chunk=5, function=report, draw=last_rows, measure_start=True)
     np.testing.assert_allclose(log.read(tmp_path, "phase")["reward"], 47.5)  # of rows 46 to 49, at the start too
+
+
+# On held-out rows, all of reward 24.5, `total` is 0.9 of the state's own, and 24.5 and a uniform number more. From 0
+# and from 120 the state follows it to about 250: the second seed is first at 180.
+HELD_OUT = DATASET.replace(reward=jnp.full(50, 24.5))
+STOP = Stop(
+    terms=("total",),
+    verdict=lambda history: (history["total"][-1] >= 180.0).astype(jnp.int32),
+    reasons=("high enough",),
+    check_every_updates=2,
+    window_checks=1,
+)
+
+
+def start_watched(mesh, seed_list=(0, 1), stop=STOP):
+    def init_watched(key, total):
+        return Watched(State(total, jnp.zeros((), jnp.int32)), Record.start(stop))
+
+    totals = np.array([0.0, 120.0], np.float32)[list(seed_list)]
+    return phases.start_states(init_watched, mesh, seeds.keys(seed_list, "test"), totals)
+
+
+def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, **arguments):
+    state = start_watched(mesh, seed_list, stop) if state is None else state
+    keys = seeds.keys(seed_list, "test")
+    with log.MetricLog(folder) as metric_log:
+        return phases.run_phase(
+            "phase", update, state, DATASET, keys, updates, 4, mesh, metric_log, stop=stop, held_out=HELD_OUT,
+            **arguments,
+        )  # fmt: skip
+
+
+def test_every_seed_stops_at_its_own_time(tmp_path, mesh):
+    state = run_watched(mesh, tmp_path)
+    kept = np.asarray(state.record.updates)
+    assert 0 < kept[1] < kept[0] < 40
+    assert np.asarray(state.record.verdict).tolist() == [1, 1]
+    assert int(state.step) == 40  # the phase is over for what counts by it
+    measures, metrics = log.read(tmp_path, "phase_measures"), log.read(tmp_path, "phase")
+    last = int(kept[0])
+    assert measures["step"].tolist() == np.repeat(np.arange(0, last + 1, 2), 2).tolist()
+    assert metrics["step"].tolist() == measures["step"][2:].tolist()
+    for seed in range(2):
+        of_seed = measures["seed"] == seed
+        steps, total = measures["step"][of_seed], measures["total"][of_seed]
+        np.testing.assert_array_equal(measures["updates"][of_seed], np.minimum(steps, kept[seed]))
+        np.testing.assert_array_equal(measures["verdict"][of_seed], steps >= kept[seed])
+        np.testing.assert_array_equal(total >= 180.0, steps >= kept[seed])
+        np.testing.assert_array_equal(np.isnan(metrics["total"][metrics["seed"] == seed]), steps[1:] > kept[seed])
+        np.testing.assert_allclose(state.record.history["total"][seed, -1], total[-1], rtol=1e-6)
+        # a stopped seed is what as many updates make of it
+        key = seeds.keys([seed], "test")[0]
+        begun = State(jnp.float32(120.0 * seed), jnp.zeros((), jnp.int32))
+        plain, _ = run_updates(update, begun, DATASET, key, int(kept[seed]), 4)
+        np.testing.assert_allclose(state.state.total[seed], plain.total, rtol=1e-6)
+
+
+def test_a_seed_stops_alone_as_among_others(tmp_path):
+    both = run_watched(seed_mesh(2, 1), tmp_path / "both")
+    for seed in range(2):
+        alone = run_watched(seed_mesh(1, 1), tmp_path / str(seed), seed_list=[seed])
+        compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
+        jax.tree.map(compare, seeds.take(both, seed), seeds.take(alone, 0))
+
+
+def test_a_phase_that_stops_by_measures_goes_on_where_it_stopped(tmp_path, mesh):
+    saved = {}
+
+    def save(state, done):
+        saved[done] = jax.device_get(state)
+
+    arguments = {"checkpoint": save, "checkpoint_every": 5}  # at the check before: every 4 updates
+    whole = run_watched(mesh, tmp_path / "whole", **arguments)
+    steps = list(saved)
+    assert steps[:2] == [4, 8]
+    assert steps[-1] == 40  # where the phase ends, whatever it took
+    # one at which the second seed had stopped and the first had not
+    middle = next(done for done in steps if saved[done].record.verdict.tolist() == [0, 1])
+    run_watched(mesh, tmp_path / "parts", updates=middle + 2)  # logged more than it saved
+    parts = run_watched(mesh, tmp_path / "parts", seeds.place(saved[middle], mesh), **arguments)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    for phase in ("phase", "phase_measures"):
+        jax.tree.map(np.testing.assert_array_equal, *(log.read(tmp_path / name, phase) for name in ("whole", "parts")))
+    again = run_watched(mesh, tmp_path / "parts", parts)
+    assert again is parts
+
+
+def test_updates_without_a_verdict_end_with_the_phase(tmp_path):
+    never = Stop(("total",), lambda history: jnp.zeros((), jnp.int32), (), check_every_updates=3, window_checks=1)
+    state = run_watched(seed_mesh(2, 1), tmp_path, updates=8, stop=never, measure_start=True)
+    assert np.asarray(state.record.updates).tolist() == [8, 8]
+    assert log.read(tmp_path, "phase")["step"].tolist() == np.repeat([0, 3, 6, 8], 2).tolist()
+    assert log.read(tmp_path, "phase_measures")["step"].tolist() == np.repeat([0, 3, 6, 8], 2).tolist()
+
+
+def test_stopping_seeds_compiles_nothing_again(tmp_path):
+    mesh = seed_mesh(2, 1)
+    state = start_watched(mesh)
+    with tiny.compilations() as compiled:
+        run_watched(mesh, tmp_path, state)
+    assert len(compiled) == 2  # the first check, and what lies between two
+
+
+def test_a_phase_can_not_stop_by_measures_without_rows_for_them(tmp_path):
+    mesh = seed_mesh(2, 1)
+    for arguments in ({}, {"held_out": ROLLOUT, "prepare": prepare}):
+        with pytest.raises(ValueError, match="the phase phase can't stop by measures: it needs held-out rows"):
+            run(mesh, tmp_path, start_watched(mesh), stop=STOP, **arguments)

@@ -106,7 +106,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
     if config.critic_source == "offline":
-        offline = constrained.offline_state(handoff, critic, "sac")
+        offline = constrained.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
         log_alpha = getattr(offline, "log_alpha", log_alpha)
     log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
@@ -315,6 +315,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
+        stops=config.stops(),
         critic=bind(critic),
         reads_handoff_state=config.critic_source == "offline",
     )

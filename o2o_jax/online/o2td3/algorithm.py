@@ -106,7 +106,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     target_actor = actor
     if config.critic_source == "offline":
-        offline = constrained.offline_state(handoff, critic, "td3")
+        offline = constrained.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
         target_actor = getattr(offline, "target_actor", actor)
     log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
@@ -333,6 +333,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=bind(act),
         policy=functools.partial(policy, nets),
+        stops=config.stops(),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
         reads_handoff_state=config.critic_source == "offline",
     )
