@@ -300,7 +300,7 @@ def reconstruct(
     held_out = None
     if algorithm.stops:
         dataset, aside = dataset.hold_out(max(1, round(config.held_out_share * len(dataset.episode_ends))))
-        held_out = aside.transitions
+        held_out = aside.rollout()
 
     def checkpoint(phase: str, first_step: int, updates: int, state: Any, done: int) -> None:
         save(first_step + done, *_parts(phase, state, records), done == updates)

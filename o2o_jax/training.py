@@ -13,6 +13,7 @@ from o2o_jax.types import Array, BatchT, Metrics, Params, Transition
 
 MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
 HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
+ROWS_AT_ONCE = 4_096  # of a dataset, where networks look at all of it
 DIVERGED = -1  # verdict of a state whose measures are NaN or infinite
 
 
@@ -38,6 +39,19 @@ def sample_batch(dataset: BatchT, key: Array, batch_size: int) -> BatchT:
     """Draws rows of a dataset [N] uniformly with replacement: a batch [B] of the same kind."""
     rows = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0])
     return jax.tree.map(lambda column: column[rows], dataset)
+
+
+def note_rows(function: Callable, columns: Any) -> Any:
+    """What a function says of every row of a dataset, computed once for a whole phase.
+
+    Args:
+      function: (columns of rows [...]) -> pytree of [..., ...], pure.
+      columns: pytree of [N, ...].
+
+    Returns:
+      The function's values [N, ...], `ROWS_AT_ONCE` rows at a time, so that what lies between takes little memory.
+    """
+    return jax.lax.map(function, columns, batch_size=ROWS_AT_ONCE)
 
 
 def run_updates(

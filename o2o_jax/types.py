@@ -1,6 +1,7 @@
 """The values that every module passes around."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.struct
@@ -90,6 +91,11 @@ class History:
     action: Array
     return_to_go: Array
     valid: Array
+
+
+def noted(batch: Transition, compute: Callable[[], Any]) -> Any:
+    """A seed's own notes on a batch's rows; computed, () -> notes, where the batch brings none."""
+    return batch.notes.own if isinstance(batch, Annotated) else compute()
 
 
 BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that it is given

@@ -16,6 +16,9 @@ from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import MEASURED_BATCHES, Record, Watched, check, measure, run_updates, run_watched
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
+_Data = tuple[Transition, Any]  # rows of a phase, and held-out ones
+_Notes = tuple[Notes | None, Notes | None]  # on both
+
 
 def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
     """Initial states of all seeds, placed on the mesh.
@@ -78,20 +81,19 @@ def run_phase(
       prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
         batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
       draw: (dataset, key, batch_size) -> batch, pure; None for uniform rows; see `interfaces.OfflineAlgorithm.draw`.
-      stop: when seeds are done before `updates`; None to make them all. Not together with `prepare`, whose notes
-        held-out rows don't have. The log gets `<phase>_measures.csv` too: at every check the measures, the `updates`
-        that a seed has kept, and its `verdict`.
-      held_out: transitions [M] for the checks, none of them in `dataset`.
+      stop: when seeds are done before `updates`; None to make them all. The log gets `<phase>_measures.csv` too: at
+        every check the measures, the `updates` that a seed has kept, and its `verdict`.
+      held_out: transitions [M] for the checks, none of them in `dataset`; a `Rollout` where rows are prepared.
 
     Returns:
       The state after the phase.
 
     Raises:
-      ValueError: `stop` with `prepare` or without `held_out`; the state is from before the phase, or the states of all
+      ValueError: `stop` without `held_out`; the state is from before the phase, or the states of all
         seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
     """
-    if stop is not None and (prepare is not None or held_out is None):
-        raise ValueError(f"the phase {phase} can't stop by measures: it needs held-out rows, and no notes on any row")
+    if stop is not None and held_out is None:
+        raise ValueError(f"the phase {phase} can't stop by measures without held-out rows")
     done = int(state.step) - first_step
     if done < 0:
         raise ValueError(f"the phase {phase} begins at step {first_step}, but the state is at step {int(state.step)}")
@@ -99,9 +101,11 @@ def run_phase(
         log.rewind(file, done or -1)  # the row of step 0 too is logged again
     if done >= updates:
         return state
-    (dataset, held_out), notes = replicate((dataset, held_out), mesh), None
+    data = replicate((dataset, held_out), mesh)
+    notes: _Notes = (None, None)
     if prepare is not None:
-        state, notes = over_seeds(prepare, mesh, shared=(1,), donate=(0,))(state, dataset)
+        prepare_all = functools.partial(_prepare, prepare)
+        state, notes = over_seeds(prepare_all, mesh, shared=(1,), donate=(0,))(state, data)
     if stop is None:
         chunk = _even_chunk(chunk, updates, checkpoint_every)
     else:  # checkpoints at checks, the last one not beyond the interval that was asked for
@@ -109,27 +113,27 @@ def run_phase(
         checkpoint_every = checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
     if measure_start and not done:
 
-        def start(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> Metrics:
+        def start(state: Any, data: _Data, notes: _Notes, key: Array) -> Metrics:
             train_state = state if stop is None else state.state
-            return measure(update, train_state, _annotated(dataset, notes), key, MEASURED_BATCHES, batch_size, draw)
+            return measure(update, train_state, _annotated(data, notes)[0], key, MEASURED_BATCHES, batch_size, draw)
 
-        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, dataset, notes, keys)))
+        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, data, notes, keys)))
     if stop is not None and not done:
-        first_check = functools.partial(_first_check, update, stop, batch_size)
-        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, held_out, keys)
+
+        def first_check(state: Watched, data: _Data, notes: _Notes, key: Array) -> Watched:
+            return check(update, stop, state, _annotated(data, notes)[1], key, 0, batch_size)
+
+        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, data, notes, keys)
         log.write(f"{phase}_measures", 0, _measures(state.record))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(
-            state: Any, data: tuple[Transition, Transition | None], notes: Notes | None, key: Array
-        ) -> tuple[Any, Metrics, Array]:
-            dataset, held_out = data
+        def advance(state: Any, data: _Data, notes: _Notes, key: Array) -> tuple[Any, Metrics, Array]:
+            rows, held_out = _annotated(data, notes)
             if stop is not None:
-                assert held_out is not None  # checked above
-                state, metrics = run_watched(update, stop, state, dataset, held_out, key, length, batch_size)
+                state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size)
                 return state, metrics, _is_finite(state.state)
-            state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size, draw)
+            state, metrics = run_updates(update, state, rows, key, length, batch_size, draw)
             return state, metrics, _is_finite(state)
 
         return over_seeds(advance, mesh, shared=(1,), donate=(0,))
@@ -139,7 +143,7 @@ def run_phase(
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, (dataset, held_out), notes, keys)
+            state, metrics, finite = program(length)(state, data, notes, keys)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:
@@ -166,10 +170,11 @@ def run_phase(
     return state
 
 
-def _first_check(
-    update: Callable, stop: Stop, batch_size: int, watched: Watched, held_out: Transition, key: Array
-) -> Watched:
-    return check(update, stop, watched, held_out, key, 0, batch_size)
+def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Notes]:
+    """The prepared state, `Watched` or not, and notes on the rows of the phase and on held-out ones."""
+    train_state, notes = prepare(state.state if isinstance(state, Watched) else state, data[0])
+    held_out_notes = None if data[1] is None else prepare(train_state, data[1])[1]
+    return state.replace(state=train_state) if isinstance(state, Watched) else train_state, (notes, held_out_notes)
 
 
 def _measures(record: Record) -> dict[str, np.ndarray]:
@@ -178,8 +183,8 @@ def _measures(record: Record) -> dict[str, np.ndarray]:
     return jax.device_get(newest | {"updates": record.updates, "verdict": record.verdict})
 
 
-def _annotated(dataset: Transition, notes: Notes | None) -> Transition:
-    return dataset if notes is None else Annotated.of(dataset, notes)
+def _annotated(data: _Data, notes: _Notes) -> list[Any]:
+    return [rows if note is None else Annotated.of(rows, note) for rows, note in zip(data, notes, strict=True)]
 
 
 def _is_finite(state: Any) -> Array:

@@ -19,7 +19,8 @@ from o2o_jax.online import common, constrained, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Spec
+from o2o_jax.types import Annotated, Spec
+from tests.tiny import random_rollout
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 OPTIMIZER = optax.adam(1e-3)
@@ -526,3 +527,30 @@ def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
     assert transform.normalizer is normalizer
     assert (transform.reward_scale, transform.reward_shift) == (10.0, -5.0)
     np.testing.assert_array_equal(common.initial_transform(config, None, 3).normalizer(jnp.ones(3)), 1.0)
+
+
+@pytest.mark.parametrize("module", [o2sac, o2td3])
+@pytest.mark.parametrize("phase", ["reevaluate", "align"])
+def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, phase):
+    algorithm = module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
+    rows = random_rollout(SPEC, 16)
+    state = algorithm.init(jax.random.key(0), None)
+    state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
+    state, _ = algorithm.align(state, rows, jax.random.key(1))  # so that actor and critics are no longer their copies
+    prepared, notes = algorithm.prepare(phase, state, rows)
+    assert prepared is state
+    with jax.default_matmul_precision("highest"):
+        plain, metrics = getattr(algorithm, phase)(state, rows, jax.random.key(2))
+        annotated, same_metrics = getattr(algorithm, phase)(state, Annotated.of(rows, notes), jax.random.key(2))
+    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    jax.tree.map(compare, (plain, metrics), (annotated, same_metrics))
+
+
+@pytest.mark.parametrize("module", [o2sac, o2td3])
+def test_a_phase_leaves_what_its_notes_are_made_of(module):
+    algorithm = module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
+    rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
+    for phase in ("reevaluate", "align"):
+        _, before = algorithm.prepare(phase, state, rows)
+        state, _ = getattr(algorithm, phase)(state, rows, jax.random.key(1))
+        jax.tree.map(np.testing.assert_array_equal, algorithm.prepare(phase, state, rows)[1], before)

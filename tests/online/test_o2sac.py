@@ -104,9 +104,9 @@ def test_align_loss_by_hand():
         (jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0])),
         (jnp.array([1.0, 2.0]), jnp.array([4.0, 1.0])),
     )
-    offline = Actor().apply(jnp.zeros(1), OBSERVATION)
+    anchor = losses.Anchor.of(jnp.zeros(1), Actor(), target_critic, Critic(), OBSERVATION)
     loss, metrics = losses.align_loss(
-        critic, Critic(), target_critic, offline, OBSERVATION, jnp.array([[0.5], [-0.5]]), 2.0
+        critic, Critic(), target_critic, anchor, OBSERVATION, jnp.array([[0.5], [-0.5]]), 2.0
     )
     np.testing.assert_allclose(loss, 7.964692, rtol=1e-5)
     np.testing.assert_allclose(metrics["align_loss"], 5.964692, rtol=1e-5)
@@ -121,10 +121,10 @@ def test_align_loss_moves_the_critics_alone():
         (jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0])),
         (jnp.array([1.0, 2.0]), jnp.array([4.0, 1.0])),
     )
-    offline = Actor().apply(jnp.zeros(1), OBSERVATION)
+    anchor = losses.Anchor.of(jnp.zeros(1), Actor(), target_critic, Critic(), OBSERVATION)
     action = jnp.array([[0.5], [-0.5]])
     gradients, _ = jax.grad(losses.align_loss, argnums=(0, 2), has_aux=True)(
-        critic, Critic(), target_critic, offline, OBSERVATION, action, 2.0
+        critic, Critic(), target_critic, anchor, OBSERVATION, action, 2.0
     )
     # d/db₂: 2 mean (Q₂(a) − y) + 2 (Q₂(0) − q̇) = (0.13158 + 0.5) − 2
     np.testing.assert_allclose(gradients[0][0][1], 0.631584 - 2.0, rtol=1e-5)

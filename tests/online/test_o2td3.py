@@ -104,13 +104,18 @@ ONLINE = (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))  # Q₁ = 1, Q₂ = a
 TARGETS = (jnp.array([2.0, 3.0]), jnp.array([10.0, -10.0]))  # Q̄₁ = 2 + 10a, Q̄₂ = 3 − 10a
 
 
+def anchor(targets):
+    """ȧ = 0 in both states, and its worth."""
+    return losses.Anchor(jnp.zeros((2, 1)), jnp.min(targets[0]) * jnp.ones(2))
+
+
 def test_align_loss_by_hand():
     # q̇ = min(2, 3) = 2 at ȧ = 0.   ã = 0.1: δ = 0.1, cap 2 / 1.01 = 1.98020;  ã = 0.5: δ = 0.2, cap 2 / 1.04 = 1.92308
     # y₁ = 1.98020 (of 3) and 1.92308 (of 7);   y₂ = 1.98020 (of 2) and −2
     # Q₁: (0.98020² + 0.92308²) / 2 = 0.90643;   Q₂: (1.88020² + 2.5²) / 2 = 4.89257
     # retain: Q₁(0) = 1 and Q₂(0) = 0 against 2: 1 + 4
     probes = jnp.array([[0.1], [0.5]])
-    loss, metrics = losses.align_loss(ONLINE, Critic(), TARGETS, OBSERVATION, probes, jnp.zeros((2, 1)), 1.0, 0.2)
+    loss, metrics = losses.align_loss(ONLINE, Critic(), TARGETS, anchor(TARGETS), OBSERVATION, probes, 1.0, 0.2)
     np.testing.assert_allclose(metrics["align_loss"], 5.799002, rtol=1e-5)
     np.testing.assert_allclose(metrics["retain_loss"], 5.0, rtol=1e-6)
     np.testing.assert_allclose(loss, 10.799002, rtol=1e-5)
@@ -121,14 +126,14 @@ def test_align_loss_of_negative_values_by_hand():
     # q̇ = −2: the cap of a probe is −2 · 1.01 and −2 · 1.04, below Q̄ = −2 of both critics
     targets = (jnp.full(2, -2.0), jnp.zeros(2))
     probes = jnp.array([[0.1], [0.5]])
-    _, metrics = losses.align_loss(ONLINE, Critic(), targets, OBSERVATION, probes, jnp.zeros((2, 1)), 1.0, 0.2)
+    _, metrics = losses.align_loss(ONLINE, Critic(), targets, anchor(targets), OBSERVATION, probes, 1.0, 0.2)
     np.testing.assert_allclose(metrics["target_q"], -(2.02 + 2.08) / 2, rtol=1e-6)
 
 
 def test_align_loss_moves_the_critics_alone():
     probes = jnp.array([[0.1], [0.5]])
     gradients, _ = jax.grad(losses.align_loss, argnums=(0, 2), has_aux=True)(
-        ONLINE, Critic(), TARGETS, OBSERVATION, probes, jnp.zeros((2, 1)), 1.0, 0.2
+        ONLINE, Critic(), TARGETS, anchor(TARGETS), OBSERVATION, probes, 1.0, 0.2
     )
     # d/db₁: 2 mean (1 − y₁) + 2 (1 − 2) = −0.98020 − 0.92308 − 2
     np.testing.assert_allclose(gradients[0][0][0], -3.903275, rtol=1e-5)

@@ -17,10 +17,11 @@ from o2o_jax.online import common, constrained
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
 from o2o_jax.ops.bellman import td_target
+from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.ops.lagrangian import lagrange_loss, temperature_loss
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import gradient_step, polyak_update, where
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+from o2o_jax.training import gradient_step, note_rows, polyak_update, where
+from o2o_jax.types import Array, Metrics, Notes, Params, Spec, Transition, noted
 
 
 class Networks(NamedTuple):
@@ -128,6 +129,36 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     )
 
 
+def prepare(nets: Networks, phase: str, state: State, dataset: Transition) -> tuple[State, Notes]:
+    """Computes once for every row what its phase would compute again in every batch: what π_off does there.
+
+    Args:
+      nets: of `make_networks`.
+      phase: "reevaluate" or "align".
+      state: before the phase, or amid it: nothing that the phase moves is read.
+      dataset: raw transitions [N].
+
+    Returns:
+      The same state, and notes: π_off(·|s') for re-evaluation, `losses.Anchor` at s for alignment.
+    """
+    normalizer = state.transform.normalizer
+    if phase == "reevaluate":
+        return state, Notes(
+            own=note_rows(lambda observation: _offline(nets, state, normalizer(observation)), dataset.next_observation)
+        )
+    return state, Notes(
+        own=note_rows(lambda observation: _anchor(nets, state, normalizer(observation)), dataset.observation)
+    )
+
+
+def _offline(nets: Networks, state: State, observation: Array) -> TanhGaussian:
+    return nets.actor.apply(state.reference, observation)
+
+
+def _anchor(nets: Networks, state: State, observation: Array) -> losses.Anchor:
+    return losses.Anchor.of(state.reference, nets.actor, state.target_critic, nets.critic, observation)
+
+
 def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
     """One update of optimistic policy evaluation: fitted Q-evaluation of π_off, Eq. (3).
 
@@ -135,7 +166,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B].
+      batch: raw transitions [B], with the notes of `prepare` or without.
       key: draws the next actions.
 
     Returns:
@@ -143,7 +174,8 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     """
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
-    next_action, next_log_prob = nets.actor.apply(state.reference, batch.next_observation).sample_and_log_prob(key)
+    offline = noted(batch, lambda: _offline(nets, state, batch.next_observation))
+    next_action, next_log_prob = offline.sample_and_log_prob(key)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
@@ -171,11 +203,11 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
     probe_key, actor_key = jax.random.split(key)
-    offline = nets.actor.apply(state.reference, batch.observation)
+    anchor = noted(batch, lambda: _anchor(nets, state, batch.observation))
     current = nets.actor.apply(state.actor, batch.observation)
     probe = current.sample(probe_key)
     critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
-        state.critic, nets.critic, state.target_critic, offline, batch.observation, probe, alpha
+        state.critic, nets.critic, state.target_critic, anchor, batch.observation, probe, alpha
     )
     (actor_loss, (_, log_prob)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
@@ -185,7 +217,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     metrics |= {
         "actor_loss": actor_loss,
         "log_prob": jnp.mean(log_prob),
-        "distance": jnp.mean(jnp.square(current.mode() - offline.mode())),
+        "distance": jnp.mean(jnp.square(current.mode() - anchor.offline.mode())),
     }
     state = state.replace(
         actor=actor,
@@ -315,6 +347,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
+        prepare=functools.partial(prepare, nets),
         stops=config.stops(),
         critic=bind(critic),
         reads_handoff_state=config.critic_source == "offline",

@@ -1,5 +1,6 @@
 """Losses of O2SAC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
+import flax.struct
 import jax.numpy as jnp
 
 from o2o_jax import networks
@@ -9,11 +10,41 @@ from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
 
+@flax.struct.dataclass
+class Anchor:
+    """What alignment holds on to in a state: π_off, and what its own action is worth. Constant throughout the phase.
+
+    Attributes:
+      offline: π_off(·|s).
+      log_prob_mode: [...] log π_off(ȧ|s), nats.
+      q_mode: [...] q̇ = min_i Q̄_i(s, ȧ), return units.
+    """
+
+    offline: TanhGaussian
+    log_prob_mode: Array
+    q_mode: Array
+
+    @classmethod
+    def of(
+        cls,
+        offline_params: Params,
+        actor: networks.Actor,
+        target_critic_params: Params,
+        critic: networks.Critic,
+        observation: Array,
+    ) -> "Anchor":
+        """At normalised observations [..., O]."""
+        offline = actor.apply(offline_params, observation)
+        mode = offline.mode()
+        q_mode = lowest_value(target_critic_params, critic, observation, mode)
+        return cls(offline, offline.log_prob(mode), q_mode)
+
+
 def align_loss(
     critic_params: Params,
     critic: networks.Critic,
     target_critic_params: Params,
-    offline_distribution: TanhGaussian,
+    anchor: Anchor,
     observation: Array,
     action: Array,
     alpha: Array,
@@ -26,7 +57,7 @@ def align_loss(
       critic_params: parameters with a leading axis E, differentiated.
       critic: ensemble network.
       target_critic_params: of the re-evaluated critics, fixed throughout alignment.
-      offline_distribution: π_off(·|s) for the batch.
+      anchor: of the batch's states.
       observation: [B, O] normalised.
       action: [B, A] probes sampled from the policy that alignment trains, constant.
       alpha: [] temperature, return units per nat.
@@ -36,12 +67,11 @@ def align_loss(
 
     Source: Eq. (12), (13), (14).
     """
-    mode = offline_distribution.mode()
-    states, actions = jnp.stack([observation, observation]), jnp.stack([action, mode])
-    target_q, target_q_mode = lowest_value(target_critic_params, critic, states, actions)  # [B] each
-    log_prob, log_prob_mode = offline_distribution.log_prob(action), offline_distribution.log_prob(mode)
-    target = aligned_q(target_q, target_q_mode, log_prob, log_prob_mode, alpha)
-    return align_and_retain_loss(critic_params, critic, states, actions, target, target_q_mode)
+    states, actions = jnp.stack([observation, observation]), jnp.stack([action, anchor.offline.mode()])
+    target_q = lowest_value(target_critic_params, critic, observation, action)
+    log_prob = anchor.offline.log_prob(action)
+    target = aligned_q(target_q, anchor.q_mode, log_prob, anchor.log_prob_mode, alpha)
+    return align_and_retain_loss(critic_params, critic, states, actions, target, anchor.q_mode)
 
 
 def divergence(log_prob: Array, action: Array, reference_distribution: TanhGaussian, log_prob_min: float) -> Array:

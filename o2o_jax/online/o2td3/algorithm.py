@@ -20,8 +20,8 @@ from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import gradient_step, polyak_update, where
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+from o2o_jax.training import gradient_step, note_rows, polyak_update, where
+from o2o_jax.types import Array, Metrics, Notes, Params, Spec, Transition, noted
 
 
 class Networks(NamedTuple):
@@ -127,6 +127,36 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     )
 
 
+def prepare(nets: Networks, phase: str, state: State, dataset: Transition) -> tuple[State, Notes]:
+    """Computes once for every row what its phase would compute again in every batch: what π_off does there.
+
+    Args:
+      nets: of `make_networks`.
+      phase: "reevaluate" or "align".
+      state: before the phase, or amid it: nothing that the phase moves is read.
+      dataset: raw transitions [N].
+
+    Returns:
+      The same state, and notes: π_off(s') [N, A] for re-evaluation, `losses.Anchor` at s for alignment.
+    """
+    normalizer = state.transform.normalizer
+    if phase == "reevaluate":
+        return state, Notes(
+            own=note_rows(lambda observation: _offline(nets, state, normalizer(observation)), dataset.next_observation)
+        )
+    return state, Notes(
+        own=note_rows(lambda observation: _anchor(nets, state, normalizer(observation)), dataset.observation)
+    )
+
+
+def _offline(nets: Networks, state: State, observation: Array) -> Array:
+    return nets.actor.apply(state.reference, observation).mode()
+
+
+def _anchor(nets: Networks, state: State, observation: Array) -> losses.Anchor:
+    return losses.Anchor.of(state.reference, nets.actor, state.target_critic, nets.critic, observation)
+
+
 def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
     """One update of optimistic policy evaluation: fitted Q-evaluation of π_off with smoothing noise, Eq. (6).
 
@@ -134,14 +164,14 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B].
+      batch: raw transitions [B], with the notes of `prepare` or without.
       key: draws the smoothing noise.
 
     Returns:
       The state with critics and targets moved, and metrics.
     """
     batch = state.transform(batch)
-    next_action = nets.actor.apply(state.reference, batch.next_observation).mode()
+    next_action = noted(batch, lambda: _offline(nets, state, batch.next_observation))
     next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
     critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
@@ -166,7 +196,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
       The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
     """
     batch = state.transform(batch)
-    mode_action = nets.actor.apply(state.reference, batch.observation).mode()
+    anchor = noted(batch, lambda: _anchor(nets, state, batch.observation))
     current_action = nets.actor.apply(state.actor, batch.observation).mode()
     noise = jax.random.normal(key, current_action.shape)
     probe = smoothed_action(current_action, noise, config.smoothing_std, config.smoothing_clip)
@@ -174,9 +204,9 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         state.critic,
         nets.critic,
         state.target_critic,
+        anchor,
         batch.observation,
         probe,
-        mode_action,
         config.decay,
         config.smoothing_std,
     )
@@ -185,7 +215,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         state.actor, nets.actor, _first(state.critic), nets.first_critic, batch.observation
     )
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
-    metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - mode_action))}
+    metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - anchor.mode_action))}
     state = state.replace(
         actor=actor,
         critic=critic,
@@ -333,6 +363,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=bind(act),
         policy=functools.partial(policy, nets),
+        prepare=functools.partial(prepare, nets),
         stops=config.stops(),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
         reads_handoff_state=config.critic_source == "offline",

@@ -1,21 +1,48 @@
 """Losses of O2TD3: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
-from o2o_jax.losses import align_and_retain_loss
+from o2o_jax.losses import align_and_retain_loss, lowest_value
 from o2o_jax.ops.alignment import bounded_distance, decayed_anchor
 from o2o_jax.types import Array, Metrics, Params
+
+
+@flax.struct.dataclass
+class Anchor:
+    """What alignment holds on to in a state: π_off's own action and its worth. Constant throughout the phase.
+
+    Attributes:
+      mode_action: [..., A] ȧ = π_off(s).
+      q_mode: [...] q̇ = min_i Q̄_i(s, ȧ), return units.
+    """
+
+    mode_action: Array
+    q_mode: Array
+
+    @classmethod
+    def of(
+        cls,
+        offline_params: Params,
+        actor: networks.Actor,
+        target_critic_params: Params,
+        critic: networks.Critic,
+        observation: Array,
+    ) -> "Anchor":
+        """At normalised observations [..., O]."""
+        mode_action = actor.apply(offline_params, observation).mode()
+        return cls(mode_action, lowest_value(target_critic_params, critic, observation, mode_action))
 
 
 def align_loss(
     critic_params: Params,
     critic: networks.Critic,
     target_critic_params: Params,
+    anchor: Anchor,
     observation: Array,
     noisy_action: Array,
-    mode_action: Array,
     decay: float,
     smoothing_std: float,
 ) -> tuple[Array, Metrics]:
@@ -27,9 +54,9 @@ def align_loss(
       critic_params: parameters with a leading axis E, differentiated.
       critic: ensemble network.
       target_critic_params: of the re-evaluated critics, fixed throughout alignment.
+      anchor: of the batch's states.
       observation: [B, O] normalised.
       noisy_action: [B, A] probes ã: actions of the policy that alignment trains, with smoothing noise; constant.
-      mode_action: [B, A] actions ȧ of the offline policy.
       decay: k of Eq. (15).
       smoothing_std: σ of Eq. (15), the bound of the distance.
 
@@ -38,12 +65,11 @@ def align_loss(
 
     Source: Eq. (15), (16), (40) to (44).
     """
-    states, actions = jnp.stack([observation, observation]), jnp.stack([noisy_action, mode_action])
-    target_q = critic.apply(target_critic_params, states, actions)  # [E, 2, B]
-    target_q_mode = jnp.min(target_q[:, 1], axis=0)
-    distance = bounded_distance(noisy_action, mode_action, smoothing_std)
-    target = jnp.minimum(decayed_anchor(target_q_mode, distance, decay)[None], target_q[:, 0])
-    return align_and_retain_loss(critic_params, critic, states, actions, target, target_q_mode)
+    states, actions = jnp.stack([observation, observation]), jnp.stack([noisy_action, anchor.mode_action])
+    target_q = critic.apply(target_critic_params, observation, noisy_action)  # [E, B]
+    distance = bounded_distance(noisy_action, anchor.mode_action, smoothing_std)
+    target = jnp.minimum(decayed_anchor(anchor.q_mode, distance, decay)[None], target_q)
+    return align_and_retain_loss(critic_params, critic, states, actions, target, anchor.q_mode)
 
 
 def actor_loss(
