@@ -99,11 +99,8 @@ def run_phase(
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(state: Any, dataset: Transition, notes: Notes | None, key: Array) -> tuple[Any, Metrics, Array]:
-            state, metrics = run_updates(update, state, _annotated(dataset, notes), key, length, batch_size)
-            return state, metrics, _is_finite(state)
-
-        return over_seeds(advance, mesh, shared=(1,), donate=(0,))
+        chunk = functools.partial(advance, update, num_updates=length, batch_size=batch_size)
+        return over_seeds(chunk, mesh, shared=(1,), donate=(0,))
 
     with progress(phase, updates, initial=done) as bar:
         while done < updates:
@@ -129,6 +126,27 @@ def run_phase(
             if done == updates or (checkpoint_every and done % checkpoint_every == 0):
                 checkpoint(state, done)
     return state
+
+
+def advance(
+    update: Callable,
+    state: Any,
+    dataset: Transition,
+    notes: Notes | None,
+    key: Array,
+    num_updates: int,
+    batch_size: int,
+) -> tuple[Any, Metrics, Array]:
+    """A chunk of a phase, of one seed: what `run_phase` compiles.
+
+    Args: as `training.run_updates`, and
+      notes: of `prepare`, or None.
+
+    Returns:
+      The state, mean metrics, and whether all numbers of the state are finite, [] bool.
+    """
+    state, metrics = run_updates(update, state, _annotated(dataset, notes), key, num_updates, batch_size)
+    return state, metrics, _is_finite(state)
 
 
 def _annotated(dataset: Transition, notes: Notes | None) -> Transition:
