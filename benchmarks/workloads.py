@@ -106,6 +106,22 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
     )
 
 
+def matching(wanted: Sequence[str]) -> list[str]:
+    """Names of the workloads asked for: by their own names, or all of an algorithm by its name alone.
+
+    Raises:
+      ValueError: nothing has such a name.
+    """
+    algorithms = [name.partition("/")[0] for name in NAMES]
+    for name in wanted:
+        if name not in NAMES and name not in algorithms:
+            raise ValueError(registry.unknown("workload", name, NAMES))
+    found = [name for name, algorithm in zip(NAMES, algorithms, strict=True) if {name, algorithm} & set(wanted)]
+    if not found:
+        raise ValueError(f"no workload is asked for. Valid names: {', '.join(NAMES)}")
+    return found
+
+
 def settings(algorithm: str, overrides: Sequence[str] = ()) -> Any:
     """An algorithm's Config for medium data, with "field=value" replaced where it has the field."""
     config = _module(algorithm).Config()
