@@ -13,9 +13,12 @@ OUT = "runs/benchmarks"
 
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "shape": lambda values: flags.DEFINE_enum(
-        "shape", "hopper", list(workloads.SHAPES), "whose sizes of observations and actions the data has",
+        "shape",
+        "hopper",
+        list(workloads.SHAPES),
+        "whose sizes of observations and actions the data has",
         flag_values=values,
-    ),  # fmt: skip
+    ),
     "rows": lambda values: flags.DEFINE_integer(
         "rows", workloads.ROWS, "transitions of the synthetic dataset", lower_bound=1, flag_values=values
     ),
@@ -29,10 +32,13 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "repeats", 7, "rounds, in each of which every item has its turn", lower_bound=1, flag_values=values
     ),
     "gemm_size": lambda values: flags.DEFINE_integer(
-        "gemm_size", 2_048, "rows and columns of the product that shows what the machine can do", lower_bound=1,
+        "gemm_size",
+        2_048,
+        "rows and columns of the product that shows what the machine can do",
+        lower_bound=1,
         flag_values=values,
     ),
-}  # fmt: skip
+}
 
 
 def define(values: FlagValues, *names: str) -> None:

@@ -55,7 +55,7 @@ class Network:
         return 2 * rows * sum(self._layers)
 
     def parameter_gradient(self, rows: int) -> int:
-        """dW_l = x_{l−1}ᵀ g_l for every layer, and g_{l−1} = g_l W_lᵀ for all but the first; without the forward pass."""
+        """dW_l = x_{l−1}ᵀ g_l for every layer, g_{l−1} = g_l W_lᵀ for all but the first; without the forward pass."""
         return 2 * rows * (sum(self._layers) + sum(self._layers[1:]))
 
     def input_gradient(self, rows: int, columns: int) -> int:

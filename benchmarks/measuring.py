@@ -103,7 +103,7 @@ def empty_compilation_cache() -> Iterator[None]:
             compilation_cache.reset_cache()
 
 
-def interleave(calls: Mapping[str, Callable[[], Any]], seconds: float, repeats: int) -> dict[str, np.ndarray]:
+def interleave(calls: Mapping[Any, Callable[[], Any]], seconds: float, repeats: int) -> dict[Any, np.ndarray]:
     """Times calls in rounds, each of which gives every call its turn: a slow minute of the machine hits all alike.
 
     Args:
@@ -116,7 +116,7 @@ def interleave(calls: Mapping[str, Callable[[], Any]], seconds: float, repeats: 
     """
     for call in calls.values():
         call()
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    samples: dict[Any, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             count, started, elapsed = 0, time.perf_counter(), 0.0
@@ -138,7 +138,7 @@ def gemm_calls(size: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def gemm_peak(samples: Mapping[str, np.ndarray], size: int) -> dict[str, float]:
+def gemm_peak(samples: Mapping[Any, np.ndarray], size: int) -> dict[str, float]:
     """What the machine can do: the best round of each product, in GFLOP/s, and the peak that updates are held against.
 
     That is the faster of the two where XLA runs on the processor, and XLA's on an accelerator.
