@@ -16,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,7 +62,7 @@ class Comparison:
     target: float
     seeds: int = 1
     processes: int = 1
-    widths: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    widths: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def against(self) -> str:

@@ -191,8 +191,9 @@ def _update_alone(
     """A call that does what the loop's compiled program does in a step, on the same made-up step every time."""
     draw = loop.batch_source(algorithm.cadence, config)
     program = seeds.over_seeds(functools.partial(loop.advance, algorithm, draw), mesh, shared=(1,), donate=(0,))
-    zeros, observation = np.zeros(num_seeds, np.float32), np.zeros((num_seeds, task.spec.observation_dim), np.float32)
-    action = np.zeros((num_seeds, task.spec.action_dim), np.float32)
+    zeros: Any = np.zeros(num_seeds, np.float32)
+    observation: Any = np.zeros((num_seeds, task.spec.observation_dim), np.float32)
+    action: Any = np.zeros((num_seeds, task.spec.action_dim), np.float32)
     step = Rollout(observation, action, zeros, observation, zeros, zeros)
 
     def call() -> None:

@@ -7,6 +7,7 @@ fine-tuning, evaluation. Without --dataset the data is synthetic, written to an 
 time is taken out of each stage and shown beside it; what was compiled in an earlier run comes from the cache.
 """
 
+import dataclasses
 import functools
 import tempfile
 import time
@@ -45,7 +46,6 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     command.define(values)
-    values.set_default("out", command.OUT)
     flags.define_common(values, "seeds", "devices", "set")
     absl.flags.DEFINE_enum("offline", "td3_bc", offline.names(), "offline algorithm", flag_values=values)
     absl.flags.DEFINE_enum("online", "o2td3", ["o2td3", "o2sac", "o2ppo"], "online algorithm", flag_values=values)
@@ -71,9 +71,9 @@ class Stages:
         self._compiled = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == COMPILED:
-            self._compiled += seconds
+            self._compiled += duration_secs
 
     def time(self, stage: str, run: Callable[[], Any], steps: int = 0) -> Any:
         """Runs a stage to its end; what it compiles doesn't count as its seconds.
@@ -266,18 +266,23 @@ def _fine_tune(
 
 
 def _schedule(args: FlagValues, config: Any) -> list[str]:
-    """The flags' schedule as overrides; from scratch the first steps of fine-tuning would pass without an update."""
-    schedule = {"reevaluate_updates": args.reevaluate_updates, "env_steps": args.env_steps}
-    schedule["eval_every_env_steps"] = args.eval_every
-    schedule |= {"align_updates": args.align_updates, "warmup_env_steps": 0}
-    fields = type(config).__dataclass_fields__
-    return [f"{name}={value}" for name, value in schedule.items() if name in fields and fields[name].init]
+    """The flags' schedule as overrides of those fields that the algorithm has; every environment step is updated on."""
+    schedule = {
+        "reevaluate_updates": args.reevaluate_updates,
+        "align_updates": args.align_updates,
+        "env_steps": args.env_steps,
+        "eval_every_env_steps": args.eval_every,
+        "warmup_env_steps": 0,
+    }
+    fields = {field.name for field in dataclasses.fields(config)}
+    return [f"{name}={value}" for name, value in schedule.items() if name in fields]
 
 
 def _save(dataset: Dataset, path: Path) -> Path:
     rollout = dataset.rollout()
     columns = (rollout.observation, rollout.action, rollout.reward, rollout.terminated, rollout.truncated)
-    np.savez(path, **dict(zip(sources.NPZ_KEYS, columns, strict=True)), next_observations=rollout.next_observation)
+    arrays: dict[str, Any] = dict(zip(sources.NPZ_KEYS, columns, strict=True))
+    np.savez(path, **arrays, next_observations=rollout.next_observation)
     return path
 
 

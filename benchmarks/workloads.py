@@ -147,15 +147,15 @@ def synthetic(spec: Spec, rows: int) -> Dataset:
     """A dataset of independent numbers, on the host: nothing that is measured depends on their values."""
     random = np.random.default_rng(0)
     observation = random.standard_normal((rows, spec.observation_dim), np.float32)
-    transitions: Any = Transition(
-        observation=observation,
-        action=random.uniform(-1.0, 1.0, (rows, spec.action_dim)).astype(np.float32),
-        reward=random.standard_normal(rows, np.float32),
-        next_observation=np.roll(observation, -1, axis=0),
-        terminated=np.zeros(rows, np.float32),
-    )
+    columns: dict[str, Any] = {
+        "observation": observation,
+        "action": random.uniform(-1.0, 1.0, (rows, spec.action_dim)).astype(np.float32),
+        "reward": random.standard_normal(rows, np.float32),
+        "next_observation": np.roll(observation, -1, axis=0),
+        "terminated": np.zeros(rows, np.float32),
+    }
     ends = np.append(np.arange(EPISODE, rows, EPISODE), rows)
-    return Dataset(transitions, ends, "synthetic")
+    return Dataset(Transition(**columns), ends, "synthetic")
 
 
 def _on_rollout(

@@ -24,7 +24,8 @@ def prepare(work: dict[str, Any]) -> Callable[[int], int]:
     import jax
     import jax.numpy as jnp
 
-    config = module.config.model_copy(update={"batch_size": work["batch_size"]})
+    config = module.config  # networks read it too, so that a changed copy wouldn't do
+    config.batch_size = work["batch_size"]
     if work["name"] == "cql":
         config.action_dim, config.target_entropy = work["action_dim"], -float(work["action_dim"])
     columns = checkout.arrays(work)

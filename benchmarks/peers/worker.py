@@ -3,8 +3,8 @@
     python -m benchmarks.peers.worker benchmarks.peers.corl '{"name": "td3_bc", "checkout": "…", …}'
 
 A worker speaks JSON, a line each. It says {"ready": seconds of preparation and warm-up} once, and then, for every
-number of updates on stdin, {"updates": how many it ran of all seeds, "seconds": how long they took}; or {"error": …} and ends. What
-the imported code prints goes to stderr. Only the standard library is imported here.
+number of updates on stdin, {"updates": how many it ran, of all seeds, "seconds": how long they took}; or {"error": …}
+and ends. What the imported code prints goes to stderr. Only the standard library is imported here.
 """
 
 import importlib
