@@ -143,8 +143,9 @@ def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]
         "widths": item.widths,
     }
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(Side("ours", sys.executable, work, THREADS, 1))
+        # theirs first: what is missing there is known at once
         theirs = stack.enter_context(Side(item.peer, args.peer_python, work, work["threads"], item.processes))
+        ours = stack.enter_context(Side("ours", sys.executable, work, THREADS, 1))
         sides = {"ours": ours, "theirs": theirs}
         counts = {"ours": ours.updates_in(args.seconds, item.seeds), "theirs": theirs.updates_in(args.seconds, 1)}
         rates: dict[str, list[float]] = {name: [] for name in sides}

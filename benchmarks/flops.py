@@ -89,22 +89,12 @@ def o2sac(config: Any, spec: Spec) -> dict[str, Count]:
     """Operations per update of O2SAC's phases."""
     rows, actions = config.batch_size, spec.action_dim
     actor, critic = _actor(config, spec, 2 * actions), _critic(config, spec, config.num_critics)
+    # the probes of alignment are of the distribution that the actor's loss asks: one forward pass
     actor_step = actor.step(rows) + critic.forward(rows) + critic.input_gradient(rows, actions)
     finetune = actor_step + actor.forward(rows) + critic.forward(rows) + critic.step(rows)
     if config.constrain:
         finetune += 2 * actor.forward(rows)  # π_ref at s and s': it changes, and half of the rows are fresh
-    return {
-        "reevaluate": Count(
-            critic.forward(rows) + critic.step(rows),
-            {"π_off at s', constant": actor.forward(rows)},
-        ),
-        "align": Count(
-            # Q̄ at the probes; Q at probes and anchors; the probes are of the distribution that the actor's loss asks
-            critic.forward(rows) + critic.step(2 * rows) + actor_step,
-            {"π_off at s, constant": actor.forward(rows), "Q̄ at the anchors ȧ, constant": critic.forward(rows)},
-        ),
-        "finetune": Count(finetune),
-    }
+    return _reconstruction(rows, actor, critic, actor_step) | {"finetune": Count(finetune)}
 
 
 def o2td3(config: Any, spec: Spec) -> dict[str, Count]:
@@ -118,6 +108,12 @@ def o2td3(config: Any, spec: Spec) -> dict[str, Count]:
     if config.constrain:
         finetune += 2 * actor.forward(rows)  # π and π_ref at s', for the penalty of the target
         delayed += actor.forward(rows)  # π_ref at s
+    count = Count(finetune + delayed / config.policy_delay)
+    return _reconstruction(rows, actor, critic, actor_step) | {"finetune": count}
+
+
+def _reconstruction(rows: int, actor: Network, critic: Network, actor_step: int) -> dict[str, Count]:
+    """Re-evaluation, and alignment, whose critics learn at two sets of actions: the probes and the anchors."""
     return {
         "reevaluate": Count(
             critic.forward(rows) + critic.step(rows),
@@ -127,7 +123,6 @@ def o2td3(config: Any, spec: Spec) -> dict[str, Count]:
             critic.forward(rows) + critic.step(2 * rows) + actor_step,
             {"π_off at s, constant": actor.forward(rows), "Q̄ at the anchors ȧ, constant": critic.forward(rows)},
         ),
-        "finetune": Count(finetune + delayed / config.policy_delay),
     }
 
 

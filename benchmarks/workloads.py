@@ -115,7 +115,7 @@ def matching(wanted: Sequence[str]) -> list[str]:
     algorithms = [name.partition("/")[0] for name in NAMES]
     for name in wanted:
         if name not in NAMES and name not in algorithms:
-            raise ValueError(registry.unknown("workload", name, NAMES))
+            raise ValueError(registry.unknown("workload", name, dict.fromkeys([*algorithms, *NAMES])))
     found = [name for name, algorithm in zip(NAMES, algorithms, strict=True) if {name, algorithm} & set(wanted)]
     if not found:
         raise ValueError(f"no workload is asked for. Valid names: {', '.join(NAMES)}")
