@@ -23,7 +23,11 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "rows", workloads.ROWS, "transitions of the synthetic dataset", lower_bound=1, flag_values=values
     ),
     "chunk": lambda values: flags.DEFINE_integer(
-        "chunk", 20, "updates per compiled call", lower_bound=1, flag_values=values
+        "chunk",
+        20,
+        "updates per compiled call; of O2PPO's fine-tuning always one rollout",
+        lower_bound=1,
+        flag_values=values,
     ),
     "seconds": lambda values: flags.DEFINE_float(
         "seconds", 2.0, "how long each item is measured in a round", lower_bound=0.0, flag_values=values

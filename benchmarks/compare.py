@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,7 @@ from experiments import flags
 
 ROOT = Path(__file__).parent.parent
 THREADS = 2  # in all, on either side
+PAUSE = 0.3  # seconds between turns: OpenMP's threads look busily for work, 0.2 s long, after theirs is done
 PEERS = ("authors", "corl", "jax_corl", "unifloral")
 TWO_LAYERS = {"hidden": (256, 256), "critic_hidden": (256, 256)}
 COLUMNS = {
@@ -126,7 +128,6 @@ def main(args: FlagValues) -> None:
 def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]:
     """A line of the table. Impure: starts processes and ends them."""
     spec, config = workloads.SHAPES[args.shape], workloads.settings(item.name.partition("/")[0])
-    on_rollout = item.name == "o2ppo/finetune"  # whose update is a whole rollout: seconds, not milliseconds
     work = {
         "name": item.name,
         "checkout": checkout,
@@ -138,8 +139,8 @@ def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]
         "processes": item.processes,
         "cores": THREADS,
         "seeds": item.seeds,
-        "chunk": 1 if on_rollout else args.chunk,
-        "warmup_updates": 1 if on_rollout else args.chunk,
+        "chunk": args.chunk,
+        "warmup_updates": 1 if item.name == "o2ppo/finetune" else args.chunk,  # there each is a whole rollout
         "widths": item.widths,
     }
     with contextlib.ExitStack() as stack:
@@ -151,6 +152,7 @@ def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(args.repeats):
             for name, side in sides.items():
+                time.sleep(PAUSE)
                 rates[name].append(side.run(counts[name]))
     ratios = np.array(rates["ours"]) / np.array(rates["theirs"])
     ratio, spread = measuring.median_and_spread(ratios)

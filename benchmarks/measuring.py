@@ -30,7 +30,7 @@ class Running:
       workload: what to run.
       num_seeds: S.
       mesh: devices that share the seeds.
-      chunk: updates per call.
+      chunk: updates per call; on whole rollouts it is one update.
       time_compilation: whether to compile twice, see `compile_twice`; otherwise `cold` and `cached` are NaN.
 
     Attributes:
@@ -42,7 +42,7 @@ class Running:
     def __init__(
         self, workload: Workload, num_seeds: int, mesh: Mesh, chunk: int, time_compilation: bool = False
     ) -> None:
-        self.updates, self.cold, self.cached = chunk, np.nan, np.nan
+        self.updates, self.cold, self.cached = 1 if workload.on_rollout else chunk, np.nan, np.nan
         keys = seeds.keys(range(num_seeds), workload.name)
         state = start_states(workload.init, mesh, keys)
         self._data, self._notes = seeds.replicate(workload.data, mesh), None
@@ -50,7 +50,9 @@ class Running:
             prepare = seeds.over_seeds(workload.prepare, mesh, shared=(1,), donate=(0,))
             state, self._notes = prepare(state, self._data)
         self._state, self._keys = state, seeds.place(keys, mesh)
-        program = seeds.over_seeds(functools.partial(workload.run, num_updates=chunk), mesh, shared=(1,), donate=(0,))
+        program = seeds.over_seeds(
+            functools.partial(workload.run, num_updates=self.updates), mesh, shared=(1,), donate=(0,)
+        )
         arguments = (self._state, self._data, self._notes, self._keys)
         if time_compilation:
             self._program, self.cold, self.cached = compile_twice(program, *arguments)

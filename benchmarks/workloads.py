@@ -46,6 +46,7 @@ class Workload:
       run: (state, data, notes, key, num_updates) -> (state, metrics, finite), as `phases.advance`.
       data: numpy arrays that all seeds share: a dataset [N], or the rollout [T] of an on-policy update.
       prepare: (state, data) -> (state, notes) before the phase, or None.
+      on_rollout: whether an update is one of a whole rollout: seconds rather than milliseconds.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Workload:
     run: Callable
     data: Transition
     prepare: Callable | None = None
+    on_rollout: bool = False
 
 
 def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int = ROWS) -> Workload:
@@ -103,6 +105,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
         else functools.partial(phases.advance, update, batch_size=config.batch_size),
         data=synthetic(spec, algorithm.cadence.env_steps).rollout() if on_rollout else dataset.rollout(),
         prepare=functools.partial(prepare, phase) if prepare else None,
+        on_rollout=on_rollout,
     )
 
 
