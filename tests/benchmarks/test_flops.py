@@ -73,17 +73,19 @@ SETTINGS = {
 }
 
 
+MORE_THAN_NEEDED = {"o2sac/reevaluate", "o2sac/align", "o2td3/reevaluate", "o2td3/align", "o2ppo/finetune"}
+
+
 @pytest.mark.parametrize("name", workloads.NAMES)
 def test_executed_operations_are_those_that_xla_counts(name):
     algorithm = name.split("/")[0]
     config = dataclasses.replace(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
     workload = workloads.make(name, config, SPEC, rows=512)
-    np.testing.assert_allclose(compiled_operations(workload), workload.count.executed, rtol=0.1)
-
-
-def test_where_more_is_executed_than_needed_it_is_said():
-    more = {name for name in workloads.NAMES if workloads.make(name, rows=8).count.beyond}
-    assert more == {"o2sac/reevaluate", "o2sac/align", "o2td3/reevaluate", "o2td3/align", "o2ppo/finetune"}
+    operations, count = compiled_operations(workload), workload.count
+    # XLA's count also has what isn't products: never less, and more by 5 % at the most as of now
+    assert count.executed <= operations <= 1.1 * count.executed
+    # an update that does more than it needs is found out, and says so
+    assert (operations > 1.1 * count.needed) == (name in MORE_THAN_NEEDED) == bool(count.beyond)
 
 
 def test_a_gradient_step_of_one_network_is_what_xla_counts():
