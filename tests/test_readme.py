@@ -42,5 +42,5 @@ def test_arrays_of_the_npz_file_have_the_names_of_the_example():
 
 
 def test_named_commands_exist():
-    for name in set(re.findall(r"experiments\.(\w+)", README.read_text())):
-        assert (README.parent / "experiments" / f"{name}.py").exists(), name
+    for folder, name in set(re.findall(r"(experiments|benchmarks)\.(\w+)", README.read_text())):
+        assert (README.parent / folder / f"{name}.py").exists(), name

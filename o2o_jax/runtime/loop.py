@@ -15,7 +15,7 @@ from o2o_jax.data import replay
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.evaluate import evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.phases import start_states
 from o2o_jax.runtime.reference import Returns
@@ -230,7 +230,7 @@ def fine_tune(
     run: Run,
     dataset: Transition | None,
     envs: Any,
-    evaluator: Evaluator | None,
+    evaluator: Callable[[Callable], tuple[np.ndarray, np.ndarray]] | None,
     task: Task,
     seeds: Sequence[int],
     mesh: Mesh,
@@ -246,7 +246,8 @@ def fine_tune(
       dataset: transitions [N] on the device; None in replay mode `none` and for rollouts.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
-      evaluator: with environments of its own; None where nothing is evaluated, which `reference_update` must allow.
+      evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed; None where
+        nothing is evaluated, which `reference_update` must allow.
       task: for the normalised score.
       seeds: S seeds, for the environments.
       mesh: devices.

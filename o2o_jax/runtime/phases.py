@@ -128,15 +128,14 @@ def run_phase(
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def advance(state: Any, data: _Data, notes: _Notes, key: Array) -> tuple[Any, Metrics, Array]:
+        def run(state: Any, data: _Data, notes: _Notes, key: Array) -> tuple[Any, Metrics, Array]:
+            if stop is None:
+                return advance(update, state, data[0], notes[0], key, length, batch_size, draw)
             rows, held_out = _annotated(data, notes)
-            if stop is not None:
-                state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size)
-                return state, metrics, _is_finite(state.state)
-            state, metrics = run_updates(update, state, rows, key, length, batch_size, draw)
-            return state, metrics, _is_finite(state)
+            state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size)
+            return state, metrics, _is_finite(state.state)
 
-        return over_seeds(advance, mesh, shared=(1,), donate=(0,))
+        return over_seeds(run, mesh, shared=(1,), donate=(0,))
 
     with progress(phase, updates, initial=done) as bar:
         while done < updates:
@@ -170,6 +169,29 @@ def run_phase(
     return state
 
 
+def advance(
+    update: Callable,
+    state: Any,
+    dataset: Transition,
+    notes: Notes | None,
+    key: Array,
+    num_updates: int,
+    batch_size: int,
+    draw: Callable | None = None,
+) -> tuple[Any, Metrics, Array]:
+    """A chunk of a phase of fixed length, of one seed: what `run_phase` compiles.
+
+    Args: as `training.run_updates`, and
+      notes: of `prepare`, or None.
+
+    Returns:
+      The state, mean metrics, and whether all numbers of the state are finite, [] bool.
+    """
+    (rows,) = _annotated((dataset,), (notes,))
+    state, metrics = run_updates(update, state, rows, key, num_updates, batch_size, draw)
+    return state, metrics, _is_finite(state)
+
+
 def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Notes]:
     """The prepared state, `Watched` or not, and notes on the rows of the phase and on held-out ones."""
     train_state, notes = prepare(state.state if isinstance(state, Watched) else state, data[0])
@@ -183,7 +205,7 @@ def _measures(record: Record) -> dict[str, np.ndarray]:
     return jax.device_get(newest | {"updates": record.updates, "verdict": record.verdict})
 
 
-def _annotated(data: _Data, notes: _Notes) -> list[Any]:
+def _annotated(data: tuple[Any, ...], notes: tuple[Notes | None, ...]) -> list[Any]:
     return [rows if note is None else Annotated.of(rows, note) for rows, note in zip(data, notes, strict=True)]
 
 

@@ -1,0 +1,251 @@
+"""What the fine-tuning loop adds to its parts, and how fast policies are evaluated.
+
+    python -m benchmarks.loop --algorithms=o2td3,o2sac --seeds=4 --env=mujoco/hopper
+
+The loop runs as in experiments.finetune, an update after every environment step. A round is some hundred of its steps,
+then as many steps of the environments alone, then as many updates alone, each with its buffer write and the next
+action; the ratio is the loop's time over the sum of the other two. Evaluation of all seeds' episodes side by side has
+its rounds with a plain loop over one environment. Episodes all have the same length there: a fallen robot goes on.
+"""
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import absl.flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from benchmarks import command, measuring, reports, workloads
+from experiments import flags
+from o2o_jax import envs, online
+from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.runtime import loop, seeds
+from o2o_jax.runtime.evaluate import Evaluator
+from o2o_jax.runtime.log import MetricLog
+from o2o_jax.types import Rollout
+
+LOOP_COLUMNS = {
+    "fine-tuning": ("name", ""),
+    "seeds": ("seeds", "d"),
+    "loop ms": ("loop_milliseconds", ".3f"),
+    "environments ms": ("environment_milliseconds", ".3f"),
+    "update ms": ("update_milliseconds", ".3f"),
+    "ratio": ("ratio", ".3f"),
+    "spread %": ("spread_percent", ".1f"),
+}
+EVALUATION_COLUMNS = {
+    "evaluation": ("name", ""),
+    "episodes": ("episodes", "d"),
+    "environment steps/s": ("steps_per_second", ",.0f"),
+    "against plain": ("ratio", ".2f"),
+    "spread %": ("spread_percent", ".1f"),
+}
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    command.define(values, "rows", "repeats")
+    flags.define_common(values, "seeds", "devices", "set")
+    values.set_default("seeds", 4)
+    absl.flags.DEFINE_list("algorithms", "o2td3,o2sac", "of o2td3, o2sac", flag_values=values)
+    absl.flags.DEFINE_string("env", "mujoco/hopper", "task whose environment is stepped", flag_values=values)
+    for name, default, what in (
+        ("steps", 300, "environment steps of a round, and updates"),
+        ("episodes", 10, "evaluation episodes per seed"),
+        ("episode_steps", 1_000, "environment steps of an evaluation episode"),
+    ):
+        absl.flags.DEFINE_integer(name, default, what, lower_bound=1, flag_values=values)
+
+
+def main(args: FlagValues) -> None:
+    """Measures, prints, writes. Impure."""
+    for name in args.algorithms:
+        if name not in ("o2td3", "o2sac"):
+            raise ValueError(f"--algorithms takes o2td3 and o2sac, which update after every step, not {name!r}")
+    names = ("rows", "repeats", "seeds", "devices", "set", "algorithms", "env", "steps", "episodes", "episode_steps")
+    report = reports.Report("loop", command.settings(args, *names))
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    task = envs.get_task(args.env)
+    configs = workloads.all_settings(args.algorithms, args.set)
+    rows = [_measure_loop(name, config, task, mesh, args) for name, config in configs.items()]
+    print(reports.table(rows, LOOP_COLUMNS))
+    name, config = next(iter(configs.items()))
+    evaluations = _measure_evaluation(online.load(name).make(config, task.spec), task, mesh, args)
+    print(reports.table(evaluations, EVALUATION_COLUMNS))
+    report.write(args.out, rows=rows, evaluation=evaluations)
+
+
+class Rounds:
+    """In place of an evaluator: the loop calls it after every round of steps, and it measures the parts alone. Impure.
+
+    Args:
+      num_seeds: S.
+      steps: environment steps of a round.
+      parts: calls that each do one step's work of a part.
+
+    Attributes:
+      samples: seconds per step of the loop ("loop") and of every part, one value per round but the first, in which
+        the loop compiles.
+    """
+
+    def __init__(self, num_seeds: int, steps: int, parts: dict[str, Callable[[], Any]]) -> None:
+        self._num_seeds, self._steps, self._parts = num_seeds, steps, parts
+        self._started: float | None = None
+        self.samples: dict[str, list[float]] = {name: [] for name in ("loop", *parts)}
+
+    def __call__(self, act: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns [S, 1] and lengths [S, 1] of 0: no episode is played."""
+        del act
+        if self._started is not None:
+            self.samples["loop"].append((time.perf_counter() - self._started) / self._steps)
+        for name, part in self._parts.items():
+            if self._started is None:
+                part()
+                continue
+            started = time.perf_counter()
+            for _ in range(self._steps):
+                part()
+            self.samples[name].append((time.perf_counter() - started) / self._steps)
+        self._started = time.perf_counter()
+        return np.zeros((self._num_seeds, 1)), np.zeros((self._num_seeds, 1), np.int64)
+
+
+class FixedLength:
+    """An environment whose episodes all have the same length: it doesn't end when the robot falls.
+
+    Args:
+      env: gymnasium environment.
+      steps: of an episode.
+    """
+
+    def __init__(self, env: Any, steps: int) -> None:
+        self._env, self._steps, self._taken = env.unwrapped, steps, 0
+
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode."""
+        self._taken = 0
+        return self._env.reset(seed=seed)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step; truncated at the episode's length, never terminated."""
+        self._taken += 1
+        observation, reward, _, _, info = self._env.step(action)
+        return observation, float(reward), False, self._taken >= self._steps, info
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._env.close()
+
+
+def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValues) -> dict[str, Any]:
+    config = flags.parse_overrides(
+        config,
+        [
+            "warmup_env_steps=0",
+            f"eval_every_env_steps={args.steps}",
+            f"env_steps={args.steps * (args.repeats + 1)}",  # the first round compiles
+        ],
+    )
+    algorithm = online.load(name).make(config, task.spec)
+    family, seed_list = envs.family(task.name), range(args.seeds)
+    data = seeds.replicate(workloads.synthetic(task.spec, args.rows).transitions, mesh)
+
+    def start() -> loop.Run:
+        run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
+        # a score that none of the rounds beats: π_ref stays
+        return loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, np.inf), mesh)
+
+    environments = family.make_vector_env(task, args.seeds)
+    environments.reset(seed=list(seed_list))
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (args.seeds, task.spec.action_dim)).astype(np.float32)
+    parts = {
+        "environment": lambda: environments.step(actions),
+        "update": _update_alone(algorithm, config, start(), data, task, mesh, args.seeds),
+    }
+    rounds = Rounds(args.seeds, args.steps, parts)
+    with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
+        loop_environments = family.make_vector_env(task, args.seeds)
+        loop.fine_tune(algorithm, config, start(), data, loop_environments, rounds, task, seed_list, mesh, log)
+    samples = {part: np.array(values) for part, values in rounds.samples.items()}
+    ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
+    milliseconds = {f"{part}_milliseconds": 1e3 * float(np.median(values)) for part, values in samples.items()}
+    return {
+        "name": name,
+        "seeds": args.seeds,
+        **milliseconds,
+        "ratio": ratio,
+        "spread_percent": spread,
+        "samples": {part: values.tolist() for part, values in samples.items()},
+    }
+
+
+def _update_alone(
+    algorithm: OnlineAlgorithm, config: Any, run: loop.Run, data: Any, task: Task, mesh: Mesh, num_seeds: int
+) -> Callable[[], None]:
+    """A call that does what the loop's compiled program does in a step, on the same made-up step every time."""
+    draw = loop.batch_source(algorithm.cadence, config)
+    program = seeds.over_seeds(functools.partial(loop.advance, algorithm, draw), mesh, shared=(1,), donate=(0,))
+    zeros: Any = np.zeros(num_seeds, np.float32)
+    observation: Any = np.zeros((num_seeds, task.spec.observation_dim), np.float32)
+    action: Any = np.zeros((num_seeds, task.spec.action_dim), np.float32)
+    step = Rollout(observation, action, zeros, observation, zeros, zeros)
+
+    def call() -> None:
+        nonlocal run
+        run, next_action, _ = program(run, data, step, observation)
+        np.asarray(next_action)  # as the loop does, for the environments
+
+    return call
+
+
+def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args: FlagValues) -> list[dict[str, Any]]:
+    """Environment steps per second of all seeds' episodes side by side, and of a plain loop over one environment."""
+    seed_list = range(args.seeds)
+
+    def make_env() -> FixedLength:
+        return FixedLength(envs.family(task.name).make_env(task), args.episode_steps)
+
+    keys = seeds.place(seeds.keys(seed_list, "evaluation"), mesh)
+    agent = seeds.over_seeds(lambda key: algorithm.init(key, None), mesh)(keys)
+    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
+    evaluator = Evaluator(make_env, seed_list, args.episodes)
+    one, one_agent = make_env(), jax.device_get(seeds.take(agent, 0))
+    one_agent = jax.device_put(one_agent)
+    one_act = jax.jit(functools.partial(loop.mode_action, algorithm))
+
+    def plain() -> None:
+        observation, ended = one.reset(seed=0)[0], False
+        while not ended:
+            action = np.asarray(one_act(one_agent, jnp.asarray(observation, jnp.float32)))
+            observation, _, _, ended, _ = one.step(action)
+
+    calls = {"side by side": lambda: evaluator(functools.partial(act, agent)), "plain": plain}
+    samples = measuring.interleave(calls, 0.0, args.repeats)
+    evaluator.close()
+    one.close()
+    episodes = {"side by side": args.seeds * args.episodes, "plain": 1}
+    rates = {name: episodes[name] * args.episode_steps / samples[name] for name in calls}
+    rows = []
+    for name, rate in rates.items():
+        steps_per_second, spread = measuring.median_and_spread(rate)
+        rows.append(
+            {
+                "name": name,
+                "episodes": episodes[name],
+                "steps_per_second": steps_per_second,
+                "spread_percent": spread,
+                "ratio": float(np.median(rate / rates["plain"])),
+                "samples": rate.tolist(),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    flags.run(main, define, __doc__)

@@ -1,0 +1,180 @@
+"""What is measured: every algorithm's updates, on synthetic data of a task's sizes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import flops
+from experiments import flags
+from o2o_jax import offline, online, registry
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.runtime import phases
+from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
+
+SHAPES = {
+    "hopper": Spec(observation_dim=11, action_dim=3),
+    "halfcheetah": Spec(observation_dim=17, action_dim=6),
+    "walker2d": Spec(observation_dim=17, action_dim=6),
+    "antmaze": Spec(observation_dim=29, action_dim=8),
+}
+ROWS = 100_000  # of the dataset, where nothing else is said
+EPISODE = 1_000  # rows; the synthetic data's episodes end by a time limit
+
+# "<online algorithm>/<phase>" or "<offline algorithm>"
+NAMES = (
+    *(f"{algorithm}/{phase}" for algorithm in ("o2sac", "o2td3") for phase in ("reevaluate", "align", "finetune")),
+    "o2ppo/reevaluate",
+    "o2ppo/finetune",
+    *("td3_bc", "iql", "cql", "awac", "bc"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Updates of one phase, as pure functions of one seed.
+
+    Attributes:
+      name: one of `NAMES`.
+      config: of the algorithm.
+      count: floating-point operations of an update.
+      init: (key) -> a state at the start of the phase.
+      run: (state, data, notes, key, num_updates) -> (state, metrics, finite), as `phases.advance`.
+      data: numpy arrays that all seeds share: a dataset [N], or the rollout [T] of an on-policy update.
+      prepare: (state, data) -> (state, notes) before the phase, or None.
+      on_rollout: whether an update is one of a whole rollout: seconds rather than milliseconds.
+    """
+
+    name: str
+    config: Any
+    count: flops.Count
+    init: Callable
+    run: Callable
+    data: Transition
+    prepare: Callable | None = None
+    on_rollout: bool = False
+
+
+def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int = ROWS) -> Workload:
+    """A workload by its name.
+
+    Args:
+      name: one of `NAMES`.
+      config: of its algorithm; None for the published settings on medium data.
+      spec: sizes of observations and actions.
+      rows: N of the dataset.
+
+    Raises:
+      ValueError: no such name.
+    """
+    if name not in NAMES:
+        raise ValueError(registry.unknown("workload", name, NAMES))
+    algorithm_name, _, phase = name.partition("/")
+    module, config = _module(algorithm_name), config or settings(algorithm_name)
+    algorithm = module.make(config, spec)
+    dataset = synthetic(spec, rows)
+    if not phase:
+        normalizer = dataset.normalizer()
+        return Workload(
+            name,
+            config,
+            flops.COUNTS[algorithm_name](config, spec)["update"],
+            init=lambda key: algorithm.init(key, normalizer),
+            run=functools.partial(phases.advance, algorithm.update, batch_size=config.batch_size),
+            data=dataset.transitions,
+        )
+
+    def init(key: Array) -> Any:
+        state = algorithm.init(key, None)
+        return algorithm.begin_finetuning(state, jnp.asarray(True)) if phase == "finetune" else state
+
+    on_rollout = phase == "finetune" and algorithm.cadence.source == "rollout"
+    prepare = algorithm.prepare if phase != "finetune" else None
+    update = getattr(algorithm, phase)
+    return Workload(
+        name,
+        config,
+        flops.COUNTS[algorithm_name](config, spec)[phase],
+        init,
+        run=functools.partial(_on_rollout, update)
+        if on_rollout
+        else functools.partial(phases.advance, update, batch_size=config.batch_size),
+        data=synthetic(spec, algorithm.cadence.env_steps).rollout() if on_rollout else dataset.rollout(),
+        prepare=functools.partial(prepare, phase) if prepare else None,
+        on_rollout=on_rollout,
+    )
+
+
+def matching(wanted: Sequence[str]) -> list[str]:
+    """Names of the workloads asked for: by their own names, or all of an algorithm by its name alone.
+
+    Raises:
+      ValueError: nothing has such a name.
+    """
+    algorithms = [name.partition("/")[0] for name in NAMES]
+    for name in wanted:
+        if name not in NAMES and name not in algorithms:
+            raise ValueError(registry.unknown("workload", name, dict.fromkeys([*algorithms, *NAMES])))
+    found = [name for name, algorithm in zip(NAMES, algorithms, strict=True) if {name, algorithm} & set(wanted)]
+    if not found:
+        raise ValueError(f"no workload is asked for. Valid names: {', '.join(NAMES)}")
+    return found
+
+
+def settings(algorithm: str, overrides: Sequence[str] = ()) -> Any:
+    """An algorithm's Config for medium data, with "field=value" replaced where it has the field."""
+    config = _module(algorithm).Config()
+    fields = {field.name for field in dataclasses.fields(config)}
+    return flags.parse_overrides(config, [text for text in overrides if text.partition("=")[0].strip() in fields])
+
+
+def all_settings(algorithms: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    """The Config of each algorithm.
+
+    Raises:
+      ValueError: a field that no algorithm has, or a value that one refuses.
+    """
+    configs = {algorithm: settings(algorithm, overrides) for algorithm in algorithms}
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if not any(hasattr(config, name) for config in configs.values()):
+            flags.parse_overrides(next(iter(configs.values())), [text])  # says what is wrong with it
+    return configs
+
+
+def synthetic(spec: Spec, rows: int) -> Dataset:
+    """A dataset of independent numbers, on the host: nothing that is measured depends on their values."""
+    random = np.random.default_rng(0)
+    observation = random.standard_normal((rows, spec.observation_dim), np.float32)
+    columns: dict[str, Any] = {
+        "observation": observation,
+        "action": random.uniform(-1.0, 1.0, (rows, spec.action_dim)).astype(np.float32),
+        "reward": random.standard_normal(rows, np.float32),
+        "next_observation": np.roll(observation, -1, axis=0),
+        "terminated": np.zeros(rows, np.float32),
+    }
+    ends = np.append(np.arange(EPISODE, rows, EPISODE), rows)
+    return Dataset(Transition(**columns), ends, "synthetic")
+
+
+def _on_rollout(
+    update: Callable, state: Any, rollout: Rollout, notes: Notes | None, key: Array, num_updates: int
+) -> tuple[Any, Metrics, Array]:
+    """`num_updates` updates on the same rollout; signature and result as of `phases.advance`."""
+    del notes
+
+    def one_update(state: Any, _: None) -> tuple[Any, Metrics]:
+        return update(state, rollout, jax.random.fold_in(key, state.step))
+
+    state, metrics = jax.lax.scan(one_update, state, length=num_updates)
+    metrics = jax.tree.map(jnp.mean, metrics)
+    return state, metrics, jnp.isfinite(metrics["critic_loss"])
+
+
+def _module(algorithm: str) -> Any:
+    package = online if algorithm in online.names() else offline
+    return package.load(algorithm)
