@@ -210,7 +210,15 @@ def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, ca
         (["--set=hiden=8"], 1, "unknown field 'hiden'"),
         (["--seeds=0"], 2, "seeds"),
         (
-            ["--algorithm=ppo", "--set=eval_episodes=0", "--set=reference_update=interval"],
+            [
+                f"--set={setting}"
+                for setting in (
+                    "eval_episodes=0",
+                    "reference_update=interval",
+                    "start_actor=aligned",
+                    "reference_init=aligned",
+                )
+            ],
             1,
             "snapshots are chosen by their scores: eval_episodes must be at least 1",
         ),

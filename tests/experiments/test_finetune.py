@@ -316,7 +316,7 @@ def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_p
         (["--algorithm=td3", "--set=discount=0.9"], 1, "trained with another discount: set discount=0.99"),
         (WITHOUT_EVALUATION, 1, "start_actor=best_of needs evaluations"),
         (["--set=hidden=16"], 1, "the policy's network differs from this algorithm's: set hidden to (8,)"),
-        (["--algorithm=td3", "--policy={dt}"], 1, "td3 with critic_source=offline goes on from the critics of offline"),
+        (["--algorithm=td3", "--policy={dt}"], 1, "critic_source=offline goes on from the critics of offline training"),
         (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),
         (["--set=discount=2"], 1, "discount must lie in (0, 1), got 2.0"),
         (["--seeds=5"], 1, "has 2 seeds, so it cannot start 5: pass --seeds=2, or train more of them"),

@@ -83,7 +83,7 @@ def test_a_fall_ends_the_episode(env):
 def test_an_ant_is_trained_by_the_script_for_behaviours(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "CHOICE_EPISODES", 1)
     monkeypatch.setattr(envs, "get_task", lambda name: dataclasses.replace(TASK, max_episode_steps=20))
-    schedule = {"env_steps": 4, "random_env_steps": 2, "warmup_env_steps": 2, "eval_every_env_steps": 4}
+    schedule = {"env_steps": 4, "rollout_env_steps": 4, "minibatch_size": 4, "eval_every_env_steps": 4}
     tiny.call(
         behaviour,
         "--env=antmaze/goal-ant",
