@@ -38,6 +38,10 @@ def end_twice(episode):
     episode["terminations"][-1] = episode["truncations"][-1] = True
 
 
+def never_end(episode):
+    episode["terminations"][-1] = episode["truncations"][-1] = False
+
+
 def end_early(episode):
     episode["truncations"][0] = True
 
@@ -51,7 +55,8 @@ def leave_bounds(episode):
     [
         (change_reward, "played again, differs from step 1 on"),
         (change_observation, "played again, differs from step 0 on"),
-        (end_twice, "end of both kinds"),
+        (end_twice, "ends in both ways before the limit"),
+        (never_end, "has no end"),
         (end_early, "goes on after its end"),
         (leave_bounds, "actions outside"),
     ],
