@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,8 +15,8 @@ from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops import stopping
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
-from o2o_jax.training import where
-from o2o_jax.types import Array, Params
+from o2o_jax.training import note_rows, where
+from o2o_jax.types import Array, Notes, Params, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
@@ -263,6 +264,23 @@ def offline_state(config: ConstrainedConfig, handoff: Handoff | None, critic: Pa
 def _as_text(value: Any) -> str:
     """A setting as the command line takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def prepare(offline: Callable, anchor: Callable, phase: str, state: Any, dataset: Transition) -> tuple[Any, Notes]:
+    """Computes once for every row what its phase would compute again in every batch: what π_off does there.
+
+    Args:
+      offline: (state, normalised observations [..., O]) -> what re-evaluation asks of π_off at s'.
+      anchor: likewise -> what alignment asks of π_off and the target critics at s, which it leaves alone.
+      phase: "reevaluate" or "align".
+      state: before the phase, or amid it: nothing that the phase moves is read.
+      dataset: raw transitions [N].
+
+    Returns:
+      The same state, and the notes of that phase [N, ...], a seed's own.
+    """
+    noted, column = (offline, dataset.next_observation) if phase == "reevaluate" else (anchor, dataset.observation)
+    return state, Notes(own=note_rows(lambda raw: noted(state, state.transform.normalizer(raw)), column))
 
 
 def begin_finetuning(

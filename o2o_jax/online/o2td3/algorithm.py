@@ -20,8 +20,8 @@ from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import gradient_step, note_rows, polyak_update, where
-from o2o_jax.types import Array, Metrics, Notes, Params, Spec, Transition, noted
+from o2o_jax.training import gradient_step, polyak_update, where
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, noted
 
 
 class Networks(NamedTuple):
@@ -127,28 +127,6 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     )
 
 
-def prepare(nets: Networks, phase: str, state: State, dataset: Transition) -> tuple[State, Notes]:
-    """Computes once for every row what its phase would compute again in every batch: what π_off does there.
-
-    Args:
-      nets: of `make_networks`.
-      phase: "reevaluate" or "align".
-      state: before the phase, or amid it: nothing that the phase moves is read.
-      dataset: raw transitions [N].
-
-    Returns:
-      The same state, and notes: π_off(s') [N, A] for re-evaluation, `losses.Anchor` at s for alignment.
-    """
-    normalizer = state.transform.normalizer
-    if phase == "reevaluate":
-        return state, Notes(
-            own=note_rows(lambda observation: _offline(nets, state, normalizer(observation)), dataset.next_observation)
-        )
-    return state, Notes(
-        own=note_rows(lambda observation: _anchor(nets, state, normalizer(observation)), dataset.observation)
-    )
-
-
 def _offline(nets: Networks, state: State, observation: Array) -> Array:
     return nets.actor.apply(state.reference, observation).mode()
 
@@ -164,7 +142,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the notes of `prepare` or without.
+      batch: raw transitions [B], with the notes of `constrained.prepare` or without.
       key: draws the smoothing noise.
 
     Returns:
@@ -363,7 +341,9 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         set_reference=common.set_reference,
         act=bind(act),
         policy=functools.partial(policy, nets),
-        prepare=functools.partial(prepare, nets),
+        prepare=functools.partial(
+            constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+        ),
         stops=config.stops(),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
         reads_handoff_state=config.critic_source == "offline",
