@@ -2,7 +2,7 @@
 
     python -m experiments.behaviour --env=mujoco/hopper --seeds=2 --out=runs/behaviour-hopper
 
---algorithm=sac needs far fewer environment steps, --algorithm=ppo far less time where the simulator is fast.
+--algorithm=ppo takes far fewer operations per environment step than --algorithm=sac, which updates after every one.
 
 At the end three files stand in the output folder: `medium.npz` (the snapshot whose sampled actions score nearest to
 --medium), `expert.npz` (the best) and `medium-replay.npz` (snapshots of the medium policy's run up to it, with the
