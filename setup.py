@@ -9,6 +9,7 @@ README = Path(__file__).parent / "README.md"
 SIMULATOR = ["gymnasium[mujoco]>=1.2", "mujoco>=3.3"]
 ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
+POOL = ["envpool>=1.2"]
 PLOT = ["matplotlib>=3.9"]
 
 setup(
@@ -41,13 +42,14 @@ setup(
         "robotics": ROBOTICS,
         "data": DATA,
         "download": ["minari[hf]>=0.5.3"],
-        "envpool": ["envpool>=1.2"],
+        "envpool": POOL,
         "plot": PLOT,
         "tensorboard": ["tensorboardX>=2.6"],
         "test": [
             *ROBOTICS,
             *DATA,
             *PLOT,
+            *POOL,
             "tensorboardX>=2.6",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -8,6 +8,7 @@ action; the ratio is the loop's time over the sum of the other two. Evaluation o
 its rounds with a plain loop over one environment. Episodes all have the same length there: a fallen robot goes on.
 """
 
+import dataclasses
 import functools
 import tempfile
 import time
@@ -26,7 +27,7 @@ from experiments import flags
 from o2o_jax import envs, online
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.runtime import loop, seeds
-from o2o_jax.runtime.evaluate import Evaluator
+from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Rollout
 
@@ -46,6 +47,7 @@ EVALUATION_COLUMNS = {
     "against plain": ("ratio", ".2f"),
     "spread %": ("spread_percent", ".1f"),
 }
+FALLING = ("Hopper", "Walker2d")  # robots whose episodes end by a fall, unless envpool is told otherwise
 
 
 def define(values: FlagValues) -> None:
@@ -73,7 +75,11 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env)
     configs = workloads.all_settings(args.algorithms, args.set)
-    rows = [_measure_loop(name, config, task, mesh, args) for name, config in configs.items()]
+    rows = [
+        _measure_loop(name, dataclasses.replace(config, overlap=overlap), task, mesh, args)
+        for name, config in configs.items()
+        for overlap in (False, True)
+    ]
     print(reports.table(rows, LOOP_COLUMNS))
     name, config = next(iter(configs.items()))
     evaluations = _measure_evaluation(online.load(name).make(config, task.spec), task, mesh, args)
@@ -176,7 +182,7 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
     milliseconds = {f"{part}_milliseconds": 1e3 * float(np.median(values)) for part, values in samples.items()}
     return {
-        "name": name,
+        "name": f"{name}, overlapped" if config.overlap else name,
         "seeds": args.seeds,
         **milliseconds,
         "ratio": ratio,
@@ -214,7 +220,12 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
     keys = seeds.place(seeds.keys(seed_list, "evaluation"), mesh)
     agent = seeds.over_seeds(lambda key: algorithm.init(key, None), mesh)(keys)
     act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
-    evaluator = Evaluator(make_env, seed_list, args.episodes)
+    evaluators: dict[str, AnyEvaluator] = {"side by side": Evaluator(make_env, seed_list, args.episodes)}
+    if hasattr(envs.family(task.name), "make_pool"):
+        fixed = dataclasses.replace(task, max_episode_steps=args.episode_steps)
+        never_ends = {"terminate_when_unhealthy": False} if task.env_id.startswith(FALLING) else {}
+        make_pool = functools.partial(envs.family(task.name).make_pool, fixed, **never_ends)
+        evaluators["envpool"] = PoolEvaluator(make_pool, seed_list, args.episodes)
     one, one_agent = make_env(), jax.device_get(seeds.take(agent, 0))
     one_agent = jax.device_put(one_agent)
     one_act = jax.jit(functools.partial(loop.mode_action, algorithm))
@@ -225,11 +236,14 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
             action = np.asarray(one_act(one_agent, jnp.asarray(observation, jnp.float32)))
             observation, _, _, ended, _ = one.step(action)
 
-    calls = {"side by side": lambda: evaluator(functools.partial(act, agent)), "plain": plain}
+    policy = functools.partial(act, agent)
+    calls: dict[str, Callable[[], Any]] = {name: functools.partial(each, policy) for name, each in evaluators.items()}
+    calls["plain"] = plain
     samples = measuring.interleave(calls, 0.0, args.repeats)
-    evaluator.close()
+    for evaluator in evaluators.values():
+        evaluator.close()
     one.close()
-    episodes = {"side by side": args.seeds * args.episodes, "plain": 1}
+    episodes = dict.fromkeys(evaluators, args.seeds * args.episodes) | {"plain": 1}
     rates = {name: episodes[name] * args.episode_steps / samples[name] for name in calls}
     rows = []
     for name, rate in rates.items():

@@ -30,7 +30,7 @@ from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes
+from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, mode_episodes
 from o2o_jax.training import DIVERGED, Record, Watched
 from o2o_jax.types import Array, Transition
 
@@ -82,7 +82,7 @@ def main(args: FlagValues) -> None:
     seed_list = range(args.seeds)
     evaluator = None
     if config.eval_episodes:
-        evaluator = Evaluator(lambda: family.make_env(task), seed_list, config.eval_episodes)
+        evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -91,6 +91,7 @@ def main(args: FlagValues) -> None:
         "policy": str(args.policy),
         "source": {name: source[name] for name in ("algorithm", "config")},
         "seeds": args.seeds,
+        "envpool": args.envpool,
         "config": dataclasses.asdict(config),
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
     }
@@ -216,7 +217,7 @@ def _reconstruct(
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
     stages: Checkpoints,
-    evaluator: Evaluator | None,
+    evaluator: AnyEvaluator | None,
 ) -> loop.Run:
     """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
 

@@ -50,6 +50,9 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         lower_bound=1,
         flag_values=values,
     ),
+    "envpool": lambda values: flags.DEFINE_bool(
+        "envpool", False, "evaluate in envpool's environments, where it has the task's", flag_values=values
+    ),
     "resume": lambda values: flags.DEFINE_bool("resume", False, "go on with the run in --out", flag_values=values),
     "tensorboard": lambda values: flags.DEFINE_bool(
         "tensorboard", False, "write TensorBoard files beside the CSVs", flag_values=values
@@ -58,7 +61,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
 
 
 def define_common(values: FlagValues, *names: str) -> None:
-    """Defines flags that scripts share: those named, of seeds, out, set, devices, resume, tensorboard; else all."""
+    """Defines flags that scripts share: those named of `_COMMON`, else all."""
     for name in names or _COMMON:
         _COMMON[name](values)
 

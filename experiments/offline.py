@@ -14,7 +14,6 @@ without an environment, and without evaluation.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes
+from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, mode_episodes
 
 CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
 
@@ -75,7 +74,7 @@ def main(args: FlagValues) -> None:
     seed_list = range(args.seeds)
     evaluator = None
     if task and eval_episodes:
-        evaluator = Evaluator(functools.partial(envs.family(task.name).make_env, task), seed_list, eval_episodes)
+        evaluator = make_evaluator(envs.family(task.name), task, seed_list, eval_episodes, args.envpool)
     settings = {
         "script": "offline",
         "algorithm": args.algorithm,
@@ -85,6 +84,7 @@ def main(args: FlagValues) -> None:
         "seeds": args.seeds,
         "eval_every": args.eval_every,
         "eval_episodes": eval_episodes,
+        "envpool": args.envpool,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)

@@ -19,6 +19,7 @@ class Cadence:
         `env_steps` that were just taken, whole and in order: a `types.Rollout`.
       warmup_env_steps: environment steps before the first update; the policy itself acts.
       random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
+      overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
     """
 
     env_steps: int = 1
@@ -26,6 +27,7 @@ class Cadence:
     source: Literal["replay", "rollout"] = "replay"
     warmup_env_steps: int = 0
     random_env_steps: int = 0
+    overlap: bool = False
 
     def due(self, env_steps: int) -> bool:
         """Whether a round of updates follows environment step number `env_steps`, counted from 1."""

@@ -13,7 +13,8 @@ A family is a package that exports
 - optionally `make_task(name) -> Task`: facts of a task that `tasks` doesn't list, where they are made on demand;
 - optionally `benchmark() -> list[str]`: names of the tasks whose datasets make up its benchmark, if not all;
 - optionally `make_collection_env(task, num_envs)`: like `make_vector_env`, with the rules under which the dataset is
-  recorded where they differ from those of evaluation.
+  recorded where they differ from those of evaluation;
+- optionally `make_pool(task, seeds)`: environments that envpool steps, for evaluation (`o2o_jax.envs.pool`).
 
 What families whose tasks are registered environments share is in `o2o_jax.envs.registered`. The normalized score is
 `Task.score`. Neither this module nor a family's `tasks` imports a simulator; `make_task` may.

@@ -65,6 +65,7 @@ class ConstrainedConfig(OnlineConfig):
     updates_per_env_step: int = 1
     warmup_env_steps: int = 1_000  # without updates; the policy itself acts
     random_env_steps: int = 0  # uniform actions before that, for agents without a policy
+    overlap: bool = False  # environments step while updates are computed: every action is a round of updates older
     replay: Literal["half", "all", "part", "none"] = "half"  # Table 6
     part_episodes: int = 50  # best episodes that "part" preloads
     buffer_size: int = 2_000_000  # transitions per seed, never more than env_steps
@@ -111,6 +112,7 @@ class ConstrainedConfig(OnlineConfig):
             updates=self.updates_per_env_step,
             warmup_env_steps=max(self.warmup_env_steps, self.random_env_steps),
             random_env_steps=self.random_env_steps,
+            overlap=self.overlap,
         )
 
     @property

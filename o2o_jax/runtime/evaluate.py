@@ -1,6 +1,8 @@
 """Returns of a policy in the environment. Impure: steps environments of its own, never those of training."""
 
+import functools
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,9 +71,83 @@ class Evaluator:
                 env.close()
 
 
+class PoolEvaluator:
+    """The same with environments that step together in compiled code, as envpool's do.
+
+    Their start states are others than gymnasium's with the same seed, but the same at every call too.
+
+    Args:
+      make_pool: (seeds) -> environments with gymnasium's vector interface, one per seed, whose first reset follows
+        from it. An episode's end resets its environment on the next step, a row that doesn't count.
+      seeds: the run's seeds, S of them.
+      episodes: E per seed.
+      stream: which start states, as for `Evaluator`.
+    """
+
+    def __init__(
+        self, make_pool: Callable[[Sequence[int]], Any], seeds: Sequence[int], episodes: int, stream: int = 1
+    ) -> None:
+        self._make_pool = make_pool
+        self._starts = [start for seed in seeds for start in start_seeds(seed, episodes, stream)]
+        self._shape = (len(seeds), episodes)
+
+    def __call__(
+        self,
+        act: Callable[[np.ndarray], ArrayLike],
+        receive: Callable[[np.ndarray], None] = lambda rewards: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Undiscounted raw returns [S, E] and lengths [S, E], of arguments as `Evaluator`'s."""
+        pool = self._make_pool(self._starts)  # anew: a pool's second resets would go on with its random numbers
+        observations = self._rows(pool.reset()[0]).astype(np.float32)
+        returns, lengths, alive = np.zeros(self._shape), np.zeros(self._shape, np.int64), np.ones(self._shape, bool)
+        while alive.any():
+            actions = np.asarray(act(observations), np.float64)
+            stepped, reward, terminated, truncated, _ = pool.step(actions.reshape(len(self._starts), -1))
+            rewards = np.where(alive, self._rows(reward), 0.0)  # episodes that have ended go on with reset rows
+            returns += rewards
+            lengths += alive
+            observations = self._rows(stepped).astype(np.float32)
+            alive = alive & ~self._rows(terminated | truncated)
+            receive(rewards.astype(np.float32))
+        pool.close()
+        return returns, lengths
+
+    def close(self) -> None:
+        """Does nothing: every evaluation closes its own environments."""
+
+    def _rows(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(*self._shape, *values.shape[1:])
+
+
+AnyEvaluator = Evaluator | PoolEvaluator
+
+
+def make_evaluator(
+    family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False, stream: int = 1
+) -> AnyEvaluator:
+    """The evaluator of a task's policies.
+
+    Args:
+      family: module of the task's environment family.
+      task: the task.
+      seeds: the run's seeds, S of them.
+      episodes: E per seed.
+      pool: whether envpool steps the environments.
+      stream: which start states.
+
+    Raises:
+      ValueError: the family has no environments in envpool.
+    """
+    if not pool:
+        return Evaluator(lambda: family.make_env(task), seeds, episodes, stream)
+    if not hasattr(family, "make_pool"):
+        raise ValueError(f"{task.name} has no environments in envpool: evaluate without it")
+    return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes, stream)
+
+
 def mode_episodes(
     policy_of: Callable[[Any], Policy | SequencePolicy], mesh: Mesh
-) -> Callable[[Evaluator, Any], tuple[np.ndarray, np.ndarray]]:
+) -> Callable[[AnyEvaluator, Any], tuple[np.ndarray, np.ndarray]]:
     """Evaluates the modes of policies of either kind, those that act on histories among them.
 
     What a policy remembers of its episodes stays on the device, as large at the end as at the beginning: a step is one
@@ -87,7 +163,7 @@ def mode_episodes(
     begin = over_seeds(lambda agent, observation: policy_of(agent).begin(len(observation)), mesh)
     step = over_seeds(lambda agent, *arguments: policy_of(agent).act(*arguments), mesh, donate=(1,))
 
-    def run(evaluator: Evaluator, agent: Any) -> tuple[np.ndarray, np.ndarray]:
+    def run(evaluator: AnyEvaluator, agent: Any) -> tuple[np.ndarray, np.ndarray]:
         memory, rewards = None, None
 
         def act(observations: np.ndarray) -> ArrayLike:

@@ -219,6 +219,14 @@ def _act(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
     return action
 
 
+def next_action(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
+    """The action [A] after the step that comes next, chosen before that step's updates; one seed.
+
+    It draws what it would draw after them: where nothing is updated, it is the same action.
+    """
+    return _act(algorithm, run.replace(env_steps=run.env_steps + 1), observation)
+
+
 def mode_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
     """Deterministic actions [E, A] of one seed's policy at observations [E, O]: what evaluation measures."""
     return algorithm.policy(agent).distribution(observation).mode()
@@ -268,6 +276,7 @@ def fine_tune(
         for step in (advance, record)
     )
     begin = over_seeds(functools.partial(begin_episode, algorithm), mesh, donate=(0,))
+    choose = over_seeds(functools.partial(next_action, algorithm), mesh)
     evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
 
@@ -293,8 +302,10 @@ def fine_tune(
                 truncated=np.asarray(truncated & ~terminated, np.float32),
             )
             due = algorithm.cadence.due(env_steps)
+            early_action = np.asarray(choose(run, next_observation)) if algorithm.cadence.overlap else None
             run, device_action, metrics = (update if due else keep)(run, dataset, taken, next_observation)
-            action, observation = np.asarray(device_action), next_observation
+            action = np.asarray(device_action) if early_action is None else early_action  # the former waits for it
+            observation = next_observation
             if due:
                 pending.append(metrics)
             episode_return += reward

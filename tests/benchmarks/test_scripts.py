@@ -52,15 +52,17 @@ def test_seeds(tmp_path):
 def test_loop(tmp_path):
     arguments = ("--rows=50", "--algorithms=o2td3", "--seeds=2", "--devices=1", "--steps=3", "--repeats=2")
     written = run(loop, tmp_path, *arguments, "--episodes=2", "--episode_steps=4", *tiny.SETTINGS)
-    (row,) = written["rows"]
-    samples = {part: np.array(values) for part, values in row["samples"].items()}
-    assert {part: values.shape for part, values in samples.items()} == dict.fromkeys(
-        ("loop", "environment", "update"), (2,)
-    )
-    np.testing.assert_allclose(
-        row["ratio"], np.median(samples["loop"] / (samples["environment"] + samples["update"])), rtol=1e-6
-    )
-    assert [(line["name"], line["episodes"]) for line in written["evaluation"]] == [("side by side", 4), ("plain", 1)]
+    assert [row["name"] for row in written["rows"]] == ["o2td3", "o2td3, overlapped"]
+    for row in written["rows"]:
+        samples = {part: np.array(values) for part, values in row["samples"].items()}
+        assert {part: values.shape for part, values in samples.items()} == dict.fromkeys(
+            ("loop", "environment", "update"), (2,)
+        )
+        np.testing.assert_allclose(
+            row["ratio"], np.median(samples["loop"] / (samples["environment"] + samples["update"])), rtol=1e-6
+        )
+    episodes = [(line["name"], line["episodes"]) for line in written["evaluation"]]
+    assert episodes == [("side by side", 4), ("envpool", 4), ("plain", 1)]
 
 
 def test_pipeline(tmp_path):

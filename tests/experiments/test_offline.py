@@ -62,6 +62,17 @@ def test_handoff_acts_as_the_last_evaluation(finished):
     np.testing.assert_allclose(returns.mean(axis=1), log.read(finished, "evaluation")["return"][-2:], rtol=1e-4)
 
 
+def test_envpool_evaluates_from_other_starts(tmp_path, finished):
+    pytest.importorskip("envpool")
+    out = run(tmp_path / "pooled", "--envpool")
+    assert json.loads((out / "config.json").read_text())["envpool"]
+    trained, pooled = log.read(finished, "offline"), log.read(out, "offline")
+    np.testing.assert_array_equal(pooled["actor_loss"], trained["actor_loss"])
+    returns, others = log.read(finished, "evaluation")["return"], log.read(out, "evaluation")["return"]
+    assert np.all(returns != others)
+    np.testing.assert_allclose(returns, others, rtol=0.5)
+
+
 def test_handoff_of_fewer_seeds_is_the_first_ones(finished):
     whole, one = (handoffs.load_handoff(finished, count)[0] for count in (2, 1))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:1], b), whole.policy, one.policy)

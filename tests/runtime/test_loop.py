@@ -467,6 +467,30 @@ def test_random_actions_come_first(tmp_path):
         np.testing.assert_array_equal(actions[seed], rows.action)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
+    # the action after step t is drawn with step t's key by the agent after step t, or with overlap after step t − 1
+    algorithm = guess(updates=2, overlap=overlap)
+    result = launch(algorithm, GuessConfig(), tmp_path)
+    for seed, rows in enumerate(result.rows):
+        for step in range(2, 6):  # snapshots[0] was taken after step 1
+            agent = result.snapshots[step - 1 - overlap].agent
+            agent = agent.replace(actor=agent.actor[seed])
+            key = jax.random.fold_in(jax.random.fold_in(result.run.key[seed], 1), step)
+            np.testing.assert_allclose(rows.action[step], algorithm.act(agent, None, key), rtol=1e-5)
+    assert int(result.run.agent.step) == 12
+    assert result.compiled == 3 + overlap
+
+
+def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
+    def actions(overlap):
+        config = GuessConfig(eval_every_env_steps=6)
+        result = launch(guess(warmup_env_steps=6, overlap=overlap), config, tmp_path / str(overlap))
+        return [rows.action for rows in result.rows]
+
+    np.testing.assert_array_equal(actions(True), actions(False))
+
+
 def test_the_buffer_keeps_the_newest(tmp_path):
     result = launch(guess(), GuessConfig(env_steps=8, buffer_size=5), tmp_path)
     buffer = result.run.buffer

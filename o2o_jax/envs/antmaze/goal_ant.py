@@ -10,11 +10,16 @@ from o2o_jax.envs.antmaze.tasks import FARTHEST_GOAL, NEAREST_GOAL
 from o2o_jax.envs.mazes import GOAL_RADIUS
 from o2o_jax.interfaces import Task
 
+SPEED_WEIGHT, STEP_REWARD, CONTROL_COST = 3.0, 0.2, 0.05
+
 
 class GoalAnt(gymnasium.Wrapper):
-    """Ant-v4, rewarded for its speed towards a goal where v4 rewards that along x.
+    """Ant-v4, rewarded for its speed towards a goal.
 
-        r = (d − d') / dt + 1 − ½ ‖a‖²,   d the distance to the goal, 1 for every step, until it falls
+        r = 3 (d − d') / dt + 0.2 − 0.05 ‖a‖²,   d the distance to the goal, until it falls
+
+    By v4's own weights, 1, 1 and ½, an ant that learns from scratch stands still for very long: standing earns nearly
+    as much as slow walking, and its first attempts at that end in falls.
 
     Goals lie around the ant, in any direction. One that is reached is replaced at once: an episode has many, and ends
     by a fall or its time limit.
@@ -43,13 +48,13 @@ class GoalAnt(gymnasium.Wrapper):
         """One step; `info["success"]` says whether it reached the goal, which is then another one."""
         simulator: Any = self.env.unwrapped
         before = np.linalg.norm(self.goal - simulator.data.qpos[:2])
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, _, terminated, truncated, _ = self.env.step(action)
         after = np.linalg.norm(self.goal - observation[:2])
         speed = (before - after) / simulator.dt
         success = bool(after <= GOAL_RADIUS)
         if success:
             self.goal = self._draw(observation[:2])
-        reward = float(reward) - info["reward_forward"] + speed
+        reward = SPEED_WEIGHT * speed + STEP_REWARD - CONTROL_COST * float(np.square(action).sum())
         return self._relative(observation), reward, terminated, truncated, {"success": success}
 
     def _draw(self, position: np.ndarray) -> np.ndarray:

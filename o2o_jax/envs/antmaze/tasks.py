@@ -15,7 +15,7 @@ CELL_SIZE = 4.0
 NEAREST_GOAL, FARTHEST_GOAL = 1.0, 1.5 * CELL_SIZE  # from the ant that learns to reach them, as far as waypoints lie
 SPEC = Spec(observation_dim=29, action_dim=8)
 
-# Scores: 100 for a thousand steps upright, 1 each, that make good 2 length units a second towards goals on top.
+# Scores: 100 for a thousand steps that make good 1 length unit a second towards goals.
 GOAL_ANT = Task(
     name="antmaze/goal-ant",
     env_id="GoalAnt",  # registered nowhere

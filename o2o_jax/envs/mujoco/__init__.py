@@ -2,6 +2,7 @@
 
 from o2o_jax.envs.mujoco.behaviour import behaviours
 from o2o_jax.envs.mujoco.tasks import benchmark, tasks
+from o2o_jax.envs.pool import make_pool
 from o2o_jax.envs.registered import load_dataset, make_env, make_vector_env
 
-__all__ = ["behaviours", "benchmark", "load_dataset", "make_env", "make_vector_env", "tasks"]
+__all__ = ["behaviours", "benchmark", "load_dataset", "make_env", "make_pool", "make_vector_env", "tasks"]

@@ -42,7 +42,7 @@ def test_goals_lie_around_the_ant(env):
 
 
 def test_reward_by_hand(env):
-    # Ant-v4 beside it: its observation, its fall, and of its reward all but the speed along x.
+    # Ant-v4 beside it: its observation and its fall.
     v4 = registered.make_registered("Ant-v4", 1_000)
     observation, _ = env.reset(seed=0)
     np.testing.assert_array_equal(observation[:27], v4.reset(seed=0)[0])
@@ -53,10 +53,9 @@ def test_reward_by_hand(env):
         before = env.unwrapped.data.qpos[:2].copy()
         observation, reward, terminated, truncated, info = env.step(action)
         after = env.unwrapped.data.qpos[:2]
-        v4_observation, v4_reward, v4_terminated, _, v4_info = v4.step(action)
+        v4_observation, _, v4_terminated, _, _ = v4.step(action)
         speed = (np.linalg.norm(goal - before) - np.linalg.norm(goal - after)) / 0.05
-        np.testing.assert_allclose(reward, speed + 1.0 - 0.5 * np.square(action).sum(), rtol=1e-5)
-        np.testing.assert_allclose(reward - speed, v4_reward - v4_info["reward_forward"], atol=1e-9)
+        np.testing.assert_allclose(reward, 3.0 * speed + 0.2 - 0.05 * np.square(action).sum(), rtol=1e-5)
         np.testing.assert_array_equal(observation[:27], v4_observation)
         np.testing.assert_allclose(observation[27:], goal - after)
         assert (terminated, truncated, info["success"]) == (v4_terminated, False, False)
@@ -71,7 +70,7 @@ def test_a_goal_that_is_reached_is_replaced(env):
     assert not terminated
     assert 1.0 <= np.linalg.norm(observation[-2:]) <= 6.0
     assert np.linalg.norm(env.goal - goal) > 0.5
-    assert abs(reward - 1.0) < 1.0  # it hardly moved towards the old goal; none of it is the new one's distance
+    assert abs(reward) < 3.0  # it hardly moved towards the old goal; none of it is the new one's distance
 
 
 def test_a_fall_ends_the_episode(env):
