@@ -26,11 +26,11 @@ class QFunction:
     params: Params
     transform: Transform
     alpha: Array
-    network: networks.Critic = flax.struct.field(pytree_node=False)
+    network: networks.Critics = flax.struct.field(pytree_node=False)
     discount: float = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, state: Any, network: networks.Critic, discount: float, alpha: Array | float = 0.0) -> "QFunction":
+    def of(cls, state: Any, network: networks.Critics, discount: float, alpha: Array | float = 0.0) -> "QFunction":
         """The critics of a train state with the fields `critic` and `transform`."""
         return cls(state.critic, state.transform, jnp.asarray(alpha, jnp.float32), network, discount)
 

@@ -13,7 +13,7 @@ SPEC = Spec(observation_dim=3, action_dim=2)
 
 
 def make(discount=0.9, alpha=0.0, **transform):
-    network = networks.make_critic((8,), layer_norm=False, num_critics=2)
+    network = networks.Critics((8,), layer_norm=False, num_critics=2)
     params = network.init(jax.random.key(0), jnp.zeros((1, 3)), jnp.zeros((1, 2)))
     normalizer = Normalizer(jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 2.0, 2.0]))
     return QFunction(params, Transform(normalizer, **transform), jnp.asarray(alpha), network, discount)

@@ -75,7 +75,7 @@ def test_reevaluation_finds_the_known_value(module, terminated, expected):
     algorithm = make(module)
     state = algorithm.init(jax.random.key(0), handoff(algorithm.head))
     state, _ = run(algorithm.reevaluate, state, dataset(2.0, terminated), 600)
-    critic = networks.make_critic(FAST["critic_hidden"], True, 2)
+    critic = networks.Critics(FAST["critic_hidden"], True, 2)
     np.testing.assert_allclose(values(critic, state.critic, jnp.linspace(-0.9, 0.9, 5)), expected, atol=0.15)
 
 
@@ -84,7 +84,7 @@ def test_alignment_brings_the_greedy_action_home(module):
     # The policy acts at −0.5, where Q = 1; the critics believe that everything to its right is better, up to 1.75.
     algorithm = make(module, **({"alpha": 0.05} if module is o2sac else {}))
     state = algorithm.init(jax.random.key(0), handoff(algorithm.head, action=-0.5))
-    critic, grid = networks.make_critic(FAST["critic_hidden"], True, 2), jnp.linspace(-1.0, 1.0, 101)
+    critic, grid = networks.Critics(FAST["critic_hidden"], True, 2), jnp.linspace(-1.0, 1.0, 101)
     state = state.replace(critic=overrating(critic, state.critic, grid))
     state = state.replace(target_critic=state.critic)
     before = values(critic, state.critic, grid)
@@ -215,7 +215,7 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
     settings = {"stop": "measures", "stop_check_every_updates": 100, "stop_min_updates": 0}
     algorithm = make(module, **settings, **({"alpha": 0.05} if module is o2sac else {}))
     state = algorithm.init(jax.random.key(0), handoff(algorithm.head, action=-0.5))
-    critic, grid = networks.make_critic(FAST["critic_hidden"], True, 2), jnp.linspace(-1.0, 1.0, 101)
+    critic, grid = networks.Critics(FAST["critic_hidden"], True, 2), jnp.linspace(-1.0, 1.0, 101)
     state = state.replace(critic=overrating(critic, state.critic, grid))
     state = state.replace(target_critic=state.critic)
     stop, data = algorithm.stops["align"], dataset(0.0, 1.0)

@@ -10,13 +10,14 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Value, critic_settings, make_critic
+from o2o_jax.networks.critics import Critic, Critics, Value, critic_settings
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
     "HEADS",
     "Actor",
     "Critic",
+    "Critics",
     "DecisionTransformer",
     "DeterministicActor",
     "FreeGaussianActor",
@@ -25,6 +26,5 @@ __all__ = [
     "Value",
     "cap_std",
     "critic_settings",
-    "make_critic",
     "scale_output",
 ]

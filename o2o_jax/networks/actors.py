@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.networks.mlp import MLP, dense, zeros
+from o2o_jax.networks.mlp import MLP, Dense, dense, zeros
 from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian
 from o2o_jax.types import Array, Params
 
@@ -94,7 +94,7 @@ class TanhGaussianActor(Actor):
         """[..., O] -> squashed normal over [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
         output_init = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 0.01
-        output = nn.Dense(2 * self.action_dim, kernel_init=output_init, bias_init=zeros)(x)
+        output = Dense(2 * self.action_dim, output_init)(x)
         mean, log_std = jnp.split(output, 2, axis=-1)
         multiplier = self.param("log_std_multiplier", nn.initializers.constant(1.0), ())
         offset = self.param("log_std_offset", nn.initializers.constant(-1.0), ())

@@ -44,23 +44,39 @@ class Value(nn.Module):
         return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
 
 
-def make_critic(hidden: Sequence[int], layer_norm: bool, num_critics: int, layer_init: str = "orthogonal") -> nn.Module:
-    """An ensemble of independent critics: `apply(params, s [..., O], a [..., A])` gives [E, ...].
+class Critics(nn.Module):
+    """An ensemble of independent critics: observations [..., O] and actions [..., A] to values [E, ...].
 
-    Args:
+    Attributes:
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
-      num_critics: E ≥ 1. Every parameter gets a leading axis E.
+      num_critics: E ≥ 1. Every parameter has a leading axis E.
       layer_init: of every layer, "orthogonal" or "fan_in".
     """
-    ensemble = nn.vmap(
-        Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=num_critics
-    )
-    return ensemble(hidden, layer_norm, layer_init)
+
+    hidden: Sequence[int]
+    layer_norm: bool
+    num_critics: int
+    layer_init: str = "orthogonal"
+
+    def setup(self) -> None:
+        """Names the parameters as one critic's."""
+        each = nn.vmap(
+            Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, axis_size=self.num_critics
+        )
+        self.each = each(self.hidden, self.layer_norm, self.layer_init)
+        nn.share_scope(self, self.each)
+
+    def __call__(self, observation: Array, action: Array) -> Array:
+        """[..., O], [..., A] -> [E, ...]."""
+        # copies, so that the first layers are products of their own: of one input for all, they would be a single
+        # product whose result has to be transposed for the layers that follow
+        copies = (jnp.broadcast_to(x, (self.num_critics, *x.shape)) for x in (observation, action))
+        return self.each(*copies)
 
 
 def critic_settings(params: Params) -> dict[str, Any]:
-    """What `make_critic` was given to make these parameters: hidden, layer_norm and num_critics."""
+    """Settings of the `Critics` that these parameters are of: hidden, layer_norm and num_critics."""
     layers = params["params"]["MLP_0"]
     biases = [layers[f"Dense_{i}"]["bias"] for i in range(sum(name.startswith("Dense") for name in layers))]
     return {

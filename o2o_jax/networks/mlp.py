@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from o2o_jax.ops.layers import add_bias, layer_norm
 from o2o_jax.types import Array
 
 zeros = nn.initializers.zeros_init()
@@ -33,12 +34,37 @@ def fan_in_uniform(fan_in: int) -> Callable:
     return init
 
 
-def dense(width: int, inputs: int, init: str) -> nn.Dense:
+class Dense(nn.Module):
+    """A linear layer, [..., D] to [..., width]; parameters as flax's module of this name."""
+
+    width: int
+    kernel_init: Callable
+    bias_init: Callable = zeros
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., D] -> [..., width]."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width))
+        return add_bias(x @ kernel, self.param("bias", self.bias_init, (self.width,)))
+
+
+def dense(width: int, inputs: int, init: str) -> Dense:
     """A linear layer from `inputs` to `width` numbers; `init` is "orthogonal" (gain 1, zero bias) or "fan_in"."""
     if init == "orthogonal":
-        return nn.Dense(width, kernel_init=orthogonal, bias_init=zeros)
+        return Dense(width, orthogonal)
     uniform = fan_in_uniform(inputs)
-    return nn.Dense(width, kernel_init=uniform, bias_init=uniform)
+    return Dense(width, uniform, uniform)
+
+
+class LayerNorm(nn.Module):
+    """Normalises [..., W] over its last axis, then scales and shifts; parameters as flax's module of this name."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., W] -> [..., W]."""
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        bias = self.param("bias", zeros, (x.shape[-1],))
+        return layer_norm(x, scale, bias, 1e-5)  # PyTorch's ε; flax's default is 1e-6
 
 
 class MLP(nn.Module):
@@ -62,6 +88,6 @@ class MLP(nn.Module):
         for width in self.hidden:
             x = dense(width, x.shape[-1], self.init)(x)
             if self.layer_norm:
-                x = nn.LayerNorm(epsilon=1e-5)(x)  # PyTorch's ε; flax's default is 1e-6
+                x = LayerNorm()(x)
             x = self.activation(x)
         return x

@@ -53,7 +53,7 @@ def test_fan_in_initialises_every_layer_as_pytorch_does(head):
 
 def test_critics_are_independent_and_initialised_as_asked():
     observation, action = jnp.zeros((1, 3)), jnp.zeros((1, 2))
-    params = networks.make_critic((200,), False, 2, layer_init="fan_in").init(jax.random.key(0), observation, action)
+    params = networks.Critics((200,), False, 2, layer_init="fan_in").init(jax.random.key(0), observation, action)
     bias = params["params"]["MLP_0"]["Dense_0"]["bias"]
     assert bias.shape == (2, 200)
     assert 0.95 < jnp.max(jnp.abs(bias)) * np.sqrt(5.0) <= 1.0

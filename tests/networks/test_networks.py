@@ -50,7 +50,7 @@ def test_cap_std_lowers_what_is_above_and_nothing_else():
 
 @pytest.mark.parametrize("settings", [((8, 4), True, 2), ((8,), False, 1), ((4, 4, 4), False, 3)])
 def test_parameters_tell_how_their_critics_were_made(settings):
-    network = networks.make_critic(*settings)
+    network = networks.Critics(*settings)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 3)), jnp.zeros((1, 2)))
     hidden, layer_norm, num_critics = settings
     expected = {"hidden": hidden, "layer_norm": layer_norm, "num_critics": num_critics}

@@ -356,7 +356,7 @@ def zeros(network, *arguments):
 
 
 def critic_params(hidden=(4, 4), layer_norm=False, num_critics=2, observation_dim=3):
-    network = networks.make_critic(hidden, layer_norm, num_critics)
+    network = networks.Critics(hidden, layer_norm, num_critics)
     return zeros(network, jnp.zeros((1, observation_dim)), jnp.zeros((1, 2)))
 
 

@@ -65,7 +65,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.FreeGaussianActor(spec.action_dim, config.hidden),
-        critic=networks.make_critic(config.critic_hidden, layer_norm=False, num_critics=2, layer_init="fan_in"),
+        critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2, layer_init="fan_in"),
         actor_optimizer=optax.adam(config.actor_lr),
         critic_optimizer=optax.adam(config.critic_lr),
         spec=spec,

@@ -70,7 +70,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.GaussianActor(spec.action_dim, config.hidden),
-        critic=networks.make_critic(config.critic_hidden, layer_norm=False, num_critics=2),
+        critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
         value=networks.Value(config.critic_hidden),
         # a schedule over offline updates alone: who goes on from `opt.actor` online brings a schedule of his own
         actor_optimizer=optax.adam(optax.cosine_decay_schedule(config.actor_lr, config.updates)),

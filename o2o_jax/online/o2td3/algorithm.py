@@ -76,7 +76,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.DeterministicActor(spec.action_dim, config.hidden),
-        critic=networks.make_critic(config.critic_hidden, config.layer_norm, config.num_critics),
+        critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
         actor_optimizer=constrained.actor_optimizer(config),
         critic_optimizer=optax.adam(config.critic_lr),

@@ -1,0 +1,90 @@
+"""Parts of layers, with backward passes whose sums are matrix products.
+
+On a processor XLA hands products to a library; its own sums over rows or columns take several times as long
+(`benchmarks/NOTES.md`).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.types import Array
+
+_EXACT = jax.lax.Precision.HIGHEST  # sums are sums on accelerators too, where products may round their inputs
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """Adds a bias [W] to x [..., W]."""
+    return x + jnp.broadcast_to(bias, x.shape)
+
+
+def _add_bias_forward(x, bias):
+    return add_bias(x, bias), None
+
+
+def _add_bias_backward(_, gradient):
+    return gradient, _column_sum(gradient)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@jax.custom_vjp
+def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    """(x − μ) / √(σ² + ε) · scale + bias, μ and σ² over the last axis.
+
+    Args:
+      x: [..., W].
+      scale: [W].
+      bias: [W].
+      epsilon: ε > 0; no gradient.
+
+    Returns:
+      [..., W].
+
+    Source: Ba et al. 2016, arXiv:1607.06450, Eq. 3.
+    """
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    mean = _row_mean(x)
+    inverse = jax.lax.rsqrt(_row_mean(jnp.square(x - mean)) + epsilon)
+    y = (x - mean) * inverse * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    return y, (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(residuals, gradient):
+    x, mean, inverse, scale = residuals
+    normal = (x - mean) * inverse
+    inner = gradient * jnp.broadcast_to(scale, x.shape)
+    dx = inverse * (inner - _row_mean(inner) - normal * _row_mean(inner * normal))
+    return dx, _column_sum(gradient * normal), _column_sum(gradient), None
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def _row_mean(x: Array) -> Array:
+    """[..., W] -> [..., 1]."""
+    width = x.shape[-1]
+    return jnp.matmul(x, jnp.full((width, 1), 1.0 / width, x.dtype), precision=_EXACT)
+
+
+def _column_sum(x: Array) -> Array:
+    """[..., W] -> [W]."""
+    return _sum_rows(x.reshape(-1, x.shape[-1]))
+
+
+@jax.custom_batching.custom_vmap
+def _sum_rows(x: Array) -> Array:
+    """[..., R, W] -> [..., W]."""
+    ones = jnp.ones((*x.shape[:-2], 1, x.shape[-2]), x.dtype)
+    return jnp.matmul(ones, x, precision=_EXACT)[..., 0, :]
+
+
+@_sum_rows.def_vmap
+def _sum_rows_of_each(axis_size, in_batched, x):
+    """As many products: of one factor for all, `vmap` would make a single product of a transposed copy."""
+    del axis_size, in_batched
+    return _sum_rows(x), True
