@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from o2o_jax.envs.antmaze import egocentric
 from o2o_jax.envs.antmaze.tasks import FARTHEST_GOAL, GOAL_ANT, layout
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, sample_actions
 from o2o_jax.envs.mazes import Maze
@@ -43,7 +44,7 @@ def behaviours(task: Task) -> list[Behaviour]:
 def act(maze: Maze, policy: Policy, vector: Any, observations: np.ndarray, key: Array) -> np.ndarray:
     """Noisy actions [N, 8] of the ant that heads for the next waypoint on the way to the goal that `vector` steers to.
 
-        a = clip( â + 0.2 ε, ±1 ),   â ~ π_ant( · | 27 numbers of v4, waypoint − position )
+        a = clip( â + 0.2 ε, ±1 ),   â ~ π_ant( · | what the ant sees of v4's 27 numbers and of the waypoint )
 
     Source: D4RL's generation of AntMaze.
     """
@@ -52,5 +53,6 @@ def act(maze: Maze, policy: Policy, vector: Any, observations: np.ndarray, key: 
     relative = maze.waypoints(positions, np.stack(vector.get_attr("steering_goal"))) - positions
     distance = np.linalg.norm(relative, axis=1, keepdims=True)
     relative *= FARTHEST_GOAL / np.maximum(distance, FARTHEST_GOAL)  # no farther than what it has learnt
-    actions = np.asarray(sample_actions(policy, np.concatenate([observations[:, 2:], relative], axis=1), sample_key))
+    seen, turns = egocentric.view(observations[:, 2:], relative)
+    actions = egocentric.turn_back(np.asarray(sample_actions(policy, seen, sample_key)), turns)
     return np.clip(actions + NOISE_STD * np.asarray(jax.random.normal(noise_key, actions.shape)), -1.0, 1.0)

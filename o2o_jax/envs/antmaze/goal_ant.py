@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 
 from o2o_jax.envs import registered
+from o2o_jax.envs.antmaze import egocentric
 from o2o_jax.envs.antmaze.tasks import FARTHEST_GOAL, NEAREST_GOAL
 from o2o_jax.envs.mazes import GOAL_RADIUS
 from o2o_jax.interfaces import Task
@@ -21,6 +22,8 @@ class GoalAnt(gymnasium.Wrapper):
     By v4's own weights, 1, 1 and ½, an ant that learns from scratch stands still for very long: standing earns nearly
     as much as slow walking, and its first attempts at that end in falls.
 
+    Observations and actions are those of `egocentric.view`, the goal's offset in the place of the position.
+
     Goals lie around the ant, in any direction. One that is reached is replaced at once: an episode has many, and ends
     by a fall or its time limit.
 
@@ -35,35 +38,37 @@ class GoalAnt(gymnasium.Wrapper):
         super().__init__(env)
         shape = env.observation_space.shape
         assert shape == (29,)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float64)  # as many: goal for position
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float64)
         self.goal = np.full(2, np.nan)
+        self._turns = np.zeros(1, int)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The first observation [29]: v4's 27, then the goal relative to the ant."""
+        """The first observation [29], as the ant sees it."""
         observation, _ = self.env.reset(seed=seed, options=options)
         self.goal = self._draw(observation[:2])
-        return self._relative(observation), {}
+        return self._view(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step; `info["success"]` says whether it reached the goal, which is then another one."""
         simulator: Any = self.env.unwrapped
         before = np.linalg.norm(self.goal - simulator.data.qpos[:2])
-        observation, _, terminated, truncated, _ = self.env.step(action)
+        observation, _, terminated, truncated, _ = self.env.step(egocentric.turn_back(action[None], self._turns)[0])
         after = np.linalg.norm(self.goal - observation[:2])
         speed = (before - after) / simulator.dt
         success = bool(after <= GOAL_RADIUS)
         if success:
             self.goal = self._draw(observation[:2])
         reward = SPEED_WEIGHT * speed + STEP_REWARD - CONTROL_COST * float(np.square(action).sum())
-        return self._relative(observation), reward, terminated, truncated, {"success": success}
+        return self._view(observation), reward, terminated, truncated, {"success": success}
 
     def _draw(self, position: np.ndarray) -> np.ndarray:
         random = self.env.unwrapped.np_random
         angle, distance = random.uniform(0.0, 2.0 * np.pi), random.uniform(NEAREST_GOAL, FARTHEST_GOAL)
         return position + distance * np.array([np.cos(angle), np.sin(angle)])
 
-    def _relative(self, observation: np.ndarray) -> np.ndarray:
-        return np.concatenate([observation[2:], self.goal - observation[:2]])
+    def _view(self, observation: np.ndarray) -> np.ndarray:
+        seen, self._turns = egocentric.view(observation[None, 2:], (self.goal - observation[:2])[None])
+        return seen[0]
 
 
 def make(task: Task) -> GoalAnt:

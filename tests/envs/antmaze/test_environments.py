@@ -12,7 +12,7 @@ from minari.data_collector import EpisodeBuffer
 from experiments import dataset
 from o2o_jax import envs
 from o2o_jax.envs import antmaze, registered
-from o2o_jax.envs.antmaze import behaviour
+from o2o_jax.envs.antmaze import behaviour, egocentric
 from o2o_jax.envs.antmaze.tasks import NAMES, layout
 from o2o_jax.envs.behaviour import sample_actions, save_behaviour
 from o2o_jax.envs.mazes import gymnasium_map
@@ -123,9 +123,9 @@ def test_controller_by_hand():
     maze = dataclasses.replace(layout(UMAZE).maze, rows=("#####", "#...#", "###.#", "#...#", "#####"))
     maze = dataclasses.replace(maze, cell_size=4.0)
     relative = np.array([[3.0, 0.0], [0.0, 0.5]])
-    seen = np.concatenate([observations[:, 2:], relative], axis=1)
+    seen, turns = egocentric.view(observations[:, 2:], relative)
     draws = np.array([behaviour.act(maze, policy, vector, observations, jax.random.key(seed)) for seed in range(300)])
-    expected = np.asarray(sample_actions(policy, seen, jax.random.key(0)))
+    expected = egocentric.turn_back(np.asarray(sample_actions(policy, seen, jax.random.key(0))), turns)
     inside = np.abs(expected) < 0.4  # where noise of 0.2 is hardly ever clipped
     np.testing.assert_allclose(draws.mean(axis=0)[inside], expected[inside], atol=0.06)
     np.testing.assert_allclose(draws.std(axis=0)[inside], 0.2, atol=0.04)

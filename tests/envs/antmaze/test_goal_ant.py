@@ -6,6 +6,7 @@ import pytest
 from experiments import behaviour
 from o2o_jax import envs
 from o2o_jax.envs import antmaze, registered
+from o2o_jax.envs.antmaze import egocentric
 from o2o_jax.envs.behaviour import load_behaviour
 from tests import tiny
 
@@ -31,33 +32,38 @@ def test_goals_lie_around_the_ant(env):
     goals = []
     for seed in range(200):
         observation, _ = env.reset(seed=seed)
-        np.testing.assert_allclose(observation[-2:], env.goal - env.unwrapped.data.qpos[:2])
-        goals.append(observation[-2:])
+        offset = env.goal - env.unwrapped.data.qpos[:2]
+        np.testing.assert_allclose(np.linalg.norm(observation[-2:]), np.linalg.norm(offset))
+        assert observation[-2] > 0.7 * abs(observation[-1])  # in front of the side that counts as the front
+        goals.append(offset)
     distance = np.linalg.norm(goals, axis=1)
     assert 1.0 <= distance.min() < 1.2
     assert 5.8 < distance.max() <= 6.0
     angles = np.arctan2(*np.transpose(goals))
     assert np.histogram(angles, bins=8, range=(-np.pi, np.pi))[0].min() > 10
-    np.testing.assert_array_equal(env.reset(seed=7)[0][-2:], goals[7])
+    env.reset(seed=7)
+    np.testing.assert_array_equal(env.goal - env.unwrapped.data.qpos[:2], goals[7])
 
 
 def test_reward_by_hand(env):
-    # Ant-v4 beside it: its observation and its fall.
+    # Ant-v4 beside it, which takes the turned actions: what the ant sees of its observation, and its fall.
     v4 = registered.make_registered("Ant-v4", 1_000)
     observation, _ = env.reset(seed=0)
-    np.testing.assert_array_equal(observation[:27], v4.reset(seed=0)[0])
-    goal = env.goal
+    goal, before = env.goal, env.unwrapped.data.qpos[:2].copy()
+    seen, turns = egocentric.view(v4.reset(seed=0)[0][None], (goal - before)[None])
+    np.testing.assert_array_equal(observation, seen[0])
     random = np.random.default_rng(0)
     for _ in range(20):
         action = random.uniform(-1.0, 1.0, 8).astype(np.float32)
         before = env.unwrapped.data.qpos[:2].copy()
+        turned = egocentric.turn_back(action[None], turns)[0]
         observation, reward, terminated, truncated, info = env.step(action)
         after = env.unwrapped.data.qpos[:2]
-        v4_observation, _, v4_terminated, _, _ = v4.step(action)
+        v4_observation, _, v4_terminated, _, _ = v4.step(turned)
         speed = (np.linalg.norm(goal - before) - np.linalg.norm(goal - after)) / 0.05
         np.testing.assert_allclose(reward, 3.0 * speed + 0.2 - 0.05 * np.square(action).sum(), rtol=1e-5)
-        np.testing.assert_array_equal(observation[:27], v4_observation)
-        np.testing.assert_allclose(observation[27:], goal - after)
+        seen, turns = egocentric.view(v4_observation[None], (goal - after)[None])
+        np.testing.assert_array_equal(observation, seen[0])
         assert (terminated, truncated, info["success"]) == (v4_terminated, False, False)
 
 
