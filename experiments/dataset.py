@@ -316,7 +316,7 @@ def table(summaries: list[Summary]) -> str:
         "",
         "Written by `python -m experiments.dataset --all --table=…`. Return (mean ± standard deviation), score (of the",
         "mean) and length are those of whole episodes; terminated is the share of them that ended before the limit.",
-        "Published is the mean score of D4RL's dataset of that name, to whole points, where it is known.",
+        "Published is the mean score of D4RL's dataset of that name, where it is known.",
         "",
         "| Task | Transitions | Episodes | Return | Score | Published | Length | Terminated |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -329,7 +329,7 @@ def table(summaries: list[Summary]) -> str:
             f"{len(returns):,}",
             f"{returns.mean():.0f} ± {returns.std():.0f}",
             f"{task.score(returns.mean()):.1f}",
-            "" if task.published_score is None else f"{task.published_score:.0f}",
+            "" if task.published_score is None else f"{task.published_score:.1f}",
             f"{summary.lengths.mean():.0f}",
             f"{100 * summary.terminated.mean():.1f} %",
         ]

@@ -23,10 +23,21 @@ MOVE_ALIKE = {"walker2d": (("v2", "v3", "v4"), ("v5",))}
 ALL_VERSIONS = ("v2", "v3", "v4", "v5")
 MAX_EPISODE_STEPS = 1_000
 
-# D4RL's datasets: rows, one million where nothing is said, and mean normalized return, where it is known.
+# D4RL's datasets: rows, one million where nothing is said.
 MEDIUM_EXPERT_TRANSITIONS = 2_000_000
 MEDIUM_REPLAY_TRANSITIONS = {"hopper": 402_000, "halfcheetah": 202_000, "walker2d": 302_000}
-PUBLISHED_SCORES = {("hopper", "medium"): 44.0, ("halfcheetah", "medium"): 41.0, ("walker2d", "medium"): 62.0}
+# Mean returns of D4RL's v2 datasets over their episodes, as Decision Transformer's loader prints them.
+PUBLISHED_RETURNS = {
+    "hopper": {"random": 18.4, "medium": 1422.1, "medium-replay": 467.3, "medium-expert": 2089.9, "expert": 3511.4},
+    "halfcheetah": {
+        "random": -288.8,
+        "medium": 4770.3,
+        "medium-replay": 3093.3,
+        "medium-expert": 7713.4,
+        "expert": 10656.4,
+    },
+    "walker2d": {"random": 1.9, "medium": 2852.1, "medium-replay": 682.7, "medium-expert": 3796.6, "expert": 4920.5},
+}
 
 _NAME = re.compile(r"mujoco/(\w+)(?:-v\d+)?(?:-(.+))?")
 
@@ -60,9 +71,16 @@ def tasks() -> dict[str, Task]:
                     remote_ids=(f"mujoco/{robot}/{REMOTE[quality]}-v0",) if quality in REMOTE and not suffix else (),
                     same_dynamics=tuple(f"{env_name}-{other}" for other in alike if other != version),
                     published_settings=quality in PUBLISHED_QUALITIES,
-                    published_score=PUBLISHED_SCORES.get((robot, quality)),
+                    published_score=_published_score(robot, quality),
                 )
     return found
+
+
+def _published_score(robot: str, quality: str) -> float | None:
+    random_score, expert_score = ROBOTS[robot][3:]
+    if not quality:
+        return None
+    return 100.0 * (PUBLISHED_RETURNS[robot][quality] - random_score) / (expert_score - random_score)
 
 
 def benchmark() -> list[str]:
