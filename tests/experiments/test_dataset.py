@@ -330,5 +330,5 @@ def test_summary_by_hand(root):
     assert (summary.returns.tolist(), summary.lengths.tolist()) == ([2, 10], [2, 5])
     assert summary.terminated.tolist() == [True, False]
     score = 100 * (6 + 20.272305) / (3234.3 + 20.272305)
-    row = f"| `mujoco/hopper-random` | 10 | 2 | 6 ± 4 | {score:.1f} | 2 | 4 | 50.0 % |"
+    row = f"| `mujoco/hopper-random` | 10 | 2 | 6 ± 4 | {score:.1f} | 1.5 | 4 | 50.0 % |"
     assert dataset.table([summary]).splitlines()[-1] == row
