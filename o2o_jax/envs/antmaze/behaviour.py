@@ -31,7 +31,7 @@ def behaviours(task: Task) -> list[Behaviour]:
     if not GOAL_ANT_POLICY.is_file():
         raise FileNotFoundError(
             f"datasets of {task.name} need an ant that reaches goals, and {GOAL_ANT_POLICY} isn't there: train it with "
-            f"python -m experiments.behaviour --env={GOAL_ANT.name} and put its expert.npz there"
+            f"python -m experiments.behaviour --env={GOAL_ANT.name} --algorithm=sac and put its expert.npz there"
         )
     policy = load_behaviour(GOAL_ANT_POLICY)[0]
     return [
