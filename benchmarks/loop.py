@@ -4,8 +4,10 @@
 
 The loop runs as in experiments.finetune, an update after every environment step. A round is some hundred of its steps,
 then as many steps of the environments alone, then as many updates alone, each with its buffer write and the next
-action; the ratio is the loop's time over the sum of the other two. Evaluation of all seeds' episodes side by side has
-its rounds with a plain loop over one environment. Episodes all have the same length there: a fallen robot goes on.
+action; the ratio is the loop's time over the sum of the other two. Every algorithm has a second loop that overlaps
+environments and updates (--set=overlap=true). Evaluation of all seeds' episodes side by side has its rounds with a
+plain loop over one environment, and with envpool's environments where it has the robot. Episodes all have the same
+length there: a fallen robot goes on.
 """
 
 import dataclasses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def make_pool(task: Task, seeds: Sequence[int], **settings: Any) -> Any:
         task.env_id,
         env_type="gymnasium",
         num_envs=len(seeds),
-        num_threads=1,  # a step of some dozen environments takes less than waking other threads
+        num_threads=min(len(seeds), os.cpu_count() or 1),
         seed=[seed % 2**31 for seed in seeds],  # all that envpool takes
         max_episode_steps=task.max_episode_steps,
         **settings,

@@ -123,7 +123,7 @@ AnyEvaluator = Evaluator | PoolEvaluator
 
 
 def make_evaluator(
-    family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False, stream: int = 1
+    family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False
 ) -> AnyEvaluator:
     """The evaluator of a task's policies.
 
@@ -133,16 +133,15 @@ def make_evaluator(
       seeds: the run's seeds, S of them.
       episodes: E per seed.
       pool: whether envpool steps the environments.
-      stream: which start states.
 
     Raises:
       ValueError: the family has no environments in envpool.
     """
     if not pool:
-        return Evaluator(lambda: family.make_env(task), seeds, episodes, stream)
+        return Evaluator(lambda: family.make_env(task), seeds, episodes)
     if not hasattr(family, "make_pool"):
         raise ValueError(f"{task.name} has no environments in envpool: evaluate without it")
-    return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes, stream)
+    return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes)
 
 
 def mode_episodes(

@@ -302,9 +302,10 @@ def fine_tune(
                 truncated=np.asarray(truncated & ~terminated, np.float32),
             )
             due = algorithm.cadence.due(env_steps)
-            early_action = np.asarray(choose(run, next_observation)) if algorithm.cadence.overlap else None
+            early_action = choose(run, next_observation) if algorithm.cadence.overlap else None
             run, device_action, metrics = (update if due else keep)(run, dataset, taken, next_observation)
-            action = np.asarray(device_action) if early_action is None else early_action  # the former waits for it
+            # to fetch an action is to wait for the updates before it: of the early one, those of the step before
+            action = np.asarray(device_action if early_action is None else early_action)
             observation = next_observation
             if due:
                 pending.append(metrics)

@@ -1,5 +1,7 @@
 """envpool's environments beside gymnasium's: the same dynamics, and evaluation by either."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,6 @@ def test_without_envpool_gymnasium_evaluates():
 def test_what_envpool_has_not_is_refused():
     with pytest.raises(ValueError, match="pointmaze/umaze has no environments in envpool"):
         make_evaluator(envs.family("pointmaze"), envs.get_task("pointmaze/umaze"), [0], 1, pool=True)
+    unknown = dataclasses.replace(envs.get_task("mujoco/hopper"), env_id="Hoper-v5")
+    with pytest.raises(ValueError, match="envpool has no Hoper-v5"):
+        mujoco.make_pool(unknown, [0])
