@@ -57,9 +57,12 @@ def _layer_norm_forward(x, scale, bias, epsilon):
 def _layer_norm_backward(residuals, gradient):
     x, mean, inverse, scale = residuals
     normal = (x - mean) * inverse
-    inner = gradient * jnp.broadcast_to(scale, x.shape)
-    dx = inverse * (inner - _row_mean(inner) - normal * _row_mean(inner * normal))
-    return dx, _column_sum(gradient * normal), _column_sum(gradient), None
+    along_normal = gradient * normal
+    # means of gradient · scale and of that · normal, as products with the scale: neither array has to be written down
+    weights = scale[:, None] / scale.size
+    mean_inner, mean_along = (jnp.matmul(y, weights, precision=_EXACT) for y in (gradient, along_normal))
+    dx = inverse * (gradient * jnp.broadcast_to(scale, x.shape) - mean_inner - normal * mean_along)
+    return dx, _column_sum(along_normal), _column_sum(gradient), None
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
