@@ -257,8 +257,10 @@ def _reconstruct(
         nothing = np.full(len(seed_list), -np.inf)
         return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
     metric_log.rewind("start", -1)
-    metric_log.write("start", 0, closeness | scores)
     offline, aligned = scores["offline_score"], scores["aligned_score"]
+    if not config.align_updates:
+        del scores["aligned_score"]  # of the offline policy itself
+    metric_log.write("start", 0, closeness | scores)
     for seed, pair in enumerate(zip(offline, aligned, strict=True)):
         print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *pair))
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)

@@ -5,6 +5,8 @@
 writes hopper.png, hopper_table.md, hopper_runs.csv and hopper_seeds.csv, and prints the table. An earlier report of
 that name is replaced.
 
+Labels such as Hopper/O2TD3 and Walker2d/O2TD3 give each group a panel of its own.
+
 --x=total counts the environment steps of evaluations too, and --scores=episode takes the returns of training's own
 episodes, exploration included: the only ones of a run without evaluations.
 """
@@ -24,7 +26,9 @@ from experiments.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.runtime import log
 
 FORMATS = (".png", ".pdf", ".svg")
-COLUMNS = ("offline", "aligned", "first ten", "minimum", "final")
+PANELS_PER_ROW = 3
+COLUMNS = ("offline", "cloned", "aligned", "first ten", "minimum", "final")
+OPTIONAL_COLUMNS = ("cloned", "aligned")  # left out of the printed tables where no run has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Run:
       label: how it is called.
       seeds: [S] all seeds that appear in its files, those that failed among them.
       offline: [S] normalized score of the offline policy.
+      cloned: [S] normalized score of its clone, which then stood for it; NaN where none was needed.
       aligned: [S] normalized score of the policy after value alignment.
       score: normalized score of the evaluations online, or of training's own episodes.
       lagrange: λ, None for a run without one.
@@ -65,17 +70,19 @@ class Run:
     label: str
     seeds: np.ndarray
     offline: np.ndarray
+    cloned: np.ndarray
     aligned: np.ndarray
     score: Curve
     lagrange: Curve | None
 
     def summary(self) -> dict[str, np.ndarray]:
-        """The table's columns, [S] each: where the seed started, the mean of its first ten evaluations online, the
-        lowest and the last of them. NaN where a seed failed or has none yet."""
+        """The table's columns, [S] each: where the seed started, its clone and the aligned policy, then of its
+        evaluations online the mean of the first ten, the lowest and the last. NaN where a seed failed or has none."""
         values = self.score.values
         empty = np.full(len(self.seeds), np.nan)
         return {
             "offline": self.offline,
+            "cloned": self.cloned,
             "aligned": self.aligned,
             "first ten": values[:10].mean(axis=0) if len(values) else empty,
             "minimum": values.min(axis=0) if len(values) else empty,
@@ -118,10 +125,12 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         scores = dict(zip(start["seed"], start[column], strict=True)) if column in start else {}
         return np.array([scores.get(seed, np.nan) for seed in seeds])
 
+    cloned = "teacher_score" in start
     return Run(
         label=label,
         seeds=seeds.astype(int),
-        offline=at_start("offline_score"),
+        offline=at_start("teacher_score" if cloned else "offline_score"),
+        cloned=at_start("offline_score") if cloned else np.full(len(seeds), np.nan),
         aligned=at_start("aligned_score"),
         score=score,
         lagrange=lagrange,
@@ -130,10 +139,15 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
 
 def table(runs: Sequence[Run]) -> str:
     """Both tables as markdown: per run the mean over seeds with its 95 % interval, and every seed."""
-    lines = [_row(["run", *COLUMNS, "final IQM", "seeds"]), _row(["---"] * (len(COLUMNS) + 3))]
-    for run in runs:
-        summary = run.summary()
-        cells = [_interval_cell(summary[name]) for name in COLUMNS]
+    summaries = [run.summary() for run in runs]
+    columns = [
+        name
+        for name in COLUMNS
+        if name not in OPTIONAL_COLUMNS or any(np.isfinite(summary[name]).any() for summary in summaries)
+    ]
+    lines = [_row(["run", *columns, "final IQM", "seeds"]), _row(["---"] * (len(columns) + 3))]
+    for run, summary in zip(runs, summaries, strict=True):
+        cells = [_interval_cell(summary[name]) for name in columns]
         finished = summary["final"][np.isfinite(summary["final"])]
         failed = len(run.seeds) - len(finished) if len(run.score.steps) else 0
         count = f"{len(run.seeds)}, {failed} failed" if failed else f"{len(run.seeds)}"
@@ -143,11 +157,10 @@ def table(runs: Sequence[Run]) -> str:
         "Normalized scores: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean after it.",
         "",
     ]
-    lines += [_row(["run", "seed", *COLUMNS]), _row(["---"] * (len(COLUMNS) + 2))]
-    for run in runs:
-        summary = run.summary()
+    lines += [_row(["run", "seed", *columns]), _row(["---"] * (len(columns) + 2))]
+    for run, summary in zip(runs, summaries, strict=True):
         for s, seed in enumerate(run.seeds):
-            cells = [_cell(summary[name][s]) for name in COLUMNS[:-1]]
+            cells = [_cell(summary[name][s]) for name in columns[:-1]]
             final = summary["final"][s]
             failed = len(run.score.steps) and not np.isfinite(final)
             lines.append(_row([run.label, seed, *cells, "failed" if failed else _cell(final)]))
@@ -155,30 +168,43 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
-    """Writes the figure: scores over environment steps and, where a run has it, λ below; impure.
+    """Writes the figure: scores over environment steps and, where all share one panel, λ below; impure.
+
+    Args:
+      runs: those whose label has a slash are drawn in the panel of what stands before it.
+      path: of the figure.
+      x_label: of the axis of environment steps.
 
     Raises:
       ValueError: matplotlib is not installed.
     """
-    panels = 2 if any(run.lagrange is not None for run in runs) else 1
-    figure = figure_class()(figsize=(7.0, 4.2 if panels == 1 else 6.0), layout="constrained")
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 1][:panels])[:, 0]
-    for i, run in enumerate(runs):
-        _draw_curve(axes[0], run.score, f"C{i}", f"{run.label} ({len(run.seeds)} seeds)")
-        if np.isfinite(run.offline).any():
-            axes[0].axhline(_mean(run.offline), color=f"C{i}", linestyle="--", linewidth=1)
-        if np.isfinite(run.aligned).any():
-            axes[0].plot(0, _mean(run.aligned), "o", color=f"C{i}", clip_on=False)
-        if run.lagrange is not None:
-            _draw_curve(axes[1], run.lagrange, f"C{i}", None)
-    axes[0].set_ylabel("normalized score")
-    started_offline = any(np.isfinite(run.offline).any() for run in runs)
-    title = "dashed: offline policy, dot: after alignment" if started_offline else None
-    axes[0].legend(title=title, fontsize="small", title_fontsize="small")
-    if panels == 2:
-        axes[1].set_ylabel("λ")
-    axes[-1].set_xlabel(x_label)
-    for axis in axes:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        group, _, name = run.label.rpartition("/")
+        groups.setdefault(group, []).append(dataclasses.replace(run, label=name))
+    if len(groups) > 1:
+        columns = min(len(groups), PANELS_PER_ROW)
+        rows = -(-len(groups) // columns)
+        figure = figure_class()(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        panels = grid.ravel()[: len(groups)]
+        for axis in grid.ravel()[len(groups) :]:
+            axis.set_visible(False)
+        lowest = [*panels]
+    else:
+        with_lagrange = any(run.lagrange is not None for run in runs)
+        figure = figure_class()(figsize=(7.0, 6.0 if with_lagrange else 4.2), layout="constrained")
+        heights = [3, 1] if with_lagrange else [3]
+        grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        panels, lowest = grid[:1, 0], [grid[-1, 0]]
+        if with_lagrange:
+            _draw_lagrange(lowest[0], runs)
+    for axis, (group, members) in zip(panels, groups.items(), strict=True):
+        _draw_scores(axis, members)
+        axis.set_title(group)
+    for axis in lowest:
+        axis.set_xlabel(x_label)
+    for axis in grid.ravel():
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
@@ -293,6 +319,26 @@ def _carried_on(values: np.ndarray) -> np.ndarray:
     rows = np.arange(len(values))[:, None]
     last = np.maximum.accumulate(np.where(np.isfinite(values), rows, 0), axis=0)
     return np.take_along_axis(values, last, axis=0)
+
+
+def _draw_scores(axis: Any, runs: Sequence[Run]) -> None:
+    for i, run in enumerate(runs):
+        _draw_curve(axis, run.score, f"C{i}", f"{run.label} ({len(run.seeds)} seeds)")
+        if np.isfinite(run.offline).any():
+            axis.axhline(_mean(run.offline), color=f"C{i}", linestyle="--", linewidth=1)
+        if np.isfinite(run.aligned).any():
+            axis.plot(0, _mean(run.aligned), "o", color=f"C{i}", clip_on=False)
+    axis.set_ylabel("normalized score")
+    started_offline = any(np.isfinite(run.offline).any() for run in runs)
+    title = "dashed: offline policy, dot: after alignment" if started_offline else None
+    axis.legend(title=title, fontsize="small", title_fontsize="small")
+
+
+def _draw_lagrange(axis: Any, runs: Sequence[Run]) -> None:
+    for i, run in enumerate(runs):
+        if run.lagrange is not None:
+            _draw_curve(axis, run.lagrange, f"C{i}", None)
+    axis.set_ylabel("λ")
 
 
 def _draw_curve(axis: Any, curve: Curve, color: str, label: str | None) -> None:
