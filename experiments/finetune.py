@@ -5,11 +5,13 @@
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
 the offline and the aligned policy, `evaluation.csv` by environment steps, checkpoints, and in `stages` what
-experiments.diagnose reads: actor and critic after re-evaluation and after alignment. Where the policy was cloned the
+experiments.diagnose reads: the agent after re-evaluation and after alignment. Runs that differ in what happens online
+alone need those phases once: --reconstruction=<run> takes them from there. Where the policy was cloned the
 clone counts as the offline policy, and `start.csv` also says how close it came: the score of its teacher, and the last
 row of `clone.csv`. A run that was stopped goes on with --resume.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from experiments import flags
-from experiments.handoffs import STAGES, keep_stage, load_handoff
+from experiments.handoffs import STAGES, keep_stage, load_handoff, load_reconstruction
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
@@ -36,6 +38,7 @@ from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
+RECONSTRUCTION_LOGS = ("reevaluate", "reevaluate_measures", "align", "align_measures")
 ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
@@ -55,6 +58,10 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_string(
         "dataset", None, "Minari id or path; by default the data that the policy was trained on", flag_values=values
     )
+    absl.flags.DEFINE_string(
+        "reconstruction", None, "output folder of a run of this script, with the same settings up to the first "
+        "environment step, whose re-evaluated and aligned networks to take", flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_integer(
         "clone_updates", CloneConfig().updates, "updates of cloning, where it is needed", lower_bound=1,
         flag_values=values,
@@ -94,7 +101,11 @@ def main(args: FlagValues) -> None:
         "envpool": args.envpool,
         "config": dataclasses.asdict(config),
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
+        "reconstruction": args.reconstruction,
     }
+    reconstructed = None
+    if args.reconstruction:
+        reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
     out = claim(args.out, settings, args.resume)
 
     with log.MetricLog(out, args.tensorboard) as metric_log:
@@ -111,6 +122,10 @@ def main(args: FlagValues) -> None:
             saved = checkpoints.latest_step()
             if saved is not None:
                 run, _ = checkpoints.restore(run)
+            elif reconstructed is not None:
+                agent, records = seeds.place(reconstructed, mesh)
+                run = run.replace(agent=agent, records=records)
+                copy_logs(args.reconstruction, args.seeds, metric_log)
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
@@ -204,6 +219,18 @@ def clone(
     return handoff.replace(policy=jax.device_get(state.student))
 
 
+def copy_logs(source: str | Path, num_seeds: int, metric_log: log.MetricLog) -> None:
+    """Copies the first seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
+    for phase in RECONSTRUCTION_LOGS:
+        with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures
+            columns = log.read(source, phase)
+            metric_log.rewind(phase, -1)
+            for step in np.unique(columns["step"]):
+                rows = (columns["step"] == step) & (columns["seed"] < num_seeds)
+                terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
+                metric_log.write(phase, int(step), terms)
+
+
 def _reconstruct(
     algorithm: OnlineAlgorithm,
     config: Any,
@@ -223,7 +250,7 @@ def _reconstruct(
 
     def save(step: int, agent: Any, records: dict[str, Record], finished: bool) -> None:
         if finished:
-            keep_stage(stages, step, algorithm, agent, mesh)
+            keep_stage(stages, step, agent, records)
         checkpoints.save(step, run.replace(agent=agent, records=records))
 
     agent, records = reconstruct(

@@ -1,6 +1,7 @@
 """What runs leave for those that go on from them, read back from their folders. Impure: reads the disk."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from o2o_jax import envs, offline, online
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime import seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, read_config
+from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, read_config
+from o2o_jax.runtime.loop import start_records
+from o2o_jax.training import Record
 from o2o_jax.types import Spec
 
 STAGES = "stages"  # folder of a fine-tuning run: what its phases without an environment ended with
@@ -22,7 +26,7 @@ STAGES = "stages"  # folder of a fine-tuning run: what its phases without an env
 
 @flax.struct.dataclass
 class Stage:
-    """An actor and its critic at the end of a phase, seeds stacked [S]."""
+    """An actor and its critic at the end of a phase, seeds stacked [S]: what there is to diagnose."""
 
     policy: Policy
     critic: QFunction
@@ -115,11 +119,11 @@ def stage_of(algorithm: OnlineAlgorithm, agent: Any) -> Stage:
     return Stage(algorithm.policy(agent), algorithm.critic(agent))
 
 
-def keep_stage(stages: Checkpoints, step: int, algorithm: OnlineAlgorithm, agent: Any, mesh: Mesh) -> None:
-    """Saves actor and critic at the end of a phase, `step` updates on; once, and nothing without a critic."""
+def keep_stage(stages: Checkpoints, step: int, agent: Any, records: dict[str, Record]) -> None:
+    """Saves the states of all seeds at the end of a phase, `step` updates on; once."""
     latest = stages.latest_step()
-    if algorithm.critic is not None and (latest is None or step > latest):
-        stages.save(step, jax.device_get(seeds.over_seeds(lambda agent: stage_of(algorithm, agent), mesh)(agent)))
+    if latest is None or step > latest:
+        stages.save(step, jax.device_get((agent, records)))
 
 
 def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
@@ -139,27 +143,96 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
     settings = read_config(run_dir)
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
-    steps = {"reevaluate": config.reevaluate_updates}
-    if config.align_updates:
-        steps["align"] = config.reevaluate_updates + config.align_updates
-    if hasattr(config, "critic_source"):  # the stages look alike wherever the critics came from
-        config = dataclasses.replace(config, critic_source="random")
-    algorithm = module.make(config, spec)
-    found: dict[str, Stage] = {}
-    with Checkpoints(Path(run_dir) / STAGES, settings, keep=2) as stages:
-        for phase, step in steps.items():
-            if step in stages.all_steps():
-                template = jax.eval_shape(
-                    seeds.over_seeds(lambda key: stage_of(algorithm, algorithm.init(key)), _one_device()),
-                    seeds.keys(range(settings["seeds"]), "online"),
-                )
-                found[phase] = jax.device_get(stages.restore(template, step)[0])
+    algorithm = module.make(_with_any_critics(config), spec)
+    found = {}
+    if algorithm.critic is not None:
+        to_stage = seeds.over_seeds(functools.partial(stage_of, algorithm), _one_device())
+        ends = _load_ends(run_dir, settings, config, algorithm)
+        found = {phase: jax.device_get(to_stage(agent)) for phase, (agent, _) in ends.items()}
     if not found:
         raise FileNotFoundError(
             f"{run_dir} has no re-evaluated or aligned critic to diagnose: diagnose the run that it started from, "
             f"--run={settings['policy']}"
         )
     return found
+
+
+def load_reconstruction(
+    run_dir: str | Path, settings: dict[str, Any], config: Any, spec: Spec
+) -> tuple[Any, dict[str, Record]]:
+    """What the last phase without an environment of another fine-tuning run ended with.
+
+    Args:
+      run_dir: its --out.
+      settings: of the run that is to go on from there: all that matters before the first environment step must agree.
+      config: its algorithm's settings, likewise.
+      spec: sizes of observations and actions.
+
+    Returns:
+      The algorithm's state and the records of its phases, of the first S seeds, as numpy arrays.
+
+    Raises:
+      FileNotFoundError: there is no run, or it hasn't got so far.
+      ValueError: these settings have no such phase; or those of the run are others, or it has fewer seeds.
+    """
+    if not config.reevaluate_updates + config.align_updates:
+        raise ValueError("--reconstruction takes what these settings leave out: reevaluate_updates and align_updates")
+    theirs = read_config(run_dir)
+    if theirs.get("script") != "finetune":
+        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
+    if theirs["seeds"] < settings["seeds"]:
+        raise ValueError(f"{run_dir} has {theirs['seeds']} seeds, so it cannot start {settings['seeds']}")
+    compare_configs(
+        _before_first_step(theirs, type(config)),
+        _before_first_step(settings, type(config)),
+        f"{run_dir}, up to its first environment step,",
+        "Use the same settings, or leave --reconstruction out",
+    )
+    algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
+    phase = "align" if config.align_updates else "reevaluate"
+    ends = _load_ends(run_dir, theirs, config, algorithm)
+    if phase not in ends:
+        raise FileNotFoundError(
+            f"{run_dir} has not got to its first environment step: go on with it first, by --resume"
+        )
+    return seeds.take(ends[phase], slice(settings["seeds"]))
+
+
+def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
+    """The settings of a run that what it does before its first environment step follows from."""
+    read = {name: value for name, value in settings["config"].items() if name not in config_class.online_fields}
+    names = ("algorithm", "env", "dataset", "source", "clone")
+    policy = str(Path(settings["policy"]).resolve())
+    return {name: settings[name] for name in names} | {"policy": policy, "config": read}
+
+
+def _with_any_critics(config: Any) -> Any:
+    """Settings that start without a handoff: states look alike wherever the critics came from."""
+    return dataclasses.replace(config, critic_source="random") if hasattr(config, "critic_source") else config
+
+
+def _load_ends(
+    run_dir: str | Path, settings: dict[str, Any], config: Any, algorithm: OnlineAlgorithm
+) -> dict[str, tuple[Any, dict[str, Record]]]:
+    """Phase -> state and records at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
+
+    A run that took these from another one leaves them there.
+    """
+    if settings["reconstruction"]:
+        source = settings["reconstruction"]
+        return _load_ends(source, read_config(source), config, algorithm)
+    steps = {"reevaluate": config.reevaluate_updates}
+    if config.align_updates:
+        steps["align"] = config.reevaluate_updates + config.align_updates
+    template = jax.eval_shape(
+        seeds.over_seeds(lambda key: (algorithm.init(key, None), start_records(algorithm)), _one_device()),
+        seeds.keys(range(settings["seeds"]), "online"),
+    )
+    with Checkpoints(Path(run_dir) / STAGES, settings, keep=2) as stages:
+        kept = stages.all_steps()
+        return {
+            phase: jax.device_get(stages.restore(template, step)[0]) for phase, step in steps.items() if step in kept
+        }
 
 
 def _one_device() -> Mesh:

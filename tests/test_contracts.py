@@ -7,6 +7,7 @@ them, a `scan` under `vmap`, equal a loop over each seed alone; all numbers stay
 import dataclasses
 import functools
 import itertools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,41 @@ class Case:
             dataset = Annotated.of(dataset, notes)
             rows = jax.tree.map(lambda _: None, dataset).replace(notes=seed_axes(notes))
         return jax.jit(jax.vmap(run, (axes, rows, 0), (axes, 0)))(states, dataset, self.keys)
+
+
+RECONSTRUCTING = [name for kind, name, phase in CASES if kind == "online" and phase == "reevaluate"]
+
+
+def other_value(value, kind):
+    """Another value of a field, one that settings allow."""
+    if typing.get_origin(kind) is typing.Literal:
+        return next(choice for choice in typing.get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    return 1.01 * value + 0.001 if isinstance(value, float) else 2 * value
+
+
+@pytest.mark.parametrize("name", RECONSTRUCTING)
+def test_online_fields_change_nothing_before_the_first_environment_step(name):
+    module = online.load(name)
+    own = {field.name for field in dataclasses.fields(module.Config)}
+    config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in own})
+    kinds = typing.get_type_hints(module.Config)
+    assert config.online_fields <= own
+    changes = {field: other_value(getattr(config, field), kinds[field]) for field in config.online_fields}
+    ends = []
+    for settings in (config, dataclasses.replace(config, **changes)):
+        algorithm, rows = module.make(settings, SPEC), make_dataset()
+        state = algorithm.init(jax.random.key(0), make_handoff(algorithm.head, Normalizer.fit(rows.observation)))
+        for phase in ("reevaluate", "align"):
+            if prepare := prepare_of(algorithm, phase):
+                state, notes = prepare(state, make_dataset())
+                rows = Annotated.of(make_dataset(), notes)
+            if getattr(settings, f"{phase}_updates"):
+                batch = sample_batch(rows, jax.random.key(1), BATCH_SIZE)
+                state, _ = jax.jit(getattr(algorithm, phase))(state, batch, jax.random.key(2))
+        ends.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
 @functools.cache

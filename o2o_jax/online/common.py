@@ -1,7 +1,7 @@
 """What all online algorithms share: the settings that loop and scripts read, the policy they start from, π_ref."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,14 @@ from o2o_jax.types import Array, Params
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnlineConfig:
     """Settings common to the online algorithms. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
+
+    # Read from the first environment step on: runs that differ in these alone may share all that comes before it
+    online_fields: ClassVar[frozenset[str]] = frozenset(
+        {
+            "env_steps", "reference_update", "reference_every_evaluations", "reference_min_episodes",
+            "reference_standard_errors", "eval_every_env_steps", "eval_episodes",
+        }
+    )  # fmt: skip
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor

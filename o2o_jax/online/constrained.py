@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,12 @@ class ConstrainedConfig(OnlineConfig):
     don't depend on the head, and so stay where the policy was cloned. Both they and their targets are taken over, the
     targets being what alignment is anchored to; Adam begins anew. `Config.remarks` says what contradicts the advice.
     """
+
+    online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
+        "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
+        "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "constrain", "lagrange_lr",
+        "asymmetry", "threshold_start", "threshold_end", "threshold_env_steps",
+    }  # fmt: skip
 
     # Networks
     layer_norm: bool = True  # in the critics

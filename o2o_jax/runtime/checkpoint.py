@@ -99,7 +99,7 @@ class Checkpoints:
         step = max(steps) if step is None else step
         path = self._directory / str(step)
         meta = self._read(step, meta=ocp.args.JsonRestore()).meta
-        _compare_configs(meta["config"], self._config, f"the checkpoint {path}")
+        compare_configs(meta["config"], self._config, f"the checkpoint {path}")
         _compare_layouts(meta["layout"], _layout(template), path)
         return self._read(step, state=ocp.args.StandardRestore(_placed(template))).state, meta["extra"]
 
@@ -136,7 +136,7 @@ def claim(directory: str | os.PathLike, config: Mapping[str, Any], resume: bool 
     folder = Path(directory)
     config = _plain(config)
     if resume:
-        _compare_configs(read_config(folder), config, f"the run in {folder}")
+        compare_configs(read_config(folder), config, f"the run in {folder}")
         return folder
     if (folder / _CONFIG).exists():
         raise FileExistsError(f"{folder} already holds a run: choose another --out, or go on with it by --resume")
@@ -165,6 +165,34 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, start the run again in another folder: {error}") from None
 
 
+def compare_configs(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    owner: str,
+    advice: str = "Use the same settings, or another --out",
+) -> None:
+    """Makes sure that two settings, JSON-like and nested, are the same.
+
+    Args:
+      saved: those of `owner`.
+      current: those of now.
+      owner: how the message names what has the saved ones.
+      advice: what the message says to do.
+
+    Raises:
+      ValueError: they differ; the message names every setting that does.
+    """
+    flat = [_flatten(_plain(config)) for config in (saved, current)]
+    text = [{name: json.dumps(value) for name, value in config.items()} for config in flat]
+    differences = [
+        f"{name} is {text[0].get(name, 'absent')} there and {text[1].get(name, 'absent')} now"
+        for name in sorted(flat[0].keys() | flat[1].keys())
+        if text[0].get(name) != text[1].get(name)
+    ]
+    if differences:
+        raise ValueError(f"{owner} has other settings: {'; '.join(differences)}. {advice}")
+
+
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping as JSON gives it back: tuples become lists, keys text."""
     return json.loads(json.dumps(dict(config)))
@@ -175,20 +203,6 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: config}
     parts = (_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items())
     return functools.reduce(dict.__or__, parts)
-
-
-def _compare_configs(saved: dict[str, Any], current: dict[str, Any], owner: str) -> None:
-    saved, current = _flatten(saved), _flatten(current)
-    text = [{name: json.dumps(value) for name, value in config.items()} for config in (saved, current)]
-    differences = [
-        f"{name} is {text[0].get(name, 'absent')} there and {text[1].get(name, 'absent')} now"
-        for name in sorted(saved.keys() | current.keys())
-        if text[0].get(name) != text[1].get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{owner} has other settings: {'; '.join(differences)}. Use the same settings, or another --out"
-        )
 
 
 def _layout(tree: Any) -> dict[str, str]:

@@ -359,3 +359,58 @@ def test_replay_data():
         assert finetune.replay_data(mode, 3, dataset, mesh).reward.shape == (200,)
     part = finetune.replay_data("part", 3, dataset, mesh)
     np.testing.assert_allclose(np.sum(part.reward), np.sum(np.sort(dataset.returns())[-3:]), rtol=1e-5)
+
+
+def test_a_run_may_take_the_reconstruction_of_another(o2td3, offline_run, tmp_path, monkeypatch):
+    out = tmp_path / "again"
+    with monkeypatch.context() as patch:
+        stop_at(patch, REEVALUATE + ALIGN + 1 + 4)
+        run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", status=130)
+    assert not list((out / "stages").glob("*"))  # no phase was run
+    run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--resume")
+    for phase in ("reevaluate", "align", "start"):
+        assert (out / f"{phase}.csv").read_text() == (o2td3 / f"{phase}.csv").read_text()
+    before_the_stop = slice(2)  # afterwards new episodes begin
+    for phase in ("evaluation", "finetune"):
+        ours, theirs = log.read(out, phase), log.read(o2td3, phase)
+        for term in theirs:
+            np.testing.assert_array_equal(ours[term][before_the_stop], theirs[term][before_the_stop], err_msg=term)
+
+
+def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, tmp_path, capsys):
+    out = run(
+        tmp_path / "one", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=start_actor=offline",
+        "--set=policy_delay=1", seeds=1,
+    )  # fmt: skip
+    aligned = log.read(o2td3, "align")
+    np.testing.assert_array_equal(log.read(out, "align")["distance"], aligned["distance"][aligned["seed"] == 0])
+    assert np.isfinite(log.read(out, "finetune")["lagrange"][-1])
+    # from there others may go on, as far as there are seeds
+    link = f"--reconstruction={out}"
+    third = run(tmp_path / "third", offline_run, *RECONSTRUCTION, link, seeds=1)
+    assert (third / "start.csv").read_text() == (out / "start.csv").read_text()
+    run(tmp_path / "two", offline_run, *RECONSTRUCTION, link, status=1)
+    assert f"{out} has 1 seeds, so it cannot start 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=align_updates=6"], "other settings: config.align_updates is 4 there and 6 now. Use the same"),
+        (
+            ["--set=reevaluate_updates=0", "--set=align_updates=0"],
+            "takes what these settings leave out",
+        ),
+    ],
+)
+def test_reconstructions_that_do_not_fit(arguments, message, o2td3, offline_run, tmp_path, capsys):
+    argv = ["--algorithm=o2td3", f"--policy={offline_run}", f"--out={tmp_path / 'out'}", f"--reconstruction={o2td3}"]
+    argv += ["--seeds=2", "--set=reevaluate_updates=4", *tiny.SETTINGS, *SCHEDULE, *arguments]
+    tiny.call(finetune, *argv, status=1)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_offline_run_is_no_reconstruction(offline_run, tmp_path, capsys):
+    run(tmp_path / "out", offline_run, *RECONSTRUCTION, f"--reconstruction={offline_run}", status=1)
+    assert "holds no fine-tuning run" in capsys.readouterr().err

@@ -12,6 +12,11 @@ from o2o_jax.ops.advantage import Pairing
 class Config(OnlineConfig):
     """Settings of O2PPO. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 3)."""
 
+    online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
+        "rollout_env_steps", "epochs", "minibatch_size", "actor_lr", "critic_lr", "adam_eps", "max_grad_norm",
+        "gae_lambda", "clip", "entropy_weight", "auxiliary_scale", "auxiliary_env_steps",
+        "auxiliary_pairing",
+    }  # fmt: skip
     align_updates: ClassVar[int] = 0  # the auxiliary advantage takes the place of the phase
 
     # Networks

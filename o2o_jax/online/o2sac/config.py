@@ -1,6 +1,7 @@
 """Settings of O2SAC."""
 
 import dataclasses
+from typing import ClassVar
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online.constrained import ConstrainedConfig
@@ -9,6 +10,8 @@ from o2o_jax.online.constrained import ConstrainedConfig
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ConstrainedConfig):
     """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 1)."""
+
+    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {"alpha_lr", "reference_log_prob_min"}
 
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = (256, 256, 256)

@@ -1,7 +1,7 @@
 """Settings of O2TD3."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online.constrained import ConstrainedConfig
@@ -10,6 +10,10 @@ from o2o_jax.online.constrained import ConstrainedConfig
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ConstrainedConfig):
     """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 2)."""
+
+    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
+        "exploration_std", "policy_delay", "target_penalty",
+    }  # fmt: skip
 
     threshold_start: float = 0.0025  # τ in squared units of the action: (σ/2)² of the exploration noise
     threshold_end: float = 0.04  # (2σ)²; the paper prints 0.01 (D-21)
