@@ -35,17 +35,23 @@ def fan_in_uniform(fan_in: int) -> Callable:
 
 
 class Dense(nn.Module):
-    """A linear layer, [..., D] to [..., width]; parameters as flax's module of this name."""
+    """A linear layer, [..., D] to [..., width]; parameters as flax's module of this name.
+
+    Attributes:
+      width: of its output.
+      kernel_init: of the weights.
+      bias_init: of the bias.
+    """
 
     width: int
     kernel_init: Callable
     bias_init: Callable = zeros
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., D] -> [..., width]."""
+    def __call__(self, x: Array, join: Callable[[Array, Array], Array] = add_bias) -> Array:
+        """[..., D] -> [..., width]; `join` (product, bias) adds the bias, and may do what follows as well."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width))
-        return add_bias(x @ kernel, self.param("bias", self.bias_init, (self.width,)))
+        return join(x @ kernel, self.param("bias", self.bias_init, (self.width,)))
 
 
 def dense(width: int, inputs: int, init: str) -> Dense:
@@ -57,14 +63,14 @@ def dense(width: int, inputs: int, init: str) -> Dense:
 
 
 class LayerNorm(nn.Module):
-    """Normalises [..., W] over its last axis, then scales and shifts; parameters as flax's module of this name."""
+    """Normalises x + offset over the last axis, then scales and shifts; parameters as flax's module of this name."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., W] -> [..., W]."""
+    def __call__(self, x: Array, offset: Array) -> Array:
+        """[..., W], [W] -> [..., W]."""
         scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
-        return layer_norm(x, scale, bias, 1e-5)  # PyTorch's ε; flax's default is 1e-6
+        return layer_norm(x, offset, scale, bias, 1e-5)  # PyTorch's ε; flax's default is 1e-6
 
 
 class MLP(nn.Module):
@@ -86,8 +92,6 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[..., D] -> [..., hidden[-1]]."""
         for width in self.hidden:
-            x = dense(width, x.shape[-1], self.init)(x)
-            if self.layer_norm:
-                x = LayerNorm()(x)
+            x = dense(width, x.shape[-1], self.init)(x, LayerNorm() if self.layer_norm else add_bias)
             x = self.activation(x)
         return x

@@ -30,11 +30,15 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 @jax.custom_vjp
-def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
-    """(x − μ) / √(σ² + ε) · scale + bias, μ and σ² over the last axis.
+def layer_norm(x: Array, offset: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    """(y − μ) / √(σ² + ε) · scale + bias of y = x + offset, μ and σ² over the last axis.
+
+    The layer's own bias is given apart from its product x, so that the sum of both need not be written down before
+    its means are known.
 
     Args:
       x: [..., W].
+      offset: [W].
       scale: [W].
       bias: [W].
       epsilon: ε > 0; no gradient.
@@ -44,25 +48,31 @@ def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
 
     Source: Ba et al. 2016, arXiv:1607.06450, Eq. 3.
     """
-    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+    return _layer_norm_forward(x, offset, scale, bias, epsilon)[0]
 
 
-def _layer_norm_forward(x, scale, bias, epsilon):
-    mean = _row_mean(x)
-    inverse = jax.lax.rsqrt(_row_mean(jnp.square(x - mean)) + epsilon)
-    y = (x - mean) * inverse * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
-    return y, (x, mean, inverse, scale)
+def _layer_norm_forward(x, offset, scale, bias, epsilon):
+    # each by its own mean: of a large one, common to a row, every digit stays
+    x_mean, centered_offset = _row_mean(x), offset - _row_mean(offset)
+    inverse = jax.lax.rsqrt(_row_mean(jnp.square(_centered(x, x_mean, centered_offset))) + epsilon)
+    normal = _centered(x, x_mean, centered_offset) * inverse
+    y = normal * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    return y, (x, x_mean, centered_offset, inverse, scale)
+
+
+def _centered(x: Array, x_mean: Array, centered_offset: Array) -> Array:
+    return x - x_mean + jnp.broadcast_to(centered_offset, x.shape)
 
 
 def _layer_norm_backward(residuals, gradient):
-    x, mean, inverse, scale = residuals
-    normal = (x - mean) * inverse
+    x, x_mean, centered_offset, inverse, scale = residuals
+    normal = _centered(x, x_mean, centered_offset) * inverse
     along_normal = gradient * normal
     # means of gradient · scale and of that · normal, as products with the scale: neither array has to be written down
     weights = scale[:, None] / scale.size
     mean_inner, mean_along = (jnp.matmul(y, weights, precision=_EXACT) for y in (gradient, along_normal))
     dx = inverse * (gradient * jnp.broadcast_to(scale, x.shape) - mean_inner - normal * mean_along)
-    return dx, _column_sum(along_normal), _column_sum(gradient), None
+    return dx, _column_sum(dx), _column_sum(along_normal), _column_sum(gradient), None
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

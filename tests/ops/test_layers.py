@@ -18,8 +18,9 @@ def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def plain_layer_norm(x, scale, bias):
-    normal = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+def plain_layer_norm(x, offset, scale, bias):
+    y = x + jnp.broadcast_to(offset, x.shape)
+    normal = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
     return normal * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
@@ -29,18 +30,19 @@ def weighted(function, weights, *arguments):
 
 
 def test_layer_norm_by_hand():
-    # of 1, 3 the mean is 2 and σ is 1: −1 and 1, times 2 and 4, plus 10
-    y = layer_norm(jnp.array([1.0, 3.0]), jnp.array([2.0, 4.0]), jnp.array([10.0, 10.0]), 1e-12)
+    # of 1 + 0, 5 − 2 the mean is 2 and σ is 1: −1 and 1, times 2 and 4, plus 10
+    vectors = jnp.array([[1.0, 5.0], [0.0, -2.0], [2.0, 4.0], [10.0, 10.0]])
+    y = layer_norm(*vectors, 1e-12)
     np.testing.assert_allclose(y, [8.0, 14.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_layer_norm_and_its_gradient(shape):
-    x, scale, bias, weights = draw(*shape), draw(5, seed=1), draw(5, seed=2), draw(*shape, seed=3)
-    ours = functools.partial(layer_norm, epsilon=1e-5)
-    np.testing.assert_allclose(ours(x, scale, bias), plain_layer_norm(x, scale, bias), rtol=1e-5, atol=1e-6)
+    arguments = draw(*shape), *(draw(5, seed=seed) for seed in (1, 2, 4))
+    weights = draw(*shape, seed=3)
+    np.testing.assert_allclose(layer_norm(*arguments, 1e-5), plain_layer_norm(*arguments), rtol=1e-5, atol=1e-6)
     found, wanted = (
-        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1, 2))(x, scale, bias)
+        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1, 2, 3))(*arguments)
         for function in (lambda *a: layer_norm(*a, 1e-5), plain_layer_norm)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)
@@ -48,9 +50,12 @@ def test_layer_norm_and_its_gradient(shape):
 
 def test_layer_norm_of_large_means_keeps_its_digits():
     # E[x²] − E[x]² would have lost them: the squares are 10⁸, the variance 1
-    x = draw(4, 64) + 1e4
+    x, offset = draw(4, 64) + 1e4, draw(64, seed=1) + 1e4
     np.testing.assert_allclose(
-        layer_norm(x, jnp.ones(64), jnp.zeros(64), 1e-5), plain_layer_norm(x, 1.0, 0.0), rtol=1e-2, atol=5e-3
+        layer_norm(x, offset, jnp.ones(64), jnp.zeros(64), 1e-5),
+        plain_layer_norm(x - 1e4, offset - 1e4, 1.0, 0.0),
+        rtol=1e-2,
+        atol=5e-3,
     )
 
 
@@ -65,17 +70,15 @@ def test_add_bias_and_its_gradient(shape):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
 
 
-@pytest.mark.parametrize("axes", [(0, 0, 0), (0, None, None), (None, 0, 0)])
+@pytest.mark.parametrize("axes", [(0, 0, 0, 0), (0, None, None, None), (None, 0, 0, 0)])
 def test_under_vmap_each_row_of_arguments_is_as_alone(axes):
-    def gradient(x, scale, bias):
-        return jax.grad(functools.partial(weighted, lambda *a: layer_norm(*a, 1e-5), weights), (0, 1, 2))(
-            x, scale, bias
-        )
+    def gradient(*arguments):
+        return jax.grad(functools.partial(weighted, lambda *a: layer_norm(*a, 1e-5), weights), (0, 1, 2, 3))(*arguments)
 
     weights = draw(3, 5, seed=3)
     arguments = [
         draw(*(() if axis is None else (4,)), *shape, seed=i)
-        for i, (axis, shape) in enumerate(zip(axes, ((3, 5), (5,), (5,)), strict=True))
+        for i, (axis, shape) in enumerate(zip(axes, ((3, 5), (5,), (5,), (5,)), strict=True))
     ]
     together = jax.vmap(gradient, axes)(*arguments)
     for row in range(4):
