@@ -218,7 +218,7 @@ def _load_ends(
 
     A run that took these from another one leaves them there.
     """
-    if settings["reconstruction"]:
+    if settings.get("reconstruction"):
         source = settings["reconstruction"]
         return _load_ends(source, read_config(source), config, algorithm)
     steps = {"reevaluate": config.reevaluate_updates}
