@@ -188,7 +188,7 @@ class Side:
 
     def __init__(self, module: str, python: str, work: dict[str, Any], threads: int, processes: int) -> None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        environment = os.environ | dict.fromkeys(names, str(threads))
+        environment = os.environ | dict.fromkeys(names, str(threads)) | {"JAX_PLATFORMS": "cpu"}
         arguments = [python, "-m", "benchmarks.peers.worker", f"benchmarks.peers.{module}", json.dumps(work)]
         self._module = module
         self._workers = [

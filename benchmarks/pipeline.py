@@ -94,13 +94,16 @@ class Stages:
 
     def add(self, stage: str, seconds: float, compiled: float = 0.0, steps: int = 0) -> None:
         """Adds to a stage: seconds without compilation, seconds of compilation, steps."""
-        row = next((row for row in self.rows if row["stage"] == stage), None)
-        if row is None:
-            row = {"stage": stage, "seconds": 0.0, "compile_seconds": 0.0, "steps": 0}
-            self.rows.append(row)
+        if stage not in (row["stage"] for row in self.rows):
+            self.rows.append({"stage": stage, "seconds": 0.0, "compile_seconds": 0.0, "steps": 0})
+        row = self.row(stage)
         row["seconds"] += seconds
         row["compile_seconds"] += compiled
         row["steps"] += steps
+
+    def row(self, stage: str) -> dict[str, Any]:
+        """What a stage has taken so far."""
+        return next(row for row in self.rows if row["stage"] == stage)
 
     def finished(self) -> list[dict[str, Any]]:
         """The rows with rates and shares, and their sum."""
@@ -129,7 +132,8 @@ def main(args: FlagValues) -> None:
     stages, seed_list = Stages(), range(args.seeds)
     with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
         path = args.dataset or _save(workloads.synthetic(task.spec, args.rows), Path(folder) / "synthetic.npz")
-        dataset = stages.time("dataset load", lambda: sources.load(str(path), task))
+        family = envs.family(task.name)
+        dataset = stages.time("dataset load", lambda: family.load_dataset(task, str(path)))
         handoff = stages.time(
             "offline",
             lambda: _train_offline(args.offline, configs, args.offline_updates, dataset, seed_list, mesh, log),
@@ -147,7 +151,7 @@ def main(args: FlagValues) -> None:
             )
             handoff = stages.time(
                 "clone",
-                lambda: clone(handoff, dataset.transitions, seeds.keys(seed_list, "clone")),
+                lambda: clone(handoff, dataset.rollout(), seeds.keys(seed_list, "clone")),
                 args.seeds * args.clone_updates,
             )
         run = loop.start_run(algorithm, config, task.spec, handoff.replace(state=None), seed_list, mesh)
@@ -160,7 +164,13 @@ def main(args: FlagValues) -> None:
         _fine_tune(stages, algorithm, config, run, dataset, task, seed_list, mesh, log)
     rows = stages.finished()
     print(reports.table(rows, COLUMNS))
-    report.write(args.out, rows=rows, transitions=dataset.size, resident_megabytes=reports.resident_megabytes())
+    report.write(
+        args.out,
+        rows=rows,
+        dataset=Path(args.dataset).name if args.dataset else "synthetic",
+        transitions=dataset.size,
+        resident_megabytes=reports.resident_megabytes(),
+    )
 
 
 def lengths_of(algorithm: OnlineAlgorithm, config: Any) -> dict[str, int]:
@@ -212,7 +222,17 @@ def _train_offline(
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, chosen.normalizer(), shared=(1,))
     state = phases.run_phase(
-        "offline", algorithm.update, state, chosen.transitions, update_keys, updates, config.batch_size, mesh, log
+        "offline",
+        algorithm.update,
+        state,
+        chosen.rollout(),
+        update_keys,
+        updates,
+        config.batch_size,
+        mesh,
+        log,
+        prepare=algorithm.prepare,
+        draw=algorithm.draw,
     )
     return seeds.over_seeds(algorithm.handoff, mesh)(state)
 
@@ -231,15 +251,11 @@ def _fine_tune(
     """Fine-tunes; what the evaluations take goes to a stage of their own."""
     family = envs.family(task.name)
     evaluator = Evaluator(functools.partial(family.make_env, task), seed_list, config.eval_episodes)
-    in_evaluation = 0.0
+    stages.add("evaluation", 0.0)
 
     def timed_evaluation(act: Callable) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal in_evaluation
-        started = time.perf_counter()
-        returns, lengths = evaluator(act)
-        seconds = time.perf_counter() - started
-        in_evaluation += seconds
-        stages.add("evaluation", seconds, steps=int(lengths.sum()))
+        returns, lengths = stages.time("evaluation", lambda: evaluator(act))
+        stages.add("evaluation", 0.0, steps=int(lengths.sum()))
         return returns, lengths
 
     accept = np.zeros(len(seed_list), bool)
@@ -261,7 +277,8 @@ def _fine_tune(
         ),
         len(seed_list) * config.env_steps,
     )
-    stages.add("finetune", -in_evaluation)
+    evaluation = stages.row("evaluation")
+    stages.add("finetune", -evaluation["seconds"], -evaluation["compile_seconds"])
     evaluator.close()
 
 

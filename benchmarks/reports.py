@@ -17,7 +17,7 @@ import jax
 
 import o2o_jax
 
-PACKAGES = ("o2o_jax", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "mujoco")
+PACKAGES = ("o2o_jax", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "mujoco", "envpool")
 BUSY = 0.5  # load average above which other programs are worth a warning
 
 
@@ -31,6 +31,7 @@ class Report:
 
     def __init__(self, benchmark: str, settings: Mapping[str, Any]) -> None:
         self._benchmark, self._settings, self._load = benchmark, settings, os.getloadavg()[0]
+        self._commit = commit(Path(o2o_jax.__file__).parent)  # that which is measured, not what follows meanwhile
         if self._load > BUSY:
             print(
                 f"note: load average {self._load:.1f}: other programs are running, and these numbers suffer",
@@ -49,6 +50,7 @@ class Report:
         content = {
             "benchmark": self._benchmark,
             "settings": self._settings,
+            "commit": self._commit,
             **environment(),
             "load_average_before": self._load,
             **result,
@@ -58,10 +60,9 @@ class Report:
 
 
 def environment() -> dict[str, Any]:
-    """Machine, versions and commit."""
+    """Time, machine and versions."""
     return {
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit(Path(o2o_jax.__file__).parent),
         "machine": {
             "processor": _processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -28,6 +28,7 @@ COLUMNS = {
     "spread %": ("spread_percent", ".1f"),
     "ms": ("milliseconds", ",.2f"),
     "growth": ("growth", ".2f"),
+    "GFLOP/s": ("gflop_per_second", ".2f"),
     "% of peak": ("percent_of_peak", ".1f"),
 }
 
@@ -37,13 +38,17 @@ def define(values: FlagValues) -> None:
     command.define(values, "shape", "rows", "chunk", "seconds", "repeats", "gemm_size")
     command.define_workloads(values, "o2sac/finetune")
     absl.flags.DEFINE_list("seeds", "1,2,4,8,16", "numbers of seeds", flag_values=values)
-    absl.flags.DEFINE_list("devices", "1,2", "numbers of devices that share them", flag_values=values)
+    absl.flags.DEFINE_list(
+        "devices", None, "numbers of devices that share them; 1 and, where there are as many, 2 by default",
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_bool("plot", True, "draw a figure beside the JSON file, with matplotlib", flag_values=values)
 
 
 def main(args: FlagValues) -> None:
     """Measures, prints, writes, draws. Impure."""
-    seed_counts, device_counts = command.integers(args.seeds, "seeds"), command.integers(args.devices, "devices")
+    seed_counts = command.integers(args.seeds, "seeds")
+    device_counts = command.integers(args.devices, "devices") if args.devices else _one_and_two()
     names = ("shape", "rows", "chunk", "seconds", "repeats", "gemm_size", "set", "seeds", "devices")
     report = reports.Report("seeds", command.settings(args, *names))
     devices.seed_mesh(max(device_counts), max(device_counts))  # makes them, before any is used
@@ -66,10 +71,21 @@ def main(args: FlagValues) -> None:
         values["seed_updates_per_second"] = num_seeds * values["updates_per_second"]
         rows.append(values)
     _add_growth(rows)
+    resident = reports.resident_megabytes()
     print(reports.table(rows, COLUMNS))
-    report.write(args.out, rows=rows, gemm=peak)
+    print(f"resident memory, with the states of all these lines: {resident:,.0f} MB")
+    report.write(args.out, rows=rows, gemm=peak, resident_megabytes=resident)
     if args.plot:
         draw(rows, Path(args.out) / "seeds.png")
+
+
+def _one_and_two() -> list[int]:
+    """Numbers of devices: 1, and 2 where they are there."""
+    try:
+        devices.seed_mesh(2, 2)
+    except ValueError:
+        return [1]
+    return [1, 2]
 
 
 def _add_growth(rows: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,6 @@ training. A run that was stopped goes on with --resume.
 """
 
 import dataclasses
-import json
 import pathlib
 import shlex
 import sys
@@ -29,12 +28,13 @@ from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviou
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.policy import Policy
 from o2o_jax.runtime import loop, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, read_config
 from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Array
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
+DEFAULT_ENV = "mujoco/hopper"
 ALGORITHMS = ("ppo", "sac")  # with settings to start from scratch
 REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
@@ -42,7 +42,12 @@ REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 def define(values: FlagValues) -> None:
     """Defines the script's flags."""
     flags.define_common(values, "seeds", "out", "set", "devices", "resume", "tensorboard")
-    absl_flags.DEFINE_string("env", "mujoco/hopper", "environment to learn in", flag_values=values)
+    absl_flags.DEFINE_string(
+        "env",
+        None,
+        f"environment to learn in, {DEFAULT_ENV} by default; with --choose the run's own",
+        flag_values=values,
+    )
     absl_flags.DEFINE_enum("algorithm", "ppo", ALGORITHMS, "what learns", flag_values=values)
     absl_flags.DEFINE_float("medium", 44.0, "normalized score wanted of the medium policy", flag_values=values)
     absl_flags.DEFINE_bool("choose", False, "only choose among the snapshots in --out", flag_values=values)
@@ -51,10 +56,13 @@ def define(values: FlagValues) -> None:
 def main(args: FlagValues) -> None:
     """Trains, takes snapshots, chooses. Impure."""
     if args.choose:
-        choose(envs.get_task(args.env), pathlib.Path(args.out), args.medium)
+        env = read_config(args.out)["env"]
+        if args.env not in (None, env):
+            raise ValueError(f"the run in {args.out} learnt in {env}: leave --env out")
+        choose(envs.get_task(env), pathlib.Path(args.out), args.medium)
         return
     mesh = flags.setup_devices(args.seeds, args.devices)
-    task = envs.get_task(args.env)
+    task = envs.get_task(args.env or DEFAULT_ENV)
     module = online.load(args.algorithm)
     config = flags.parse_overrides(module.Config.from_scratch(), args.set)
     if not config.eval_episodes:
@@ -72,7 +80,7 @@ def main(args: FlagValues) -> None:
     seed_list = range(args.seeds)
     run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
     run = loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf), mesh)
-    family = envs.family(args.env)
+    family = envs.family(task.name)
 
     def make_env():
         return family.make_env(task)
@@ -146,11 +154,15 @@ def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     taken = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
     if not taken:
         raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
-    config = json.loads((out / "config.json").read_text())["config"]
+    config = read_config(out)["config"]
     random_env_steps = config.get("random_env_steps", 0)  # PPO's are its own policy's from the first one on
-    learnt = {path: metadata for path, metadata in taken.items() if metadata["env_steps"] > random_env_steps}
+    learnt = {
+        path: metadata
+        for path, metadata in taken.items()
+        if metadata["env_steps"] > random_env_steps and np.isfinite(metadata["score"])  # of seeds that didn't diverge
+    }
     if not learnt:
-        raise FileNotFoundError(f"{out} holds no snapshots later than its random steps: train on with --resume")
+        raise FileNotFoundError(f"{out} holds no sound snapshots later than its random steps: train on with --resume")
     wanted = {
         "medium": lambda score: -abs(score - medium),
         "expert": lambda score: score,

@@ -26,6 +26,7 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import absl.flags
@@ -229,7 +230,7 @@ def _write(
         for simulator in (recorded_in, env.unwrapped)
     )
     env.close()
-    with _removed_on_error(dataset_id), warnings.catch_warnings():
+    with _replacing(minari_folder(dataset_id)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
         minari.create_dataset_from_buffers(
             dataset_id,
@@ -254,14 +255,24 @@ def _requirements(module: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _removed_on_error(dataset_id: str) -> Iterator[None]:
-    folder = minari_folder(dataset_id)
-    shutil.rmtree(folder, ignore_errors=True)
+def _replacing(folder: Path) -> Iterator[None]:
+    """Keeps what the folder holds, under another name, until the block has written it anew.
+
+    After an error it is back; where the process was killed, the other name still has it.
+    """
+    aside = folder.with_name(f"{folder.name}-replaced")
+    if aside.exists():  # since a kill: the folder is what had been written by then
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        folder.rename(aside)
     try:
         yield
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        if aside.exists():
+            aside.rename(folder)
         raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,7 @@ import absl.flags
 from absl.flags import FlagValues
 
 from experiments import flags, report
-from o2o_jax import envs
-from o2o_jax.runtime import log
+from o2o_jax.runtime.checkpoint import Checkpoints, read_config
 
 TASK = "mujoco/hopper-medium"
 # The published schedules are 1,000,000, 500,000, 500,000 and 100,000.
@@ -43,8 +42,10 @@ def main(args: FlagValues) -> None:
     # datasets of the demo's size stay apart from those in the home folder
     environment = {**os.environ, "MINARI_DATASETS_PATH": str((out / "datasets").absolute())}
 
-    if not (out / "datasets" / envs.get_task(TASK).dataset_id).exists():
-        _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}")
+    made = out / "datasets" / "made"  # written last, so that a dataset whose writing was killed is made again
+    if not made.exists():
+        _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}", "--overwrite")
+        made.touch()
     _train(
         "offline",
         environment,
@@ -59,12 +60,15 @@ def main(args: FlagValues) -> None:
     # the actors learn three times as fast, and the threshold rises within the run, to show in minutes what takes hours
     schedule = [f"--set=env_steps={ENV_STEPS}", f"--set=threshold_env_steps={ENV_STEPS}", "--set=actor_lr=3e-4"]
     reconstruction = [f"--set=reevaluate_updates={REEVALUATE_UPDATES}", f"--set=align_updates={ALIGN_UPDATES}"]
-    for algorithm, settings in {"o2td3": schedule + reconstruction, "td3": schedule}.items():
+    for algorithm, settings, updates in (
+        ("o2td3", schedule + reconstruction, REEVALUATE_UPDATES + ALIGN_UPDATES),
+        ("td3", schedule, 0),
+    ):
         _train(
             "finetune",
             environment,
             out / algorithm,
-            ENV_STEPS,
+            updates + 1 + ENV_STEPS,
             f"--seeds={args.seeds}",
             f"--algorithm={algorithm}",
             f"--policy={out / 'td3_bc'}",
@@ -78,14 +82,13 @@ def main(args: FlagValues) -> None:
 
 
 def _train(script: str, environment: dict[str, str], out: Path, last_step: int, *arguments: str) -> None:
-    """Runs a training script unless its last evaluation is there; goes on with a run that was stopped."""
-    try:
-        if log.read(out, "evaluation")["step"].max(initial=0) >= last_step:
-            return
-    except FileNotFoundError:
-        pass
-    resume = ["--resume"] if (out / "config.json").exists() else []
-    _call(script, environment, f"--out={out}", *arguments, *resume)
+    """Runs a training script unless its last checkpoint is there; goes on with a run that was stopped."""
+    started = (out / "config.json").exists()
+    if started:
+        with Checkpoints(out / "checkpoints", read_config(out)) as checkpoints:
+            if checkpoints.latest_step() == last_step:
+                return
+    _call(script, environment, f"--out={out}", *arguments, *(["--resume"] if started else []))
 
 
 def _call(script: str, environment: dict[str, str], *arguments: str) -> None:

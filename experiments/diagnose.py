@@ -131,7 +131,7 @@ def main(args: FlagValues) -> None:
     }
     if settings["script"] == "finetune":
         subject = finetuning_run(args.run, settings, num_seeds, dataset)
-        claim(out, record)
+        _claim(out, record)
     else:
         subject = offline_run(args, settings, num_seeds, task, dataset, out, record, mesh)
     result = measure(subject, heldout, support, num_seeds, mesh)
@@ -211,7 +211,7 @@ def offline_run(
     notes = [] if offline else [f"no offline critic: {settings['algorithm']} learns no values of actions"]
     if not args.algorithm:
         policy = _on_observations(handoff.policy)
-        claim(out, record)
+        _claim(out, record)
         notes.append("nothing is re-evaluated or aligned: --algorithm=o2td3 or o2sac would do it")
         return Subject(title, policy, offline, {}, tuple(notes))
 
@@ -222,9 +222,9 @@ def offline_run(
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     cloning = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
     needs_clone = handoff.policy.head != switch.head
-    finetune.check(switch, config, handoff, cloning if needs_clone else None, settings["config"])
+    finetune.check(switch, config, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
-    claim(out, record)
+    _claim(out, record)
     stages: dict[str, Stage] = {}
     with log.MetricLog(out) as metric_log:
         seed_list = range(num_seeds)
@@ -256,6 +256,10 @@ def _on_observations(policy: Policy | SequencePolicy) -> Policy:
     if isinstance(policy, SequencePolicy):
         raise ValueError("the policy acts on histories: pass --algorithm=o2td3 or o2sac to diagnose the clone of it")
     return policy
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    claim(out, record, way_out="it is not overwritten; pass another --out, or delete it first")
 
 
 def _load(task: Task | None, source: str) -> Dataset:

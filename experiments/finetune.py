@@ -85,7 +85,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
-    check(algorithm, config, handoff, clone_config, source["config"])
+    check(algorithm, config, handoff, clone_config, dataset, source["config"])
     seed_list = range(args.seeds)
     evaluator = None
     if config.eval_episodes:
@@ -95,6 +95,7 @@ def main(args: FlagValues) -> None:
         "algorithm": args.algorithm,
         "env": task.name,
         "dataset": dataset.name,
+        "transitions": dataset.size,
         "policy": str(args.policy),
         "source": {name: source[name] for name in ("algorithm", "config")},
         "seeds": args.seeds,
@@ -103,8 +104,9 @@ def main(args: FlagValues) -> None:
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
         "reconstruction": args.reconstruction,
     }
+    vector_env = family.make_vector_env(task, args.seeds)  # shows what is missing before hours of updates
     reconstructed = None
-    if args.reconstruction:
+    if args.reconstruction and not args.resume:  # a run with a checkpoint of its own doesn't need it any more
         reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
     out = claim(args.out, settings, args.resume)
 
@@ -122,7 +124,9 @@ def main(args: FlagValues) -> None:
             saved = checkpoints.latest_step()
             if saved is not None:
                 run, _ = checkpoints.restore(run)
-            elif reconstructed is not None:
+            elif args.reconstruction:
+                if reconstructed is None:
+                    reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
                 agent, records = seeds.place(reconstructed, mesh)
                 run = run.replace(agent=agent, records=records)
                 copy_logs(args.reconstruction, args.seeds, metric_log)
@@ -150,7 +154,7 @@ def main(args: FlagValues) -> None:
                 config,
                 run,
                 replay_data(config.replay, config.part_episodes, dataset, mesh) if on_replay else None,
-                family.make_vector_env(task, args.seeds),
+                vector_env,
                 evaluator,
                 task,
                 seed_list,
@@ -167,9 +171,13 @@ def check(
     config: Any,
     handoff: Handoff,
     clone_config: CloneConfig | None,
+    dataset: Dataset,
     offline_config: dict[str, Any],
 ) -> None:
-    """Raises what `algorithm.init` has against the handoff, or its clone, before hours of work or a claimed folder."""
+    """Raises what speaks against the run, before hours of work or a claimed folder: the phases' need of held-out
+    episodes, and what `algorithm.init` has against the handoff or its clone."""
+    if algorithm.stops and len(dataset.episode_ends) < 2:
+        raise ValueError(f"stop=measures holds out episodes, but {dataset.name} is a single one: set stop=updates")
     discount = offline_config.get("discount", config.discount)
     if algorithm.reads_handoff_state and discount != config.discount:
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
@@ -269,8 +277,12 @@ def _reconstruct(
     scores: dict[str, np.ndarray] = {}
     if evaluator is not None:
         run_episodes = mode_episodes(lambda policy: policy, mesh)
-        policies = {"offline": handoff.policy, "aligned": seeds.over_seeds(algorithm.policy, mesh)(run.agent)}
-        for name, policy in (policies | ({"teacher": teacher} if teacher is not None else {})).items():
+        policies = {"offline": handoff.policy}
+        if config.align_updates:  # without them it is the offline policy that goes online
+            policies["aligned"] = seeds.over_seeds(algorithm.policy, mesh)(run.agent)
+        if teacher is not None:
+            policies["teacher"] = teacher
+        for name, policy in policies.items():
             returns, lengths = run_episodes(evaluator, seeds.place(policy, mesh))
             scores[f"{name}_score"] = evaluation_metrics(task, returns, lengths)["score"]
             run = loop.count_evaluation(run, lengths)
@@ -284,12 +296,12 @@ def _reconstruct(
         nothing = np.full(len(seed_list), -np.inf)
         return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
     metric_log.rewind("start", -1)
-    offline, aligned = scores["offline_score"], scores["aligned_score"]
-    if not config.align_updates:
-        del scores["aligned_score"]  # of the offline policy itself
     metric_log.write("start", 0, closeness | scores)
-    for seed, pair in enumerate(zip(offline, aligned, strict=True)):
-        print("seed {}: offline policy {:.1f}, aligned policy {:.1f}".format(seed, *pair))
+    for seed in range(len(seed_list)):
+        measured = ", ".join(f"{name} policy {scores[f'{name}_score'][seed]:.1f}" for name in policies)
+        print(f"seed {seed}: {measured}")
+    offline = scores["offline_score"]
+    aligned = scores.get("aligned_score", offline)
     return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
 
 
@@ -339,7 +351,7 @@ def reconstruct(
         ("reevaluate", 0, config.reevaluate_updates),
         ("align", config.reevaluate_updates, config.align_updates),
     ):
-        if int(agent.step) < first_step or not updates:
+        if not updates:
             continue
         stop = algorithm.stops.get(phase)
         state = phases.run_phase(

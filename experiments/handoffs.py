@@ -52,7 +52,16 @@ def load_handoff(run_dir: str | Path, num_seeds: int, env: str | None = None) ->
     if not (env or settings["env"]):
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
     task = envs.get_task(env or settings["env"])
+    trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
+    if trained not in (None, wanted):
+        raise ValueError(
+            f"{run_dir} is of {_sizes(trained)}, but {task.name} has {_sizes(wanted)}: pass --env, a task that fits"
+        )
     return load_offline(run_dir, num_seeds, task.spec)[0], task, settings
+
+
+def _sizes(spec: dict[str, int]) -> str:
+    return f"{spec['observation_dim']} observations and {spec['action_dim']} actions"
 
 
 def offline_settings(run_dir: str | Path, num_seeds: int) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def load_reconstruction(
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
     """The settings of a run that what it does before its first environment step follows from."""
     read = {name: value for name, value in settings["config"].items() if name not in config_class.online_fields}
-    names = ("algorithm", "env", "dataset", "source", "clone")
+    names = ("algorithm", "env", "dataset", "transitions", "source", "clone")
     policy = str(Path(settings["policy"]).resolve())
     return {name: settings[name] for name in names} | {"policy": policy, "config": read}
 

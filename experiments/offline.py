@@ -81,6 +81,7 @@ def main(args: FlagValues) -> None:
         "env": task.name if task else "",
         "dataset": dataset.name,
         "transitions": dataset.size,
+        "spec": dataclasses.asdict(dataset.spec),
         "seeds": args.seeds,
         "eval_every": args.eval_every,
         "eval_episodes": eval_episodes,

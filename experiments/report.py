@@ -24,6 +24,7 @@ from absl.flags import FlagValues
 from experiments import flags
 from experiments.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.runtime import log
+from o2o_jax.runtime.checkpoint import read_config
 
 FORMATS = (".png", ".pdf", ".svg")
 PANELS_PER_ROW = 3
@@ -65,6 +66,7 @@ class Run:
       aligned: [S] normalized score of the policy after value alignment.
       score: normalized score of the evaluations online, or of training's own episodes.
       lagrange: λ, None for a run without one.
+      missing_env_steps: that the run still had to take when it stopped; 0 where it finished, or left no settings.
     """
 
     label: str
@@ -74,19 +76,21 @@ class Run:
     aligned: np.ndarray
     score: Curve
     lagrange: Curve | None
+    missing_env_steps: int = 0
 
     def summary(self) -> dict[str, np.ndarray]:
         """The table's columns, [S] each: where the seed started, its clone and the aligned policy, then of its
         evaluations online the mean of the first ten, the lowest and the last. NaN where a seed failed or has none."""
-        values = self.score.values
+        # from each seed's first score on: a training episode may last longer than what lies between two rows
+        scores = [column[np.argmax(np.isfinite(column)) :] for column in self.score.values.T if len(column)]
         empty = np.full(len(self.seeds), np.nan)
         return {
             "offline": self.offline,
             "cloned": self.cloned,
             "aligned": self.aligned,
-            "first ten": values[:10].mean(axis=0) if len(values) else empty,
-            "minimum": values.min(axis=0) if len(values) else empty,
-            "final": values[-1] if len(values) else empty,
+            "first ten": np.array([column[:10].mean() for column in scores]) if scores else empty,
+            "minimum": np.array([column.min() for column in scores]) if scores else empty,
+            "final": np.array([column[-1] for column in scores]) if scores else empty,
         }
 
 
@@ -101,10 +105,14 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
 
     Raises:
       FileNotFoundError: the folder holds no such scores.
-      ValueError: one of the files is damaged or lacks the columns that a report needs.
+      ValueError: one of the files is damaged or lacks the columns that a report needs, or it is an offline run.
     """
+    settings = read_config(folder) if (Path(folder) / "config.json").is_file() else {}
+    if settings.get("script") == "offline":
+        raise ValueError(f"{folder} is a run of experiments.offline: reports are of fine-tuning runs")
     scored = log.read(folder, scores)
-    for column in ("score", *(["total_env_steps"] if x == "total" else [])):
+    needed = ["score"] + ["episodes"] * (scores == "episode") + ["total_env_steps"] * (x == "total")
+    for column in needed:
         if column not in scored:
             raise ValueError(f"{folder}/{scores}.csv has no column {column!r}, only {list(scored)}")
     start = _read_if_there(folder, "start")
@@ -113,7 +121,8 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
     online = {name: column[scored["step"] > 0] for name, column in scored.items()}
     score = _curve(online, "score", seeds)
     if scores == "episode":
-        score = dataclasses.replace(score, values=_carried_on(score.values))
+        episodes = _curve(online, "episodes", seeds).values
+        score = dataclasses.replace(score, values=_carried_on(score.values, ~(episodes > 0)))
     lagrange = _curve(finetune, "lagrange", seeds) if "lagrange" in finetune else None
     if x == "total":
         total = _curve(online, "total_env_steps", seeds).mean()
@@ -126,6 +135,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         return np.array([scores.get(seed, np.nan) for seed in seeds])
 
     cloned = "teacher_score" in start
+    env_steps = settings.get("config", {}).get("env_steps", 0)
     return Run(
         label=label,
         seeds=seeds.astype(int),
@@ -134,6 +144,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         aligned=at_start("aligned_score"),
         score=score,
         lagrange=lagrange,
+        missing_env_steps=max(0, env_steps - int(scored["step"].max(initial=0))),
     )
 
 
@@ -151,6 +162,8 @@ def table(runs: Sequence[Run]) -> str:
         finished = summary["final"][np.isfinite(summary["final"])]
         failed = len(run.seeds) - len(finished) if len(run.score.steps) else 0
         count = f"{len(run.seeds)}, {failed} failed" if failed else f"{len(run.seeds)}"
+        if run.missing_env_steps:
+            count += f", stopped {run.missing_env_steps:,} steps early"
         lines.append(_row([run.label, *cells, _cell(interquartile_mean(finished)), count]))
     lines += [
         "",
@@ -314,10 +327,10 @@ def _curve(columns: dict[str, np.ndarray], term: str, seeds: np.ndarray) -> Curv
     return Curve(steps, values)
 
 
-def _carried_on(values: np.ndarray) -> np.ndarray:
-    """Values [T, S] with the one before wherever there is none; NaN before the first."""
+def _carried_on(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Values [T, S] with the one before where there is none, `missing` [T, S]; NaN before the first."""
     rows = np.arange(len(values))[:, None]
-    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, 0), axis=0)
+    last = np.maximum.accumulate(np.where(missing, 0, rows), axis=0)
     return np.take_along_axis(values, last, axis=0)
 
 

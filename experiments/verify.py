@@ -42,6 +42,8 @@ def verify(task: Task, dataset_id: str | None = None, samples: int = 5, seed: in
     import minari
 
     dataset_id = dataset_id or task.dataset_id
+    if not dataset_id:
+        raise envs.no_dataset(task, "name a task that has one")
     ours = envs.family(task.name).load_dataset(task, dataset_id)
     theirs = minari.load_dataset(dataset_id)
     _require(
@@ -56,7 +58,9 @@ def verify(task: Task, dataset_id: str | None = None, samples: int = 5, seed: in
     _require(np.allclose(ours.returns(), returns, rtol=1e-5), "the readers see other returns", task)
 
     metadata = list(theirs.storage.get_episode_metadata(theirs.episode_indices))
-    seeds = [found["seed"] for found in metadata]
+    seeds = [found.get("seed") for found in metadata]
+    if samples and None in seeds:
+        raise ValueError(f"{dataset_id} doesn't say what its episodes were reset with: pass --samples=0, to play none")
     chosen = np.random.default_rng(seed).choice(len(seeds), min(samples, len(seeds)), replace=False)
     with contextlib.closing(envs.make_collection_env(task, 1)) as vector:
         for index, episode in zip(np.sort(chosen), theirs.iterate_episodes(np.sort(chosen).tolist()), strict=True):

@@ -17,6 +17,7 @@ from o2o_jax.ops.advantage import discounted_returns, steps_to_end
 from o2o_jax.ops.mismatch import neighbour_distance, overestimation, proposition_values, rank_correlation
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy, own_log_prob
+from o2o_jax.settings import Settings
 from o2o_jax.types import Array, Rollout, Transition
 
 Regime = Literal["better", "like", "worse"]
@@ -25,7 +26,7 @@ ROWS_AT_ONCE = 2_048  # of those that networks see at a time: bounds the memory,
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiagnosisConfig:
+class DiagnosisConfig(Settings):
     """How much is measured. No source fixes any of it but the probes of deterministic policies."""
 
     states: int = 1_000  # held-out states that probes, returns and distances are taken at
@@ -38,13 +39,12 @@ class DiagnosisConfig:
     neighbours: int = 10  # of these, in state, that the nearest action is sought among
 
     def __post_init__(self) -> None:
-        for name in ("states", "value_actions", "support", "neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        self._counts("states", "value_actions", "support", "neighbours")
+        self._not_negative("probe_std", "probe_clip")
         if self.probes < 2:
             raise ValueError(f"probes must be at least 2, so that they have an order, got {self.probes}")
-        if not 0 < self.max_tail < 1:
-            raise ValueError(f"max_tail must lie in (0, 1), got {self.max_tail}")
+        self._inside(0, 1, "max_tail")
 
 
 @flax.struct.dataclass
@@ -379,7 +379,7 @@ class Advice:
       replay: of `Config.replay`, with the reason.
       warmup: of `Config.warmup_env_steps`, likewise.
       constraint: of the thresholds τ, likewise.
-      overrides: the same as fields of a Config.
+      overrides: replay and warm-up as fields of a Config; the thresholds to change depend on the task.
     """
 
     keep: str

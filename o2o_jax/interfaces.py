@@ -182,6 +182,16 @@ class Task:
         return 100.0 * (returns - self.random_score) / (self.expert_score - self.random_score)
 
     @property
+    def robot(self) -> str:
+        """Who acts, or in which maze: "hopper" of "mujoco/hopper-v4-medium-expert"."""
+        return self.name.partition("/")[2].partition("-")[0]
+
+    @property
+    def quality(self) -> str:
+        """Of the data: "medium-expert" of "mujoco/hopper-v4-medium-expert"; "" where the name says none."""
+        return self.name.partition("/")[2].partition("-")[2].removeprefix("v4-")
+
+    @property
     def has_references(self) -> bool:
         """Whether scores are normalized by reference policies, rather than raw returns."""
         return (self.random_score, self.expert_score) != (0.0, 100.0)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from o2o_jax import networks
 from o2o_jax.ops.bellman import ensemble_squared_error
+from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
 
@@ -46,6 +47,39 @@ def lowest_value(critic_params: Params, critic: networks.Critic, observation: Ar
     Source: Eq. (3), (6).
     """
     return jnp.min(critic.apply(critic_params, observation, action), axis=0)
+
+
+def soft_actor_loss(
+    actor_params: Params,
+    actor: networks.Actor,
+    critic_params: Params,
+    critic: networks.Critic,
+    observation: Array,
+    key: Array,
+    alpha: Array,
+) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
+    """Entropy-regularised policy loss.
+
+        mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
+
+    Args:
+      actor_params: differentiated.
+      actor: network with a tanh-Gaussian head.
+      critic_params: parameters with a leading axis E, constant.
+      critic: ensemble network.
+      observation: [B, O] normalised.
+      key: draws the actions.
+      alpha: [] temperature, return units per nat.
+
+    Returns:
+      [] loss, and the actions [B, A], their log-densities [B], nats, and the distribution π(·|s) that they come from.
+
+    Source: Eq. (2).
+    """
+    distribution = actor.apply(actor_params, observation)
+    action, log_prob = distribution.sample_and_log_prob(key)
+    q = lowest_value(critic_params, critic, observation, action)  # [B]
+    return jnp.mean(alpha * log_prob - q), (action, log_prob, distribution)
 
 
 def weighted_likelihood_loss(

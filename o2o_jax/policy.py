@@ -21,9 +21,11 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
+from o2o_jax.settings import Settings
 from o2o_jax.training import gradient_step, measure, run_updates
 from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition
 
+ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
 CLOSENESS_BATCHES = 40  # that say how close a clone came: 10,000 states
 RECALLED_ROWS = 1_024  # whose histories go through a sequence policy at once
@@ -169,22 +171,21 @@ class Handoff:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CloneConfig:
+class CloneConfig(Settings):
     """Settings of cloning. The source fixes none of them."""
 
-    hidden: tuple[int, ...] = (256, 256)  # what the online algorithm expects
+    hidden: tuple[int, ...] | None = None  # what the online algorithm expects; None: its default, by the head
     updates: int = 100_000
     batch_size: int = 256
     lr: float = 3e-4
     entropy_lr: float = 3e-4  # of log c
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "entropy_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        super().__post_init__()
+        if self.hidden is not None:
+            self._widths("hidden")
+        self._counts("updates", "batch_size")
+        self._positive("lr", "entropy_lr")
 
 
 @flax.struct.dataclass
@@ -342,7 +343,8 @@ def clone_init(
         normalizer, action_dim = teacher.normalizer, teacher.actor.action_dim
     if normalizer is None or action_dim is None:
         raise ValueError("clone_init needs a normalizer and an action_dim where there is no teacher to take them from")
-    return clone_state(config, networks.HEADS[head](action_dim, config.hidden), normalizer, key, teacher)
+    hidden = config.hidden or ONLINE_HIDDEN.get(head, (256, 256))
+    return clone_state(config, networks.HEADS[head](action_dim, hidden), normalizer, key, teacher)
 
 
 def clone_state(

@@ -1,5 +1,6 @@
 """The mechanics shared by every update: gradient steps, target networks, loops over updates."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -221,3 +222,9 @@ def run_watched(
     goes_on = watched.record.verdict == 0
     metrics = jax.tree.map(lambda metric: jnp.where(goes_on, metric, jnp.nan), metrics)
     return where(goes_on, moved, watched).skip_to(state.step), metrics
+
+
+def is_finite(state: Any) -> Array:
+    """Whether all numbers of one seed's state are finite: [] bool."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves], jnp.asarray(True))

@@ -142,6 +142,8 @@ RECONSTRUCTING = [name for kind, name, phase in CASES if kind == "online" and ph
 
 def other_value(value, kind):
     """Another value of a field, one that settings allow."""
+    if value is None:
+        return 0.25
     if typing.get_origin(kind) is typing.Literal:
         return next(choice for choice in typing.get_args(kind) if choice != value)
     if isinstance(value, bool):

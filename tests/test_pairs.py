@@ -14,7 +14,7 @@ import pytest
 
 from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.policy import CloneConfig, with_head
+from o2o_jax.policy import CloneConfig, clone_init, with_head
 from o2o_jax.types import Annotated, Spec
 from tests import tiny
 
@@ -141,3 +141,14 @@ def test_cql_goes_to_constrained_fine_tuning_alone():
     jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.state.actor)
     _, metrics = phases["finetune"](start, BATCH, jax.random.key(5))
     assert metrics["lagrange"] == 1.0
+
+
+@pytest.mark.parametrize("name", online.names())
+def test_a_clone_by_default_is_what_the_algorithm_expects(name):
+    module = online.load(name)
+    algorithm = module.make(module.Config(), SPEC)
+    student = jax.eval_shape(
+        lambda key: clone_init(CloneConfig(), algorithm.head, key, None, Normalizer.identity(SPEC.observation_dim), 2),
+        jax.random.key(0),
+    ).student
+    assert student.actor.hidden == module.Config().hidden

@@ -123,28 +123,16 @@ def _ppo(work: dict[str, Any]) -> Callable[[int], int]:
     )
     load = functools.partial(checkout.load, work["checkout"], "finetune", repository=REPOSITORY)
     columns = checkout.arrays(work)
-    if work["name"] == "o2ppo/reevaluate":
-        buffers, networks = load("online_agent.ppo.offline_buffer"), load("online_agent.ppo.ppo_net")
-        offline = buffers.OfflineReplayBuffer("cpu", work["observation_dim"], work["action_dim"], work["rows"] - 1)
-        offline.load_dataset(columns)
-        offline.compute_return(settings.gamma)
-        learner = networks.ValueLearner(settings, value_lr=1e-4, batch_size=512)
+    agent = load("online_agent.ppo.ppo").PPO(settings, "cpu")
+    agent.reference_actor = copy.deepcopy(agent.actor)
+    rollout = load("online_agent.ppo.online_buffer").ReplayBuffer(settings, "cpu")
+    for t in range(settings.batch_size):
+        row = {name: column[t % work["rows"]] for name, column in columns.items()}
+        log_prob = -1.0  # per dimension; no cost depends on it
+        rollout.store(row["observations"], row["actions"], log_prob, row["rewards"], row["next_observations"], 0.0, 0.0)
 
-        def update() -> None:
-            learner.update(offline)
-    else:
-        agent = load("online_agent.ppo.ppo").PPO(settings, "cpu")
-        agent.reference_actor = copy.deepcopy(agent.actor)
-        rollout = load("online_agent.ppo.online_buffer").ReplayBuffer(settings, "cpu")
-        for t in range(settings.batch_size):
-            row = {name: column[t % work["rows"]] for name, column in columns.items()}
-            log_prob = -1.0  # per dimension; no cost depends on it
-            rollout.store(
-                row["observations"], row["actions"], log_prob, row["rewards"], row["next_observations"], 0.0, 0.0
-            )
-
-        def update() -> None:
-            agent.update(rollout, total_steps=1)
+    def update() -> None:
+        agent.update(rollout, total_steps=1)
 
     def run(updates: int) -> int:
         for _ in range(updates):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ MINARI_FILE = "main_data.hdf5"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 # what flat files call the arguments of `Dataset.from_arrays`, in their order
 D4RL_KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
+# what numpy raises of an npz file, by which part of it is damaged
+DAMAGED_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 NPZ_KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 COPY = "download it where there is a network (minari download <id>) and copy its folder there"
 MADE_HERE = "o2o/"  # namespace of what experiments.dataset makes; no remote has it
@@ -202,7 +205,7 @@ def load_npz(path: str | pathlib.Path) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as file:
             columns = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # numpy raises any, by which part is damaged
+    except DAMAGED_NPZ as error:
         raise ValueError(f"{path} is damaged or no npz file of numbers ({error}): save it again") from error
     return _from_columns(columns, NPZ_KEYS, str(path))
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from o2o_jax import networks
+from o2o_jax.data.sources import DAMAGED_NPZ
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
@@ -133,6 +133,6 @@ def load_behaviour(path: str | pathlib.Path | Traversable) -> tuple[Policy, dict
         network = metadata["network"]
         actor = networks.HEADS[network["head"]](network["action_dim"], tuple(network["hidden"]))
         params = flax.traverse_util.unflatten_dict(stored, sep="/")["weights"]
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, *DAMAGED_NPZ) as error:
         raise ValueError(f"{path} is damaged or no behaviour policy: {error}") from error
     return Policy(params, normalizer, actor), metadata

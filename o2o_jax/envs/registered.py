@@ -24,8 +24,7 @@ def make_env(task: Task) -> gymnasium.Env:
     """One environment of the task: actions in [-1, 1], truncated at the task's time limit.
 
     Raises:
-      gymnasium.error.NameNotFound: the installed gymnasium doesn't know `task.env_id`.
-      ValueError: gymnasium isn't installed.
+      ValueError: gymnasium isn't installed, doesn't know `task.env_id`, or lacks its simulator.
     """
     gymnasium = require("gymnasium", "mujoco")
     env = make_registered(task.env_id, max_episode_steps=task.max_episode_steps)
@@ -42,11 +41,19 @@ def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
 
 
 def make_registered(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> gymnasium.Env:
-    """An environment as it is registered, with settings of its own; None leaves its time limit."""
+    """An environment as it is registered, with settings of its own; None leaves its time limit.
+
+    Raises:
+      ValueError: gymnasium isn't installed, or can't make it.
+    """
     gymnasium = require("gymnasium", "mujoco")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # versions are chosen by name
-        return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
+        try:
+            return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
+        except (gymnasium.error.Error, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"gymnasium can't make {env_id!r} ({reason})") from error
 
 
 def load_dataset(task: Task, source: str | None = None) -> Dataset:

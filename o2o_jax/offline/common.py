@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from o2o_jax.settings import Settings
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OfflineConfig:
+class OfflineConfig(Settings):
     """Settings common to the offline actor-critics. Defaults: the authors'."""
 
     # Networks
@@ -21,16 +23,10 @@ class OfflineConfig:
     reward_shift: float = 0.0  # reward units, after the scale
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("hidden", "critic_hidden"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
-        if not 0 < self.discount < 1:
-            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+        super().__post_init__()
+        self._counts("updates", "batch_size")
+        self._widths("hidden", "critic_hidden")
+        self._inside(0, 1, "discount")
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
-        for name in ("actor_lr", "critic_lr", "reward_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        self._positive("actor_lr", "critic_lr", "reward_scale")

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.policy import Handoff
+from o2o_jax.settings import Settings
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig:
+class OnlineConfig(Settings):
     """Settings common to the online algorithms. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
 
     # Read from the first environment step on: runs that differ in these alone may share all that comes before it
@@ -46,11 +47,9 @@ class OnlineConfig:
     eval_episodes: int = 10  # 0: no evaluation at all
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "critic_hidden"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
-        if not 0 < self.discount < 1:
-            raise ValueError(f"discount must lie in (0, 1), got {self.discount}")
+        super().__post_init__()
+        self._widths("hidden", "critic_hidden")
+        self._inside(0, 1, "discount")
         self._positive("actor_lr", "critic_lr", "reward_scale", "batch_size")
         self._positive("reference_every_evaluations", "eval_every_env_steps")
         self._not_negative("reevaluate_updates", "env_steps", "eval_episodes", "reference_standard_errors")
@@ -63,16 +62,6 @@ class OnlineConfig:
         """What speaks against these settings for policies of the offline method `source`, a line each."""
         del source
         return []
-
-    def _positive(self, *names: str) -> None:
-        for name in names:  # "not greater" rather than "less or equal", so that NaN is refused too
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
-
-    def _not_negative(self, *names: str) -> None:
-        for name in names:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 def initial_transform(config: OnlineConfig, handoff: Handoff | None, observation_dim: int) -> Transform:

@@ -11,12 +11,13 @@ import optax
 
 from o2o_jax import networks
 from o2o_jax.interfaces import Cadence, Stop
+from o2o_jax.losses import td_loss
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops import stopping
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
-from o2o_jax.training import note_rows, where
-from o2o_jax.types import Array, Notes, Params, Transition
+from o2o_jax.training import gradient_step, note_rows, where
+from o2o_jax.types import Array, Metrics, Notes, Params, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
@@ -45,8 +46,8 @@ class ConstrainedConfig(OnlineConfig):
 
     online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
         "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
-        "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "constrain", "lagrange_lr",
-        "asymmetry", "threshold_start", "threshold_end", "threshold_env_steps",
+        "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "interval_actor_grad_norm",
+        "constrain", "lagrange_lr", "asymmetry", "threshold_start", "threshold_end", "threshold_env_steps",
     }  # fmt: skip
 
     # Networks
@@ -65,7 +66,7 @@ class ConstrainedConfig(OnlineConfig):
     stop_residual: float = 0.02  # re-evaluation: relative fall of the squared error in the window that counts as none
     stop_missing_value: float = 0.05  # re-evaluation: share of the value that may still be missing
     stop_overestimated: float = 0.08  # alignment: share of probes worth more than the policy's own action
-    stop_distance: float = 0.01  # alignment: mean squared distance of π_on to π_off, σ² of O2TD3's exploration
+    stop_distance: float = 0.01  # alignment: mean squared distance of π_on to π_off: σ² of O2TD3's exploration
     stop_settled: float = 0.02  # alignment: relative range of both in the window that counts as standing still
     # Fine-tuning
     updates_per_env_step: int = 1
@@ -101,8 +102,7 @@ class ConstrainedConfig(OnlineConfig):
         self._not_negative("align_updates", "warmup_env_steps", "random_env_steps", "lagrange_lr", "threshold_start")
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
-        if not 0 < self.held_out_share < 1:
-            raise ValueError(f"held_out_share must lie in (0, 1), got {self.held_out_share}")
+        self._inside(0, 1, "held_out_share")
         for name in ("start_actor", "reference_init"):
             if not self.eval_episodes and getattr(self, name) == "best_of":
                 raise ValueError(f"{name}=best_of needs evaluations: with eval_episodes=0 set it to aligned or offline")
@@ -212,12 +212,12 @@ def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in (*names, "eval_every_env_steps", "eval_episodes")}
 
 
-def actor_optimizer(config: ConstrainedConfig) -> optax.GradientTransformation:
-    """Adam for the actor, behind a clip of the gradient's norm where interval mode asks for it (D-31)."""
-    adam = optax.adam(config.actor_lr)
-    if config.interval and config.interval_actor_grad_norm is not None:
-        return optax.chain(optax.clip_by_global_norm(config.interval_actor_grad_norm), adam)
-    return adam
+def clip_actor_gradient(config: ConstrainedConfig, gradient: Params) -> Params:
+    """Bounds the norm of the actor's gradient in fine-tuning, where interval mode asks for it (D-31)."""
+    if not config.interval or config.interval_actor_grad_norm is None:
+        return gradient
+    clip = optax.clip_by_global_norm(config.interval_actor_grad_norm)
+    return clip.update(gradient, clip.init(gradient))[0]
 
 
 def threshold(config: ConstrainedConfig, step: Array) -> Array:
@@ -318,3 +318,14 @@ def begin_finetuning(
         opt=state.opt.replace(actor=where(aligned_starts, state.opt.actor, optimizer.init(offline))),
         step=jnp.zeros_like(state.step),
     )
+
+
+def critic_step(
+    critic: networks.Critic, optimizer: optax.GradientTransformation, state: Any, batch: Transition, target: Array
+) -> tuple[Params, Any, Metrics]:
+    """Moves the critics towards targets [B]: their parameters, Adam's state, metrics."""
+    (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
+        state.critic, critic, batch.observation, batch.action, target
+    )
+    params, opt = gradient_step(optimizer, gradient, state.opt.critic, state.critic)
+    return params, opt, metrics | {"critic_loss": loss}

@@ -117,13 +117,19 @@ class Checkpoints:
             raise ValueError(f"the checkpoint {path} cannot be read, delete it or start over: {reason}") from error
 
 
-def claim(directory: str | os.PathLike, config: Mapping[str, Any], resume: bool = False) -> Path:
+def claim(
+    directory: str | os.PathLike,
+    config: Mapping[str, Any],
+    resume: bool = False,
+    way_out: str = "choose another --out, or go on with it by --resume",
+) -> Path:
     """Makes a folder the output of one run, or finds the run to resume; impure. Nothing is ever overwritten.
 
     Args:
       directory: a folder that does not exist or is empty; with `resume`, the folder of the run.
       config: JSON-like settings, kept in `<directory>/config.json`.
       resume: go on with the run in `directory`.
+      way_out: what to do where the folder holds a run and `resume` is off.
 
     Returns:
       The folder.
@@ -139,7 +145,7 @@ def claim(directory: str | os.PathLike, config: Mapping[str, Any], resume: bool 
         compare_configs(read_config(folder), config, f"the run in {folder}")
         return folder
     if (folder / _CONFIG).exists():
-        raise FileExistsError(f"{folder} already holds a run: choose another --out, or go on with it by --resume")
+        raise FileExistsError(f"{folder} already holds a run: {way_out}")
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,9 @@ class PoolEvaluator:
       seeds: the run's seeds, S of them.
       episodes: E per seed.
       stream: which start states, as for `Evaluator`.
+
+    Raises:
+      ValueError: envpool isn't installed, or doesn't know the environment.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class PoolEvaluator:
         self._make_pool = make_pool
         self._starts = [start for seed in seeds for start in start_seeds(seed, episodes, stream)]
         self._shape = (len(seeds), episodes)
+        make_pool(self._starts[:1]).close()  # what is missing shows before hours of updates
 
     def __call__(
         self,
@@ -135,7 +139,7 @@ def make_evaluator(
       pool: whether envpool steps the environments.
 
     Raises:
-      ValueError: the family has no environments in envpool.
+      ValueError: the family has no environments in envpool, or see `PoolEvaluator`.
     """
     if not pool:
         return Evaluator(lambda: family.make_env(task), seeds, episodes)

@@ -21,7 +21,7 @@ from o2o_jax.runtime.phases import start_states
 from o2o_jax.runtime.reference import Returns
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds, place
-from o2o_jax.training import Record
+from o2o_jax.training import Record, is_finite
 from o2o_jax.types import Array, Metrics, Rollout, Spec, Transition
 
 
@@ -266,6 +266,10 @@ def fine_tune(
 
     Returns:
       The run after the last step.
+
+    Raises:
+      ValueError: the states of all seeds have become NaN or infinite. A seed that diverges among others stays: its
+        numbers say so.
     """
     start = int(run.env_steps)
     if start >= config.env_steps:
@@ -279,6 +283,7 @@ def fine_tune(
     choose = over_seeds(functools.partial(next_action, algorithm), mesh)
     evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
+    finite = over_seeds(is_finite, mesh)
 
     # a resumed run begins new episodes, from starts that depend on where it stopped
     reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
@@ -319,6 +324,11 @@ def fine_tune(
                 continue
             log.write("finetune", env_steps, _mean_over_time(pending or [metrics]))
             pending.clear()
+            if not np.asarray(finite(run.agent)).any():
+                raise ValueError(
+                    f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(seeds)} seeds "
+                    "are NaN or infinite; lower the learning rates"
+                )
             if any(finished):
                 log.write("episode", env_steps, _episode_metrics(task, finished) | _total_env_steps(run))
             scores: dict[str, np.ndarray] = {}

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from o2o_jax.interfaces import Stop
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
-from o2o_jax.training import MEASURED_BATCHES, Record, Watched, check, measure, run_updates, run_watched
+from o2o_jax.training import MEASURED_BATCHES, Record, Watched, check, is_finite, measure, run_updates, run_watched
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
 _Data = tuple[Transition, Any]  # rows of a phase, and held-out ones
@@ -133,7 +132,7 @@ def run_phase(
                 return advance(update, state, data[0], notes[0], key, length, batch_size, draw)
             rows, held_out = _annotated(data, notes)
             state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size)
-            return state, metrics, _is_finite(state.state)
+            return state, metrics, is_finite(state.state)
 
         return over_seeds(run, mesh, shared=(1,), donate=(0,))
 
@@ -189,7 +188,7 @@ def advance(
     """
     (rows,) = _annotated((dataset,), (notes,))
     state, metrics = run_updates(update, state, rows, key, num_updates, batch_size, draw)
-    return state, metrics, _is_finite(state)
+    return state, metrics, is_finite(state)
 
 
 def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Notes]:
@@ -207,12 +206,6 @@ def _measures(record: Record) -> dict[str, np.ndarray]:
 
 def _annotated(data: tuple[Any, ...], notes: tuple[Notes | None, ...]) -> list[Any]:
     return [rows if note is None else Annotated.of(rows, note) for rows, note in zip(data, notes, strict=True)]
-
-
-def _is_finite(state: Any) -> Array:
-    """Whether all numbers of one seed's state are finite: [] bool."""
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves], jnp.asarray(True))
 
 
 def _even_chunk(chunk: int, updates: int, checkpoint_every: int) -> int:

@@ -77,7 +77,7 @@ def test_executed_operations_are_those_that_xla_counts(name):
     config = dataclasses.replace(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
     workload = workloads.make(name, config, SPEC, rows=512)
     operations, count = compiled_operations(workload), workload.count
-    # XLA's count also has what isn't products: never less, and more by 5 % at the most as of now
+    # XLA's count also has what isn't products: never less, and more by 7.3 % at the most as of now
     assert count.executed <= operations <= 1.1 * count.executed
     assert bool(count.beyond) == (name == "o2ppo/finetune")
 

@@ -66,12 +66,13 @@ def test_loop(tmp_path):
 
 
 def test_pipeline(tmp_path):
-    # of two algorithms whose programs are small: a clone, and notes on the dataset; alignment is in `test_memory`
+    # a policy on histories, whose training and clone need whole episodes, and notes on the dataset; alignment is in
+    # `test_memory`
     lengths = ("--offline_updates=2", "--clone_updates=2", "--reevaluate_updates=2", "--env_steps=8", "--eval_every=4")
     rollout = ("--set=rollout_env_steps=4", "--set=minibatch_size=4", "--set=eval_episodes=1")
     written = run(
-        pipeline, tmp_path, "--rows=50", "--offline=bc", "--online=o2ppo", "--devices=1", *lengths, *rollout,
-        *tiny.SETTINGS,
+        pipeline, tmp_path, "--rows=50", "--offline=dt", "--online=o2ppo", "--devices=1", *lengths, *rollout,
+        *tiny.SETTINGS, *tiny.TRANSFORMER,
     )  # fmt: skip
     stages = {row["stage"]: row for row in written["rows"]}
     assert list(stages) == ["dataset load", "offline", "clone", "reevaluate", "evaluation", "finetune", "total"]
@@ -80,7 +81,8 @@ def test_pipeline(tmp_path):
     parts = [row for name, row in stages.items() if name != "total"]
     np.testing.assert_allclose(stages["total"]["seconds"], sum(row["seconds"] for row in parts))
     np.testing.assert_allclose(sum(row["percent"] for row in parts), 100.0)
-    assert written["transitions"] == 50
+    assert (written["dataset"], written["transitions"]) == ("synthetic", 50)
+    assert min(row["seconds"] for row in parts) > 0
 
 
 def test_memory(tmp_path):

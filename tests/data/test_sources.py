@@ -396,6 +396,10 @@ class TestNpz:
 
     def test_objects(self, root):
         path = self.write(root, rewards=np.array([1, None], object))
+        np.save(root / "one.npy", np.zeros(3))
+        (root / "one.npy").rename(root / "one.npz")
+        with pytest.raises(ValueError, match="one.npz is damaged or no npz file of numbers"):
+            sources.load(str(root / "one.npz"), TASK)
         with pytest.raises(ValueError, match="is damaged or no npz file of numbers"):
             sources.load(path, TASK)
 

@@ -244,3 +244,18 @@ def test_a_run_without_a_snapshot_yet_has_nothing_to_choose(tmp_path, capsys):
 def test_the_folder_of_another_run_is_refused(finished, capsys):
     run(finished, status=1)
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_choosing_stays_in_the_run_s_environment(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    tiny.call(behaviour, f"--out={tmp_path / 'run'}", "--choose", "--env=mujoco/walker2d", status=1)
+    assert f"the run in {tmp_path / 'run'} learnt in mujoco/hopper: leave --env out" in capsys.readouterr().err
+
+
+def test_snapshots_of_a_seed_that_diverged_are_not_chosen(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    broken = tmp_path / "run" / "snapshots" / SNAPSHOTS[-1]
+    policy, metadata = load_behaviour(broken)
+    save_behaviour(broken, policy, metadata | {"score": float("nan")})
+    behaviour.choose(TASK, tmp_path / "run", 44.0)
+    assert broken.name not in capsys.readouterr().out

@@ -332,3 +332,30 @@ def test_summary_by_hand(root):
     score = 100 * (6 + 20.272305) / (3234.3 + 20.272305)
     row = f"| `mujoco/hopper-random` | 10 | 2 | 6 ± 4 | {score:.1f} | 1.5 | 4 | 50.0 % |"
     assert dataset.table([summary]).splitlines()[-1] == row
+
+
+def test_what_is_replaced_stays_until_its_successor_is_written(tmp_path):
+    folder = tmp_path / "medium-v0"
+
+    def write(text):
+        folder.mkdir()
+        (folder / "data").write_text(text)
+
+    def fail():
+        with dataset._replacing(folder):
+            write("half of the second")
+            raise OSError("the disk is full")
+
+    with dataset._replacing(folder):
+        write("first")
+    with pytest.raises(OSError, match="the disk is full"):
+        fail()
+    assert (folder / "data").read_text() == "first"
+
+    block = dataset._replacing(folder)  # a kill leaves the block for good
+    block.__enter__()
+    write("half of the second")
+    with dataset._replacing(folder):
+        write("second")
+    assert (folder / "data").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["medium-v0"]

@@ -238,3 +238,10 @@ def test_a_policy_on_histories_is_no_subject_itself(dt_run, tmp_path, capsys):
         "error: the policy acts on histories: pass --algorithm=o2td3 or o2sac to diagnose the clone of it\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_diagnosis_is_not_overwritten(offline_run, tmp_path, capsys):
+    for status in (0, 1):
+        run(offline_run, "--seeds=1", f"--out={tmp_path / 'out'}", status=status)
+    error = capsys.readouterr().err
+    assert "already holds a run: it is not overwritten; pass another --out, or delete it first" in error

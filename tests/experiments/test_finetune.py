@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import finetune
-from o2o_jax import envs
+from o2o_jax import envs, online
+from o2o_jax.data import sources
 from o2o_jax.runtime import log
 from tests import tiny
 
@@ -375,6 +376,30 @@ def test_a_run_may_take_the_reconstruction_of_another(o2td3, offline_run, tmp_pa
         ours, theirs = log.read(out, phase), log.read(o2td3, phase)
         for term in theirs:
             np.testing.assert_array_equal(ours[term][before_the_stop], theirs[term][before_the_stop], err_msg=term)
+
+
+def test_a_run_with_a_checkpoint_of_its_own_needs_the_other_no_more(o2td3, offline_run, tmp_path, monkeypatch):
+    shutil.copytree(o2td3, tmp_path / "other")
+    link = f"--reconstruction={tmp_path / 'other'}"
+    with monkeypatch.context() as patch:
+        stop_at(patch, REEVALUATE + ALIGN + 1 + 4)
+        run(tmp_path / "out", offline_run, *RECONSTRUCTION, link, status=130)
+    shutil.rmtree(tmp_path / "other")
+    run(tmp_path / "out", offline_run, *RECONSTRUCTION, link, "--resume")
+
+
+def test_stopping_by_measures_needs_a_second_episode(tmp_path):
+    size = 40
+    arrays = {
+        "observations": np.zeros((size, 3)), "actions": np.zeros((size, 1)), "rewards": np.zeros(size),
+        "terminations": np.zeros(size, bool), "truncations": np.arange(size) == size - 1,
+    }  # fmt: skip
+    np.savez(tmp_path / "one.npz", **arrays)
+    module = online.load("o2td3")
+    config = module.Config(stop="measures")
+    single = sources.load(str(tmp_path / "one.npz"))
+    with pytest.raises(ValueError, match="one.npz is a single one: set stop=updates"):
+        finetune.check(module.make(config, single.spec), config, None, None, single, {})
 
 
 def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, tmp_path, capsys):

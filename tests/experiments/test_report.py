@@ -1,4 +1,5 @@
 import csv
+import json
 import sys
 
 import numpy as np
@@ -53,7 +54,8 @@ def without_evaluations(tmp_path):
     with log.MetricLog(folder) as metrics:
         for step, scores in ((100, [1.0, 5.0]), (200, [2.0, np.nan]), (300, [3.0, 7.0])):
             total = step + np.array([10.0, 30.0])
-            metrics.write("episode", step, {"score": np.array(scores), "total_env_steps": total})
+            episodes = np.isfinite(scores).astype(int)
+            metrics.write("episode", step, {"score": np.array(scores), "episodes": episodes, "total_env_steps": total})
             metrics.write("finetune", step - 50, {"lagrange": 1.0})
     return folder
 
@@ -75,7 +77,37 @@ def test_scores_of_training_episodes_and_all_steps_spent(without_evaluations, tm
 
 def test_a_row_without_any_number_before_it_stays_empty():
     values = np.array([[np.nan, 1.0], [np.nan, np.nan], [3.0, np.nan]])
-    np.testing.assert_array_equal(report._carried_on(values), [[np.nan, 1], [np.nan, 1], [3, 1]])
+    carried = report._carried_on(values, np.isnan(values))
+    np.testing.assert_array_equal(carried, [[np.nan, 1], [np.nan, 1], [3, 1]])
+
+
+def test_a_seed_that_fails_in_training_is_not_carried_on(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        for step, score, episodes in (
+            (1, [1.0, np.nan], [1, 0]),
+            (2, [np.nan, 6.0], [1, 1]),
+            (3, [np.nan, 4.0], [1, 2]),
+        ):
+            metrics.write("episode", step, {"score": np.array(score), "episodes": np.array(episodes)})
+    run = report.load_run(tmp_path, "x", "episode")
+    np.testing.assert_array_equal(run.score.values, [[1, np.nan], [np.nan, 6], [np.nan, 4]])
+    summary = run.summary()  # seed 1 has its first episode a row later, which is no failure
+    np.testing.assert_array_equal(summary["first ten"], [np.nan, 5])
+    np.testing.assert_array_equal(summary["minimum"], [np.nan, 4])
+    np.testing.assert_array_equal(summary["final"], [np.nan, 4])
+    assert "2, 1 failed" in report.table([run])
+
+
+def test_a_run_that_stopped_early_says_so(run_folder):
+    claimed = {"script": "finetune", "config": {"env_steps": 50_000}}
+    (run_folder / "config.json").write_text(json.dumps(claimed))
+    assert "| 2, stopped 38,000 steps early |" in report.table([report.load_run(run_folder, "O2TD3")])
+
+
+def test_offline_runs_are_refused(run_folder):
+    (run_folder / "config.json").write_text(json.dumps({"script": "offline"}))
+    with pytest.raises(ValueError, match="is a run of experiments.offline: reports are of fine-tuning runs"):
+        report.load_run(run_folder, "TD3+BC")
 
 
 def test_all_steps_are_needed_for_their_axis(run_folder):

@@ -81,3 +81,17 @@ def test_a_missing_dataset_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
 def test_it_asks_for_a_task(capsys):
     tiny.call(verify, status=1)
     assert "--env=… is missing" in capsys.readouterr().err
+
+
+def test_a_task_without_a_dataset(capsys):
+    tiny.call(verify, "--env=mujoco/hopper", status=1)
+    assert "mujoco/hopper" in capsys.readouterr().err
+
+
+def test_recordings_without_seeds_are_checked_but_not_played(made):
+    with h5py.File(made, "r+") as file:
+        for episode in file.values():
+            episode.attrs.pop("seed")
+    with pytest.raises(ValueError, match="doesn't say what its episodes were reset with: pass --samples=0"):
+        verify.verify(TASK)
+    assert verify.verify(TASK, samples=0).endswith("0 episodes played again, all the same")

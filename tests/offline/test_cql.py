@@ -21,14 +21,6 @@ from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_dra
 TINY = cql.Config(hidden=(8,), critic_hidden=(8,), num_actions=3)
 
 
-class Actor:
-    """A stand-in: a squashed normal with mean p and almost no spread."""
-
-    def apply(self, params, observation):
-        mean = jnp.broadcast_to(params, observation.shape)
-        return TanhGaussian(mean, jnp.full_like(mean, -20.0))
-
-
 class Critic:
     """A stand-in for an ensemble: Q_i(s, a) = p_i a, parameters [E], values [E, ...]."""
 
@@ -85,26 +77,6 @@ def test_golden_updates():
         )
     assert step == 2
     assert state.log_alpha_prime == 1.0  # moves in the Lagrange version only
-
-
-def test_actor_loss_by_hand():
-    # a = tanh(0.5) = 0.46212 (σ = e⁻²⁰).   min over p = 2, 3 of p a = 0.92423.   With noise 0 the log-density is
-    # 20 − ½ log 2π − log(1 − a²) = 20 − 0.91894 + 0.24023 = 19.32129;   0.1 · 19.32129 − 0.92423 = 1.00790
-    with replayed_draws([np.zeros((2, 1), np.float32)]):
-        loss, (log_prob, distribution) = losses.actor_loss(
-            jnp.array([0.5]), Actor(), jnp.array([2.0, 3.0]), Critic(), jnp.zeros((2, 1)), jax.random.key(0), 0.1
-        )
-    np.testing.assert_allclose(loss, 1.00790, rtol=1e-5)
-    np.testing.assert_allclose(log_prob, [19.32129, 19.32129], rtol=1e-6)
-    np.testing.assert_allclose(distribution.mean, [[0.5], [0.5]])
-
-
-def test_actor_gradient_in_closed_form():
-    # Without entropy: −d/dm min_i p_i tanh(m) = −2 (1 − tanh² m); the larger critic has no say
-    gradient, _ = jax.grad(losses.actor_loss, has_aux=True)(
-        jnp.array([0.5]), Actor(), jnp.array([2.0, 3.0]), Critic(), jnp.zeros((2, 1)), jax.random.key(0), 0.0
-    )
-    np.testing.assert_allclose(gradient, [-2.0 * (1.0 - math.tanh(0.5) ** 2)], rtol=1e-5)
 
 
 def test_next_value_by_hand():

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2o_jax import networks
+from o2o_jax import envs, networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.envs.mujoco.tasks import tasks
-from o2o_jax.interfaces import Cadence, Task
+from o2o_jax.interfaces import Cadence
 from o2o_jax.online import o2ppo, ppo
 from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.algorithm import auxiliary_weight, estimate, improve, make_networks
@@ -20,7 +20,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, Rollout
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden
-from tests.tiny import far, moved, random_batch
+from tests.tiny import far, make_policy, moved, random_batch
 
 GOLDEN = o2ppo.Config(epochs=2, minibatch_size=16)
 
@@ -230,8 +230,8 @@ def test_returns_end_where_the_setting_says(boundary, ends):
 
 def test_returns_go_on_with_the_value_beyond_a_time_limit():
     dataset = random_rollout()
-    _, found = returns_of(dataset)
-    _, cut = returns_of(dataset, return_boundary="terminals_and_timeouts")
+    _, found = returns_of(dataset, return_boundary="bootstrap")
+    _, cut = returns_of(dataset)
     np.testing.assert_array_equal(found.value, cut.value)
     # γ^k where the episode was truncated k steps on; the one in the middle terminated
     np.testing.assert_allclose(
@@ -243,7 +243,7 @@ def test_returns_go_on_with_the_value_beyond_a_time_limit():
 
 def test_targets_of_value_regression():
     # return and tail, at the networks before the update; observations are normalised
-    config = o2ppo.Config(**TINY)
+    config = o2ppo.Config(**TINY, return_boundary="bootstrap")
     algorithm, nets = o2ppo.make(config, SPEC), make_networks(config, SPEC)
     actor = networks.GaussianActor(3, (8,))
     normalizer = Normalizer(jnp.full(5, 2.0), jnp.full(5, 3.0))
@@ -513,9 +513,24 @@ def test_settings_of_a_task(name, settings):
     assert ppo.Config.for_task(task) == ppo.Config(**settings)
 
 
-def test_antmaze_is_evaluated_on_a_hundred_episodes_and_keeps_its_rewards():
-    task = Task("antmaze/umaze", "AntMaze-v4", SPEC, 700, "", False, random_score=0.0, expert_score=1.0)
-    assert o2ppo.Config.for_task(task) == o2ppo.Config(eval_episodes=100)
+@pytest.mark.parametrize(
+    ("name", "episodes"), [("antmaze/umaze", 100), ("pointmaze/large", 100), ("antmaze/goal-ant", 10)]
+)
+def test_mazes_are_evaluated_on_as_many_episodes_as_they_ask_for_and_keep_their_rewards(name, episodes):
+    assert o2ppo.Config.for_task(envs.get_task(name)) == o2ppo.Config(eval_episodes=episodes)
+
+
+def test_the_pen_is_fine_tuned_as_long_as_by_the_other_algorithms():
+    task = envs.get_task("adroit/pen-expert")
+    expected = o2ppo.Config(auxiliary_env_steps=500_000, env_steps=100_000, eval_every_env_steps=1_000)
+    assert o2ppo.Config.for_task(task) == expected
+
+
+def test_an_offline_policy_keeps_its_own_scale_of_observations():
+    algorithm = o2ppo.make(o2ppo.Config(hidden=(8, 8), critic_hidden=(8,), observation_scaling="running"), SPEC)
+    handoff = Handoff(make_policy("gaussian_free", SPEC.observation_dim, SPEC.action_dim))
+    with pytest.raises(ValueError, match="observation_scaling=running is for agents from scratch"):
+        algorithm.init(jax.random.key(0), handoff)
 
 
 def test_the_control_switches_the_idea_off():

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.losses import soft_actor_loss
 from o2o_jax.offline import cql
 from o2o_jax.online import o2sac, sac
 from o2o_jax.online.o2sac import losses
@@ -138,7 +139,7 @@ def actor_loss(mean, noise, alpha=0.1, **constraint):
     """Loss, what comes with it, and the gradient of the mean."""
     draws = [np.asarray(noise, np.float32)[:, None]]
     arguments = (jnp.array([mean]), Actor(), CRITIC, Critic())
-    function = losses.actor_loss
+    function = soft_actor_loss
     if constraint:
         arguments += (Actor().apply(jnp.array([constraint["reference"]]), OBSERVATION[: len(noise)]),)
         function = functools.partial(
@@ -155,10 +156,11 @@ def test_actor_loss_by_hand():
     # noise 0: a = 0, log π = −0.22579, Q = 0.   noise 1: u = 0.5, a = 0.46212, min(2, 3) a = 0.92423,
     # log π = −0.5 + 0.69315 − 0.91894 − log(1 − 0.21355) = −0.48556
     # mean of 0.1 · (−0.22579) − 0 and 0.1 · (−0.48556) − 0.92423
-    loss, (action, log_prob), _ = actor_loss(0.0, [0.0, 1.0])
+    loss, (action, log_prob, distribution), _ = actor_loss(0.0, [0.0, 1.0])
     np.testing.assert_allclose(loss, -0.497685, rtol=1e-5)
     np.testing.assert_allclose(action[:, 0], [0.0, 0.462117], rtol=1e-5)
     np.testing.assert_allclose(log_prob, [-0.225791, -0.485562], rtol=1e-5)
+    np.testing.assert_allclose(distribution.mean, np.zeros((2, 1)))
 
 
 def test_actor_gradient_in_closed_form():
@@ -169,7 +171,7 @@ def test_actor_gradient_in_closed_form():
 
 def test_constrained_actor_loss_by_hand():
     # mean 0.5, reference 0, no noise: k = log π − log π_ref = ½ (0.5 / 0.5)² = 0.5 and dk / du = 0.5 / 0.5² = 2
-    plain, (_, log_prob), gradient = actor_loss(0.5, [0.0])
+    plain, (_, log_prob, _), gradient = actor_loss(0.5, [0.0])
     loss, (same_log_prob, divergence), constrained_gradient = actor_loss(0.5, [0.0], reference=0.0, lagrange=3.0)
     np.testing.assert_allclose(divergence, [0.5], rtol=1e-4)
     np.testing.assert_allclose(loss, plain + 3.0 * 0.5, rtol=1e-4)

@@ -161,9 +161,9 @@ def test_actor_loss_by_hand():
     np.testing.assert_allclose(gradient, [-3.0], rtol=1e-6)
 
 
-def constrained_actor_loss(critic, lagrange, reference=(0.5, 0.1)):
+def constrained_actor_loss(critic, lagrange, reference=(0.5, 0.1), normalize=True):
     arguments = (jnp.array([0.2]), Actor(), critic, OneCritic(), jnp.array(reference)[:, None], OBSERVATION)
-    return jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(*arguments, jnp.asarray(lagrange))
+    return jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(*arguments, jnp.asarray(lagrange), normalize)
 
 
 def test_constrained_actor_loss_by_hand():
@@ -173,6 +173,13 @@ def test_constrained_actor_loss_by_hand():
     np.testing.assert_allclose(divergence[:, 0], [0.09, 0.09], rtol=1e-5)
     np.testing.assert_allclose(loss, -1.0 + 4.0 * 0.09, rtol=1e-5)
     np.testing.assert_allclose(gradient, [-1.875 + 1.2], rtol=1e-5)
+
+
+def test_an_actor_loss_that_is_not_normalised_by_hand():
+    # as above without the division by mean |Q| = 1.6: −1.6 + 4 · 0.09, and −3 + 1.2
+    (loss, _), gradient = constrained_actor_loss((1.0, 2.0), 4.0, normalize=False)
+    np.testing.assert_allclose(loss, -1.6 + 4.0 * 0.09, rtol=1e-5)
+    np.testing.assert_allclose(gradient, [-3.0 + 1.2], rtol=1e-5)
 
 
 def test_the_scale_of_q_does_not_change_the_actor_s_gradient():

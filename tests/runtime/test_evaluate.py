@@ -9,7 +9,7 @@ import pytest
 
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics, mode_episodes, start_seeds
+from o2o_jax.runtime.evaluate import Evaluator, PoolEvaluator, evaluation_metrics, mode_episodes, start_seeds
 from o2o_jax.types import Spec
 from tests import tiny
 
@@ -176,3 +176,12 @@ def test_metrics_by_hand():
         "score": [50.0, 0.0],
         "length": [4.0, 1.5],
     }
+
+
+def test_a_pool_that_cannot_be_made_is_missed_at_once():
+    def make_pool(seeds):
+        assert len(seeds) == 1
+        raise ValueError("envpool is not installed")
+
+    with pytest.raises(ValueError, match="envpool is not installed"):
+        PoolEvaluator(make_pool, [0, 1], 3)

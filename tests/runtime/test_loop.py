@@ -234,8 +234,8 @@ def test_episode_rows(td3):
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_every_function_is_compiled_once(name, request):
-    # the step with and without updates, the first action, the evaluation; no reference was better than the start's
-    assert request.getfixturevalue(name).compiled == 4
+    # the step with and without updates, the first action, the evaluation, the look for NaN: no new reference
+    assert request.getfixturevalue(name).compiled == 5
 
 
 def test_the_reference_stays_without_a_better_score(td3):
@@ -339,7 +339,25 @@ def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     assert accepted(result) == expected
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
     np.testing.assert_array_equal([run.best_score for run in result.snapshots], np.maximum.accumulate(scores))
-    assert result.compiled == 4  # with the exchange of references
+    assert result.compiled == 5  # with the exchange of references
+
+
+def test_all_seeds_diverged_stops_before_anything_is_saved(tmp_path):
+    def finetune(state, batch, key):
+        del batch, key
+        return state.replace(actor=jnp.full(2, jnp.nan), step=state.step + 1), {"reward": jnp.zeros(())}
+
+    saved = []
+    with pytest.raises(ValueError, match="diverged: after 2 environment steps the networks of all 2 seeds") as error:
+        launch(
+            guess()._replace(finetune=finetune),
+            GuessConfig(eval_every_env_steps=2),
+            tmp_path,
+            on_evaluation=lambda run, metrics: saved.append(run),
+        )
+    assert "\n" not in str(error.value)
+    assert saved == []
+    assert log.read(tmp_path, "finetune")["step"].tolist() == [2, 2]
 
 
 def test_interval_mode_replaces_the_reference_on_schedule(tmp_path):
@@ -361,7 +379,9 @@ def test_returns_of_training_settle_the_reference(tmp_path):
     expected = np.zeros((20, 2), bool)
     expected[[9, 14]] = True
     np.testing.assert_array_equal(accepted(result), expected)
-    assert result.compiled == 3  # the step with its update, the first action, the exchange of references
+    assert (
+        result.compiled == 4
+    )  # the step with its update, the first action, the look for NaN, the exchange of references
     columns = log.read(tmp_path, "reference")
     np.testing.assert_array_equal(columns["accepted"].reshape(20, 2), expected)
     compared = columns["step"] == 15
@@ -479,7 +499,7 @@ def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
             key = jax.random.fold_in(jax.random.fold_in(result.run.key[seed], 1), step)
             np.testing.assert_allclose(rows.action[step], algorithm.act(agent, None, key), rtol=1e-5)
     assert int(result.run.agent.step) == 12
-    assert result.compiled == 3 + overlap
+    assert result.compiled == 4 + overlap
 
 
 def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
@@ -517,7 +537,7 @@ def test_devices_do_not_change_a_run(tmp_path):
     assert len(two.run.buffer.storage.reward.devices()) == 2
     runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
-    assert two.compiled == 4
+    assert two.compiled == 5
 
 
 def test_a_checkpointed_run_goes_on(tmp_path):
@@ -549,7 +569,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
                      buffer.storage, before)  # fmt: skip
         jax.tree.map(lambda column, row, s=seed: np.testing.assert_array_equal(column[s, 4:], row),
                      buffer.storage, rows)  # fmt: skip
-    assert result.compiled == 4
+    assert result.compiled == 5
     assert log.read(tmp_path / "second", "evaluation")["step"].tolist() == [6, 6, 8, 8]
     np.testing.assert_array_equal(result.run.best_score, [4, 2])
     # new episodes, but not those that the run began with
@@ -618,7 +638,7 @@ def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
             for name, column in vars(rows).items():
                 np.testing.assert_array_equal(getattr(snapshot.agent.rollout, name)[seed], column[steps], err_msg=name)
     assert result.run.buffer.storage.reward.shape == (2, 5)  # one rollout, all seeds, is one array
-    assert result.compiled == 4  # the step with and without updates, the first action, the evaluation
+    assert result.compiled == 5  # the step with and without updates, the first action, the evaluation, the look for NaN
 
 
 def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
@@ -682,7 +702,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
         np.testing.assert_array_equal(rollout.truncated[seed, 0], 1.0)
         jax.tree.map(lambda a, b, s=seed: np.testing.assert_array_equal(a[s, 1:], b[:4]),
                      Transition(*(getattr(rollout, name) for name in vars(rows))), rows)  # fmt: skip
-    assert result.compiled == 4  # the step with and without updates, the first action, the evaluation
+    assert result.compiled == 5  # the step with and without updates, the first action, the evaluation, the look for NaN
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -702,7 +722,7 @@ def test_o2ppo_in_the_loop(tmp_path):
     )
     result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]])
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
-    assert result.compiled == 5  # the same and the new reference
+    assert result.compiled == 6  # the same and the new reference
     metrics = log.read(tmp_path, "finetune")
     assert all(np.isfinite(column).all() for column in metrics.values())
     np.testing.assert_allclose(metrics["auxiliary_weight"][::2], [1 - 8 / 250_000, 1 - 16 / 250_000], rtol=1e-6)

@@ -29,16 +29,11 @@ def make_task(name: str) -> Task:
       ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and
         continuous.
     """
-    gymnasium = require("gymnasium", "mujoco")
     env_id = name.removeprefix(PREFIX)
     try:
         env = make_registered(env_id)
-    except (gymnasium.error.Error, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"gymnasium can't make {env_id!r} ({reason}); what a package of yours registers is called "
-            "gym/<module to import>:<id>"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
     with contextlib.closing(env):
         spec = Spec(_observation_dim(env_id, env.observation_space), _action_dim(env_id, env.action_space))
         assert env.spec is not None

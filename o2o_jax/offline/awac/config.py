@@ -16,11 +16,10 @@ class Config(OfflineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
+        self._positive("temperature")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Where rewards are sparse, and on the pen, a sharper policy (baselines, section 2.5)."""
-        sharp = task.sparse_reward or task.name.startswith("adroit/pen")
+        sharp = task.sparse_reward or task.robot == "pen"
         return cls(temperature=0.1 if sharp else cls.temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)

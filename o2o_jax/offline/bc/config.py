@@ -11,6 +11,7 @@ from o2o_jax.policy import CloneConfig
 class Config(CloneConfig):
     """Settings of behaviour cloning. Defaults: those of CORL, the same on every task."""
 
+    hidden: tuple[int, ...] = (256, 256)
     updates: int = 1_000_000
     best_fraction: float = 1.0  # of the episodes, those of highest return; 0.1 is known as BC-10%
     # a stochastic head learns by likelihood, with an entropy floor

@@ -12,6 +12,7 @@ from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.losses import soft_actor_loss
 from o2o_jax.offline.cql import losses
 from o2o_jax.offline.cql.config import Config
 from o2o_jax.ops.bellman import td_target
@@ -133,7 +134,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     actor_key, target_key, penalty_key = jax.random.split(key, 3)
     alpha = jnp.exp(state.log_alpha)
 
-    (actor_loss, (log_prob, distribution)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+    (actor_loss, (_, log_prob, distribution)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
     )
     alpha_loss, alpha_gradient = jax.value_and_grad(temperature_loss)(

@@ -31,12 +31,8 @@ class Config(OfflineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("alpha", "gap_temperature", "target_actions", "num_actions"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        for name in ("alpha_lr", "conservative_weight", "alpha_prime_lr"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self._positive("alpha", "gap_temperature", "target_actions", "num_actions")
+        self._not_negative("alpha_lr", "conservative_weight", "alpha_prime_lr")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
@@ -44,7 +40,7 @@ class Config(OfflineConfig):
 
         On Adroit's pen a lower weight and a faster actor (baselines, section 2.3).
         """
-        if task.name.startswith("adroit/pen"):
+        if task.robot == "pen":
             return cls(conservative_weight=1.0, actor_lr=1e-4, alpha_lr=1e-4)
         if not task.sparse_reward:
             return cls()

@@ -13,39 +13,6 @@ from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
 
-def actor_loss(
-    actor_params: Params,
-    actor: networks.Actor,
-    critic_params: Params,
-    critic: networks.Critic,
-    observation: Array,
-    key: Array,
-    alpha: Array,
-) -> tuple[Array, tuple[Array, TanhGaussian]]:
-    """Entropy-regularised policy loss.
-
-        mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
-
-    Args:
-      actor_params: differentiated.
-      actor: network with a tanh-Gaussian head.
-      critic_params: parameters with a leading axis E, constant.
-      critic: ensemble network.
-      observation: [B, O] normalised.
-      key: draws the actions.
-      alpha: [] temperature, return units per nat.
-
-    Returns:
-      [] loss, and the log-densities [B] of the samples, nats, with the distribution π(·|s) that they come from.
-
-    Source: Eq. (2).
-    """
-    distribution = actor.apply(actor_params, observation)
-    action, log_prob = distribution.sample_and_log_prob(key)
-    q = lowest_value(critic_params, critic, observation, action)  # [B]
-    return jnp.mean(alpha * log_prob - q), (log_prob, distribution)
-
-
 def next_value(
     target_critic_params: Params,
     critic: networks.Critic,

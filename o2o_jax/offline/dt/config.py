@@ -4,20 +4,21 @@ import dataclasses
 from typing import Any
 
 from o2o_jax.interfaces import Task
+from o2o_jax.settings import Settings
 
-# By gymnasium's name of the robot. Only those of Hopper, medium, are the authors'; of the others two later repositories
+# By robot. Only those of Hopper, medium, are the authors'; of the others two later repositories
 # tell (baselines, section 2.7), whose unit of the pen's return is not known: there CORL's target stands.
 _ROBOTS: dict[str, dict[str, Any]] = {
-    "Hopper": {"target_return": 3_600.0},
-    "Walker2d": {"target_return": 5_000.0, "updates": 10_000, "lr": 1e-3, "weight_decay": 1e-3},
-    "HalfCheetah": {"target_return": 6_000.0},
-    "AdroitHandPen": {"target_return": 3_100.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
+    "hopper": {"target_return": 3_600.0},
+    "walker2d": {"target_return": 5_000.0, "updates": 10_000, "lr": 1e-3, "weight_decay": 1e-3},
+    "halfcheetah": {"target_return": 6_000.0},
+    "pen": {"target_return": 3_100.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
 }
 _HOPPER_REPLAY = {"lr": 2e-3, "weight_decay": 1e-4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     """Settings of the decision transformer. Defaults: those of Online DT, for Hopper's medium data."""
 
     # Network
@@ -44,28 +45,23 @@ class Config:
     eval_context: int = 5  # steps of a history when it acts
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "context", "batch_size", "updates", "warmup_updates", "eval_context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        self._counts("width", "layers", "heads", "context", "batch_size", "updates", "warmup_updates", "eval_context")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, {self.width}, got {self.heads}")
         if self.eval_context > self.context:
             raise ValueError(f"eval_context must be at most context, {self.context}, got {self.eval_context}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        for name in ("lr", "max_gradient_norm", "temperature_start", "temperature_lr", "return_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        self._positive("lr", "max_gradient_norm", "temperature_start", "temperature_lr", "return_scale")
+        self._not_negative("weight_decay")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """What is known for each robot; where rewards are sparse, a goal reached is asked for (baselines, 2.7)."""
         if task.sparse_reward:
             return cls(target_return=1.0, return_scale=1.0)
-        robot, _, _ = task.env_id.partition("-")
-        settings = _ROBOTS.get(robot, {})
-        if robot == "Hopper" and task.name.endswith("-medium-replay"):
+        settings = _ROBOTS.get(task.robot, {})
+        if (task.robot, task.quality) == ("hopper", "medium-replay"):
             settings = settings | _HOPPER_REPLAY
         return cls(**settings)

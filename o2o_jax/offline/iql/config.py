@@ -19,16 +19,13 @@ class Config(OfflineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.value_lr > 0:
-            raise ValueError(f"value_lr must be greater than 0, got {self.value_lr}")
-        if not 0 < self.expectile < 1:
-            raise ValueError(f"expectile must lie in (0, 1), got {self.expectile}")
-        if not self.inverse_temperature >= 0:
-            raise ValueError(f"inverse_temperature must be at least 0, got {self.inverse_temperature}")
+        self._positive("value_lr")
+        self._inside(0, 1, "expectile")
+        self._not_negative("inverse_temperature")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Where rewards are sparse, a higher expectile and a sharper policy (baselines, section 2.4)."""
         if task.sparse_reward:
             return cls(expectile=0.9, inverse_temperature=10.0, reward_shift=-1.0)
-        return cls(expectile=0.8) if task.name.startswith("adroit/pen") else cls()
+        return cls(expectile=0.8) if task.robot == "pen" else cls()

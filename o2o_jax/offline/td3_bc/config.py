@@ -17,11 +17,8 @@ class Config(OfflineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("alpha", "policy_noise", "noise_clip"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.policy_delay < 1:
-            raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}")
+        self._not_negative("alpha", "policy_noise", "noise_clip")
+        self._counts("policy_delay")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":

@@ -123,8 +123,10 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
       A `State`.
 
     Raises:
-      ValueError: if the policy's head or sizes differ.
+      ValueError: if the policy's head or sizes differ, or observations are to be scaled otherwise than it learnt.
     """
+    if handoff is not None and config.observation_scaling == "running":
+        raise ValueError("observation_scaling=running is for agents from scratch: an offline policy has its own scale")
     actor_key, critic_key = jax.random.split(key)
     observation = jnp.zeros((1, nets.spec.observation_dim))
     fresh = networks.scale_output(nets.actor.init(actor_key, observation), FIRST_OUTPUT_SCALE)

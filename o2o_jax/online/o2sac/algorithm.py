@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
-from o2o_jax.losses import lowest_value, td_loss
+from o2o_jax.losses import lowest_value, soft_actor_loss
 from o2o_jax.online import common, constrained
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
@@ -78,7 +78,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     return Networks(
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
-        actor_optimizer=constrained.actor_optimizer(config),
+        actor_optimizer=optax.adam(config.actor_lr),
         critic_optimizer=optax.adam(config.critic_lr),
         alpha_optimizer=optax.adam(config.alpha_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
@@ -109,7 +109,8 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     if config.critic_source == "offline":
         offline = constrained.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
-        log_alpha = getattr(offline, "log_alpha", log_alpha)
+        if not config.reevaluate_updates + config.align_updates:  # these take place at a fixed temperature
+            log_alpha = getattr(offline, "log_alpha", log_alpha)
     log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
     return State(
         actor=actor,
@@ -157,7 +158,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
         target_critic=polyak_update(critic, state.target_critic, config.polyak),
@@ -187,7 +188,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
         state.critic, nets.critic, state.target_critic, anchor, batch.observation, probe, alpha
     )
-    (actor_loss, (_, log_prob)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+    (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
     )
     actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
@@ -237,7 +238,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
             config.reference_log_prob_min,
         )
     else:
-        (actor_loss, (_, log_prob)), actor_gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
+        (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
             state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
         )
 
@@ -253,8 +254,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
     )
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
+    actor_gradient = constrained.clip_actor_gradient(config, actor_gradient)
     actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
-    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
 
     log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
@@ -284,14 +286,6 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     return state, metrics
 
 
-def _critic_step(nets: Networks, state: State, batch: Transition, target: Array) -> tuple[Params, Any, Metrics]:
-    (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
-        state.critic, nets.critic, batch.observation, batch.action, target
-    )
-    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
-    return critic, critic_opt, metrics | {"critic_loss": loss}
-
-
 def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
     """A sampled action [A] in [-1, 1] at a raw observation [O]: the policy's entropy is the exploration."""
     return policy(nets, state).distribution(observation).sample(key)
@@ -303,8 +297,12 @@ def policy(nets: Networks, state: State) -> Policy:
 
 
 def critic(nets: Networks, config: Config, state: State) -> QFunction:
-    """The current critics, whose values contain the policy's entropy from the next step on."""
-    return QFunction.of(state, nets.critic, config.discount, jnp.exp(state.log_alpha))
+    """The current critics, whose values contain the policy's entropy from the next step on.
+
+    Those of the offline methods contain none, and without re-evaluation none comes in before fine-tuning.
+    """
+    kept = config.critic_source == "offline" and not config.reevaluate_updates
+    return QFunction.of(state, nets.critic, config.discount, jnp.zeros(()) if kept else jnp.exp(state.log_alpha))
 
 
 def make(config: Config, spec: Spec) -> OnlineAlgorithm:

@@ -15,16 +15,16 @@ class Config(ConstrainedConfig):
 
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = (256, 256, 256)
-    alpha: float = 0.2  # temperature before fine-tuning and its start online, return units per nat
+    # temperature before fine-tuning and its start online, return units per nat; where offline critics go to fine-tuning
+    # at once, their own temperature goes with them
+    alpha: float = 0.2
     alpha_lr: float = 3e-4  # of log α, online
     reference_log_prob_min: float = -50.0  # nats; bounds log π_ref from below, so that one sample can't dominate
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be greater than 0, got {self.alpha}")
-        if not self.alpha_lr >= 0:
-            raise ValueError(f"alpha_lr must be at least 0, got {self.alpha_lr}")
+        self._positive("alpha")
+        self._not_negative("alpha_lr")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
@@ -50,7 +50,7 @@ class Config(ConstrainedConfig):
         config = cls(eval_episodes=task.eval_episodes)
         if task.expert_data:
             config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
-            if "hopper" in task.name:  # section C.3, D-31
+            if task.robot == "hopper":  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
         elif task.narrow_data:  # unpublished: hyperparameters, section 9
             config = dataclasses.replace(config, threshold_start=0.005, threshold_end=0.125)

@@ -4,7 +4,7 @@ import flax.struct
 import jax.numpy as jnp
 
 from o2o_jax import networks
-from o2o_jax.losses import align_and_retain_loss, lowest_value
+from o2o_jax.losses import align_and_retain_loss, lowest_value, soft_actor_loss
 from o2o_jax.ops.alignment import aligned_q
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
@@ -93,38 +93,6 @@ def divergence(log_prob: Array, action: Array, reference_distribution: TanhGauss
     return log_prob - jnp.maximum(reference_distribution.log_prob(action), log_prob_min)
 
 
-def actor_loss(
-    actor_params: Params,
-    actor: networks.Actor,
-    critic_params: Params,
-    critic: networks.Critic,
-    observation: Array,
-    key: Array,
-    alpha: Array,
-) -> tuple[Array, tuple[Array, Array]]:
-    """Entropy-regularised policy loss without a constraint.
-
-        mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
-
-    Args:
-      actor_params: differentiated.
-      actor: network with a tanh-Gaussian head.
-      critic_params: parameters with a leading axis E, constant.
-      critic: ensemble network.
-      observation: [B, O] normalised.
-      key: draws the actions.
-      alpha: [] temperature, return units per nat.
-
-    Returns:
-      [] loss, and the actions [B, A] with their log-densities [B].
-
-    Source: Eq. (2).
-    """
-    action, log_prob = actor.apply(actor_params, observation).sample_and_log_prob(key)
-    q = lowest_value(critic_params, critic, observation, action)
-    return jnp.mean(alpha * log_prob - q), (action, log_prob)
-
-
 def constrained_actor_loss(
     actor_params: Params,
     actor: networks.Actor,
@@ -141,7 +109,7 @@ def constrained_actor_loss(
 
         mean( α log π(a|s) − min_i Q_i(s, a) + λ k(s, a) )
 
-    Args: as `actor_loss`, and
+    Args: as `losses.soft_actor_loss`, and
       reference_distribution: π_ref(·|s) for the batch.
       lagrange: [] λ ≥ 0, return units per nat.
       log_prob_min: bound of log π_ref, nats.
@@ -151,6 +119,6 @@ def constrained_actor_loss(
 
     Source: Eq. (36).
     """
-    loss, (action, log_prob) = actor_loss(actor_params, actor, critic_params, critic, observation, key, alpha)
+    loss, (action, log_prob, _) = soft_actor_loss(actor_params, actor, critic_params, critic, observation, key, alpha)
     divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
     return loss + lagrange * jnp.mean(divergences), (log_prob, divergences)

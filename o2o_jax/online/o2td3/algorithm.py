@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import OnlineAlgorithm
-from o2o_jax.losses import lowest_value, td_loss
+from o2o_jax.losses import lowest_value
 from o2o_jax.online import common, constrained
 from o2o_jax.online.o2td3 import losses
 from o2o_jax.online.o2td3.config import Config
@@ -78,7 +78,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         actor=networks.DeterministicActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
-        actor_optimizer=constrained.actor_optimizer(config),
+        actor_optimizer=optax.adam(config.actor_lr),
         critic_optimizer=optax.adam(config.critic_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
         spec=spec,
@@ -152,7 +152,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     next_action = noted(batch, lambda: _offline(nets, state, batch.next_observation))
     next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
         target_critic=polyak_update(critic, state.target_critic, config.polyak),
@@ -213,7 +213,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     """One update of constrained fine-tuning: Eq. (45) to (47), (49).
 
     The critics move every time; actor, multiplier and all targets every `policy_delay`-th time, at the critics just
-    stepped. Without `config.constrain` this is TD3 with a scaled actor loss.
+    stepped. Without `config.constrain` this is TD3.
 
     Args: as `reevaluate`; `key` draws the smoothing noise.
 
@@ -227,7 +227,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     if config.constrain:
         next_value -= lagrange * _target_penalty(nets, config, state, batch.next_observation)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    critic, critic_opt, metrics = _critic_step(nets, state, batch, target)
+    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(critic=critic, opt=state.opt.replace(critic=critic_opt), step=state.step + 1)
     # the lagrange multiplier moves with the actor: the first time in every environment step that has one
     state, actor_metrics = jax.lax.cond(
@@ -250,8 +250,16 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
     reference = state.reference if config.constrain else state.actor
     reference_action = nets.actor.apply(reference, observation).mode()
     (loss, divergence), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
-        state.actor, nets.actor, _first(state.critic), nets.first_critic, reference_action, observation, lagrange
+        state.actor,
+        nets.actor,
+        _first(state.critic),
+        nets.first_critic,
+        reference_action,
+        observation,
+        lagrange,
+        config.normalize_actor_q,
     )
+    gradient = constrained.clip_actor_gradient(config, gradient)
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
     opt = state.opt.replace(actor=actor_opt)
     metrics = {"actor_loss": loss}
@@ -297,14 +305,6 @@ def _target_penalty(nets: Networks, config: Config, state: State, next_observati
     if config.target_penalty == "per_sample":
         return per_sample
     return jnp.full_like(per_sample, jnp.mean(per_sample))
-
-
-def _critic_step(nets: Networks, state: State, batch: Transition, target: Array) -> tuple[Params, Any, Metrics]:
-    (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
-        state.critic, nets.critic, batch.observation, batch.action, target
-    )
-    critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
-    return critic, critic_opt, metrics | {"critic_loss": loss}
 
 
 def _first(critic: Params) -> Params:

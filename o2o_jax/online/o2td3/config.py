@@ -12,7 +12,7 @@ class Config(ConstrainedConfig):
     """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 2)."""
 
     online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
-        "exploration_std", "policy_delay", "target_penalty",
+        "exploration_std", "policy_delay", "normalize_actor_q", "target_penalty",
     }  # fmt: skip
 
     threshold_start: float = 0.0025  # τ in squared units of the action: (σ/2)² of the exploration noise
@@ -22,15 +22,13 @@ class Config(ConstrainedConfig):
     smoothing_clip: float = 0.5
     policy_delay: int = 2  # critic updates per update of actor, λ and targets, while fine-tuning
     decay: float = 1.0  # k of Eq. 15
+    normalize_actor_q: bool = True  # divides Q by its mean magnitude in the actor's loss; the paper: False (D-25)
     target_penalty: Literal["batch_mean", "per_sample"] = "batch_mean"  # of Eq. 47; the paper: per_sample (D-26)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("exploration_std", "smoothing_std", "smoothing_clip", "decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.policy_delay < 1:
-            raise ValueError(f"policy_delay must be at least 1, got {self.policy_delay}")
+        self._not_negative("exploration_std", "smoothing_std", "smoothing_clip", "decay")
+        self._counts("policy_delay")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
@@ -50,8 +48,10 @@ class Config(ConstrainedConfig):
             )
         config = cls(eval_episodes=task.eval_episodes)
         if task.expert_data:
-            config = dataclasses.replace(config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4)
-            if "hopper" in task.name or task.name.endswith("walker2d-expert"):  # section C.3, D-31
+            config = dataclasses.replace(
+                config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4, stop_distance=0.0025
+            )
+            if task.robot == "hopper" or (task.robot, task.quality) == ("walker2d", "expert"):  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
         elif task.narrow_data:  # unpublished: hyperparameters, section 9
             config = dataclasses.replace(config, threshold_start=2.5e-5, threshold_end=6.25e-4)

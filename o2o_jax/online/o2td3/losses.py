@@ -105,6 +105,7 @@ def constrained_actor_loss(
     reference_action: Array,
     observation: Array,
     lagrange: Array,
+    normalize: bool,
 ) -> tuple[Array, Array]:
     """Policy loss, on the scale of its Q-values, with the price of leaving the reference policy.
 
@@ -112,15 +113,16 @@ def constrained_actor_loss(
 
     Args: as `actor_loss`, and
       reference_action: [B, A] actions of π_ref.
-      lagrange: [] λ ≥ 0; 0 leaves TD3 with a scaled loss.
+      lagrange: [] λ ≥ 0; 0 leaves TD3.
+      normalize: whether the first term is divided by its stopped mean magnitude, as above.
 
     Returns:
       [] loss, and squared distances [B, A] per state and dimension.
 
-    Source: Eq. (45), divided by the stopped mean of |Q| as in the authors' code (D-25).
+    Source: Eq. (45), which doesn't divide; the authors' code does (D-25).
     """
     action = actor.apply(actor_params, observation).mode()
     q = critic.apply(critic_params, observation, action)  # [B]
     divergence = jnp.square(action - reference_action)
-    scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+    scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalize else 1.0
     return -jnp.mean(q) / scale + lagrange * jnp.mean(divergence), divergence

@@ -23,8 +23,9 @@ class Config(o2sac.Config):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """O2SAC's rewards, depth and lengths on the same task; two critics everywhere, since CQL leaves two."""
-        return cls(**settings_of_task(o2sac.Config.for_task(task)))
+        """O2SAC's temperature, rewards, depth and lengths on the same task; two critics, since CQL leaves two."""
+        config = o2sac.Config.for_task(task)
+        return cls(alpha=config.alpha, **settings_of_task(config))
 
     @classmethod
     def from_scratch(cls) -> "Config":

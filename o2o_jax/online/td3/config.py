@@ -32,6 +32,7 @@ class Config(o2td3.Config):
         """TD3 without offline data (baselines, "TD3 from scratch")."""
         return cls(
             actor_lr=3e-4,
+            normalize_actor_q=False,
             critic_source="random",
             replay="none",
             random_env_steps=5_000,

@@ -1,0 +1,42 @@
+"""Settings check themselves: the choices of their fields, and that every `Config` is one of them."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from o2o_jax import offline, online
+from o2o_jax.diagnosis import DiagnosisConfig
+from o2o_jax.policy import CloneConfig
+from o2o_jax.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example(Settings):
+    mode: Literal["slow", "fast"] = "slow"
+    width: int = 1
+
+
+def test_choices_are_those_of_the_field():
+    assert Example(mode="fast").mode == "fast"
+    with pytest.raises(ValueError, match="^mode must be slow or fast, got 'faster'$"):
+        Example(mode="faster")
+    with pytest.raises(ValueError, match="^mode must be slow or fast"):
+        dataclasses.replace(Example(), mode="faster")
+
+
+@pytest.mark.parametrize("name", [*offline.names(), *online.names()])
+def test_every_algorithm_s_settings_check_their_choices(name):
+    config = (offline.load if name in offline.names() else online.load)(name).Config()
+    assert isinstance(config, Settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "value"),
+    [(CloneConfig, "hidden", ()), (CloneConfig, "lr", 0.0), (DiagnosisConfig, "probe_std", -0.1),
+     (online.load("o2td3").Config, "stop", "measure"), (online.load("o2ppo").Config, "auxiliary_pairing", "pair")],
+)  # fmt: skip
+def test_settings_refuse(make, field, value):
+    with pytest.raises(ValueError, match=f"^{field} must .* got ") as error:
+        make(**{field: value})
+    assert "\n" not in str(error.value)
