@@ -167,6 +167,7 @@ def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]
         "highest_ratio": float(ratios.max()),
         "spread_percent": spread,
         "target": item.target,
+        "their_versions": theirs.versions,
         "samples": rates,
     }
 
@@ -180,6 +181,9 @@ class Side:
       work: the request, see `benchmarks.peers.worker`.
       threads: of each process.
       processes: how many run at the same time.
+
+    Attributes:
+      versions: of the packages that do its arithmetic.
 
     Raises:
       ValueError: a worker could not be prepared; the message is what it said.
@@ -204,7 +208,7 @@ class Side:
             for _ in range(processes)
         ]
         try:
-            self._answers()
+            self.versions = self._answers()[0]["versions"]
         except ValueError:
             self.close()
             raise

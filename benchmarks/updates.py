@@ -1,4 +1,4 @@
-"""Updates per second of every algorithm and phase, beside what the processor could do.
+"""Updates per second of algorithms by their phases, beside what the processor could do.
 
     python -m benchmarks.updates --algorithms=o2sac,td3_bc --shape=hopper --out=runs/benchmarks
 

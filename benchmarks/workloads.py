@@ -1,4 +1,8 @@
-"""What is measured: every algorithm's updates, on synthetic data of a task's sizes."""
+"""What is measured: the updates of all algorithms on transitions, on synthetic data of a task's sizes.
+
+The decision transformer isn't among them: an update of it, at the published size, has as many operations as some
+thousand of the others.
+"""
 
 import dataclasses
 import functools

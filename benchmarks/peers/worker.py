@@ -2,17 +2,21 @@
 
     python -m benchmarks.peers.worker benchmarks.peers.corl '{"name": "td3_bc", "checkout": "…", …}'
 
-A worker speaks JSON, a line each. It says {"ready": seconds of preparation and warm-up} once, and then, for every
-number of updates on stdin, {"updates": how many it ran, of all seeds, "seconds": how long they took}; or {"error": …}
-and ends. What the imported code prints goes to stderr. Only the standard library is imported here.
+A worker speaks JSON, a line each. It says {"ready": seconds of preparation and warm-up, "versions": of what does its
+arithmetic} once, and then, for every number of updates on stdin, {"updates": how many it ran, of all seeds, "seconds":
+how long they took}; or {"error": …} and ends. What the imported code prints goes to stderr. Only the standard library
+is imported here.
 """
 
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
 import time
 from typing import IO, Any
+
+ARITHMETIC = ("torch", "jax", "jaxlib", "numpy")
 
 
 def main(module: str, request: str) -> int:
@@ -24,7 +28,7 @@ def main(module: str, request: str) -> int:
         started = time.perf_counter()
         run = importlib.import_module(module).prepare(work)
         run(work["warmup_updates"])
-        _answer(answers, {"ready": time.perf_counter() - started})
+        _answer(answers, {"ready": time.perf_counter() - started, "versions": _versions()})
         for line in sys.stdin:
             started = time.perf_counter()
             updates = run(int(line))
@@ -41,6 +45,10 @@ def main(module: str, request: str) -> int:
 
 def _answer(stream: IO[str], content: dict[str, Any]) -> None:
     print(json.dumps(content), file=stream, flush=True)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ARITHMETIC if name in sys.modules}
 
 
 def _limit_cores(count: int) -> None:
