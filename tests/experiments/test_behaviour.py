@@ -197,10 +197,10 @@ def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monke
 
 def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, capsys):
     (tmp_path / "snapshots").mkdir()
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"random_env_steps": 2}}))
+    (tmp_path / "config.json").write_text(json.dumps({"env": ENV, "config": {"random_env_steps": 2}}))
     shutil.copy(finished / "snapshots" / SNAPSHOTS[0], tmp_path / "snapshots")
     run(tmp_path, "--choose", status=1)
-    assert "holds no snapshots later than its random steps" in capsys.readouterr().err
+    assert "holds no sound snapshots later than its random steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, ca
             1,
             "snapshots are chosen by their scores: eval_episodes must be at least 1",
         ),
-        (["--choose"], 1, "holds no snapshots: train first, without --choose"),
+        (["--choose"], 1, "holds no run"),
         (["--resume"], 1, "holds no run"),
     ],
 )
@@ -237,8 +237,9 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_p
 
 def test_a_run_without_a_snapshot_yet_has_nothing_to_choose(tmp_path, capsys):
     (tmp_path / "snapshots").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"env": ENV}))
     run(tmp_path, "--choose", status=1)
-    assert "holds no snapshots" in capsys.readouterr().err
+    assert "holds no snapshots: train first, without --choose" in capsys.readouterr().err
 
 
 def test_the_folder_of_another_run_is_refused(finished, capsys):
