@@ -200,7 +200,7 @@ def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothin
 
 def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut():
     # V = 2 / (1 − 0.5), as fitted Q-evaluation finds of the same rewards
-    algorithm = o2ppo.make(o2ppo.Config(**ON_POLICY | {"reevaluate_lr": 1e-2}), SPEC)
+    algorithm = o2ppo.make(o2ppo.Config(**ON_POLICY | {"reevaluate_lr": 1e-2, "return_boundary": "bootstrap"}), SPEC)
     state = algorithm.init(jax.random.key(0), handoff("gaussian"))
     data = dataset(2.0, 0.0)
     rollout = Rollout(**vars(data), truncated=(jnp.arange(SIZE) % 4 == 3).astype(jnp.float32))
