@@ -323,7 +323,18 @@ def begin_finetuning(
 def critic_step(
     critic: networks.Critic, optimizer: optax.GradientTransformation, state: Any, batch: Transition, target: Array
 ) -> tuple[Params, Any, Metrics]:
-    """Moves the critics towards targets [B]: their parameters, Adam's state, metrics."""
+    """One gradient step of the critics on `losses.td_loss`.
+
+    Args:
+      critic: ensemble network.
+      optimizer: of its parameters.
+      state: with `critic` and `opt.critic`, before the step.
+      batch: [B] transformed transitions.
+      target: [B] regression targets, return units, constant.
+
+    Returns:
+      The critics' parameters and optimiser state after the step, and the loss's terms.
+    """
     (loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, critic, batch.observation, batch.action, target
     )
