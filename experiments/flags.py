@@ -29,9 +29,23 @@ from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
-from o2o_jax.runtime import devices
+from o2o_jax.runtime import devices, log
 
 ConfigT = TypeVar("ConfigT")
+
+
+def _define_tensorboard(values: FlagValues) -> None:
+    """Refused on the command line where its package is missing: before a run claims its folder."""
+    flags.DEFINE_bool("tensorboard", False, "write TensorBoard files beside the CSVs", flag_values=values)
+
+    def installed(wanted: bool) -> bool:
+        try:
+            return not wanted or bool(log.summary_writer())
+        except ValueError as error:
+            raise flags.ValidationError(str(error)) from None
+
+    flags.register_validator("tensorboard", installed, flag_values=values)
+
 
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
@@ -54,9 +68,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "envpool", False, "evaluate in envpool's environments, where it has the task's", flag_values=values
     ),
     "resume": lambda values: flags.DEFINE_bool("resume", False, "go on with the run in --out", flag_values=values),
-    "tensorboard": lambda values: flags.DEFINE_bool(
-        "tensorboard", False, "write TensorBoard files beside the CSVs", flag_values=values
-    ),
+    "tensorboard": _define_tensorboard,
 }
 
 

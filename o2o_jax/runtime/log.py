@@ -33,7 +33,7 @@ class MetricLog:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, tuple[io.TextIOWrapper, list[str]]] = {}
-        self._summary_writer: Any = _load_summary_writer() if tensorboard else None
+        self._summary_writer: Any = summary_writer() if tensorboard else None
         self._summaries: dict[tuple[str, int], Any] = {}
         self._purge_from: dict[str, int] = {}
 
@@ -193,7 +193,12 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _load_summary_writer() -> Any:
+def summary_writer() -> Any:
+    """The class that writes TensorBoard's files.
+
+    Raises:
+      ValueError: tensorboardX isn't installed.
+    """
     try:
         from tensorboardX import SummaryWriter
     except ImportError:

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from typing import Literal
 
 import absl.flags
@@ -163,6 +164,12 @@ def test_help_lists_the_script_and_its_flags(flag, capsys):
     for name in ("algorithm", "seeds", "out", "set", "devices", "resume", "tensorboard", "debug"):
         assert f"--{name}\n" in text
     assert "flagfile" not in text
+
+
+def test_tensorboard_without_its_package_is_refused_before_the_script_runs(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert run(lambda args: pytest.fail("main must not run"), "--out=x", "--tensorboard") == 2
+    assert "pip install 'o2o_jax[tensorboard]'" in capsys.readouterr().err
 
 
 def test_a_script_takes_the_common_flags_it_needs(capsys):
