@@ -55,6 +55,38 @@ def note_rows(function: Callable, columns: Any) -> Any:
     return jax.lax.map(function, columns, batch_size=ROWS_AT_ONCE)
 
 
+def mean_over_blocks(function: Callable, rows: Any, at_once: int) -> Any:
+    """A function that is a mean over rows, taken over blocks of them one after the other on a processor.
+
+    Value and gradient of a loss are the same but for rounding; what lies between them is as large as a block, and stays
+    in the processor's cache (`benchmarks/NOTES.md`). Accelerators take all rows at once.
+
+    Args:
+      function: (rows) -> pytree of means over these rows, pure.
+      rows: pytree of [N, ...].
+      at_once: the most rows of a block. Blocks are all of one size, at least half of that: a number of rows that can't
+        be divided so is taken whole.
+
+    Returns:
+      The function's values.
+    """
+    size = jax.tree.leaves(rows)[0].shape[0]
+    fitting = (n for n in range(1, size + 1) if size % n == 0 and at_once <= 2 * (size // n) <= 2 * at_once)
+    count = next(fitting, 1)
+    if count == 1:
+        return function(rows)
+
+    def in_turn(rows: Any) -> Any:
+        blocks = jax.tree.map(lambda leaf: leaf.reshape(count, size // count, *leaf.shape[1:]), rows)
+        total = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], blocks)))
+        total, _ = jax.lax.scan(
+            lambda total, block: (jax.tree.map(jnp.add, total, function(block)), None), total, blocks
+        )
+        return jax.tree.map(lambda leaf: leaf / count, total)
+
+    return jax.lax.platform_dependent(rows, cpu=in_turn, default=function)
+
+
 def run_updates(
     update: Callable,
     state: Any,

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from o2o_jax.interfaces import Stop
 from o2o_jax.training import (
@@ -13,6 +14,7 @@ from o2o_jax.training import (
     Watched,
     check,
     gradient_step,
+    mean_over_blocks,
     measure,
     polyak_update,
     run_updates,
@@ -43,6 +45,36 @@ def test_gradient_step_carries_the_optimiser_s_state():
     for _ in range(2):
         params, state = gradient_step(optimizer, jnp.array(1.0), state, params)
     np.testing.assert_allclose(params, -0.1 * 1.0 - 0.1 * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "calls_of"),
+    [(12, 12), (100, 12), (6, 6), (5, 4), (1, 1)],  # 12 rows: whole, or the largest of equal blocks that fit
+)
+def test_mean_over_blocks_by_hand(at_once, calls_of):
+    sizes = []
+
+    def loss(weight, rows):
+        sizes.append(len(rows["x"]))
+        error = weight * rows["x"] - rows["y"]
+        return jnp.mean(jnp.square(error)), jnp.mean(error)
+
+    def step(weight, rows):
+        return mean_over_blocks(lambda block: jax.value_and_grad(loss, has_aux=True)(weight, block), rows, at_once)
+
+    x = jnp.arange(12.0)
+    (value, error), gradient = jax.jit(step)(2.0, {"x": x, "y": x + 1.0})
+    # errors x − 1: squares 1 + Σ_{0…10} k², mean 4.5; gradient 2 mean x (x − 1) = 2 (506 − 66) / 12
+    np.testing.assert_allclose((value, error, gradient), (386 / 12, 4.5, 880 / 12), rtol=1e-6)
+    assert calls_of in sizes  # the other branch, of accelerators, is traced with all rows
+    assert set(sizes) <= {calls_of, 12}
+
+
+def test_rows_that_cannot_be_shared_evenly_are_taken_whole():
+    sizes = []
+    mean = mean_over_blocks(lambda rows: (sizes.append(len(rows)), jnp.mean(rows))[1], jnp.arange(7.0), 4)
+    assert float(mean) == 3.0
+    assert sizes == [7]
 
 
 def test_polyak_update_by_hand():

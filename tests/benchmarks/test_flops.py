@@ -63,8 +63,9 @@ def compiled_operations(workload):
 
 
 # PPO in one minibatch and one epoch, for the same reason. Of the branches of a delayed actor XLA counts the larger one,
-# which a delay of 1 takes every time.
+# which a delay of 1 takes every time. CQL in one block of states.
 SETTINGS = {
+    "cql": {"batch_size": 32},
     "o2ppo": {"rollout_env_steps": 256, "minibatch_size": 256, "epochs": 1},
     "o2td3": {"policy_delay": 1},
     "td3_bc": {"policy_delay": 1},

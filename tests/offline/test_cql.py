@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,3 +251,21 @@ def test_config_of_a_sparse_task(name):
         reward_shift=-5.0,
     )
     assert cql.Config.for_task(envs.get_task(name)) == expected
+
+
+def test_blocks_of_states_are_the_whole_batch(monkeypatch):
+    algorithm = cql.make(TINY, SPEC)
+    random = np.random.default_rng(0)
+    observation = random.standard_normal((8, SPEC.observation_dim), np.float32)
+    action = np.tanh(random.standard_normal((8, SPEC.action_dim), np.float32))
+    batch = Transition(observation, action, observation[:, 0], observation + 0.1, np.zeros(8, np.float32))
+    state = algorithm.init(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    whole, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    monkeypatch.setattr(cql.algorithm, "ACTIONS_AT_ONCE", 20)  # two states of ten actions each
+    blocks, metrics_of_blocks = jax.jit(lambda *arguments: algorithm.update(*arguments))(
+        state, batch, jax.random.key(1)
+    )
+    chex.assert_trees_all_close(metrics_of_blocks, metrics, rtol=1e-5)
+    chex.assert_trees_all_close(
+        blocks.opt.critic, whole.opt.critic, rtol=1e-4, atol=1e-7
+    )  # Adam's first moment: the gradient

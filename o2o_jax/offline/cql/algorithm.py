@@ -19,8 +19,12 @@ from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.conservative import gap_multiplier, gap_multiplier_loss
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import gradient_step, polyak_update
+from o2o_jax.training import gradient_step, mean_over_blocks, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+
+ACTIONS_AT_ONCE = (
+    1_024  # pairs of state and action, of which the critics' loss has 31 per state: 1 MB a layer and critic
+)
 
 
 class Networks(NamedTuple):
@@ -150,19 +154,21 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     lagrange = config.target_gap is not None
     alpha_prime = gap_multiplier(state.log_alpha_prime) if lagrange else 1.0
     target_gap = config.target_gap if lagrange else 0.0
-    (critic_loss, (gap, metrics)), critic_gradient = jax.value_and_grad(losses.critic_loss, has_aux=True)(
-        state.critic,
-        nets.critic,
-        batch.observation,
-        batch.action,
-        target,
-        sampled,
-        log_density,
-        weight=alpha_prime * config.conservative_weight,
-        target_gap=target_gap,
-        temperature=config.gap_temperature,
-        gap_min=config.gap_min,
-    )
+
+    def critic_step(rows: Any) -> Any:
+        return jax.value_and_grad(losses.critic_loss, has_aux=True)(
+            state.critic,
+            nets.critic,
+            *rows,
+            weight=alpha_prime * config.conservative_weight,
+            target_gap=target_gap,
+            temperature=config.gap_temperature,
+            gap_min=config.gap_min,
+        )
+
+    rows = (batch.observation, batch.action, target, sampled, log_density)
+    states_at_once = max(1, ACTIONS_AT_ONCE // (1 + sampled.shape[1]))
+    (critic_loss, (gap, metrics)), critic_gradient = mean_over_blocks(critic_step, rows, states_at_once)
 
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
     actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
