@@ -266,6 +266,5 @@ def test_blocks_of_states_are_the_whole_batch(monkeypatch):
         state, batch, jax.random.key(1)
     )
     chex.assert_trees_all_close(metrics_of_blocks, metrics, rtol=1e-5)
-    chex.assert_trees_all_close(
-        blocks.opt.critic, whole.opt.critic, rtol=1e-4, atol=1e-7
-    )  # Adam's first moment: the gradient
+    # Adam's moments: the gradient
+    chex.assert_trees_all_close(blocks.opt.critic, whole.opt.critic, rtol=1e-4, atol=1e-7)

@@ -22,9 +22,8 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, mean_over_blocks, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, Transition
 
-ACTIONS_AT_ONCE = (
-    1_024  # pairs of state and action, of which the critics' loss has 31 per state: 1 MB a layer and critic
-)
+# Pairs of state and action in a block of the critics' loss, which has 31 per state: 1 MB for a layer of one critic.
+ACTIONS_AT_ONCE = 1_024
 
 
 class Networks(NamedTuple):
