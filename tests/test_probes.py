@@ -195,7 +195,7 @@ def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothin
         after, _ = play(algorithm, moved, reward, 1.0, 40)
         distances[module] = abs(mode_and_value(algorithm, after)[0])
     assert distances[o2ppo] < 0.1
-    assert distances[ppo] > 0.2
+    assert distances[ppo] > 0.15
 
 
 def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut():

@@ -77,6 +77,13 @@ def test_rows_that_cannot_be_shared_evenly_are_taken_whole():
     assert sizes == [7]
 
 
+@pytest.mark.parametrize(("platform", "in_turn"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_accelerators_take_all_rows_at_once(platform, in_turn):
+    mean = jax.jit(lambda rows: mean_over_blocks(jnp.mean, rows, 4))
+    program = mean.trace(jnp.arange(12.0)).lower(lowering_platforms=(platform,)).as_text()
+    assert ("while" in program) == in_turn
+
+
 def test_polyak_update_by_hand():
     # 0.75 · 4 + 0.25 · 8 = 5; rate 1 copies
     params, target = {"w": jnp.array([8.0])}, {"w": jnp.array([4.0])}

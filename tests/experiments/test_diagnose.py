@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from o2o_jax.runtime import log
 from tests import tiny
 
 RECONSTRUCTION = ["--set=reevaluate_updates=4", "--set=align_updates=4"]
-ONLINE = ["--set=env_steps=2", "--set=warmup_env_steps=2", "--set=eval_every_env_steps=2", "--set=eval_episodes=1"]
+OFFLINE_PHASES = ["--set=env_steps=0", "--set=eval_episodes=1"]  # and nothing after them
 FILES = {"diagnosis.txt", "diagnosis.png", "diagnosis.csv", "diagnosis.json", "config.json"}
 pytestmark = pytest.mark.usefixtures("data")
 
@@ -31,7 +30,7 @@ def results(out):
 
 def fine_tune(out, policy, *arguments, algorithm="o2td3", seeds=2):
     argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}"]
-    tiny.call(finetune, *argv, *tiny.SETTINGS, *ONLINE, *arguments)
+    tiny.call(finetune, *argv, *tiny.SETTINGS, *OFFLINE_PHASES, *arguments)
     return out
 
 
@@ -72,29 +71,34 @@ def test_one_page(report):
     assert max(map(len, lines)) <= 130
 
 
-@pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
-def test_an_offline_run_that_is_re_evaluated_and_aligned(algorithm, offline_run, tmp_path):
+@pytest.fixture(scope="module", params=["o2td3", "o2sac"])
+def reconstructed(request, data, offline_run, tmp_path_factory):
+    """An algorithm and the folder of the offline run's report, which re-evaluates and aligns both seeds itself."""
+    out = tmp_path_factory.mktemp("reports") / request.param
+    arguments = [f"--algorithm={request.param}", "--clone_updates=2", *tiny.SETTINGS, *RECONSTRUCTION]
+    run(offline_run, *arguments, f"--out={out}")
+    return request.param, out
+
+
+def test_an_offline_run_that_is_re_evaluated_and_aligned(reconstructed):
     # o2sac has another head: the policy is cloned
-    arguments = [f"--algorithm={algorithm}", "--clone_updates=2", "--seeds=1", *tiny.SETTINGS, *RECONSTRUCTION]
-    run(offline_run, *arguments, f"--out={tmp_path / 'out'}")
-    text, (row,), record = results(tmp_path / "out")
+    algorithm, out = reconstructed
+    text, (row, other), record = results(out)
     for part in ("reevaluated.bias", "aligned.overestimated", "alignment.both", "shift", "value.gap", "regime"):
         assert part in row
-    assert record["regimes"] == [row["regime"]]
+    assert record["regimes"] == [row["regime"], other["regime"]]
     assert record["settings"]["config"]["reevaluate_updates"] == 4
     assert ("the clone that goes online" in text) == (algorithm == "o2sac")
     assert ("rank of log π" in text) == (algorithm == "o2sac")
     assert ("rank of −|a − ȧ|²" in text) == (algorithm == "o2td3")
-    assert np.unique(log.read(tmp_path / "out", "align")["step"]).tolist() == [0, 4]
+    assert np.unique(log.read(out, "align")["step"]).tolist() == [0, 4]
 
 
-def test_a_fine_tuning_run_is_diagnosed_by_what_it_left(report, offline_run, tmp_path):
+@pytest.mark.parametrize("reconstructed", ["o2td3"], indirect=True)
+def test_a_fine_tuning_run_is_diagnosed_by_what_it_left(report, reconstructed):
     _, rows, record = results(report)
     assert record["title"] == f"td3_bc → o2td3 on {tiny.ENV}"
-    # the same networks, made by the report itself
-    arguments = ["--algorithm=o2td3", *tiny.SETTINGS, *RECONSTRUCTION]
-    run(offline_run, *arguments, f"--out={tmp_path / 'out'}")
-    _, own, _ = results(tmp_path / "out")
+    _, own, _ = results(reconstructed[1])  # of the same networks, made by the report itself
     for row, same in zip(rows, own, strict=True):
         assert row.keys() == same.keys()
         for name in row.keys() - {"regime"}:
@@ -131,13 +135,18 @@ def test_a_run_without_re_evaluation_says_so(offline_run, tmp_path):
     assert record["regimes"] == []
 
 
-def test_a_run_whose_offline_run_is_gone_says_so(offline_run, tmp_path):
-    moved = shutil.copytree(offline_run, tmp_path / "offline")
-    out = fine_tune(tmp_path / "run", moved, *RECONSTRUCTION, seeds=1)
-    shutil.rmtree(moved)
-    run(out)
-    _, (row,), record = results(out / "diagnosis")
-    assert f"no offline critic: the offline run {moved} is not there any more" in record["notes"]
+@pytest.fixture
+def gone(offline_run, tmp_path):
+    """The folder where the offline run was, and will be again."""
+    offline_run.rename(tmp_path / "moved")
+    yield offline_run
+    (tmp_path / "moved").rename(offline_run)
+
+
+def test_a_run_whose_offline_run_is_gone_says_so(o2td3, gone, tmp_path):
+    run(o2td3, "--seeds=1", f"--out={tmp_path / 'out'}")
+    _, (row,), record = results(tmp_path / "out")
+    assert f"no offline critic: the offline run {gone} is not there any more" in record["notes"]
     assert "alignment.both" in row
     assert record["logged"] is None
 
