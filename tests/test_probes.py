@@ -194,8 +194,8 @@ def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothin
         moved = state.replace(actor=handoff("gaussian", 0.3, -1.2).policy.params)  # π_ref is still at 0
         after, _ = play(algorithm, moved, reward, 1.0, 40)
         distances[module] = abs(mode_and_value(algorithm, after)[0])
-    assert distances[o2ppo] < 0.1
-    assert distances[ppo] > 0.15
+    assert distances[o2ppo] < 0.05
+    assert distances[ppo] > 0.15  # rewards are noise, by which it drifts
 
 
 def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut():
