@@ -1,6 +1,7 @@
 """Probe problems with known answers, run through whole phases of the online algorithms."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -185,17 +186,16 @@ def test_ppo_finds_the_known_value(terminated, expected):
 
 
 def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothing():
-    reward = lambda a: jnp.sin(1e4 * a)
-    distances = {}
-    for module in (ppo, o2ppo):
+    distances = {ppo: [], o2ppo: []}
+    for module, noise in itertools.product(distances, (1e4, 2e4, 5e4)):  # PPO drifts at random, on average far
         algorithm, state = start_online(
             module, handoff("gaussian", 0.0, -1.2), env_steps=10**6, auxiliary_env_steps=10**6
         )
         moved = state.replace(actor=handoff("gaussian", 0.3, -1.2).policy.params)  # π_ref is still at 0
-        after, _ = play(algorithm, moved, reward, 1.0, 40)
-        distances[module] = abs(mode_and_value(algorithm, after)[0])
-    assert distances[o2ppo] < 0.05
-    assert distances[ppo] > 0.15  # rewards are noise, by which it drifts
+        after, _ = play(algorithm, moved, lambda a, noise=noise: jnp.sin(noise * a), 1.0, 40)
+        distances[module].append(abs(mode_and_value(algorithm, after)[0]))
+    assert max(distances[o2ppo]) < 0.1
+    assert sum(distances[ppo]) / 3 > 0.2
 
 
 def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut():
