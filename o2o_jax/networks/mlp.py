@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.ops.layers import add_bias, layer_norm
+from o2o_jax.ops.layers import add_bias, layer_norm, product
 from o2o_jax.types import Array
 
 zeros = nn.initializers.zeros_init()
@@ -61,7 +61,7 @@ class Dense(nn.Module):
     def __call__(self, x: Array, join: Callable[[Array, Array], Array] = add_bias) -> Array:
         """[..., D] -> [..., width]; `join` (product, bias) adds the bias, and may do what follows as well."""
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.width))
-        return join(x @ kernel, parameter(self, "bias", self.bias_init, (self.width,)))
+        return join(product(x, kernel), parameter(self, "bias", self.bias_init, (self.width,)))
 
 
 def dense(width: int, inputs: int, init: str) -> Dense:

@@ -13,6 +13,30 @@ _EXACT = jax.lax.Precision.HIGHEST  # sums are sums on accelerators too, where p
 
 
 @jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """The matrix product of x [..., D] and weights [D, W], [..., W].
+
+    The weights' gradient is a product whose result is [D, W] as it stands. JAX's own rule transposes a result [W, D],
+    and on a processor XLA may then transpose one of the factors, which have a row for every sample.
+    """
+    return jnp.matmul(x, kernel)
+
+
+def _product_forward(x, kernel):
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(residuals, gradient):
+    x, kernel = residuals
+    rows, row_gradients = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
+    by_x = jax.lax.dot_general(gradient, kernel, (((gradient.ndim - 1,), (1,)), ((), ())))
+    return by_x, jax.lax.dot_general(rows, row_gradients, (((0,), (0,)), ((), ())))
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
     """Adds a bias [W] to x [..., W]."""
     return x + jnp.broadcast_to(bias, x.shape)

@@ -18,11 +18,7 @@ AXIS = "seed"
 def seed_axes(tree: Any) -> Any:
     """The axis of every leaf that counts seeds: 0, or None for what all share. A pytree shaped like `tree`."""
 
-    def axis(path, leaf):
-        del leaf
-        return None if SHARED.intersection(getattr(key, "name", None) for key in path) else 0
-
-    return jax.tree_util.tree_map_with_path(axis, tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: None if _is_shared(path) else 0, tree)
 
 
 def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donate: Sequence[int] = ()) -> Callable:
@@ -40,15 +36,25 @@ def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donat
 
     def for_all_seeds(*arguments):
         in_axes = tuple(None if i in shared else seed_axes(a) for i, a in enumerate(arguments))
-        # the structure of the results decides which of them are counters
-        structure = jax.eval_shape(jax.vmap(function, in_axes), *arguments)
-        mapped = jax.vmap(function, in_axes, seed_axes(structure))
-        if mesh.size == 1:
-            return mapped(*arguments)
-        specs = [_specs(axes) if axes is not None else PartitionSpec() for axes in in_axes]
-        return jax.shard_map(
-            mapped, mesh=mesh, in_specs=tuple(specs), out_specs=_specs(seed_axes(structure)), check_vma=False
-        )(*arguments)
+        structures = []
+
+        def one_seed(*arguments):
+            # which results all seeds share is known when the function has been traced, and it is traced only once
+            leaves, structure = jax.tree_util.tree_flatten_with_path(function(*arguments))
+            structures.append((structure, [jax.tree_util.keystr(path) for path, _ in leaves]))
+            common, own = {}, {}
+            for path, leaf in leaves:
+                (common if _is_shared(path) else own)[jax.tree_util.keystr(path)] = leaf
+            return common, own
+
+        mapped = jax.vmap(one_seed, in_axes, (None, 0))
+        if mesh.size > 1:
+            in_specs = tuple(PartitionSpec() if axes is None else _specs(axes) for axes in in_axes)
+            out_specs = (PartitionSpec(), PartitionSpec(AXIS))
+            mapped = jax.shard_map(mapped, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        common, own = mapped(*arguments)
+        structure, names = structures[-1]
+        return structure.unflatten((common | own)[name] for name in names)
 
     return jax.jit(for_all_seeds, donate_argnums=tuple(donate), compiler_options=_compiler_options(mesh))
 
@@ -72,6 +78,10 @@ def keys(seeds: Sequence[int], stream: str) -> jax.Array:
     """One PRNG key per seed [S] for a named stream, the same for a seed alone as among others."""
     index = zlib.crc32(stream.encode())
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), index))(jnp.asarray(seeds))
+
+
+def _is_shared(path: Sequence[Any]) -> bool:
+    return not SHARED.isdisjoint(getattr(key, "name", None) for key in path)
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, bool]:

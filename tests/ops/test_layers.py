@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from o2o_jax.networks.mlp import MLP
-from o2o_jax.ops.layers import add_bias, layer_norm
+from o2o_jax.ops.layers import add_bias, layer_norm, product
 
 SHAPES = [(5,), (3, 5), (2, 3, 5)]
 
@@ -57,6 +57,33 @@ def test_layer_norm_of_large_means_keeps_its_digits():
         rtol=1e-2,
         atol=5e-3,
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_product_and_its_gradient(shape):
+    x, kernel, weights = draw(*shape), draw(5, 7, seed=1), draw(*shape[:-1], 7, seed=3)
+    np.testing.assert_allclose(product(x, kernel), np.asarray(x) @ np.asarray(kernel), rtol=1e-5, atol=1e-6)
+    found, wanted = (
+        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1))(x, kernel)
+        for function in (product, jnp.matmul)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_products_of_many_are_those_of_each(axes):
+    def gradient(x, kernel):
+        return jax.grad(functools.partial(weighted, product, weights), argnums=(0, 1))(x, kernel)
+
+    weights = draw(3, 7, seed=3)
+    x, kernel = (
+        draw(*(() if axis is None else (4,)), *shape) for axis, shape in zip(axes, [(3, 5), (5, 7)], strict=True)
+    )
+    together = jax.vmap(gradient, axes)(x, kernel)
+    for i in range(4):
+        alone = gradient(*(a if axis is None else a[i] for a, axis in zip((x, kernel), axes, strict=True)))
+        for found, wanted in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found[i], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
