@@ -19,7 +19,6 @@ AXIS = "seed"
 
 def seed_axes(tree: Any) -> Any:
     """The axis of every leaf that counts seeds: 0, or None for what all share. A pytree shaped like `tree`."""
-
     return jax.tree_util.tree_map_with_path(lambda path, _: None if _is_shared(path) else 0, tree)
 
 
