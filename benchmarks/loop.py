@@ -29,7 +29,7 @@ from experiments import flags
 from o2o_jax import envs, online
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.runtime import loop, seeds
-from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator
+from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator, threads_for
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Rollout
 
@@ -222,11 +222,13 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
     keys = seeds.place(seeds.keys(seed_list, "evaluation"), mesh)
     agent = seeds.over_seeds(lambda key: algorithm.init(key, None), mesh)(keys)
     act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
-    evaluators: dict[str, AnyEvaluator] = {"side by side": Evaluator(make_env, seed_list, args.episodes)}
-    if hasattr(envs.family(task.name), "make_pool"):
+    family = envs.family(task.name)
+    side_by_side = Evaluator(make_env, seed_list, args.episodes, threads=threads_for(family))
+    evaluators: dict[str, AnyEvaluator] = {"side by side": side_by_side}
+    if hasattr(family, "make_pool"):
         fixed = dataclasses.replace(task, max_episode_steps=args.episode_steps)
         never_ends = {"terminate_when_unhealthy": False} if task.env_id.startswith(FALLING) else {}
-        make_pool = functools.partial(envs.family(task.name).make_pool, fixed, **never_ends)
+        make_pool = functools.partial(family.make_pool, fixed, **never_ends)
         try:
             evaluators["envpool"] = PoolEvaluator(make_pool, seed_list, args.episodes)
         except ValueError as error:

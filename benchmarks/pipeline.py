@@ -29,7 +29,7 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.policy import CloneConfig, Handoff, with_head
 from o2o_jax.runtime import loop, phases, seeds
-from o2o_jax.runtime.evaluate import Evaluator
+from o2o_jax.runtime.evaluate import make_evaluator
 from o2o_jax.runtime.log import MetricLog
 
 COLUMNS = {
@@ -250,7 +250,7 @@ def _fine_tune(
 ) -> None:
     """Fine-tunes; what the evaluations take goes to a stage of their own."""
     family = envs.family(task.name)
-    evaluator = Evaluator(functools.partial(family.make_env, task), seed_list, config.eval_episodes)
+    evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
     stages.add("evaluation", 0.0)
 
     def timed_evaluation(act: Callable) -> tuple[np.ndarray, np.ndarray]:

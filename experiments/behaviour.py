@@ -29,7 +29,7 @@ from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.policy import Policy
 from o2o_jax.runtime import loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim, read_config
-from o2o_jax.runtime.evaluate import Evaluator, evaluation_metrics
+from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Array
 
@@ -81,12 +81,8 @@ def main(args: FlagValues) -> None:
     run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
     run = loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf), mesh)
     family = envs.family(task.name)
-
-    def make_env():
-        return family.make_env(task)
-
-    evaluator = Evaluator(make_env, seed_list, config.eval_episodes)
-    sampled = Evaluator(make_env, seed_list, config.eval_episodes, stream=2)
+    evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
+    sampled = make_evaluator(family, task, seed_list, config.eval_episodes, stream=2)
     with MetricLog(out, args.tensorboard) as log, Checkpoints(out / "checkpoints", settings) as checkpoints:
         if checkpoints.latest_step() is not None:
             run, _ = checkpoints.restore(run)
@@ -234,7 +230,7 @@ def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
         key, draw = jax.random.split(key)
         return sample_actions(policy, observation, draw)
 
-    evaluator = Evaluator(lambda: envs.family(task.name).make_env(task), [0], episodes, stream=3)
+    evaluator = make_evaluator(envs.family(task.name), task, [0], episodes, stream=3)
     return evaluator(act)[0][0]
 
 

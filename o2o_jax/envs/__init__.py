@@ -14,7 +14,8 @@ A family is a package that exports
 - optionally `benchmark() -> list[str]`: names of the tasks whose datasets make up its benchmark, if not all;
 - optionally `make_collection_env(task, num_envs)`: like `make_vector_env`, with the rules under which the dataset is
   recorded where they differ from those of evaluation;
-- optionally `make_pool(task, seeds)`: environments that envpool steps, for evaluation (`o2o_jax.envs.pool`).
+- optionally `make_pool(task, seeds)`: environments that envpool steps, for evaluation (`o2o_jax.envs.pool`);
+- optionally `THREAD_SAFE = True`: environments share nothing, so that evaluation may step several at the same time.
 
 What families whose tasks are registered environments share is in `o2o_jax.envs.registered`. The normalized score is
 `Task.score`. Neither this module nor a family's `tasks` imports a simulator; `make_task` may.

@@ -1,6 +1,8 @@
 """Returns of a policy in the environment. Impure: steps environments of its own, never those of training."""
 
+import concurrent.futures
 import functools
+import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,8 @@ from numpy.typing import ArrayLike
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime.seeds import over_seeds
+
+THREADS = 2  # more wait for Python's lock: without it go the simulators' own steps, half of Hopper's time
 
 
 def start_seeds(seed: int, episodes: int, stream: int) -> list[int]:
@@ -27,11 +31,16 @@ class Evaluator:
       seeds: the run's seeds, S of them.
       episodes: E per seed.
       stream: which start states; two evaluators of one run with different streams start from different ones.
+      threads: that share the episodes; more than one for environments that share nothing with each other.
     """
 
-    def __init__(self, make_env: Callable, seeds: Sequence[int], episodes: int, stream: int = 1) -> None:
+    def __init__(
+        self, make_env: Callable, seeds: Sequence[int], episodes: int, stream: int = 1, threads: int = 1
+    ) -> None:
         self._starts = [start_seeds(seed, episodes, stream) for seed in seeds]
         self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
+        self._threads = threads
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "evaluation") if threads > 1 else None
 
     def __call__(
         self,
@@ -52,20 +61,31 @@ class Evaluator:
         ).astype(np.float32)
         shape = observations.shape[:2]
         returns, lengths, alive = np.zeros(shape), np.zeros(shape, np.int64), np.ones(shape, bool)
-        while alive.any():
-            actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
-            # episodes that have ended are no longer stepped, so that no reset row can count
-            for s, e in zip(*np.nonzero(alive), strict=True):
+
+        def step(episodes: Sequence[tuple[int, int]], actions: np.ndarray, rewards: np.ndarray) -> None:
+            for s, e in episodes:
                 observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
                 observations[s, e], rewards[s, e] = observation, reward
                 returns[s, e] += reward
                 lengths[s, e] += 1
                 alive[s, e] = not (terminated or truncated)
+
+        while alive.any():
+            actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
+            # episodes that have ended are no longer stepped, so that no reset row can count
+            going_on = list(zip(*np.nonzero(alive), strict=True))
+            if self._pool is None:
+                step(going_on, actions, rewards)
+            else:
+                shares = [going_on[i :: self._threads] for i in range(self._threads)]
+                list(self._pool.map(functools.partial(step, actions=actions, rewards=rewards), shares))
             receive(rewards)
         return returns, lengths
 
     def close(self) -> None:
         """Closes the environments."""
+        if self._pool is not None:
+            self._pool.shutdown()
         for envs in self._envs:
             for env in envs:
                 env.close()
@@ -127,9 +147,9 @@ AnyEvaluator = Evaluator | PoolEvaluator
 
 
 def make_evaluator(
-    family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False
+    family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False, stream: int = 1
 ) -> AnyEvaluator:
-    """The evaluator of a task's policies.
+    """The evaluator of a task's policies; environments that the family calls thread-safe step in threads.
 
     Args:
       family: module of the task's environment family.
@@ -137,15 +157,21 @@ def make_evaluator(
       seeds: the run's seeds, S of them.
       episodes: E per seed.
       pool: whether envpool steps the environments.
+      stream: which start states, as for `Evaluator`.
 
     Raises:
       ValueError: the family has no environments in envpool, or see `PoolEvaluator`.
     """
     if not pool:
-        return Evaluator(lambda: family.make_env(task), seeds, episodes)
+        return Evaluator(functools.partial(family.make_env, task), seeds, episodes, stream, threads_for(family))
     if not hasattr(family, "make_pool"):
         raise ValueError(f"{task.name} has no environments in envpool: evaluate without it")
-    return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes)
+    return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes, stream)
+
+
+def threads_for(family: ModuleType) -> int:
+    """How many threads step a family's environments in evaluation."""
+    return min(THREADS, os.cpu_count() or 1) if getattr(family, "THREAD_SAFE", False) else 1
 
 
 def mode_episodes(

@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -6,6 +8,7 @@ import pytest
 
 from o2o_jax import envs
 from o2o_jax.envs.vector import last_observations
+from o2o_jax.runtime.evaluate import Evaluator
 
 
 def test_families_are_found():
@@ -28,6 +31,23 @@ def test_every_dataset_id_belongs_to_one_task():
     for task in tasks:
         for dataset_id in filter(None, (task.dataset_id, *task.remote_ids)):
             assert envs.task_of_dataset(dataset_id) is task
+
+
+@pytest.mark.parametrize("name", ["mujoco/hopper", "antmaze/umaze", "pointmaze/umaze", "adroit/pen"])
+def test_threads_change_nothing_where_a_family_lets_them_step(name):
+    task = next(task for full, task in envs.family(name).tasks().items() if full.startswith(name))
+    family = envs.family(name)
+    assert family.THREAD_SAFE
+    make_env = functools.partial(family.make_env, dataclasses.replace(task, max_episode_steps=20))
+    actions, found = np.random.default_rng(0).uniform(-1.0, 1.0, (2, 2, task.spec.action_dim)), []
+    for threads in (1, 2):
+        rewards: list[np.ndarray] = []
+        evaluator = Evaluator(make_env, [0, 1], 2, threads=threads)
+        returns, lengths = evaluator(lambda observation: actions, rewards.append)
+        evaluator.close()
+        found.append((returns, lengths, np.stack(rewards)))
+    for alone, together in zip(*found, strict=True):
+        np.testing.assert_array_equal(alone, together)
 
 
 def test_tasks_are_made_on_demand_where_a_family_does_that():

@@ -1,5 +1,8 @@
 """Returns of a policy: counted to the end of every episode, from start states that never change."""
 
+import os
+from types import SimpleNamespace
+
 import flax.struct
 import gymnasium
 import jax
@@ -9,7 +12,15 @@ import pytest
 
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.runtime.evaluate import Evaluator, PoolEvaluator, evaluation_metrics, mode_episodes, start_seeds
+from o2o_jax.runtime.evaluate import (
+    THREADS,
+    Evaluator,
+    PoolEvaluator,
+    evaluation_metrics,
+    mode_episodes,
+    start_seeds,
+    threads_for,
+)
 from o2o_jax.types import Spec
 from tests import tiny
 
@@ -61,11 +72,14 @@ def make_env(envs):
     return make
 
 
-def test_returns_end_with_their_episodes(make_env):
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_returns_end_with_their_episodes(make_env, threads):
     # speeds 0, 0.25 and 0.5 from a start in [0, 0.3]: stopped after 6 steps with 6; over the edge at step 3 or 4 with
     # 3 or 4 − 100; at step 2 with 2 − 100. Walk refuses a step beyond the end.
     speeds = np.array([[0.0, 0.25, 0.5], [0.5, 0.0, 0.0]])[..., None]
-    returns, lengths = Evaluator(make_env, [0, 1], 3)(lambda observation: speeds)
+    evaluator = Evaluator(make_env, [0, 1], 3, threads=threads)
+    returns, lengths = evaluator(lambda observation: speeds)
+    evaluator.close()
     assert returns.shape == lengths.shape == (2, 3)
     np.testing.assert_allclose(returns, lengths - 100.0 * (speeds[..., 0] > 0))
     assert lengths[0, 0] == lengths[1, 1] == lengths[1, 2] == 6
@@ -110,11 +124,12 @@ def test_streams_differ():
     assert start_seeds(0, 3, 1) == start_seeds(0, 5, 1)[:3]
 
 
-def test_rewards_are_received_after_every_step(make_env):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rewards_are_received_after_every_step(make_env, threads):
     # two steps at speed 0.5 lead over the edge; the other episode goes on to step 6
     received = []
     speeds = np.array([[[0.5], [0.0]]])
-    Evaluator(make_env, [0], 2)(lambda observation: speeds, received.append)
+    Evaluator(make_env, [0], 2, threads=threads)(lambda observation: speeds, received.append)
     over = [-99.0 if step == 1 else float(step == 0) for step in range(6)]
     assert [rewards[0].tolist() for rewards in received] == [[reward, 1.0] for reward in over]
 
@@ -176,6 +191,18 @@ def test_metrics_by_hand():
         "score": [50.0, 0.0],
         "length": [4.0, 1.5],
     }
+
+
+def test_an_error_in_a_thread_is_an_error_of_the_evaluation(make_env, envs):
+    evaluator = Evaluator(make_env, [0], 2, threads=2)
+    envs[1].step = lambda action: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        evaluator(lambda observation: np.zeros((1, 2, 1)))
+
+
+def test_families_step_in_threads_if_they_say_so():
+    assert threads_for(SimpleNamespace()) == 1
+    assert threads_for(SimpleNamespace(THREAD_SAFE=True)) == min(THREADS, os.cpu_count())
 
 
 def test_a_pool_that_cannot_be_made_is_missed_at_once():

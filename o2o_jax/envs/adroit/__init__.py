@@ -5,4 +5,6 @@ from o2o_jax.envs.adroit.environments import make_env, make_vector_env
 from o2o_jax.envs.adroit.tasks import tasks
 from o2o_jax.envs.registered import load_dataset
 
-__all__ = ["behaviours", "load_dataset", "make_env", "make_vector_env", "tasks"]
+THREAD_SAFE = True
+
+__all__ = ["THREAD_SAFE", "behaviours", "load_dataset", "make_env", "make_vector_env", "tasks"]

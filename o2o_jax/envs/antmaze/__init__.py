@@ -5,4 +5,6 @@ from o2o_jax.envs.antmaze.datasets import load_dataset
 from o2o_jax.envs.antmaze.environments import make_collection_env, make_env, make_vector_env
 from o2o_jax.envs.antmaze.tasks import tasks
 
-__all__ = ["behaviours", "load_dataset", "make_collection_env", "make_env", "make_vector_env", "tasks"]
+THREAD_SAFE = True
+
+__all__ = ["THREAD_SAFE", "behaviours", "load_dataset", "make_collection_env", "make_env", "make_vector_env", "tasks"]

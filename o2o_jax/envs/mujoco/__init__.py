@@ -5,4 +5,15 @@ from o2o_jax.envs.mujoco.tasks import benchmark, tasks
 from o2o_jax.envs.pool import make_pool
 from o2o_jax.envs.registered import load_dataset, make_env, make_vector_env
 
-__all__ = ["behaviours", "benchmark", "load_dataset", "make_env", "make_pool", "make_vector_env", "tasks"]
+THREAD_SAFE = True
+
+__all__ = [
+    "THREAD_SAFE",
+    "behaviours",
+    "benchmark",
+    "load_dataset",
+    "make_env",
+    "make_pool",
+    "make_vector_env",
+    "tasks",
+]
