@@ -7,6 +7,7 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import flags
@@ -72,7 +73,7 @@ def moved(before, after):
         name
         for name in fields
         if any(
-            bool(jnp.any(a != b))
+            bool(np.any(np.asarray(a) != np.asarray(b)))
             for a, b in zip(jax.tree.leaves(getattr(before, name)), jax.tree.leaves(getattr(after, name)), strict=True)
         )
     }
