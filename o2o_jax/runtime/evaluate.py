@@ -40,7 +40,7 @@ class Evaluator:
         self._starts = [start_seeds(seed, episodes, stream) for seed in seeds]
         self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
         self._threads = threads
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "evaluation") if threads > 1 else None
+        self._executor = concurrent.futures.ThreadPoolExecutor(threads, "evaluation") if threads > 1 else None
 
     def __call__(
         self,
@@ -74,18 +74,18 @@ class Evaluator:
             actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
             # episodes that have ended are no longer stepped, so that no reset row can count
             going_on = list(zip(*np.nonzero(alive), strict=True))
-            if self._pool is None:
+            if self._executor is None:
                 step(going_on, actions, rewards)
             else:
                 shares = [going_on[i :: self._threads] for i in range(self._threads)]
-                list(self._pool.map(functools.partial(step, actions=actions, rewards=rewards), shares))
+                list(self._executor.map(functools.partial(step, actions=actions, rewards=rewards), shares))
             receive(rewards)
         return returns, lengths
 
     def close(self) -> None:
         """Closes the environments."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        if self._executor is not None:
+            self._executor.shutdown()
         for envs in self._envs:
             for env in envs:
                 env.close()

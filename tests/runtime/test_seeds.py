@@ -63,6 +63,20 @@ def test_all_seeds_together_equal_each_alone(num_devices):
         np.testing.assert_allclose(metrics["value"][seed], metric["value"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_function_is_traced_once(num_devices):
+    traces = []
+
+    def function(state):
+        traces.append(state)
+        return state
+
+    jax.tree.map(
+        np.testing.assert_array_equal, seeds.over_seeds(function, seed_mesh(4, num_devices))(states(4)), states(4)
+    )
+    assert len(traces) == 1
+
+
 def test_a_counter_that_differs_between_seeds_is_an_error():
     with pytest.raises(ValueError, match=r"step'\], got axis spec None but output was batched"):
         seeds.over_seeds(lambda state: state.replace(step=state.value[0]), seed_mesh(2, 1))(states(2))
