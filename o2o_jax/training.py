@@ -1,6 +1,5 @@
 """The mechanics shared by every update: gradient steps, target networks, loops over updates."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -258,5 +257,6 @@ def run_watched(
 
 def is_finite(state: Any) -> Array:
     """Whether all numbers of one seed's state are finite: [] bool."""
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves], jnp.asarray(True))
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    # one array: tests of their own for dozens of leaves are an eighth of a program's compilation
+    return jnp.isfinite(jnp.concatenate([jnp.zeros(1), *leaves])).all()

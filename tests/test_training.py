@@ -14,6 +14,7 @@ from o2o_jax.training import (
     Watched,
     check,
     gradient_step,
+    is_finite,
     mean_over_blocks,
     measure,
     polyak_update,
@@ -96,6 +97,21 @@ def test_where_chooses_whole_trees_and_per_seed():
     np.testing.assert_array_equal(where(jnp.asarray(True), accepted, otherwise)["w"], accepted["w"])
     chosen = jax.vmap(where)(jnp.array([True, False]), accepted, otherwise)["w"]
     np.testing.assert_array_equal(chosen, [[1.0] * 3, [0.0] * 3])
+
+
+@pytest.mark.parametrize(
+    ("state", "finite"),
+    [
+        ({"a": jnp.ones((2, 3)), "b": jnp.zeros(()), "step": jnp.array(7)}, True),
+        ({"a": jnp.ones((2, 3)), "b": jnp.array(jnp.nan)}, False),
+        ({"a": jnp.ones((2, 3)).at[1, 2].set(-jnp.inf), "b": jnp.zeros(())}, False),
+        ({"a": jnp.array([jnp.inf, -jnp.inf])}, False),
+        ({"step": jnp.array(7)}, True),
+        ({}, True),
+    ],
+)
+def test_a_state_is_finite_if_every_number_is(state, finite):
+    assert bool(is_finite(state)) is finite
 
 
 def test_sample_batch_draws_whole_rows_of_the_whole_dataset():
