@@ -5,19 +5,22 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.interfaces import Cadence, Stop
 from o2o_jax.losses import td_loss
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops import stopping
+from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.training import gradient_step, note_rows, where
-from o2o_jax.types import Array, Metrics, Notes, Params, Transition
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
@@ -47,7 +50,8 @@ class ConstrainedConfig(OnlineConfig):
     online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
         "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
         "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "interval_actor_grad_norm",
-        "constrain", "lagrange_lr", "asymmetry", "threshold_start", "threshold_end", "threshold_env_steps",
+        "constrain", "lagrange_travel", "asymmetry", "threshold_start", "threshold_end", "threshold_ramp",
+        "carry_actor_moments", "actor_ramp_updates",
     }  # fmt: skip
 
     # Networks
@@ -55,6 +59,10 @@ class ConstrainedConfig(OnlineConfig):
     num_critics: int = 2
     # Updates
     polyak: float = 0.005  # share of the critic copied into its target per update
+    reevaluate_polyak: float | None = None  # share copied per update while re-evaluating; None: polyak
+    # critics start at the level of the data's returns, rather than at zero
+    critic_bias: Literal["zero", "returns"] = "zero"
+    return_updates: int = 0  # of re-evaluation, over which targets go from the data's returns to bootstrapped ones
     align_updates: int = 500_000  # 0 leaves the phase out
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
@@ -80,26 +88,33 @@ class ConstrainedConfig(OnlineConfig):
     reference_init: Choice = "best_of"  # first π_ref; the paper's text: "aligned"
     interval_threshold_divisor: float = 4.0  # interval mode: divides threshold_end
     interval_actor_grad_norm: float | None = None  # interval mode: clips the actor's gradient
+    carry_actor_moments: bool = True  # Adam's, of alignment, where the aligned actor goes online; False: fresh ones
+    actor_ramp_updates: int = 0  # of fine-tuning, over which the actor's steps grow from nothing to their full size
     # Constraint
     constrain: bool = True
     lagrange_init: float = 1.0  # λ at the start
-    lagrange_lr: float = 5e-5  # of log λ
+    lagrange_travel: float = 5.0  # nats: learning rate of log λ times env_steps; the authors': 5e-5 · 100,000
     asymmetry: float = 0.7  # weight of violated constraints, Eq. 49
     threshold_start: float = 0.125  # τ at the first environment step
-    threshold_end: float = 2.0  # τ at the last of threshold_env_steps
-    threshold_env_steps: int = 100_000
+    threshold_end: float = 2.0  # τ at the end of its ramp
+    threshold_ramp: float = 1.0  # share of env_steps that τ rises over; the authors': 100,000 of 100,000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
+        if not 0 < self.reevaluate_rate <= 1:
+            raise ValueError(f"reevaluate_polyak must lie in (0, 1] or be none, got {self.reevaluate_polyak}")
         if not 0.5 <= self.asymmetry < 1:
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
         self._positive("num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "lagrange_init")
-        self._positive("interval_threshold_divisor", "threshold_env_steps")
+        self._positive("interval_threshold_divisor", "threshold_ramp")
         if self.interval_actor_grad_norm is not None:
             self._positive("interval_actor_grad_norm")
-        self._not_negative("align_updates", "warmup_env_steps", "random_env_steps", "lagrange_lr", "threshold_start")
+        self._not_negative(
+            "align_updates", "warmup_env_steps", "random_env_steps", "lagrange_travel", "threshold_start"
+        )
+        self._not_negative("return_updates", "actor_ramp_updates")
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
         self._inside(0, 1, "held_out_share")
@@ -120,6 +135,16 @@ class ConstrainedConfig(OnlineConfig):
             random_env_steps=self.random_env_steps,
             overlap=self.overlap,
         )
+
+    @property
+    def reevaluate_rate(self) -> float:
+        """Share of the critics copied into their targets per update of re-evaluation."""
+        return self.polyak if self.reevaluate_polyak is None else self.reevaluate_polyak
+
+    @property
+    def lagrange_lr(self) -> float:
+        """Learning rate of log λ, which Adam moves by at most that much per environment step."""
+        return self.lagrange_travel / max(self.env_steps, 1)
 
     @property
     def interval(self) -> bool:
@@ -183,7 +208,7 @@ def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -
         held-out rows.
     """
     updates = config.stop_check_every_updates * config.stop_window_checks
-    rate = config.polyak * (1.0 - config.discount)
+    rate = config.reevaluate_rate * (1.0 - config.discount)
     at_floor = stopping.no_longer_falls(history["critic_loss"], config.stop_residual)
     in_place = stopping.missing_share(history["q"], updates, rate) <= config.stop_missing_value
     return (at_floor & in_place).astype(jnp.int32)
@@ -220,11 +245,37 @@ def clip_actor_gradient(config: ConstrainedConfig, gradient: Params) -> Params:
     return clip.update(gradient, clip.init(gradient))[0]
 
 
+def actor_step(
+    config: ConstrainedConfig, optimizer: optax.GradientTransformation, gradient: Params, state: Any
+) -> tuple[Params, Any]:
+    """One gradient step of the actor in fine-tuning, clipped and shortened where settings say so.
+
+        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = updates so far, N = `actor_ramp_updates`
+
+    Fresh moments make Adam's first steps as long as its later ones, before the critics have seen anything online.
+
+    Args:
+      config: settings.
+      optimizer: the actor's.
+      gradient: shaped like the actor's parameters.
+      state: with `actor`, `opt.actor` and `step`, before the step.
+
+    Returns:
+      The actor's parameters and optimiser state after the step.
+    """
+    updates, opt = optimizer.update(clip_actor_gradient(config, gradient), state.opt.actor, state.actor)
+    if config.actor_ramp_updates:
+        share = jnp.minimum((state.step + 1.0) / config.actor_ramp_updates, 1.0)
+        updates = jax.tree.map(lambda update: share * update, updates)
+    return optax.apply_updates(state.actor, updates), opt
+
+
 def threshold(config: ConstrainedConfig, step: Array) -> Array:
     """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3)."""
     env_steps = config.cadence.warmup_env_steps + step // config.updates_per_env_step
     end = config.threshold_end / (config.interval_threshold_divisor if config.interval else 1.0)
-    return linear_threshold(env_steps, min(config.threshold_start, end), end, config.threshold_env_steps)
+    ramp = config.threshold_ramp * max(config.env_steps, 1)
+    return linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
 
 
 def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
@@ -274,21 +325,107 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
-def prepare(offline: Callable, anchor: Callable, phase: str, state: Any, dataset: Transition) -> tuple[Any, Notes]:
+@flax.struct.dataclass
+class Evaluated:
+    """A seed's own notes for re-evaluation.
+
+    Attributes:
+      next_policy: what π_off does at s' [N, ...].
+      bonus: [N] what its values add to the data's returns; None where they add nothing, or returns aren't asked for.
+    """
+
+    next_policy: Any
+    bonus: Array | None = None
+
+
+def prepare(
+    config: ConstrainedConfig,
+    offline: Callable,
+    anchor: Callable,
+    phase: str,
+    state: Any,
+    dataset: Rollout,
+    next_bonus: Callable | None = None,
+) -> tuple[Any, Notes]:
     """Computes once for every row what its phase would compute again in every batch: what π_off does there.
 
+    Where settings say so, also the data's returns, and before the first update of re-evaluation they become the level
+    that critics and targets start from: b = mean G / (1 − mean w), in place of about 0.
+
     Args:
+      config: settings.
       offline: (state, normalised observations [..., O]) -> what re-evaluation asks of π_off at s'.
       anchor: likewise -> what alignment asks of π_off and the target critics at s, which it leaves alone.
       phase: "reevaluate" or "align".
       state: before the phase, or amid it: nothing that the phase moves is read.
-      dataset: raw transitions [N].
+      dataset: raw transitions [N]; whole episodes where returns are asked for.
+      next_bonus: what π_off's values add to the reward at s' beside Q, (state, `offline`'s values [N, ...]) -> [N] return
+        units; None for nothing.
 
     Returns:
-      The same state, and the notes of that phase [N, ...], a seed's own.
+      The state, and the notes of that phase [N, ...]: of re-evaluation an `Evaluated` of the seed's own, and where returns
+      are mixed in, the data's `ReturnsToGo`, shared by all seeds.
     """
-    noted, column = (offline, dataset.next_observation) if phase == "reevaluate" else (anchor, dataset.observation)
-    return state, Notes(own=note_rows(lambda raw: noted(state, state.transform.normalizer(raw)), column))
+    if phase == "align":
+        return state, Notes(
+            own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation)
+        )
+    next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
+    if not config.return_updates and config.critic_bias == "zero":
+        return state, Notes(own=Evaluated(next_policy))
+    returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.discount), None
+    if next_bonus is not None:
+        reward = config.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
+        bonus = discounted_returns(reward, dataset.ended, config.discount)
+    if config.critic_bias == "returns":
+        shift = jnp.where(state.step == 0, returns.level(0.0 if bonus is None else bonus), 0.0)
+        critic, target_critic = (networks.shift_output(params, shift) for params in (state.critic, state.target_critic))
+        state = state.replace(critic=critic, target_critic=target_critic)
+    if not config.return_updates:
+        return state, Notes(own=Evaluated(next_policy))
+    return state, Notes(shared=returns, own=Evaluated(next_policy, bonus))
+
+
+def return_target(
+    config: ConstrainedConfig, state: Any, batch: Transition, target: Array, last_value: Callable[[Array], Array]
+) -> Array:
+    """Mixes the data's returns into the targets of the first updates of re-evaluation.
+
+        y = (1 − β) y_TD + β ( G + w V(s_e') ),   β = max(1 − n / N, 0)
+
+    What bootstrapping has to add afterwards is the difference of policy and data in place of the whole value.
+
+    Args:
+      config: N is `return_updates`.
+      state: whose `step` is n.
+      batch: with the notes of `prepare`.
+      target: [B] y_TD, return units.
+      last_value: V, normalised observations [B, O] to values [B] by the target critics.
+
+    Returns:
+      [B] targets; `target` itself where N is 0.
+
+    Raises:
+      ValueError: while tracing, if N > 0 and the batch has no notes.
+
+    Source: this package; relatives are Jelley et al. (arXiv:2406.13376) and Nakamoto et al. (arXiv:2303.05479).
+    """
+    if not config.return_updates:
+        return target
+    if not isinstance(batch, Annotated):
+        raise ValueError(
+            "return_updates asks for returns, which single transitions don't have: annotate the dataset first"
+        )
+    returns, bonus = batch.notes.shared, batch.notes.own.bonus
+
+    def mixed(target: Array) -> Array:
+        weight = 1.0 - state.step / config.return_updates
+        last = last_value(state.transform.normalizer(returns.last_observation))
+        recorded = returns.value + returns.tail_weight * last + (0.0 if bonus is None else bonus)
+        return (1.0 - weight) * target + weight * recorded
+
+    # a branch, which later updates don't pay for
+    return jax.lax.stop_gradient(jax.lax.cond(state.step < config.return_updates, mixed, lambda target: target, target))
 
 
 def begin_finetuning(
@@ -315,7 +452,9 @@ def begin_finetuning(
         reference=where(verdicts[config.reference_init], aligned, offline),
         # critics that came from offline training bring their own targets
         target_critic=state.critic if config.align_updates else state.target_critic,
-        opt=state.opt.replace(actor=where(aligned_starts, state.opt.actor, optimizer.init(offline))),
+        opt=state.opt.replace(
+            actor=where(aligned_starts & config.carry_actor_moments, state.opt.actor, optimizer.init(offline))
+        ),
         step=jnp.zeros_like(state.step),
     )
 

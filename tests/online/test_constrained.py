@@ -225,21 +225,21 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
         ("stop_distance", -0.1),
         ("stop_settled", -0.1),
         ("reference_every_evaluations", 0),
-        ("threshold_env_steps", 0),
+        ("threshold_ramp", 0.0),
         ("eval_every_env_steps", 0),
         ("reevaluate_updates", -1),
         ("align_updates", -1),
         ("env_steps", -1),
         ("warmup_env_steps", -1),
         ("random_env_steps", -1),
-        ("lagrange_lr", -1e-5),
+        ("lagrange_travel", -1e-5),
         ("threshold_start", -0.1),
         ("threshold_end", 0.1),
         ("batch_size", 255),
         ("discount", float("nan")),
         ("polyak", float("nan")),
         ("actor_lr", float("nan")),
-        ("lagrange_lr", float("nan")),
+        ("lagrange_travel", float("nan")),
         ("threshold_end", float("nan")),
         ("interval_actor_grad_norm", 0.0),
         ("reward_scale", 0.0),
@@ -309,15 +309,20 @@ def test_settings_of_a_task(module, name, settings):
 
 # What all of a sparse task's settings have in common; hyperparameters, sections 1.1 and 2.
 SPARSE = {"env_steps": 200_000, "eval_every_env_steps": 5_000, "eval_episodes": 100}
-O2SAC = SPARSE | {
-    "num_critics": 1,
-    "critic_hidden": (256,) * 5,
-    "reward_scale": 10.0,
-    "reward_shift": -5.0,
-    "align_updates": 1_000_000,
-    "warmup_env_steps": 5_000,
-}
-O2TD3 = SPARSE | {"reward_shift": -1.0, "align_updates": 1_000_000}
+HALF_A_RAMP = {"threshold_ramp": 0.5, "lagrange_travel": 10.0}  # the authors' 100,000 steps and 5e-5 a step
+O2SAC = (
+    SPARSE
+    | HALF_A_RAMP
+    | {
+        "num_critics": 1,
+        "critic_hidden": (256,) * 5,
+        "reward_scale": 10.0,
+        "reward_shift": -5.0,
+        "align_updates": 1_000_000,
+        "warmup_env_steps": 5_000,
+    }
+)
+O2TD3 = SPARSE | HALF_A_RAMP | {"reward_shift": -1.0, "align_updates": 1_000_000}
 DEEP = {name: O2SAC[name] for name in ("critic_hidden", "reward_scale", "reward_shift", "warmup_env_steps")}
 
 

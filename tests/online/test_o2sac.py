@@ -143,7 +143,10 @@ def actor_loss(mean, noise, alpha=0.1, **constraint):
     if constraint:
         arguments += (Actor().apply(jnp.array([constraint["reference"]]), OBSERVATION[: len(noise)]),)
         function = functools.partial(
-            losses.constrained_actor_loss, lagrange=constraint["lagrange"], log_prob_min=constraint.get("least", -50.0)
+            losses.constrained_actor_loss,
+            lagrange=constraint["lagrange"],
+            kind="sample",
+            log_prob_min=constraint.get("least", -50.0),
         )
     with replayed_draws(draws):
         (loss, aux), gradient = jax.value_and_grad(function, has_aux=True)(

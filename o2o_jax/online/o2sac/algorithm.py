@@ -134,6 +134,11 @@ def _offline(nets: Networks, state: State, observation: Array) -> TanhGaussian:
     return nets.actor.apply(state.reference, observation)
 
 
+def _entropy_bonus(state: State, offline: TanhGaussian) -> Array:
+    """−α log π_off(a|s), return units, of one action a drawn in each state; the same draws for every seed."""
+    return -jnp.exp(state.log_alpha) * offline.sample_and_log_prob(jax.random.key(0))[1]
+
+
 def _anchor(nets: Networks, state: State, observation: Array) -> losses.Anchor:
     return losses.Anchor.of(state.reference, nets.actor, state.target_critic, nets.critic, observation)
 
@@ -153,15 +158,25 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     """
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
-    offline = noted(batch, lambda: _offline(nets, state, batch.next_observation))
-    next_action, next_log_prob = offline.sample_and_log_prob(key)
-    next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
-    next_value = next_q - alpha * next_log_prob
+    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+
+    def soft_value(observation: Array, offline: TanhGaussian, key: Array) -> Array:
+        action, log_prob = offline.sample_and_log_prob(key)
+        return lowest_value(state.target_critic, nets.critic, observation, action) - alpha * log_prob
+
+    next_value = soft_value(batch.next_observation, notes.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = constrained.return_target(
+        config,
+        state,
+        batch,
+        target,
+        lambda last: soft_value(last, _offline(nets, state, last), jax.random.fold_in(key, 1)),
+    )
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        target_critic=polyak_update(critic, state.target_critic, config.reevaluate_rate),
         opt=state.opt.replace(critic=critic_opt),
         step=state.step + 1,
     )
@@ -235,6 +250,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
             actor_key,
             alpha,
             lagrange,
+            config.divergence,
             config.reference_log_prob_min,
         )
     else:
@@ -242,11 +258,16 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
             state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
         )
 
-    next_action, next_log_prob = nets.actor.apply(state.actor, batch.next_observation).sample_and_log_prob(target_key)
+    next_policy = nets.actor.apply(state.actor, batch.next_observation)
+    next_action, next_log_prob = next_policy.sample_and_log_prob(target_key)
     cost = alpha * next_log_prob
     if config.constrain:
         next_reference = nets.actor.apply(state.reference, batch.next_observation)
-        cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, config.reference_log_prob_min)
+        if config.divergence == "exact":
+            cost += lagrange * next_policy.divergence(next_reference)
+        else:
+            log_prob_min = config.reference_log_prob_min
+            cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, log_prob_min)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     target = td_target(batch.reward, batch.terminated, next_q - cost, config.discount)
 
@@ -254,8 +275,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
     )
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
-    actor_gradient = constrained.clip_actor_gradient(config, actor_gradient)
-    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, actor_gradient, state)
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
 
@@ -324,7 +344,11 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
         prepare=functools.partial(
-            constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+            constrained.prepare,
+            config,
+            functools.partial(_offline, nets),
+            functools.partial(_anchor, nets),
+            next_bonus=_entropy_bonus,
         ),
         stops=config.stops(),
         critic=bind(critic),

@@ -1,5 +1,7 @@
 """Losses of O2SAC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
+from typing import Literal
+
 import flax.struct
 import jax.numpy as jnp
 
@@ -103,6 +105,7 @@ def constrained_actor_loss(
     key: Array,
     alpha: Array,
     lagrange: Array,
+    kind: Literal["sample", "exact"],
     log_prob_min: float,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Policy loss with the price of leaving the reference policy.
@@ -112,13 +115,19 @@ def constrained_actor_loss(
     Args: as `losses.soft_actor_loss`, and
       reference_distribution: π_ref(·|s) for the batch.
       lagrange: [] λ ≥ 0, return units per nat.
-      log_prob_min: bound of log π_ref, nats.
+      kind: of the divergence k: of one "sample", or the "exact" KL(π, π_ref).
+      log_prob_min: bound of log π_ref at a sample, nats.
 
     Returns:
       [] loss, and log-densities [B] and divergences [B], nats.
 
     Source: Eq. (36).
     """
-    loss, (action, log_prob, _) = soft_actor_loss(actor_params, actor, critic_params, critic, observation, key, alpha)
-    divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
+    loss, (action, log_prob, policy) = soft_actor_loss(
+        actor_params, actor, critic_params, critic, observation, key, alpha
+    )
+    if kind == "exact":
+        divergences = policy.divergence(reference_distribution)
+    else:
+        divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
     return loss + lagrange * jnp.mean(divergences), (log_prob, divergences)

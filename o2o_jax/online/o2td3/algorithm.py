@@ -149,13 +149,14 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       The state with critics and targets moved, and metrics.
     """
     batch = state.transform(batch)
-    next_action = noted(batch, lambda: _offline(nets, state, batch.next_observation))
-    next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
+    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    next_value = _smoothed_value(nets, config, state, batch.next_observation, notes.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        target_critic=polyak_update(critic, state.target_critic, config.reevaluate_rate),
         opt=state.opt.replace(critic=critic_opt),
         step=state.step + 1,
     )
@@ -259,8 +260,7 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
         lagrange,
         config.normalize_actor_q,
     )
-    gradient = constrained.clip_actor_gradient(config, gradient)
-    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, gradient, state)
     opt = state.opt.replace(actor=actor_opt)
     metrics = {"actor_loss": loss}
 
@@ -295,6 +295,11 @@ def _smoothed_value(
     noise = jax.random.normal(key, next_action.shape)
     noisy_action = smoothed_action(next_action, noise, config.smoothing_std, config.smoothing_clip)
     return lowest_value(state.target_critic, nets.critic, next_observation, noisy_action)
+
+
+def _mode_value(nets: Networks, state: State, observation: Array) -> Array:
+    """Q̄min(s, π_off(s)), [B] at normalised observations [B, O]."""
+    return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation))
 
 
 def _target_penalty(nets: Networks, config: Config, state: State, next_observation: Array) -> Array:
@@ -342,7 +347,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         act=bind(act),
         policy=functools.partial(policy, nets),
         prepare=functools.partial(
-            constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+            constrained.prepare, config, functools.partial(_offline, nets), functools.partial(_anchor, nets)
         ),
         stops=config.stops(),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
