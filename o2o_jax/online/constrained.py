@@ -359,12 +359,12 @@ def prepare(
       phase: "reevaluate" or "align".
       state: before the phase, or amid it: nothing that the phase moves is read.
       dataset: raw transitions [N]; whole episodes where returns are asked for.
-      next_bonus: what π_off's values add to the reward at s' beside Q, (state, `offline`'s values [N, ...]) -> [N] return
-        units; None for nothing.
+      next_bonus: (state, `offline`'s values [N, ...]) -> [N], return units: what values at s' hold beside Q; None for
+        nothing.
 
     Returns:
-      The state, and the notes of that phase [N, ...]: of re-evaluation an `Evaluated` of the seed's own, and where returns
-      are mixed in, the data's `ReturnsToGo`, shared by all seeds.
+      The state, and the notes of that phase [N, ...]: of re-evaluation an `Evaluated` of the seed's own, and where
+      returns are mixed in, the data's `ReturnsToGo`, shared by all seeds.
     """
     if phase == "align":
         return state, Notes(
