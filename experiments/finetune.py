@@ -45,6 +45,7 @@ ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values)
+    flags.define_schedule(values)
     absl.flags.DEFINE_string(
         "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
     )
@@ -78,7 +79,7 @@ def main(args: FlagValues) -> None:
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
     family = envs.family(task.name)
-    config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    config = flags.parse_overrides(module.Config.for_task(task, args.schedule), args.set)
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)

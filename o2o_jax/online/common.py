@@ -1,16 +1,21 @@
 """What all online algorithms share: the settings that loop and scripts read, the policy they start from, π_ref."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
 
 from o2o_jax.data.transform import Normalizer, Transform
+from o2o_jax.interfaces import Task
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import Settings
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
+
+Schedule = Literal["paper", "fast"]  # the published settings, or the best found at a tenth of their updates or fewer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,9 @@ class OnlineConfig(Settings):
             "reference_standard_errors", "eval_every_env_steps", "eval_episodes",
         }
     )  # fmt: skip
+
+    # Set by the schedule "fast": the best found that needs at most a tenth of the published updates
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor
@@ -57,6 +65,20 @@ class OnlineConfig(Settings):
             raise ValueError(f"reference_min_episodes must be at least 2, got {self.reference_min_episodes}")
         if not self.eval_episodes and self.reference_update == "best":
             raise ValueError("reference_update=best needs evaluations: with eval_episodes=0 set it to returns")
+
+    @classmethod
+    def published(cls, task: Task) -> Self:
+        """The settings that were published for a task, or this package's where none were; subclasses read its facts."""
+        return cls(eval_episodes=task.eval_episodes)
+
+    @classmethod
+    def for_task(cls, task: Task, schedule: Schedule = "paper") -> Self:
+        """The settings of a schedule for a task: `published`, and `scheduled` from there."""
+        return cls.published(task).scheduled(schedule)
+
+    def scheduled(self, schedule: Schedule) -> Self:
+        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast"."""
+        return dataclasses.replace(self, **self.fast) if schedule == "fast" else self
 
     def remarks(self, source: str) -> list[str]:
         """What speaks against these settings for policies of the offline method `source`, a line each."""

@@ -145,7 +145,7 @@ def actor_loss(mean, noise, alpha=0.1, **constraint):
         function = functools.partial(
             losses.constrained_actor_loss,
             lagrange=constraint["lagrange"],
-            kind="sample",
+            kind=constraint.get("kind", "sample"),
             log_prob_min=constraint.get("least", -50.0),
         )
     with replayed_draws(draws):
@@ -180,6 +180,16 @@ def test_constrained_actor_loss_by_hand():
     np.testing.assert_allclose(loss, plain + 3.0 * 0.5, rtol=1e-4)
     np.testing.assert_allclose(constrained_gradient, gradient + 3.0 * 2.0, rtol=1e-4)
     np.testing.assert_allclose(same_log_prob, log_prob)
+
+
+def test_the_exact_divergence_knows_no_sample():
+    # means 0.5 apart, both σ 0.5: KL = ½ (0.5 / 0.5)² whatever is drawn, and d KL / dμ = 0.5 / 0.5²
+    for noise in ([0.0], [1.3]):
+        plain, _, gradient = actor_loss(0.5, noise)
+        loss, (_, divergence), constrained_gradient = actor_loss(0.5, noise, reference=0.0, lagrange=3.0, kind="exact")
+        np.testing.assert_allclose(divergence, [0.5], rtol=1e-6)
+        np.testing.assert_allclose(loss, plain + 3.0 * 0.5, rtol=1e-5)
+        np.testing.assert_allclose(constrained_gradient, gradient + 3.0 * 2.0, rtol=1e-5)
 
 
 def test_divergence_by_hand():

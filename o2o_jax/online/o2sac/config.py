@@ -30,7 +30,7 @@ class Config(ConstrainedConfig):
         self._not_negative("alpha_lr")
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """Sections C.2, G.1, H.3: a higher temperature and tighter bounds where the data is expert; the bounds
         alone where it is narrow.
 

@@ -31,7 +31,7 @@ class Config(ConstrainedConfig):
         self._counts("policy_delay")
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """Sections C.2, G.2, H.3: less noise and tighter bounds where the data is expert; the bounds alone where
         it is narrow.
 
