@@ -228,7 +228,7 @@ def test_critics_start_at_the_level_of_the_data(module):
 
 
 def test_targets_go_from_returns_to_bootstrapped_ones():
-    # G + w V = 2.75, 6.5 + 0.25 · 8 and 5 + 0.5 · 8 where the tail is worth 8; y_TD = 1. Half way it is the mean of both
+    # G + w V = 2.75, 6.5 + 0.25 · 8 and 5 + 0.5 · 8 where the tail is worth 8; y_TD = 1. Half way: the mean of both
     config = constrained.ConstrainedConfig(return_updates=4)
     state = types.SimpleNamespace(transform=Transform(Normalizer.identity(1), 1.0, 0.0), step=jnp.asarray(0))
     returns = ReturnsToGo(jnp.array([2.75, 6.5, 5.0]), jnp.array([0.0, 0.25, 0.5]), jnp.zeros((3, 1)))

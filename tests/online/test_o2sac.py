@@ -117,6 +117,18 @@ def test_align_loss_by_hand():
     np.testing.assert_allclose(metrics["overestimated"], 0.5)
 
 
+def test_a_bound_of_log_densities_bounds_what_a_probe_is_pulled_down_to():
+    # all is worth 1; α = 20 pulls either probe down to 1 − 20 (−0.22579 + 0.54158) = −5.31568, where log π ≥ −0.3 only
+    # to 1 − 20 (−0.22579 + 0.3) = −0.48418
+    critics = (jnp.array([9.0, 9.0]), jnp.zeros(2))
+    anchor = losses.Anchor.of(jnp.zeros(1), Actor(), (jnp.ones(2), jnp.zeros(2)), Critic(), OBSERVATION)
+    for bound, expected in ((None, -5.315682), (-50.0, -5.315682), (-0.3, -0.484180)):
+        _, metrics = losses.align_loss(
+            critics, Critic(), (jnp.ones(2), jnp.zeros(2)), anchor, OBSERVATION, jnp.array([[0.5], [-0.5]]), 20.0, bound
+        )
+        np.testing.assert_allclose(metrics["target_q"], expected, rtol=1e-4)
+
+
 def test_align_loss_moves_the_critics_alone():
     critic, target_critic = (
         (jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0])),

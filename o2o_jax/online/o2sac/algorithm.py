@@ -201,7 +201,14 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     current = nets.actor.apply(state.actor, batch.observation)
     probe = current.sample(probe_key)
     critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
-        state.critic, nets.critic, state.target_critic, anchor, batch.observation, probe, alpha
+        state.critic,
+        nets.critic,
+        state.target_critic,
+        anchor,
+        batch.observation,
+        probe,
+        alpha,
+        config.align_log_prob_min,
     )
     (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha

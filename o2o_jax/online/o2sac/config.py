@@ -21,6 +21,7 @@ class Config(ConstrainedConfig):
     # at once, their own temperature goes with them
     alpha: float = 0.2
     alpha_lr: float = 3e-4  # of log α, online
+    align_log_prob_min: float | None = None  # nats; bounds log π_off of probes from below; the paper: −50 (D-08)
     divergence: Literal["sample", "exact"] = "sample"  # one action's log-ratio, or KL(π, π_ref) in closed form (D-51)
     reference_log_prob_min: float = -50.0  # nats; bounds log π_ref from below, so that one sample can't dominate
 

@@ -50,6 +50,7 @@ def align_loss(
     observation: Array,
     action: Array,
     alpha: Array,
+    log_prob_min: float | None = None,
 ) -> tuple[Array, Metrics]:
     """Pulls overestimated actions below the policy's own and retains the value of that one.
 
@@ -63,15 +64,18 @@ def align_loss(
       observation: [B, O] normalised.
       action: [B, A] probes sampled from the policy that alignment trains, constant.
       alpha: [] temperature, return units per nat.
+      log_prob_min: bound of log π_off from below, nats, so that one probe can't dominate; None for none.
 
     Returns:
       [] loss, and its terms.
 
-    Source: Eq. (12), (13), (14).
+    Source: Eq. (12), (13), (14); the paper prints a bound of −50, the authors' code has none (D-08).
     """
     states, actions = jnp.stack([observation, observation]), jnp.stack([action, anchor.offline.mode()])
     target_q = lowest_value(target_critic_params, critic, observation, action)
     log_prob = anchor.offline.log_prob(action)
+    if log_prob_min is not None:
+        log_prob = jnp.maximum(log_prob, log_prob_min)
     target = aligned_q(target_q, anchor.q_mode, log_prob, anchor.log_prob_mode, alpha)
     return align_and_retain_loss(critic_params, critic, states, actions, target, anchor.q_mode)
 
