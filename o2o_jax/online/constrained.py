@@ -14,6 +14,7 @@ from o2o_jax import networks
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.interfaces import Cadence, Stop
 from o2o_jax.losses import td_loss
+from o2o_jax.online import common
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops import stopping
 from o2o_jax.ops.advantage import discounted_returns
@@ -23,6 +24,7 @@ from o2o_jax.training import gradient_step, note_rows, where
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
+UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
 
 
@@ -151,6 +153,10 @@ class ConstrainedConfig(OnlineConfig):
         """Whether π_ref is copied on a schedule rather than chosen by evaluation."""
         return self.reference_update == "interval"
 
+    def aligned_reference(self, accept: Any) -> Any:
+        """As `reference_init` says."""
+        return chosen(self.reference_init, accept)
+
     def remarks(self, source: str) -> list[str]:
         """Where the phases that are left out aren't those that Appendix B allows to leave out, a line each."""
         if not self.constrain:
@@ -270,12 +276,16 @@ def actor_step(
     return optax.apply_updates(state.actor, updates), opt
 
 
-def threshold(config: ConstrainedConfig, step: Array) -> Array:
-    """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3)."""
+def threshold(config: ConstrainedConfig, step: Array, cap: Array) -> Array:
+    """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3).
+
+    Never above `cap` [], which a policy that was rolled back has left.
+    """
     env_steps = config.cadence.warmup_env_steps + step // config.updates_per_env_step
     end = config.threshold_end / (config.interval_threshold_divisor if config.interval else 1.0)
     ramp = config.threshold_ramp * max(config.env_steps, 1)
-    return linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
+    bound = linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
+    return jnp.minimum(bound, cap)
 
 
 def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
@@ -428,6 +438,11 @@ def return_target(
     return jax.lax.stop_gradient(jax.lax.cond(state.step < config.return_updates, mixed, lambda target: target, target))
 
 
+def chosen(choice: Choice, accept: Any) -> Array:
+    """Whether it is the aligned policy, where `accept` [...] bool says that it scored better than the offline one."""
+    return {"best_of": jnp.asarray(accept), "aligned": jnp.ones_like(accept), "offline": jnp.zeros_like(accept)}[choice]
+
+
 def begin_finetuning(
     config: ConstrainedConfig, optimizer: optax.GradientTransformation, state: Any, accept: Array
 ) -> Any:
@@ -444,18 +459,55 @@ def begin_finetuning(
 
     Source: section 4.3 and the authors' code for `reference_init`; `start_actor=best_of` departs from both (D-06a).
     """
-    verdicts = {"best_of": accept, "aligned": jnp.asarray(True), "offline": jnp.asarray(False)}
     aligned, offline = state.actor, state.reference
-    aligned_starts = verdicts[config.start_actor]
+    aligned_starts = chosen(config.start_actor, accept)
     return state.replace(
         actor=where(aligned_starts, aligned, offline),
-        reference=where(verdicts[config.reference_init], aligned, offline),
+        reference=where(chosen(config.reference_init, accept), aligned, offline),
         # critics that came from offline training bring their own targets
         target_critic=state.critic if config.align_updates else state.target_critic,
         opt=state.opt.replace(
             actor=where(aligned_starts & config.carry_actor_moments, state.opt.actor, optimizer.init(offline))
         ),
         step=jnp.zeros_like(state.step),
+    )
+
+
+def set_reference(state: Any, accept: Array) -> Any:
+    """Makes the current actor π_ref where `accept` [] bool, and doubles the cap on the threshold."""
+    doubled = jnp.minimum(2.0 * state.threshold_cap, UNCAPPED)
+    return common.set_reference(state, accept).replace(threshold_cap=where(accept, doubled, state.threshold_cap))
+
+
+def roll_back(
+    optimizer: optax.GradientTransformation,
+    lagrange_optimizer: optax.GradientTransformation,
+    state: Any,
+    reject: Array,
+    divergence: Array,
+) -> Any:
+    """Makes π_ref the current actor again, on a shorter leash: twice λ, and τ at most half of what led astray.
+
+        π ← π_ref,   log λ ← log λ + log 2,   τ_cap ← min( τ_cap, f / 2 )
+
+    Adam begins anew for both. The critics stay, and so does the replay, whose failed episodes are what corrects them.
+
+    Args:
+      optimizer: the actor's.
+      lagrange_optimizer: that of log λ.
+      state: while fine-tuning.
+      reject: [] bool, where to do so.
+      divergence: [] f(π, π_ref) of the policy that is given up. NaN leaves the cap as it is, as does what sampling made
+        negative.
+    """
+    log_lagrange = state.log_lagrange + jnp.log(2.0)
+    state = common.roll_back(optimizer, state, reject)
+    lowered = jnp.where(divergence > 0, jnp.minimum(state.threshold_cap, 0.5 * divergence), state.threshold_cap)
+    lagrange_opt = where(reject, lagrange_optimizer.init(log_lagrange), state.opt.lagrange)
+    return state.replace(
+        log_lagrange=where(reject, log_lagrange, state.log_lagrange),
+        opt=state.opt.replace(lagrange=lagrange_opt),
+        threshold_cap=where(reject, lowered, state.threshold_cap),
     )
 
 

@@ -57,6 +57,7 @@ class State:
       target_critic: the same for Q̄.
       log_alpha: [] log of the temperature α.
       log_lagrange: [] log λ, so that λ > 0.
+      threshold_cap: [] that τ may not exceed; lowered by `roll_back`.
       opt: optimiser states.
       transform: of observations and rewards, constant.
       step: [] int32, updates so far; begins anew with fine-tuning.
@@ -68,6 +69,7 @@ class State:
     target_critic: Params
     log_alpha: Array
     log_lagrange: Array
+    threshold_cap: Array
     opt: OptStates
     transform: Transform
     step: Array
@@ -119,6 +121,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         target_critic=target_critic,
         log_alpha=log_alpha,
         log_lagrange=log_lagrange,
+        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -288,7 +291,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
 
     log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
     if config.constrain:
-        bound = constrained.threshold(config, state.step)
+        bound = constrained.threshold(config, state.step, state.threshold_cap)
         loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, lagrange_opt, log_lagrange)
         log_lagrange, lagrange_opt = where(
@@ -347,9 +350,11 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
         finetune=bind(finetune),
-        set_reference=common.set_reference,
+        set_reference=constrained.set_reference,
+        roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
+        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
         prepare=functools.partial(
             constrained.prepare,
             config,

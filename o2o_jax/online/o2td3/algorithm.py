@@ -56,6 +56,7 @@ class State:
       critic: parameters with a leading axis E.
       target_critic: the same for Q̄.
       log_lagrange: [] log λ, so that λ > 0.
+      threshold_cap: [] that τ may not exceed; lowered by `roll_back`.
       opt: optimiser states.
       transform: of observations and rewards, constant.
       step: [] int32, updates so far; begins anew with fine-tuning.
@@ -67,6 +68,7 @@ class State:
     critic: Params
     target_critic: Params
     log_lagrange: Array
+    threshold_cap: Array
     opt: OptStates
     transform: Transform
     step: Array
@@ -117,6 +119,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         critic=critic,
         target_critic=target_critic,
         log_lagrange=log_lagrange,
+        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -210,6 +213,12 @@ def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array
     return state.replace(target_actor=state.actor) if config.align_updates else state
 
 
+def roll_back(nets: Networks, state: State, reject: Array, divergence: Array) -> State:
+    """Goes back to π_ref (`constrained.roll_back`), and makes the actor its own target where `reject` [] bool."""
+    state = constrained.roll_back(nets.actor_optimizer, nets.lagrange_optimizer, state, reject, divergence)
+    return state.replace(target_actor=where(reject, state.actor, state.target_actor))
+
+
 def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
     """One update of constrained fine-tuning: Eq. (45) to (47), (49).
 
@@ -240,7 +249,10 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     )
     metrics |= actor_metrics
     if config.constrain:
-        metrics |= {"lagrange": lagrange, "threshold": constrained.threshold(config, state.step - 1)}
+        metrics |= {
+            "lagrange": lagrange,
+            "threshold": constrained.threshold(config, state.step - 1, state.threshold_cap),
+        }
     return state, metrics
 
 
@@ -266,7 +278,7 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
 
     log_lagrange = state.log_lagrange
     if config.constrain:
-        bound = constrained.threshold(config, state.step - 1)
+        bound = constrained.threshold(config, state.step - 1, state.threshold_cap)
         lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, opt.lagrange, log_lagrange)
         first = (state.step - 1) % config.updates_per_env_step < config.policy_delay
@@ -343,9 +355,11 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=bind(begin_finetuning),
         finetune=bind(finetune),
-        set_reference=common.set_reference,
+        set_reference=constrained.set_reference,
+        roll_back=functools.partial(roll_back, nets),
         act=bind(act),
         policy=functools.partial(policy, nets),
+        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
         prepare=functools.partial(
             constrained.prepare, config, functools.partial(_offline, nets), functools.partial(_anchor, nets)
         ),
