@@ -326,7 +326,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         prepare=functools.partial(
             constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
         ),
-        stops=config.stops(),
+        stops=config.stops(functools.partial(policy, nets), bind(critic)),
         critic=bind(critic),
         reads_handoff_state=config.critic_source == "offline",
     )
