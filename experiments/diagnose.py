@@ -29,14 +29,13 @@ from o2o_jax import envs, online
 from o2o_jax.critic import QFunction
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
+from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
 
 HOLDOUT_EPISODES = 50  # by default, and never more than half of them
-MARGIN = 0.05  # by default: of the data's value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +225,7 @@ def offline_run(
     needs_clone = handoff.policy.head != switch.head
     finetune.check(switch, config, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
+    notes += config.remarks(settings["algorithm"])
     _claim(out, record)
     stages: dict[str, Stage] = {}
     with log.MetricLog(out) as metric_log:

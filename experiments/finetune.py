@@ -3,13 +3,14 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
-the offline and the aligned policy, `evaluation.csv` by environment steps, checkpoints, and in `stages` what
-experiments.diagnose reads: the agent after re-evaluation and after alignment. `handoffs.load_delivered` reads the policy
-that a finished run leaves: the last one, or with --set=roll_back=true π_ref, the best that evaluations confirmed. Runs that differ in what happens online
-alone need those phases once: --reconstruction=<run> takes them from there. Where the policy was cloned the
-clone counts as the offline policy, and `start.csv` also says how close it came: the score of its teacher, and the last
-row of `clone.csv`. A run that was stopped goes on with --resume.
+gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
+with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
+checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
+`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back=true π_ref, the
+best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+--reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
+`start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
+stopped goes on with --resume.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from jax.sharding import Mesh
 
 from experiments import flags
 from experiments.handoffs import STAGES, keep_stage, load_handoff, load_reconstruction
+from experiments.regimes import replay_regimes
 from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
@@ -180,7 +182,10 @@ def check(
     """Raises what speaks against the run, before hours of work or a claimed folder: the phases' need of held-out
     episodes, and what `algorithm.init` has against the handoff or its clone."""
     if algorithm.stops and len(dataset.episode_ends) < 2:
-        raise ValueError(f"stop=measures holds out episodes, but {dataset.name} is a single one: set stop=updates")
+        raise ValueError(
+            f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set stop=updates "
+            "and critic_report=false"
+        )
     discount = offline_config.get("discount", config.discount)
     if algorithm.reads_handoff_state and discount != config.discount:
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
@@ -278,7 +283,7 @@ def _reconstruct(
         )
 
     scores: dict[str, np.ndarray] = {}
-    measured_returns: dict[str, np.ndarray] = {}
+    returns: dict[str, np.ndarray] = {}  # [S, E]
     if evaluator is not None:
         run_episodes = mode_episodes(lambda policy: policy, mesh)
         policies = {"offline": handoff.policy}
@@ -287,8 +292,8 @@ def _reconstruct(
         if teacher is not None:
             policies["teacher"] = teacher
         for name, policy in policies.items():
-            measured_returns[name], lengths = run_episodes(evaluator, seeds.place(policy, mesh))
-            scores[f"{name}_score"] = evaluation_metrics(task, measured_returns[name], lengths)["score"]
+            returns[name], lengths = run_episodes(evaluator, seeds.place(policy, mesh))
+            scores[f"{name}_score"] = evaluation_metrics(task, returns[name], lengths)["score"]
             run = loop.count_evaluation(run, lengths)
     closeness = _closeness(metric_log.directory, len(seed_list)) if teacher is not None else {}
     if closeness:
@@ -296,6 +301,9 @@ def _reconstruct(
         both = {"teacher_score": scores["teacher_score"], "clone_score": scores["offline_score"]} if scores else {}
         measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in (closeness | both).items())
         print(f"clone of {handoff.source} as {algorithm.head}: {measured}")
+    if algorithm.cadence.source == "replay" and config.replay == "auto":
+        regime = replay_regimes(algorithm, config, run.agent, handoff, returns, dataset, seed_list, mesh)
+        run = run.replace(regime=regime)
     if not scores:  # `config` then says who goes online
         nothing = np.full(len(seed_list), -np.inf)
         return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
@@ -308,8 +316,8 @@ def _reconstruct(
     better = aligned > offline
     reference_returns = np.where(
         np.asarray(config.aligned_reference(better))[:, None],
-        measured_returns.get("aligned", measured_returns["offline"]),
-        measured_returns["offline"],
+        returns.get("aligned", returns["offline"]),
+        returns["offline"],
     )
     return loop.begin_finetuning(algorithm, run, better, np.fmax(aligned, offline), mesh, reference_returns)
 
@@ -409,7 +417,8 @@ def reconstruct(
         )
         agent, records = _parts(phase, state, records)
         if stop:
-            print("\n".join(_verdicts(phase, updates, stop, records[phase])))
+            for line in _verdicts(phase, updates, stop, records[phase]):
+                print(line)
     return agent, records
 
 
@@ -419,13 +428,17 @@ def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dic
 
 
 def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:
-    """Why each seed stopped, a line each."""
+    """Why each seed stopped, where it may, and what there is to say of its report, a line each."""
     reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
     record = jax.device_get(record)
     lines = []
     for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
-        measures = ", ".join(f"{term} {record.history[term][seed, -1]:.3g}" for term in stop.terms)
-        lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")
+        newest = {term: float(history[seed, -1]) for term, history in record.history.items()}
+        if stop.reasons:
+            measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
+            lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")
+        if stop.report and (remark := stop.report.remark(newest)):
+            lines.append(f"{phase}, seed {seed}: {remark}")
     return lines
 
 
@@ -435,7 +448,7 @@ def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
 
 
 def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:
-    """The offline share of a replay mode, on every device: all of the dataset, its best episodes, or nothing."""
+    """What a replay mode may draw of the dataset, on every device: all of it, its best episodes, or nothing."""
     if mode == "none":
         return None
     chosen = dataset.best_episodes(part_episodes) if mode == "part" else dataset

@@ -14,7 +14,17 @@ import numpy as np
 
 from experiments.report import figure_class
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.diagnosis import ADVICE, CONFIDENCE, CriticReport, Diagnosis, DiagnosisConfig, Regime, gap_interval, regime
+from o2o_jax.diagnosis import (
+    ADVICE,
+    CriticReport,
+    Diagnosis,
+    DiagnosisConfig,
+    Regime,
+    gap_interval,
+    regime_of,
+    returns_interval,
+    trust,
+)
 from o2o_jax.runtime import log
 from o2o_jax.runtime.checkpoint import read_config
 
@@ -77,29 +87,25 @@ class Report:
         if value is None:
             return []
         ends = zip(*gap_interval(value), value.data, strict=True)
-        return [self._regime(float(low), float(high), float(data)) for low, high, data in ends]
+        return [regime_of(float(low), float(high), float(data), self.margin) for low, high, data in ends]
 
     def regime(self) -> Regime | None:
         """Of all seeds together: by the re-evaluated critics, else by the logged evaluation; None without either."""
         if self.result.value is not None:
-            return self._regime(*self.band(), _mean(self.result.value.data))
+            return regime_of(*self.band(), _mean(self.result.value.data), self.margin)
         return self.logged_regime()
 
     def logged_regime(self) -> Regime | None:
         """By the logged evaluation alone; None without one."""
         if self.logged is None:
             return None
-        return self._regime(self.logged.low, self.logged.high, self.logged.data)
+        return regime_of(self.logged.low, self.logged.high, self.logged.data, self.margin)
 
     def band(self) -> tuple[float, float]:
         """Mean over seeds of both ends of `gap_interval`: seeds share the episodes, so that more don't narrow it."""
         assert self.result.value is not None
         low, high = gap_interval(self.result.value)
         return _mean(low), _mean(high)
-
-    def _regime(self, low: float, high: float, data: float) -> Regime | None:
-        margin = self.margin * abs(data)
-        return None if np.isnan([low, high, margin]).any() else regime(low, high, margin)
 
 
 def logged_gap(run: str | Path, dataset: Dataset) -> Logged | None:
@@ -109,11 +115,9 @@ def logged_gap(run: str | Path, dataset: Dataset) -> Logged | None:
     except FileNotFoundError:
         return None
     last = columns["return"][columns["step"] == columns["step"].max()]
-    data = dataset.returns()
-    evaluated = settings["eval_episodes"] * len(last)
-    error = CONFIDENCE * float(np.std(data)) * np.sqrt(1.0 / evaluated + 1.0 / len(data))
-    gap = float(np.mean(last) - np.mean(data))
-    return Logged(float(np.mean(last)), float(np.mean(data)), gap - error, gap + error)
+    data, policy = dataset.returns(), float(np.mean(last))
+    band = returns_interval(policy, settings["eval_episodes"] * len(last), data)
+    return Logged(policy, float(np.mean(data)), *band)
 
 
 def measures(result: Diagnosis) -> dict[str, np.ndarray]:
@@ -219,6 +223,11 @@ def expectations(report: Report) -> list[str]:
             if reasons
             else "fine-tuning the offline critic directly: no mismatch that foretells a drop"
         )
+    if (critic := result.reevaluated) is not None:
+        numbers = [_mean(getattr(critic, name)) for name in ("value", "recorded", "spread", "correlation")]
+        if np.isfinite(numbers).all():
+            trusted, verdict = trust(*numbers)
+            lines.append(f"the re-evaluated critic {verdict}" + ("" if trusted else ": re-evaluate longer"))
     if (alignment := result.alignment) is not None:
         share = _mean(alignment.overestimated)
         lines.append(

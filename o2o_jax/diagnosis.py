@@ -11,6 +11,7 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from o2o_jax.critic import QFunction
 from o2o_jax.ops.advantage import discounted_returns, steps_to_end
@@ -18,10 +19,18 @@ from o2o_jax.ops.mismatch import neighbour_distance, overestimation, proposition
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy, own_log_prob
 from o2o_jax.settings import Settings
-from o2o_jax.types import Array, Rollout, Transition
+from o2o_jax.types import Array, Metrics, Rollout, Transition
 
 Regime = Literal["better", "like", "worse"]
+REGIMES: dict[Regime, int] = {"worse": -1, "like": 0, "better": 1}  # as arrays hold them
 CONFIDENCE = 1.96  # standard errors on either side: 95 % of a normal distribution
+MARGIN = 0.05  # of the data's value: differences up to that count as none
+# When a re-evaluated critic can be trusted; no source gives it. On Hopper, where returns were 226, critics worth 57
+# that ordered states at −0.27 lost good policies online, and those worth 193, at 0.85, improved them. The level is low,
+# since a policy that is worse than its data is rightly worth less than what was recorded.
+TRUSTED_CORRELATION = 0.5
+TRUSTED_LEVEL = 0.5  # of the recorded returns
+TELLING_SPREAD = 0.1  # of the recorded returns' level: where they differ by less, their order says nothing
 ROWS_AT_ONCE = 2_048  # of those that networks see at a time: bounds the memory, not the result
 
 
@@ -56,6 +65,7 @@ class CriticReport:
       recorded: mean discounted return from these steps on. NaN, as all that compares with it, where none counts.
       bias: mean of Q(s, a) − G.
       error: root mean square of it.
+      spread: standard deviation of G.
       correlation: rank correlation of Q(s, a) and G over these steps.
       overestimated: share of probes with Q(s, a) > Q(s, ȧ).
       gap: mean of Q(s, a) − Q(s, ȧ) over those.
@@ -68,11 +78,27 @@ class CriticReport:
     recorded: Array
     bias: Array
     error: Array
+    spread: Array
     correlation: Array
     overestimated: Array
     gap: Array
     alignment: Array
     samples: "Samples"
+
+
+@flax.struct.dataclass
+class KnownReturns:
+    """Steps of held-out episodes whose returns to go are known, which critics are compared with.
+
+    Attributes:
+      observation: [N, O] raw.
+      action: [N, A] that was taken.
+      returns: [N] discounted return from the step on, in a critic's own units; NaN throughout where none counts.
+    """
+
+    observation: Array
+    action: Array
+    returns: Array
 
 
 @flax.struct.dataclass
@@ -282,6 +308,66 @@ def recorded_returns(
     return returns, _tail_weight(rollout, critic.discount) <= config.max_tail
 
 
+def known_returns(
+    config: DiagnosisConfig, key: Array, rollout: Rollout, policy: Policy, critic: QFunction
+) -> KnownReturns:
+    """Steps drawn among those whose recorded return counts, uniformly with replacement.
+
+    Args:
+      config: `states`, N, and what `recorded_returns` reads.
+      key: draws the steps, and the actions that entropies are the mean of.
+      rollout: whole raw episodes [T].
+      policy: π.
+      critic: whose rewards, discount and temperature count; its parameters don't.
+
+    Returns:
+      N steps; of any row, with NaN for a return, where none counts.
+    """
+    entropy_key, row_key = jax.random.split(key)
+    returns, counts = recorded_returns(config, entropy_key, rollout, policy, critic)
+    any_counts = jnp.any(counts)
+    weights = jnp.where(any_counts, counts, True)
+    rows = jax.random.choice(row_key, len(counts), (config.states,), p=weights / jnp.sum(weights))
+    return KnownReturns(rollout.observation[rows], rollout.action[rows], jnp.where(any_counts, returns[rows], jnp.nan))
+
+
+RETURN_TERMS = ("value", "recorded", "error", "spread", "correlation")  # of `against_returns`
+
+
+def against_returns(q: Array, returns: Array) -> Metrics:
+    """How a critic's values [N] compare with the returns [N] of the same steps, in return units.
+
+    Returns:
+      `value`, mean Q; `recorded`, mean G; `error`, root mean square of Q − G; `spread`, standard deviation of G;
+      `correlation`, rank correlation of both (Spearman). [] each, all NaN where the returns are.
+    """
+    known = jnp.isfinite(returns).all()
+    return {
+        "value": jnp.where(known, jnp.mean(q), jnp.nan),
+        "recorded": jnp.mean(returns),
+        "error": jnp.sqrt(jnp.mean(jnp.square(q - returns))),
+        "spread": jnp.std(returns),
+        "correlation": jnp.where(known, rank_correlation(q, returns), jnp.nan),
+    }
+
+
+def trust(value: float, recorded: float, spread: float, correlation: float) -> tuple[bool, str]:
+    """Judges a re-evaluated critic: whether it can be trusted with a policy, and a clause that says so and why.
+
+    It can where its level lacks at most `1 − TRUSTED_LEVEL` of the returns', or of their spread where that is larger,
+    and it orders the steps at `TRUSTED_CORRELATION` or better, unless all returns are about alike.
+
+    Args: of `against_returns`; none of them NaN.
+    """
+    scale = max(abs(recorded), spread)
+    lacking = (recorded - value) * (1.0 if recorded >= 0 else -1.0)
+    telling = spread >= TELLING_SPREAD * abs(recorded)
+    trusted = lacking <= (1.0 - TRUSTED_LEVEL) * scale and (not telling or correlation >= TRUSTED_CORRELATION)
+    order = f"orders them at {correlation:.2f}" if telling else "they are too alike to be ordered"
+    verdict = "can be trusted" if trusted else "is not to be trusted"
+    return trusted, f"{verdict}: it is worth {value:.3g} where returns are {recorded:.3g} and {order}"
+
+
 def policy_against_data(
     config: DiagnosisConfig, key: Array, rollout: Rollout, policy: Policy, critic: QFunction
 ) -> Value:
@@ -370,6 +456,36 @@ def regime(low: float, high: float, margin: float) -> Regime:
     return "worse" if high < -margin else "like"
 
 
+def returns_interval(policy: float, episodes: int, data: np.ndarray) -> tuple[float, float]:
+    """Lower and upper end of a band around the difference of undiscounted returns, policy less data.
+
+        m − m_D ∓ 1.96 σ_D √( 1/E + 1/n )
+
+    as if the policy's returns scattered as the data's do: E of its episodes are too few to tell.
+
+    Args:
+      policy: m, mean return of the policy.
+      episodes: E that it is the mean of.
+      data: [n] returns of the dataset's episodes, as far as they were recorded.
+    """
+    gap = policy - float(np.mean(data))
+    error = CONFIDENCE * float(np.std(data)) * float(np.sqrt(1.0 / episodes + 1.0 / len(data)))
+    return gap - error, gap + error
+
+
+def regime_of(low: float, high: float, data: float, margin: float = MARGIN) -> Regime | None:
+    """`regime` with the margin as a share of the data's value; None where a number is none.
+
+    Args:
+      low: lower end of a band around J(π) − J(data).
+      high: its upper end.
+      data: J(data), in the same unit.
+      margin: share of |J(data)|, ≥ 0.
+    """
+    width = margin * abs(data)
+    return None if np.isnan([low, high, width]).any() else regime(low, high, width)
+
+
 @dataclasses.dataclass(frozen=True)
 class Advice:
     """Settings of the off-policy online algorithms for a regime.
@@ -425,25 +541,17 @@ def _critic_report(
     mode: Array,
     probes: Array,
 ) -> CriticReport:
-    entropy_key, row_key = jax.random.split(key)
-    returns, counts = recorded_returns(config, entropy_key, heldout, policy, critic)
-    any_counts = jnp.any(counts)
-    weights = jnp.where(any_counts, counts, True)
-    rows = jax.random.choice(row_key, len(counts), (config.states,), p=weights / jnp.sum(weights))
-    returns = jnp.where(any_counts, returns[rows], jnp.nan)
-    q = critic(heldout.observation[rows], heldout.action[rows])
+    known = known_returns(config, key, heldout, policy, critic)
+    q = critic(known.observation, known.action)
     q_mode, q_probes = critic(observation, mode), _values_of(critic, observation, probes)
     overestimated, gap = overestimation(q_probes, q_mode)
     return CriticReport(
-        value=jnp.where(any_counts, jnp.mean(q), jnp.nan),
-        recorded=jnp.mean(returns),
-        bias=jnp.mean(q - returns),
-        error=jnp.sqrt(jnp.mean(jnp.square(q - returns))),
-        correlation=jnp.where(any_counts, rank_correlation(q, returns), jnp.nan),
+        **against_returns(q, known.returns),
+        bias=jnp.mean(q - known.returns),
         overestimated=overestimated,
         gap=gap,
         alignment=jnp.mean(rank_correlation(log_likelihood(policy, observation, probes), q_probes)),
-        samples=Samples(q, returns, q_probes[:, 0] - q_mode),
+        samples=Samples(q, known.returns, q_probes[:, 0] - q_mode),
     )
 
 

@@ -35,6 +35,25 @@ class Cadence:
 
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+    """What the checks of a phase compare with held-out episodes, beside the metrics of the phase's update.
+
+    Attributes:
+      terms: names of what `measure` returns.
+      prepare: (key, state, held_out) -> rows, pure, before the phase and before what is left of it. `held_out` is a
+        `types.Rollout` [M] of whole episodes. What comes out may depend only on parts of the state that the phase
+        leaves alone.
+      measure: (state, rows) -> metrics, pure; NaN where the episodes say nothing, which is no sign of divergence.
+      remark: (metrics of one seed) -> what people have to know of them when the phase ends, one line; "" for nothing.
+    """
+
+    terms: tuple[str, ...]
+    prepare: Callable
+    measure: Callable
+    remark: Callable[[Mapping[str, float]], str] = lambda metrics: ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Stop:
     """When a phase of updates on a dataset is done, by measures on rows that its batches never draw from.
 
@@ -43,10 +62,11 @@ class Stop:
       verdict: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
         its values [window_checks + 1] at the last checks, oldest first, NaN where there was none yet. The first check
         is made of the state as it comes.
-      reasons: why to stop, for people.
+      reasons: why to stop, for people; none where checks are made for their log alone.
       check_every_updates: updates between two checks.
       window_checks: how many checks `verdict` looks back from the newest.
       min_updates: updates before which nothing stops.
+      report: what else the checks measure; `history` has its terms too.
     """
 
     terms: tuple[str, ...]
@@ -55,6 +75,12 @@ class Stop:
     check_every_updates: int
     window_checks: int
     min_updates: int = 0
+    report: Report | None = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """All that a check measures: `terms`, and those of the report."""
+        return self.terms + (self.report.terms if self.report else ())
 
 
 class OfflineAlgorithm(NamedTuple):

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax.interfaces import Stop
-from o2o_jax.types import Array, BatchT, Metrics, Params, Transition
+from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition
 
 MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
 HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
+REPORT_STREAM = HELD_OUT_STREAM - 1  # likewise
 ROWS_AT_ONCE = 4_096  # of a dataset, where networks look at all of it
 DIVERGED = -1  # verdict of a state whose measures are NaN or infinite
 
@@ -170,15 +171,15 @@ class Record:
         """Before the first check."""
         empty = jnp.full(stop.window_checks + 1, jnp.nan)
         zero = jnp.zeros((), jnp.int32)
-        return cls({term: empty for term in stop.terms}, zero, zero)
+        return cls({term: empty for term in stop.measures}, zero, zero)
 
     def check(self, stop: Stop, measures: Metrics, updates: int) -> "Record":
         """With the measures of one more check, `updates` after the last, and the verdict on them."""
-        newest = {term: jnp.asarray(measures[term], jnp.float32) for term in stop.terms}
+        newest = {term: jnp.asarray(measures[term], jnp.float32) for term in stop.measures}
         history = {term: jnp.append(self.history[term][1:], value) for term, value in newest.items()}
         kept = self.updates + updates
         verdict = jnp.where(kept >= stop.min_updates, stop.verdict(history), 0)
-        finite = jnp.isfinite(jnp.stack(list(newest.values()))).all()
+        finite = jnp.isfinite(jnp.array([newest[term] for term in stop.terms])).all()
         return Record(history, kept, jnp.where(finite, verdict, DIVERGED).astype(jnp.int32))
 
 
@@ -204,8 +205,25 @@ class Watched:
         return self.replace(state=self.state.replace(step=step))
 
 
+def report_rows(stop: Stop, watched: Watched, held_out: Rollout, key: Array) -> Any:
+    """What the report of a phase's checks looks at, computed once; None without a report.
+
+    Args: as `check`; `held_out` are whole episodes.
+    """
+    if stop.report is None:
+        return None
+    return stop.report.prepare(jax.random.fold_in(key, REPORT_STREAM), watched.state, held_out)
+
+
 def check(
-    update: Callable, stop: Stop, watched: Watched, held_out: Transition, key: Array, updates: int, batch_size: int
+    update: Callable,
+    stop: Stop,
+    watched: Watched,
+    held_out: Transition,
+    key: Array,
+    updates: int,
+    batch_size: int,
+    rows: Any = None,
 ) -> Watched:
     """Measures a state on held-out rows, the same ones with the same draws at every check of a phase.
 
@@ -219,12 +237,17 @@ def check(
       key: PRNG key of the phase.
       updates: since the last check.
       batch_size: B.
+      rows: of `report_rows`.
 
     Returns:
       The same state with one more check on record.
     """
-    key = jax.random.fold_in(key, HELD_OUT_STREAM)
-    measures = measure(update, watched.state, held_out, key, MEASURED_BATCHES, batch_size)
+    measures: Metrics = {}
+    if stop.terms:
+        key = jax.random.fold_in(key, HELD_OUT_STREAM)
+        measures = measure(update, watched.state, held_out, key, MEASURED_BATCHES, batch_size)
+    if stop.report is not None:
+        measures |= stop.report.measure(watched.state, rows)
     return watched.replace(record=watched.record.check(stop, measures, updates))
 
 
@@ -237,6 +260,7 @@ def run_watched(
     key: Array,
     num_updates: int,
     batch_size: int,
+    rows: Any = None,
 ) -> tuple[Watched, Metrics]:
     """Runs updates up to the next check, and the check; a state that has its verdict stays as it is.
 
@@ -249,7 +273,7 @@ def run_watched(
       The state and its record, and the mean of every metric; NaN where the state had stopped before.
     """
     state, metrics = run_updates(update, watched.state, dataset, key, num_updates, batch_size)
-    moved = check(update, stop, watched.replace(state=state), held_out, key, num_updates, batch_size)
+    moved = check(update, stop, watched.replace(state=state), held_out, key, num_updates, batch_size, rows)
     goes_on = watched.record.verdict == 0
     metrics = jax.tree.map(lambda metric: jnp.where(goes_on, metric, jnp.nan), metrics)
     return where(goes_on, moved, watched).skip_to(state.step), metrics

@@ -7,10 +7,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.training import sample_batch
 from o2o_jax.types import Array, Rollout, Spec, Transition
 
-Mode = Literal["half", "all", "part", "none"]
+Mode = Literal["half", "all", "part", "none", "auto"]
 
 
 @flax.struct.dataclass
@@ -79,12 +78,21 @@ def cut(buffer: RingBuffer) -> RingBuffer:
     return buffer.replace(storage=storage.replace(truncated=truncated))
 
 
-def sample(buffer: RingBuffer, dataset: Transition | None, key: Array, batch_size: int, mode: Mode) -> Transition:
+def sample(
+    buffer: RingBuffer,
+    dataset: Transition | None,
+    key: Array,
+    batch_size: int,
+    mode: Mode,
+    regime: Array | None = None,
+) -> Transition:
     """Draws a batch [B], uniformly with replacement, from the two sources as Table 6 names them.
 
     `half` takes ⌊B/2⌋ rows from each source. `all` and `part` draw from the union of both, as if the dataset (or its
     best episodes, which the caller passes as `dataset`) had been loaded into the buffer first, without a copy per seed.
-    `none` leaves the dataset out.
+    `none` leaves the dataset out. `auto`, which is this package's, does one of these by what the policy is worth beside
+    the dataset, and draws the rows that this mode draws: `none` where it is better, `half` where it is like it, `all`
+    where it is worse.
 
     Args:
       buffer: at least one row filled.
@@ -92,6 +100,7 @@ def sample(buffer: RingBuffer, dataset: Transition | None, key: Array, batch_siz
       key: draws the rows.
       batch_size: B.
       mode: the replay mode.
+      regime: [] int32, of `diagnosis.REGIMES`; unused but in mode `auto`, where seeds may differ in it.
 
     Returns:
       Raw transitions [B].
@@ -99,13 +108,18 @@ def sample(buffer: RingBuffer, dataset: Transition | None, key: Array, batch_siz
     if mode == "none":
         return _rows(buffer.storage, jax.random.randint(key, (batch_size,), 0, buffer.size))
     assert dataset is not None, f"replay mode {mode} needs a dataset"
-    if mode == "half":
-        offline_key, online_key = jax.random.split(key)
-        online_rows = jax.random.randint(online_key, (batch_size - batch_size // 2,), 0, buffer.size)
-        offline = sample_batch(dataset, offline_key, batch_size // 2)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), offline, _rows(buffer.storage, online_rows))
     dataset_size = dataset.reward.shape[0]
+    if mode == "half":
+        offline_rows, online_rows = _half(key, batch_size, dataset_size, buffer.size)
+        offline = _rows(dataset, offline_rows)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), offline, _rows(buffer.storage, online_rows))
     rows = jax.random.randint(key, (batch_size,), 0, dataset_size + buffer.size)
+    if mode == "auto":  # all three draws as rows of the union; the networks' work is the batch's, and there is one
+        assert regime is not None, "replay mode auto needs a regime"
+        offline_rows, online_rows = _half(key, batch_size, dataset_size, buffer.size)
+        half = jnp.concatenate([offline_rows, online_rows + dataset_size])
+        none = jax.random.randint(key, (batch_size,), 0, buffer.size) + dataset_size
+        rows = jnp.where(regime > 0, none, jnp.where(regime < 0, rows, half))
     offline = _rows(dataset, jnp.minimum(rows, dataset_size - 1))
     online = _rows(buffer.storage, jnp.maximum(rows - dataset_size, 0))
 
@@ -113,6 +127,13 @@ def sample(buffer: RingBuffer, dataset: Transition | None, key: Array, batch_siz
         return jnp.where((rows < dataset_size).reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(choose, offline, online)
+
+
+def _half(key: Array, batch_size: int, dataset_size: int, size: Array) -> tuple[Array, Array]:
+    """Rows [⌊B/2⌋] of the dataset and rows [B − ⌊B/2⌋] of the ring."""
+    offline_key, online_key = jax.random.split(key)
+    offline_rows = jax.random.randint(offline_key, (batch_size // 2,), 0, dataset_size)
+    return offline_rows, jax.random.randint(online_key, (batch_size - batch_size // 2,), 0, size)
 
 
 def _rows(columns: Transition, rows: Array) -> Transition:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import flax.struct
@@ -12,7 +14,8 @@ import optax
 
 from o2o_jax import networks
 from o2o_jax.data.returns import ReturnsToGo
-from o2o_jax.interfaces import Cadence, Stop
+from o2o_jax.diagnosis import RETURN_TERMS, DiagnosisConfig, KnownReturns, against_returns, known_returns, trust
+from o2o_jax.interfaces import Cadence, Report, Stop
 from o2o_jax.losses import td_loss
 from o2o_jax.online import common
 from o2o_jax.online.common import OnlineConfig
@@ -25,6 +28,7 @@ from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Tra
 
 Choice = Literal["best_of", "aligned", "offline"]
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
+REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
 
 
@@ -51,10 +55,26 @@ class ConstrainedConfig(OnlineConfig):
 
     online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
         "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
+        "auto_replay_warmup_env_steps",
         "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "interval_actor_grad_norm",
         "constrain", "lagrange_travel", "asymmetry", "threshold_start", "threshold_end", "threshold_ramp",
         "carry_actor_moments", "actor_ramp_updates",
     }  # fmt: skip
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {
+            "reevaluate_updates": 8_000,
+            "reevaluate_polyak": 0.05,
+            "return_updates": 4_000,
+            "align_updates": 4_000,
+            "critic_report": True,
+            "carry_actor_moments": False,
+            "actor_ramp_updates": 1_000,
+            "roll_back": True,
+            "replay": "auto",
+            "env_steps": 20_000,
+        }
+    )
 
     # Networks
     layer_norm: bool = True  # in the critics
@@ -69,12 +89,14 @@ class ConstrainedConfig(OnlineConfig):
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
     stop: Literal["updates", "measures"] = "updates"
+    critic_report: bool = False  # compares critics with held-out returns while re-evaluating; stop=measures always does
     held_out_share: float = 0.05  # of the dataset's episodes; no batch of the two phases draws from them
     stop_check_every_updates: int = 1_000
     stop_window_checks: int = 5  # how far back "no longer" looks
     stop_min_updates: int = 5_000
     stop_residual: float = 0.02  # re-evaluation: relative fall of the squared error in the window that counts as none
     stop_missing_value: float = 0.05  # re-evaluation: share of the value that may still be missing
+    stop_correlation: float = 0.02  # re-evaluation: rise of the rank correlation in the window that counts as none
     stop_overestimated: float = 0.08  # alignment: share of probes worth more than the policy's own action
     stop_distance: float = 0.01  # alignment: mean squared distance of π_on to π_off: σ² of O2TD3's exploration
     stop_settled: float = 0.02  # alignment: relative range of both in the window that counts as standing still
@@ -83,8 +105,10 @@ class ConstrainedConfig(OnlineConfig):
     warmup_env_steps: int = 1_000  # without updates; the policy itself acts
     random_env_steps: int = 0  # uniform actions before that, for agents without a policy
     overlap: bool = False  # environments step while updates are computed: every action is a round of updates older
-    replay: Literal["half", "all", "part", "none"] = "half"  # Table 6
+    # Table 6; "auto", seed by seed: none where the policy is better than its data, half where like it, all where worse
+    replay: Literal["half", "all", "part", "none", "auto"] = "half"
     part_episodes: int = 50  # best episodes that "part" preloads
+    auto_replay_warmup_env_steps: int = 5_000  # "auto": half until then, where the policy is better than its data
     buffer_size: int = 2_000_000  # transitions per seed, never more than env_steps
     start_actor: Choice = "best_of"  # who acts online first; the paper: "aligned"
     reference_init: Choice = "best_of"  # first π_ref; the paper's text: "aligned"
@@ -117,6 +141,7 @@ class ConstrainedConfig(OnlineConfig):
             "align_updates", "warmup_env_steps", "random_env_steps", "lagrange_travel", "threshold_start"
         )
         self._not_negative("return_updates", "actor_ramp_updates")
+        self._not_negative("auto_replay_warmup_env_steps", "stop_correlation")
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
         self._inside(0, 1, "held_out_share")
@@ -125,8 +150,13 @@ class ConstrainedConfig(OnlineConfig):
                 raise ValueError(f"{name}=best_of needs evaluations: with eval_episodes=0 set it to aligned or offline")
         if not self.threshold_end >= self.threshold_start:
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
-        if self.replay == "half" and self.batch_size % 2:
-            raise ValueError(f"replay=half needs an even batch_size, got {self.batch_size}")
+        if self.replay in ("half", "auto") and self.batch_size % 2:
+            raise ValueError(f"replay={self.replay} needs an even batch_size, got {self.batch_size}")
+
+    @property
+    def reevaluate_rate(self) -> float:
+        """Share of the critics copied into their targets per update of re-evaluation."""
+        return self.polyak if self.reevaluate_polyak is None else self.reevaluate_polyak
 
     @property
     def cadence(self) -> Cadence:
@@ -137,11 +167,6 @@ class ConstrainedConfig(OnlineConfig):
             random_env_steps=self.random_env_steps,
             overlap=self.overlap,
         )
-
-    @property
-    def reevaluate_rate(self) -> float:
-        """Share of the critics copied into their targets per update of re-evaluation."""
-        return self.polyak if self.reevaluate_polyak is None else self.reevaluate_polyak
 
     @property
     def lagrange_lr(self) -> float:
@@ -174,25 +199,48 @@ class ConstrainedConfig(OnlineConfig):
             remarks.append(
                 f"{source} evaluates its policy unlike online methods: its critics need re-evaluation (Appendix B)"
             )
+        horizon, wanted = self.reevaluate_rate * self.reevaluate_updates, 3.0 / (1.0 - self.discount)
+        if self.reevaluate_updates and not offline_critics and horizon < wanted:
+            remarks.append(
+                f"re-evaluation looks {horizon:.3g} steps ahead where 3/(1−γ) asks for {wanted:.3g}: set "
+                "reevaluate_updates or reevaluate_polyak"
+            )
         if not self.align_updates and not (source == "cql" and offline_critics):
             remarks.append("critics that are not aligned lead the policy away from where it is: set align_updates")
         return remarks
 
-    def stops(self) -> dict[str, Stop]:
-        """When each phase is done, for `interfaces.OnlineAlgorithm.stops`; nothing where the counts are fixed."""
-        if self.stop == "updates":
-            return {}
+    def stops(self, policy: Callable, critic: Callable) -> dict[str, Stop]:
+        """When each phase is done and what is measured till then, for `interfaces.OnlineAlgorithm.stops`.
+
+        Args:
+          policy: (state) -> `policy.Policy`, while re-evaluating π_off.
+          critic: (state) -> `critic.QFunction`.
+
+        Returns:
+          Nothing where the counts are fixed and no report is asked for.
+        """
         common = functools.partial(
             Stop,
             check_every_updates=self.stop_check_every_updates,
             window_checks=self.stop_window_checks,
             min_updates=self.stop_min_updates,
         )
+        report = Report(
+            (*RETURN_TERMS, "horizon"),
+            functools.partial(_known_returns, policy, critic),
+            functools.partial(_critic_report, self, critic),
+            functools.partial(reevaluation_remark, self),
+        )
+        if self.stop == "updates":
+            if not (self.critic_report and self.reevaluate_updates):
+                return {}
+            return {"reevaluate": common((), lambda history: jnp.zeros((), jnp.int32), (), report=report)}
         return {
             "reevaluate": common(
                 ("critic_loss", "q"),
                 functools.partial(reevaluation_verdict, self),
-                ("the residual is at its floor and the value at its place",),
+                ("the residual is at its floor, the value at its place, and the ranking no longer rises",),
+                report=report,
             ),
             "align": common(
                 ("overestimated", "distance"),
@@ -205,19 +253,45 @@ class ConstrainedConfig(OnlineConfig):
 def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
     """Whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
 
-    Two measures, since neither will do alone. The squared Bellman error is small wherever critics agree with their own
-    targets, at any level; the level moves for as long as values are missing, yet says nothing of the error.
+    Three measures, since none will do alone. The squared Bellman error is small wherever critics agree with their own
+    targets, at any level; the level moves for as long as values are missing, yet says nothing of the error; neither
+    says whether states are in their right order, which is what the actor's gradient follows.
 
     Args:
       config: settings.
       history: `critic_loss` [K + 1], the squared Bellman error of all critics, and `q` [K + 1], their mean value, on
-        held-out rows.
+        held-out rows; `correlation` [K + 1], their rank correlation with recorded returns, NaN where none counts,
+        which settles nothing. That it no longer rises is enough, at any level: where all episodes return the same,
+        there is no order to be found.
     """
     updates = config.stop_check_every_updates * config.stop_window_checks
     rate = config.reevaluate_rate * (1.0 - config.discount)
     at_floor = stopping.no_longer_falls(history["critic_loss"], config.stop_residual)
     in_place = stopping.missing_share(history["q"], updates, rate) <= config.stop_missing_value
-    return (at_floor & in_place).astype(jnp.int32)
+    ordered = stopping.no_longer_rises(history["correlation"], config.stop_correlation)
+    return (at_floor & in_place & ordered).astype(jnp.int32)
+
+
+def _known_returns(policy: Callable, critic: Callable, key: Array, state: Any, held_out: Rollout) -> KnownReturns:
+    """Steps with their returns, in units of critics whose temperature and rewards re-evaluation leaves alone."""
+    return known_returns(DiagnosisConfig(states=REPORTED_STATES), key, held_out, policy(state), critic(state))
+
+
+def _critic_report(config: ConstrainedConfig, critic: Callable, state: Any, known: KnownReturns) -> Metrics:
+    """`diagnosis.against_returns` of the critics as they are, and `horizon`, the ρ n steps that they look ahead."""
+    metrics = against_returns(critic(state)(known.observation, known.action), known.returns)
+    return metrics | {"horizon": config.reevaluate_rate * state.step}
+
+
+def reevaluation_remark(config: ConstrainedConfig, metrics: Mapping[str, float]) -> str:
+    """Whether the critics that re-evaluation ends with can be trusted, one line; "" for a control."""
+    if not config.constrain:
+        return ""
+    if not math.isfinite(metrics["recorded"]):
+        return "no recorded return counts, all episodes were cut off too early: the critic is compared with nothing"
+    trusted, verdict = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
+    advice = "" if trusted else ": set reevaluate_updates or reevaluate_polyak"
+    return f"the critic {verdict}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
 
 
 def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:

@@ -1,7 +1,7 @@
 """What the last checks of a measure say about whether a phase of updates is done.
 
 A history [K + 1] holds a measure at the last K + 1 checks, the oldest first; NaN where there was none yet, and then
-nothing is ever done.
+nothing is ever done but for `no_longer_rises`, which stands beside others.
 """
 
 import jax.numpy as jnp
@@ -26,6 +26,24 @@ def no_longer_falls(history: Array, tolerance: float) -> Array:
       [] bool.
     """
     return jnp.min(history[1:]) >= (1.0 - tolerance) * history[0]
+
+
+def no_longer_rises(history: Array, tolerance: float) -> Array:
+    """Whether a measure has reached its ceiling: over K checks it got no higher than where it was, but for a tolerance.
+
+        max( x_1, …, x_K ) ≤ x_0 + tolerance
+
+    A series that only fluctuates is done sooner or later at any level: its oldest value is the highest of the window at
+    one check in K + 1.
+
+    Args:
+      history: [K + 1].
+      tolerance: in the measure's own unit, ≥ 0.
+
+    Returns:
+      [] bool; true of NaN, a measure that says nothing.
+    """
+    return ~(jnp.max(history[1:]) > history[0] + tolerance)
 
 
 def settled(history: Array, tolerance: float) -> Array:

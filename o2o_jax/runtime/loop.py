@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from o2o_jax.data import replay
+from o2o_jax.diagnosis import REGIMES
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
@@ -38,7 +39,8 @@ class Run:
       evaluation_steps: [S] int32, environment steps that evaluations took.
       returns: of training's own episodes, where they settle the reference.
       standing: of π_ref; None in a run that doesn't roll back.
-      records: of the phases that stop by measures, seeds stacked [S].
+      records: of the phases that are checked by measures, seeds stacked [S].
+      regime: [S] int32 of `diagnosis.REGIMES`, for `replay=auto`: the policy that went online beside its data.
     """
 
     agent: Any
@@ -50,6 +52,7 @@ class Run:
     returns: Returns
     standing: Standing | None
     records: dict[str, Record]
+    regime: Array
 
 
 def start_run(
@@ -84,6 +87,7 @@ def start_seed(algorithm: OnlineAlgorithm, config: Any, spec: Spec, key: Array, 
         returns=Returns.empty(),
         standing=Standing.start(config.eval_episodes) if config.roll_back else None,
         records=start_records(algorithm),
+        regime=jnp.zeros((), jnp.int32),
     )
 
 
@@ -98,11 +102,19 @@ def _make_buffer(cadence: Cadence, config: Any, spec: Spec) -> replay.RingBuffer
     return replay.make_buffer(spec, max(1, min(config.buffer_size, config.env_steps)))
 
 
-def batch_source(cadence: Cadence, config: Any) -> Callable[[replay.RingBuffer, Transition | None, Array], Transition]:
-    """Where updates get their batches: (buffer, dataset, key) -> batch, of one seed, in a round that is due."""
+def batch_source(cadence: Cadence, config: Any) -> Callable[[Run, Transition | None, Array], Transition]:
+    """Where updates get their batches: (run, dataset, key) -> batch, of one seed, in a round that is due."""
     if cadence.source == "rollout":
-        return lambda buffer, dataset, key: buffer.storage  # just come round, so that it begins with the oldest step
-    return functools.partial(replay.sample, batch_size=config.batch_size, mode=config.replay)
+        return lambda run, dataset, key: run.buffer.storage  # just come round: it begins with the oldest step
+
+    def draw(run: Run, dataset: Transition | None, key: Array) -> Transition:
+        regime = run.regime
+        if config.replay == "auto":  # a better policy's own steps have to be there before they replace the data
+            warm = run.env_steps > config.auto_replay_warmup_env_steps
+            regime = jnp.where((regime == REGIMES["better"]) & ~warm, REGIMES["like"], regime)
+        return replay.sample(run.buffer, dataset, key, config.batch_size, config.replay, regime)
+
+    return draw
 
 
 def count_evaluation(run: Run, lengths: np.ndarray) -> Run:
@@ -152,7 +164,7 @@ def begin_episode(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> t
 
 def advance(
     algorithm: OnlineAlgorithm,
-    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
+    draw: Callable[[Run, Transition | None, Array], Transition],
     run: Run,
     dataset: Transition | None,
     step: Rollout,
@@ -192,7 +204,7 @@ def advance(
 
 def record(
     algorithm: OnlineAlgorithm,
-    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
+    draw: Callable[[Run, Transition | None, Array], Transition],
     run: Run,
     dataset: Transition | None,
     step: Rollout,
@@ -211,7 +223,7 @@ def record(
 
 def _store(
     algorithm: OnlineAlgorithm,
-    draw: Callable[[replay.RingBuffer, Transition | None, Array], Transition],
+    draw: Callable[[Run, Transition | None, Array], Transition],
     run: Run,
     dataset: Transition | None,
     step: Rollout,
@@ -222,7 +234,7 @@ def _store(
 
     def update(agent: Any) -> tuple[Any, Metrics]:
         sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-        return algorithm.finetune(agent, draw(run.buffer, dataset, sample_key), key)
+        return algorithm.finetune(agent, draw(run, dataset, sample_key), key)
 
     return run, update, jax.eval_shape(update, run.agent)[1]
 

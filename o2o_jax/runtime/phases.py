@@ -12,7 +12,17 @@ from jax.sharding import Mesh
 from o2o_jax.interfaces import Stop
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
-from o2o_jax.training import MEASURED_BATCHES, Record, Watched, check, is_finite, measure, run_updates, run_watched
+from o2o_jax.training import (
+    MEASURED_BATCHES,
+    Record,
+    Watched,
+    check,
+    is_finite,
+    measure,
+    report_rows,
+    run_updates,
+    run_watched,
+)
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
 _Data = tuple[Transition, Any]  # rows of a phase, and held-out ones
@@ -82,7 +92,8 @@ def run_phase(
       draw: (dataset, key, batch_size) -> batch, pure; None for uniform rows; see `interfaces.OfflineAlgorithm.draw`.
       stop: when seeds are done before `updates`; None to make them all. The log gets `<phase>_measures.csv` too: at
         every check the measures, the `updates` that a seed has kept, and its `verdict`.
-      held_out: transitions [M] for the checks, none of them in `dataset`; a `Rollout` where rows are prepared.
+      held_out: transitions [M] for the checks, none of them in `dataset`; a `Rollout` where rows are prepared or
+        `stop` has a report.
 
     Returns:
       The state after the phase.
@@ -117,21 +128,28 @@ def run_phase(
             return measure(update, train_state, _annotated(data, notes)[0], key, MEASURED_BATCHES, batch_size, draw)
 
         log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, data, notes, keys)))
+    reported: Any = None
+    if stop is not None and stop.report is not None:
+
+        def look(state: Watched, data: _Data, key: Array) -> Any:
+            return report_rows(stop, state, data[1], key)
+
+        reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
     if stop is not None and not done:
 
-        def first_check(state: Watched, data: _Data, notes: _Notes, key: Array) -> Watched:
-            return check(update, stop, state, _annotated(data, notes)[1], key, 0, batch_size)
+        def first_check(state: Watched, data: _Data, notes: _Notes, reported: Any, key: Array) -> Watched:
+            return check(update, stop, state, _annotated(data, notes)[1], key, 0, batch_size, reported)
 
-        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, data, notes, keys)
+        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, data, notes, reported, keys)
         log.write(f"{phase}_measures", 0, _measures(state.record))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def run(state: Any, data: _Data, notes: _Notes, key: Array) -> tuple[Any, Metrics, Array]:
+        def run(state: Any, data: _Data, notes: _Notes, reported: Any, key: Array) -> tuple[Any, Metrics, Array]:
             if stop is None:
                 return advance(update, state, data[0], notes[0], key, length, batch_size, draw)
             rows, held_out = _annotated(data, notes)
-            state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size)
+            state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size, reported)
             return state, metrics, is_finite(state.state)
 
         return over_seeds(run, mesh, shared=(1,), donate=(0,))
@@ -141,7 +159,7 @@ def run_phase(
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, data, notes, keys)
+            state, metrics, finite = program(length)(state, data, notes, reported, keys)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:

@@ -362,7 +362,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
             functools.partial(_anchor, nets),
             next_bonus=_entropy_bonus,
         ),
-        stops=config.stops(),
+        stops=config.stops(functools.partial(policy, nets), bind(critic)),
         critic=bind(critic),
         reads_handoff_state=config.critic_source == "offline",
     )

@@ -343,6 +343,7 @@ def policy(nets: Networks, state: State) -> Policy:
 def make(config: Config, spec: Spec) -> OnlineAlgorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
+    critic = functools.partial(QFunction.of, network=nets.critic, discount=config.discount)
 
     def bind(function):
         return functools.partial(function, nets, config)
@@ -363,7 +364,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         prepare=functools.partial(
             constrained.prepare, config, functools.partial(_offline, nets), functools.partial(_anchor, nets)
         ),
-        stops=config.stops(),
-        critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
+        stops=config.stops(functools.partial(policy, nets), critic),
+        critic=critic,
         reads_handoff_state=config.critic_source == "offline",
     )

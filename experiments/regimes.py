@@ -1,0 +1,109 @@
+"""Which seeds go online with a policy that is better than, like, or worse than its data, for `replay=auto`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.diagnosis import (
+    REGIMES,
+    DiagnosisConfig,
+    Regime,
+    Value,
+    gap_interval,
+    policy_against_data,
+    regime_of,
+    returns_interval,
+)
+from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.runtime import seeds
+from o2o_jax.types import Array, Rollout
+
+EPISODES = 50  # of the dataset, at most half of them, where a critic says how the policy compares with it
+Band = tuple[float, float, float, float, str]  # of the policy, of the data, both ends around the difference, unit
+WORDS: dict[Regime, str] = {"better": "better than its data", "like": "like its data", "worse": "worse than its data"}
+
+
+def replay_regimes(
+    algorithm: OnlineAlgorithm,
+    config: Any,
+    agent: Any,
+    handoff: Handoff,
+    returns: dict[str, np.ndarray],
+    dataset: Dataset,
+    seed_list: range,
+    mesh: Mesh,
+) -> Array:
+    """Compares the policy that goes online with the dataset, seed by seed. Impure: prints a line for each.
+
+    By the episodes that the start was evaluated with; else by the re-evaluated critic's word on the offline policy,
+    `diagnosis.policy_against_data`; like the data where there is neither.
+
+    Args:
+      algorithm: pure functions of one seed.
+      config: its settings.
+      agent: the algorithm's state before `begin_finetuning`, seeds stacked [S].
+      handoff: with π_off, seeds stacked [S].
+      returns: "offline", and "aligned" where there is one -> [S, E] undiscounted returns; empty without evaluation.
+      dataset: what the policy was trained on.
+      seed_list: the run's seeds.
+      mesh: devices.
+
+    Returns:
+      [S] int32 of `diagnosis.REGIMES`.
+    """
+    found: list[Regime] = ["like"] * len(seed_list)
+    why = ["there is neither an evaluation nor a re-evaluated critic"] * len(seed_list)
+    bands: list[Band] = []
+    if returns:
+        bands = _by_returns(config, returns, dataset)
+    elif config.reevaluate_updates and algorithm.critic is not None:
+        bands = _by_critics(algorithm, agent, handoff, dataset, seed_list, mesh)
+    for seed, (policy, data, low, high, unit) in enumerate(bands):
+        found[seed] = regime_of(low, high, data) or "like"
+        why[seed] = f"{unit} {policy:.4g} against {data:.4g}, their difference {low:.4g} to {high:.4g}"
+    shares: dict[Regime, str] = {
+        "better": f"half of every batch, none after {config.auto_replay_warmup_env_steps:,} environment steps",
+        "like": "half of every batch",
+        "worse": "all of it, beside the fresh steps",
+    }
+    for seed, regime, reason in zip(seed_list, found, why, strict=True):
+        print(f"replay, seed {seed}: the policy is {WORDS[regime]} ({reason}): {shares[regime]}")
+    return seeds.place(np.array([REGIMES[regime] for regime in found], np.int32), mesh)
+
+
+def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -> list[Band]:
+    """By evaluation, of the policy that `config.start_actor` sends online."""
+    offline = returns["offline"]
+    aligned = returns.get("aligned", offline)
+    better = np.mean(aligned, axis=1) > np.mean(offline, axis=1)
+    starts = {"best_of": better, "aligned": np.full_like(better, True), "offline": np.full_like(better, False)}
+    own, data = np.where(starts[config.start_actor][:, None], aligned, offline), dataset.returns()
+    mean = float(np.mean(data))
+    return [
+        (policy, mean, *returns_interval(policy, own.shape[1], data), "return")
+        for policy in np.mean(own, axis=1).tolist()
+    ]
+
+
+def _by_critics(
+    algorithm: OnlineAlgorithm, agent: Any, handoff: Handoff, dataset: Dataset, seed_list: range, mesh: Mesh
+) -> list[Band]:
+    """By the critics that re-evaluation ended with, of π_off on episodes of the dataset. Impure: compiles and runs."""
+    to_critic = algorithm.critic
+    assert to_critic is not None
+    episodes = len(dataset.episode_ends)
+    some = dataset.hold_out(min(EPISODES, episodes // 2))[1] if episodes > 1 else dataset
+
+    def compare(key: Array, rollout: Rollout, agent: Any, policy: Policy) -> Value:
+        critic = to_critic(agent).replace(params=agent.target_critic)  # which alignment leaves as it is
+        return policy_against_data(DiagnosisConfig(), key, rollout, policy, critic)
+
+    program = seeds.over_seeds(compare, mesh, shared=(1,))
+    keys, rollout = seeds.place(seeds.keys(seed_list, "regime"), mesh), seeds.replicate(some.rollout(), mesh)
+    value = jax.device_get(program(keys, rollout, agent, seeds.place(handoff.policy, mesh)))
+    columns = (value.policy, value.data, *gap_interval(value))
+    return [(*numbers, "value") for numbers in zip(*(np.asarray(column).tolist() for column in columns), strict=True)]
