@@ -67,6 +67,8 @@ class ConstrainedConfig(OnlineConfig):
             "reevaluate_polyak": 0.05,
             "return_updates": 4_000,
             "align_updates": 4_000,
+            "actor_lr": 3e-4,
+            "align_actor_lr": 1e-4,
             "critic_report": True,
             "carry_actor_moments": False,
             "actor_ramp_updates": 1_000,
@@ -86,6 +88,7 @@ class ConstrainedConfig(OnlineConfig):
     critic_bias: Literal["zero", "returns"] = "zero"
     return_updates: int = 0  # of re-evaluation, over which targets go from the data's returns to bootstrapped ones
     align_updates: int = 500_000  # 0 leaves the phase out
+    align_actor_lr: float | None = None  # while aligning; None: actor_lr
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
     stop: Literal["updates", "measures"] = "updates"
@@ -135,6 +138,8 @@ class ConstrainedConfig(OnlineConfig):
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
         self._positive("num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "lagrange_init")
         self._positive("interval_threshold_divisor", "threshold_ramp")
+        if self.align_actor_lr is not None:
+            self._positive("align_actor_lr")
         if self.interval_actor_grad_norm is not None:
             self._positive("interval_actor_grad_norm")
         self._not_negative(
@@ -152,6 +157,11 @@ class ConstrainedConfig(OnlineConfig):
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
         if self.replay in ("half", "auto") and self.batch_size % 2:
             raise ValueError(f"replay={self.replay} needs an even batch_size, got {self.batch_size}")
+
+    @property
+    def align_rate(self) -> float:
+        """Learning rate of the actor while aligning."""
+        return self.actor_lr if self.align_actor_lr is None else self.align_actor_lr
 
     @property
     def reevaluate_rate(self) -> float:

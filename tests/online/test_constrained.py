@@ -258,6 +258,16 @@ def test_reevaluation_moves_its_targets_at_a_rate_of_its_own(module):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), moved.target_critic, expected)
 
 
+@pytest.mark.parametrize("module", [o2td3, o2sac])
+def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
+    # Adam's first step is its rate, for every weight that has a gradient
+    algorithm = module.make(returns_config(module, actor_lr=0.5, align_actor_lr=1e-3), SPEC)
+    state = algorithm.init(jax.random.key(0))
+    after, _ = jax.jit(algorithm.align)(state, random_rollout(SPEC, 8), jax.random.key(1))
+    steps = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), state.actor, after.actor)
+    assert 0.9e-3 < max(jax.tree.leaves(steps)) < 1.1e-3
+
+
 def test_cadence():
     assert constrained.ConstrainedConfig().cadence == Cadence(updates=1, warmup_env_steps=1_000)
     # uniform actions come before the updates, so that they are a warm-up themselves

@@ -30,6 +30,7 @@ class Networks(NamedTuple):
     actor: networks.Actor
     critic: networks.Critic
     actor_optimizer: optax.GradientTransformation
+    align_optimizer: optax.GradientTransformation  # the actor's while aligning
     critic_optimizer: optax.GradientTransformation
     alpha_optimizer: optax.GradientTransformation
     lagrange_optimizer: optax.GradientTransformation
@@ -81,6 +82,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         actor_optimizer=optax.adam(config.actor_lr),
+        align_optimizer=optax.adam(config.align_rate),
         critic_optimizer=optax.adam(config.critic_lr),
         alpha_optimizer=optax.adam(config.alpha_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
@@ -216,7 +218,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
     )
-    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    actor, actor_opt = gradient_step(nets.align_optimizer, actor_gradient, state.opt.actor, state.actor)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
     metrics |= {
         "actor_loss": actor_loss,

@@ -31,6 +31,7 @@ class Networks(NamedTuple):
     critic: networks.Critic  # all critics at once
     first_critic: networks.Critic  # one of them: the actor's gradient asks no other
     actor_optimizer: optax.GradientTransformation
+    align_optimizer: optax.GradientTransformation  # the actor's while aligning
     critic_optimizer: optax.GradientTransformation
     lagrange_optimizer: optax.GradientTransformation
     spec: Spec
@@ -81,6 +82,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
         actor_optimizer=optax.adam(config.actor_lr),
+        align_optimizer=optax.adam(config.align_rate),
         critic_optimizer=optax.adam(config.critic_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
         spec=spec,
@@ -196,7 +198,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
         state.actor, nets.actor, _first(state.critic), nets.first_critic, batch.observation
     )
-    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    actor, actor_opt = gradient_step(nets.align_optimizer, gradient, state.opt.actor, state.actor)
     metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - anchor.mode_action))}
     state = state.replace(
         actor=actor,
