@@ -118,7 +118,7 @@ class ConstrainedConfig(OnlineConfig):
     interval_threshold_divisor: float = 4.0  # interval mode: divides threshold_end
     interval_actor_grad_norm: float | None = None  # interval mode: clips the actor's gradient
     carry_actor_moments: bool = True  # Adam's, of alignment, where the aligned actor goes online; False: fresh ones
-    actor_ramp_updates: int = 0  # of fine-tuning, over which the actor's steps grow from nothing to their full size
+    actor_ramp_updates: int = 0  # of the actor, over which its steps grow to their full size while moments are fresh
     # Constraint
     constrain: bool = True
     lagrange_init: float = 1.0  # λ at the start
@@ -340,22 +340,23 @@ def actor_step(
 ) -> tuple[Params, Any]:
     """One gradient step of the actor in fine-tuning, clipped and shortened where settings say so.
 
-        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = updates so far, N = `actor_ramp_updates`
+        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = Adam's steps since its moments were fresh, N = `actor_ramp_updates`
 
-    Fresh moments make Adam's first steps as long as its later ones, before the critics have seen anything online.
+    Fresh moments make Adam's first steps as long as its later ones: before critics have seen anything online, and where
+    a policy has just been rolled back.
 
     Args:
       config: settings.
       optimizer: the actor's.
       gradient: shaped like the actor's parameters.
-      state: with `actor`, `opt.actor` and `step`, before the step.
+      state: with `actor` and `opt.actor`, before the step.
 
     Returns:
       The actor's parameters and optimiser state after the step.
     """
     updates, opt = optimizer.update(clip_actor_gradient(config, gradient), state.opt.actor, state.actor)
     if config.actor_ramp_updates:
-        share = jnp.minimum((state.step + 1.0) / config.actor_ramp_updates, 1.0)
+        share = jnp.minimum(optax.tree_utils.tree_get(opt, "count") / config.actor_ramp_updates, 1.0)
         updates = jax.tree.map(lambda update: share * update, updates)
     return optax.apply_updates(state.actor, updates), opt
 
