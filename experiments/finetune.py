@@ -5,9 +5,9 @@
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
 gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase, `start.csv` with the scores of
 the offline and the aligned policy, `evaluation.csv` by environment steps, checkpoints, and in `stages` what
-experiments.diagnose reads: the agent after re-evaluation and after alignment. `handoffs.load_delivered` reads the policy
-that a finished run leaves: the last one, or with --set=roll_back=true π_ref, the best that evaluations confirmed. Runs that differ in what happens online
-alone need those phases once: --reconstruction=<run> takes them from there. Where the policy was cloned the
+experiments.diagnose reads: the agent after re-evaluation and after alignment. `handoffs.load_delivered` reads the
+policy that a finished run leaves: the last one, or with --set=roll_back=true π_ref. Runs that differ in what happens
+online alone need those phases once: --reconstruction=<run> takes them from there. Where the policy was cloned the
 clone counts as the offline policy, and `start.csv` also says how close it came: the score of its teacher, and the last
 row of `clone.csv`. A run that was stopped goes on with --resume.
 """
