@@ -329,7 +329,7 @@ def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
 
 
 def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
-    """What a run that rolls back leaves as its policy, π_ref, against what it began with: a line per seed."""
+    """Returns a line per seed on what a run that rolls back leaves, π_ref, against what it began with."""
     if run.standing is None:
         return []
     if run.standing.returns is None:  # it never was evaluated

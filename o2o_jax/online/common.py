@@ -84,7 +84,7 @@ class OnlineConfig(Settings):
             )
 
     def aligned_reference(self, accept: Any) -> Any:
-        """Whether the first π_ref is the aligned policy, where `accept` [...] bool says that it scored better."""
+        """Returns [...] bool, where the first π_ref is the aligned policy, which `accept` [...] says scored better."""
         return jnp.zeros_like(accept)
 
     @classmethod
@@ -149,5 +149,5 @@ def roll_back(optimizer: optax.GradientTransformation, state: Any, reject: Array
 
 
 def reference_policy(policy: Callable, state: Any) -> Policy:
-    """What `policy` would be, (state) -> policy, were π_ref the actor."""
+    """Returns what `policy` would, a function of the state, were π_ref the actor."""
     return policy(state.replace(actor=state.reference))

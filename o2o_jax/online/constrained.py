@@ -189,7 +189,7 @@ class ConstrainedConfig(OnlineConfig):
         return self.reference_update == "interval"
 
     def aligned_reference(self, accept: Any) -> Any:
-        """As `reference_init` says."""
+        """Returns [...] bool, where the first π_ref is the aligned policy, as `reference_init` says."""
         return chosen(self.reference_init, accept)
 
     def remarks(self, source: str) -> list[str]:
@@ -524,7 +524,7 @@ def return_target(
 
 
 def chosen(choice: Choice, accept: Any) -> Array:
-    """Whether it is the aligned policy, where `accept` [...] bool says that it scored better than the offline one."""
+    """Returns [...] bool, where it is the aligned policy; `accept` [...] says where that one scored better."""
     return {"best_of": jnp.asarray(accept), "aligned": jnp.ones_like(accept), "offline": jnp.zeros_like(accept)}[choice]
 
 

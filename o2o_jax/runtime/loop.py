@@ -75,7 +75,7 @@ def start_run(
 
 
 def start_seed(algorithm: OnlineAlgorithm, config: Any, spec: Spec, key: Array, handoff: Handoff | None) -> Run:
-    """The same of one seed, pure."""
+    """The part of `start_run` that is pure, of one seed."""
     init_key, run_key = jax.random.split(key)
     return Run(
         agent=algorithm.init(init_key, handoff),
@@ -262,7 +262,7 @@ def mode_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> A
 
 
 def reference_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
-    """The same of π_ref."""
+    """Deterministic actions [E, A] of one seed's π_ref at observations [E, O]."""
     return algorithm.reference_policy(agent).distribution(observation).mode()
 
 
@@ -401,7 +401,7 @@ def _consider_reference(
     mesh: Mesh,
     log: MetricLog,
 ) -> tuple[Run, Verdict]:
-    """Whether the current policy becomes π_ref or goes back to it, and the run with what was found on the way.
+    """Looks at the current policy: does it become π_ref, or go back to it?
 
     Args:
       config: settings.
@@ -413,6 +413,9 @@ def _consider_reference(
         from fresh start states.
       mesh: devices.
       log: gets `reference.csv`.
+
+    Returns:
+      The run with what was found on the way, and the verdict.
     """
     env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
     look: dict[str, np.ndarray] = {}
@@ -470,7 +473,7 @@ def _play_again(
 
 
 def _may_go_on(algorithm: OnlineAlgorithm, agent: Any) -> Array:
-    """Whether one seed's state is finite once its policy is that of π_ref: [] bool."""
+    """Returns [] bool, if one seed's state is finite once its policy is that of π_ref."""
     return is_finite(algorithm.roll_back(agent, jnp.asarray(True), jnp.asarray(jnp.nan)))
 
 

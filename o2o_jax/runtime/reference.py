@@ -1,4 +1,4 @@
-"""Whether a policy becomes π_ref, or goes back to it, by the returns of both. On the host: episodes end there."""
+"""Rule by which a policy becomes π_ref, or goes back to it: the returns of both. On the host: episodes end there."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
 
     @classmethod
     def paired(cls, candidate: ArrayLike, reference: ArrayLike) -> "Comparison":
-        """Of returns [S, E] from the same start states, E ≥ 2: what the start states differ by cancels.
+        """Compares returns [S, E] from the same start states, E ≥ 2: what the start states differ by cancels.
 
         m = mean d,   e = √( var d / E ),   d = candidate − reference
         """
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What comes of a look at the policy, [S] bool each.
+    """Verdict of a look at the policy, [S] bool each.
 
     Attributes:
       accept: it becomes π_ref.
@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
 
 @flax.struct.dataclass
 class Standing:
-    """What a run that rolls back knows of π_ref.
+    """State of the rule that rolls back: π_ref's returns, and how often it was better.
 
     Attributes:
       returns: [S, E] of π_ref from the evaluations' fixed start states, float32; NaN where it wasn't evaluated, None in
@@ -87,7 +87,7 @@ class Standing:
 
     @classmethod
     def start(cls, eval_episodes: int) -> "Standing":
-        """Of one seed, before π_ref was evaluated."""
+        """Returns that of one seed, before π_ref was evaluated."""
         returns = jnp.full(eval_episodes, jnp.nan) if eval_episodes else None
         return cls(returns, jnp.zeros((), jnp.int32))
 
@@ -114,7 +114,7 @@ class Standing:
         return Verdict(accept, reject, roll_back), self.replace(rejections=rejections)
 
     def evaluated(self, accept: np.ndarray, returns: ArrayLike) -> "Standing":
-        """With the returns [S, E] of those that were accepted [S] in place of the old π_ref's."""
+        """Replaces the old π_ref's returns by those [S, E] of the policies that were accepted [S]."""
         kept = np.where(accept[:, None], returns, np.asarray(self.returns)).astype(np.float32)
         return self.replace(returns=kept)
 
@@ -175,7 +175,7 @@ class Returns:
         return cls(Tally.empty(), Tally.empty())
 
     def compare(self, min_episodes: int) -> Comparison:
-        """The recent episodes with the reference's, where there are `min_episodes` of them and a reference (Welch)."""
+        """Compares the recent episodes with the reference's, where there are `min_episodes` of them and a reference."""
         return Comparison(
             candidate=np.asarray(self.recent.mean),
             reference=np.asarray(self.reference.mean),

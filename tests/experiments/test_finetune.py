@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import finetune
+from experiments.handoffs import load_delivered
 from o2o_jax import envs, online
 from o2o_jax.data import sources
 from o2o_jax.runtime import log
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.evaluate import Evaluator, mode_episodes
 from tests import tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
@@ -275,6 +278,32 @@ def test_a_run_without_evaluations(offline_run, tmp_path, capsys):
     assert logs - {"episode"} == {"reevaluate", "align", "finetune", "reference"}
     assert log.read(out, "reference")["step"].tolist() == [2, 2, 4, 4, 6, 6]
     assert "offline policy" not in capsys.readouterr().out.replace("to the offline policy", "")
+
+
+def test_a_run_that_rolls_back_delivers_its_reference(o2td3, offline_run, tmp_path, capsys):
+    # the aligned policy is π_ref by order, though the offline one may score better: its own returns are the bar
+    out = run(
+        tmp_path / "out", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back=true",
+        "--set=eval_episodes=2", "--set=reference_init=aligned", "--set=start_actor=aligned",
+    )  # fmt: skip
+    evaluation, start, looks = (log.read(out, phase) for phase in ("evaluation", "start", "reference"))
+    assert looks["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    # in the warm-up it is still the start, and equal is not better
+    np.testing.assert_allclose(evaluation["reference_score"][:2], start["aligned_score"], rtol=1e-5)
+    np.testing.assert_array_equal(looks["accepted"][:2], 0)
+    np.testing.assert_array_equal(looks["rejected"][:2], 0)
+    printed = capsys.readouterr().out.splitlines()
+    for seed in (0, 1):
+        score, before = evaluation["reference_score"][-2 + seed], start["aligned_score"][seed]
+        assert f"seed {seed}: delivered policy {score:.1f}, {before:.1f} at the start" in printed
+    task = envs.get_task(tiny.ENV)
+    policy = load_delivered(out, task.spec)
+    evaluator = Evaluator(lambda: envs.family(tiny.ENV).make_env(task), range(2), 2)
+    returns, _ = mode_episodes(lambda policy: policy, seed_mesh(2, 1))(evaluator, policy)
+    np.testing.assert_allclose(task.score(returns.mean(axis=1)), evaluation["reference_score"][-2:], rtol=1e-5)
+    run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back=true", "--resume",
+        "--set=eval_episodes=2", "--set=reference_init=aligned", "--set=start_actor=aligned")  # fmt: skip
+    assert f"seed 1: delivered policy {score:.1f}, {before:.1f} at the start" in capsys.readouterr().out
 
 
 def test_evaluations_count_from_the_start(o2td3):

@@ -104,6 +104,15 @@ def test_a_run_that_stopped_early_says_so(run_folder):
     assert "| 2, stopped 38,000 steps early |" in report.table([report.load_run(run_folder, "O2TD3")])
 
 
+def test_what_a_run_delivers_is_its_reference(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        for step, scores, reference in ((1, [5.0, 9.0], [8.0, 9.0]), (2, [3.0, 7.0], [8.0, 9.5])):
+            metrics.write("evaluation", step, {"score": np.array(scores), "reference_score": np.array(reference)})
+    run = report.load_run(tmp_path, "x")
+    np.testing.assert_array_equal(run.summary()["delivered"], [8, 9.5])
+    assert "| run | offline | first ten | minimum | delivered | final | final IQM | seeds |" in report.table([run])
+
+
 def test_offline_runs_are_refused(run_folder):
     (run_folder / "config.json").write_text(json.dumps({"script": "offline"}))
     with pytest.raises(ValueError, match="is a run of experiments.offline: reports are of fine-tuning runs"):

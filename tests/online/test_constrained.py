@@ -17,7 +17,7 @@ from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
-from o2o_jax.online import common, constrained, o2sac, o2td3, sac, td3
+from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
@@ -147,6 +147,101 @@ def test_seeds_choose_apart():
     np.testing.assert_array_equal(states.actor["w"], [[8.0], [9.0]])
 
 
+@flax.struct.dataclass
+class OnlineOpt:
+    actor: tuple
+    critic: jax.Array
+    lagrange: tuple
+
+
+@flax.struct.dataclass
+class OnlineState:
+    actor: dict
+    reference: dict
+    critic: jax.Array
+    log_lagrange: jax.Array
+    threshold_cap: jax.Array
+    opt: OnlineOpt
+
+
+def gone_astray(cap):
+    """Actor 1 and reference 2, λ = 3, and moments of both that have seen a gradient of 5."""
+    log_lagrange = jnp.log(3.0)
+    moments = [
+        gradient_step(OPTIMIZER, jax.tree.map(lambda leaf: 5.0 + 0.0 * leaf, part), OPTIMIZER.init(part), part)[1]
+        for part in (ALIGNED, log_lagrange)
+    ]
+    opt = OnlineOpt(moments[0], jnp.array([6.0]), moments[1])
+    return OnlineState(ALIGNED, OFFLINE, jnp.array([3.0]), log_lagrange, jnp.asarray(cap, jnp.float32), opt)
+
+
+@pytest.mark.parametrize(
+    ("cap", "divergence", "expected"),
+    [
+        (constrained.UNCAPPED, 0.25, 0.125),  # half of what led astray
+        (0.5, 0.25, 0.125),
+        (0.0625, 0.25, 0.0625),  # never higher than it was
+        (0.5, np.nan, 0.5),  # nothing was measured
+        (0.5, -0.25, 0.5),  # of one sample per state, as O2SAC measures it
+        (constrained.UNCAPPED, 0.0, constrained.UNCAPPED),  # from which no doubling would come back
+    ],
+)
+def test_rolling_back_by_hand(cap, divergence, expected):
+    before = gone_astray(cap)
+    state = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(divergence))
+    assert state.actor == state.reference == OFFLINE
+    assert float(state.threshold_cap) == np.float32(expected)
+    np.testing.assert_allclose(jnp.exp(state.log_lagrange), 6.0, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, state.opt.actor, OPTIMIZER.init(OFFLINE))
+    jax.tree.map(np.testing.assert_array_equal, state.opt.lagrange, OPTIMIZER.init(state.log_lagrange))
+    assert float(before.opt.lagrange[0].mu) != 0.0  # so that the two differ
+    assert (float(state.critic[0]), float(state.opt.critic[0])) == (3.0, 6.0)
+
+
+def test_nothing_is_rolled_back_without_a_verdict():
+    before = gone_astray(0.5)
+    after = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_an_accepted_policy_doubles_the_cap_up_to_none():
+    caps = [
+        float(constrained.set_reference(gone_astray(cap), jnp.asarray(accept)).threshold_cap)
+        for cap, accept in ((0.125, True), (0.125, False), (constrained.UNCAPPED, True))
+    ]
+    assert caps == [0.25, 0.125, constrained.UNCAPPED]
+
+
+def test_a_broken_actor_comes_back():
+    before = gone_astray(0.5).replace(actor={"w": jnp.array([jnp.nan])})
+    state = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(jnp.nan))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_whose_returns_the_first_reference_has(choice):
+    accept = np.array([True, False])
+    config = constrained.ConstrainedConfig(reference_init=choice)
+    found = np.asarray(config.aligned_reference(accept))
+    assert found.tolist() == {"best_of": [True, False], "aligned": [True, True], "offline": [False, False]}[choice]
+    assert np.asarray(o2ppo.Config().aligned_reference(accept)).tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"roll_back": True, "reference_update": "interval"}, "roll_back needs returns to compare"),
+        ({"roll_back": True, "eval_episodes": 1}, "roll_back needs the spread of evaluations"),
+        ({"reject_evaluations": 0}, "reject_evaluations must be at least 1, got 0"),
+        ({"reject_share": -0.1}, "reject_share must be at least 0, got -0.1"),
+    ],
+)
+def test_rolling_back_refuses(settings, message):
+    with pytest.raises(ValueError, match=message) as error:
+        constrained.ConstrainedConfig(**settings)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("config", "step", "expected"),
     [
@@ -169,7 +264,9 @@ def test_seeds_choose_apart():
     ],
 )
 def test_threshold(config, step, expected):
-    np.testing.assert_allclose(constrained.threshold(config, jnp.asarray(step)), expected, rtol=1e-6)
+    found = constrained.threshold(config, jnp.asarray(step), constrained.UNCAPPED)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert float(constrained.threshold(config, jnp.asarray(step), jnp.asarray(0.001))) == np.float32(0.001)
 
 
 @pytest.mark.parametrize(("updates", "moves"), [(1, [1, 1, 1, 1, 1, 1]), (3, [1, 0, 0, 1, 0, 0])])

@@ -13,6 +13,7 @@ import pytest
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import (
+    CONFIRMATION_STREAM,
     THREADS,
     Evaluator,
     PoolEvaluator,
@@ -118,10 +119,55 @@ def test_a_seed_starts_as_it_does_alone(make_env, envs):
     assert [env.starts for env in alone] == [env.starts for env in among]
 
 
+class WalkPool:
+    """As many walks in one vector, whose interface envpool has."""
+
+    def __init__(self, starts):
+        self.starts, self.envs = starts, [Walk() for _ in starts]
+
+    def reset(self):
+        return np.stack([env.reset(seed=start)[0] for env, start in zip(self.envs, self.starts, strict=True)]), {}
+
+    def step(self, actions):
+        rows = []
+        for env, action in zip(self.envs, actions, strict=True):
+            rows.append((env.reset()[0], 0.0, False, False, {}) if env.ended else env.step(action))
+        *columns, _ = zip(*rows, strict=True)
+        return *(np.stack(column) for column in columns), {}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_some_seeds_play_from_other_starts(make_env, envs, pool):
+    seen = []
+
+    def act(observation):
+        seen.append(observation.copy())
+        return np.ones((*observation.shape[:2], 1))
+
+    evaluator = PoolEvaluator(WalkPool, [5, 6, 7], 2) if pool else Evaluator(make_env, [5, 6, 7], 2)
+    plays = np.array([True, False, True])
+    returns, lengths = evaluator(act, stream=9, plays=plays)
+    expected = [[-99.0] * 2, [np.nan] * 2, [-99.0] * 2]  # over the edge at the first step
+    np.testing.assert_array_equal(returns, expected)
+    np.testing.assert_array_equal(lengths, [[1] * 2, [0] * 2, [1] * 2])
+    own, _ = evaluator(act)
+    assert np.isfinite(own).all()
+    again, _ = evaluator(act, stream=9, plays=plays)
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert np.all(seen[0][plays] != seen[1][plays])  # of other starts
+    np.testing.assert_array_equal(seen[0][1], 0.0)
+    np.testing.assert_array_equal(again, expected)
+
+
 def test_streams_differ():
     streams = [start_seeds(seed, 3, stream) for seed in (0, 1) for stream in (0, 1, 2)]
     assert len({start for stream in streams for start in stream}) == 18
     assert start_seeds(0, 3, 1) == start_seeds(0, 5, 1)[:3]
+    confirmations = [start_seeds(0, 3, CONFIRMATION_STREAM + env_steps) for env_steps in (1, 2)]
+    assert len({start for stream in (*streams, *confirmations) for start in stream}) == 24
 
 
 @pytest.mark.parametrize("threads", [1, 2])

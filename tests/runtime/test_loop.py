@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
-from o2o_jax.online import common, o2ppo, o2sac, o2td3
+from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM
+from o2o_jax.runtime.reference import Tally
+from o2o_jax.training import where
 from o2o_jax.types import Rollout, Spec, Transition
 from tests import tiny
 
@@ -98,16 +101,19 @@ def launch(
     on_evaluation=lambda run, metrics: None,
     num_devices=1,
     evaluated=True,
+    evaluator=None,
+    reference_returns=None,
 ):
     """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled."""
     mesh = seed_mesh(len(seed_list), num_devices)
     if run is None:
         run = loop.start_run(algorithm, config, SPEC, None, seed_list, mesh)
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
-        run = loop.begin_finetuning(algorithm, run, accept, best, mesh)
+        run = loop.begin_finetuning(algorithm, run, accept, best, mesh, reference_returns)
     envs = vector_env(len(seed_list))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
-    evaluator = scripted(scores) if evaluated else None
+    if evaluator is None and evaluated:
+        evaluator = scripted(scores)
     data = None if getattr(config, "replay", "none") == "none" else dataset()
     snapshots = []
 
@@ -286,6 +292,11 @@ class GuessConfig:
     reference_every_evaluations: int = 1
     reference_min_episodes: int = 2
     reference_standard_errors: float = 1.0
+    roll_back: bool = False
+    eval_episodes: int = 1
+    reject_standard_errors: float = 2.0
+    reject_share: float = 0.02
+    reject_evaluations: int = 2
 
 
 def test_when_a_round_of_updates_is_due():
@@ -314,8 +325,10 @@ def guess(**cadence):
         begin_finetuning=lambda state, accept: state,
         finetune=finetune,
         set_reference=common.set_reference,
+        roll_back=lambda state, reject, divergence: state.replace(actor=where(reject, state.reference, state.actor)),
         act=lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,))),
         policy=lambda state: state,
+        reference_policy=lambda state: state.replace(actor=state.reference),
     )
 
 
@@ -448,6 +461,149 @@ def test_every_method_takes_the_returns_of_training(module, tmp_path):
     before, after = result.snapshots[-2:]
     assert not jax.tree.all(jax.tree.map(np.array_equal, before.agent.reference, after.agent.actor))
     jax.tree.map(np.testing.assert_array_equal, after.agent.reference, after.agent.actor)
+
+
+# Looks at two seeds, two episodes each. π_ref returns 10, 12 at first.
+#
+# Seed 0: 13, 15 is better and is so again; then 14 is the bar. 12, 14: rejected, m = −1; 13, 15 ends the row; 10, 12
+# and 9, 12 (m = −3.5, e = 0.5): two in a row. 14, 15: m = e = 0.5.
+# Seed 1: 13, 15 is better, but not from other starts. 9.9, 11.9: within 2 %. NaN: two in a row. 0, 20: m = −1, e = 9.
+# 12, 14 is better and is so again.
+LOOKS = [
+    [[13, 15], [13, 15]],
+    [[12, 14], [9.9, 11.9]],
+    [[13, 15], [np.nan, np.nan]],
+    [[10, 12], [np.nan, np.nan]],
+    [[9, 12], [0, 20]],
+    [[14, 15], [12, 14]],
+]
+AGAIN = {1: ([[5, 6], [1, 2]], [[1, 2], [5, 6]]), 6: ([[np.nan] * 2, [5, 6]], [[np.nan] * 2, [1, 2]])}
+PASSED = {1: [True, True], 6: [False, True]}
+FIRST = np.array([[10.0, 12.0]] * 2)
+ROLLING = GuessConfig(roll_back=True, eval_episodes=2)
+
+
+def looking(first=0):
+    """An evaluator that gives `LOOKS` from number `first` on, and `AGAIN` of policy and π_ref, whom it tells apart."""
+    looks, played = list(enumerate(LOOKS, 1))[first:], []
+
+    def evaluate(act, stream=None, plays=None):
+        act(np.zeros((2, 2, 3), np.float32))
+        if stream is None:
+            number, returns = looks.pop(0)
+            return np.array(returns, float), np.ones((2, 2), int)
+        number = stream - CONFIRMATION_STREAM
+        np.testing.assert_array_equal(plays, PASSED[number])
+        played.append(number)
+        returns = AGAIN[number][played.count(number) - 1]
+        return np.array(returns, float), np.ones((2, 2), int) * plays[:, None]
+
+    return evaluate
+
+
+def test_who_is_accepted_rejected_and_rolled_back(tmp_path):
+    result = launch(guess(), ROLLING, tmp_path, evaluator=looking(), reference_returns=FIRST)
+    columns = {name: column.reshape(6, 2).T for name, column in log.read(tmp_path, "reference").items()}
+    np.testing.assert_array_equal(columns["accepted"], [[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(columns["confirmed"], [[1, *[np.nan] * 5], [0, *[np.nan] * 4, 1]])
+    np.testing.assert_array_equal(columns["rejected"], [[0, 1, 0, 1, 1, 0], [0, 0, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(columns["rolled_back"], [[0, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0]])
+    np.testing.assert_allclose(columns["difference"][0], [3, -1, 0, -3, -3.5, 0.5])
+    np.testing.assert_allclose(columns["difference_error"][0], [0, 0, 0, 0, 0.5, 0.5])
+    is_reference = [np.all(run.agent.actor == run.agent.reference, axis=1).tolist() for run in result.snapshots]
+    assert is_reference == [[True, False], [False] * 2, [False] * 2, [False, True], [True, False], [False, True]]
+    evaluation = log.read(tmp_path, "evaluation")
+    np.testing.assert_array_equal(evaluation["reference_score"].reshape(6, 2).T, [[14] * 6, [11] * 5 + [13]])
+    # a look takes two steps, a confirmation two of the policy and two of π_ref
+    np.testing.assert_array_equal(evaluation["total_env_steps"].reshape(6, 2)[[0, 5]], [[7, 7], [22, 26]])
+
+
+def test_a_resumed_run_goes_on_rejecting(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def save_and_die(run, metrics):
+        if run.env_steps == 4:  # one rejection of seed 0 has been counted
+            checkpoints.save(4, run)
+            raise Killed
+
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        with pytest.raises(Killed):
+            launch(guess(), ROLLING, tmp_path / "first", on_evaluation=save_and_die, evaluator=looking(),
+                   reference_returns=FIRST)  # fmt: skip
+        run, _ = checkpoints.restore(loop.start_run(guess(), ROLLING, SPEC, None, (0, 1), seed_mesh(2, 1)))
+    np.testing.assert_array_equal(run.standing.returns, [[13, 15], [10, 12]])
+    np.testing.assert_array_equal(run.standing.rejections, [1, 0])
+    launch(guess(), ROLLING, tmp_path / "second", run=run, evaluator=looking(4))
+    columns = log.read(tmp_path / "second", "reference")
+    assert columns["rolled_back"].tolist() == [1, 0, 0, 0]
+    assert columns["accepted"].tolist() == [0, 0, 0, 1]
+
+
+def test_training_episodes_roll_back_too(tmp_path):
+    # two episodes end by step 5 and two more by step 10: 15 ± 15 and 65 ± 25, of 1,000 before
+    config = dataclasses.replace(RETURNS, roll_back=True, eval_episodes=0, env_steps=10)
+    run = loop.start_run(guess(), config, SPEC, None, (0, 1), seed_mesh(2, 1))
+    before = Tally(*(jnp.full(2, value) for value in (4.0, 1_000.0, 4.0)))
+    result = launch(guess(), config, tmp_path, run=run.replace(returns=run.returns.replace(reference=before)),
+                    evaluated=False)  # fmt: skip
+    columns = log.read(tmp_path, "reference")
+    assert columns["step"][columns["rejected"] == 1].tolist() == [5, 5, 10, 10]
+    assert columns["step"][columns["rolled_back"] == 1].tolist() == [10, 10]
+    np.testing.assert_array_equal(result.run.agent.actor, result.run.agent.reference)
+
+
+def test_a_broken_policy_comes_back_where_it_alone_is_broken(tmp_path):
+    def finetune(state, batch, key):
+        return state.replace(actor=jnp.full(2, jnp.nan), step=state.step + 1), {"reward": jnp.zeros(())}
+
+    def evaluate(act):
+        actions = np.asarray(act(np.zeros((2, 2, 3), np.float32)))
+        return actions[..., 0], np.ones((2, 2), int)
+
+    config = dataclasses.replace(ROLLING, env_steps=2)
+    result = launch(guess()._replace(finetune=finetune), config, tmp_path, evaluator=evaluate, reference_returns=FIRST)
+    assert np.isnan(result.snapshots[0].agent.actor).all()
+    np.testing.assert_array_equal(result.run.agent.actor, result.run.agent.reference)
+    assert np.isfinite(result.run.agent.actor).all()
+
+
+@pytest.mark.parametrize("module", [o2td3, o2sac, o2ppo])
+def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
+    settings = {"hidden": (4,), "critic_hidden": (4,), "env_steps": 16, "eval_every_env_steps": 8, "actor_lr": 0.1}
+    settings |= {"roll_back": True, "eval_episodes": 2}
+    if module is o2ppo:
+        settings |= {"rollout_env_steps": 4, "minibatch_size": 2}
+    else:
+        settings |= {"batch_size": 4, "warmup_env_steps": 0, "lagrange_lr": 0.0}
+    config = module.Config(**settings)
+    algorithm, mesh = module.make(config, SPEC), seed_mesh(1, 1)
+    mode = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
+    observation = np.ones((1, 2, 3), np.float32)
+    run = loop.start_run(algorithm, config, SPEC, None, (0,), mesh)
+    best = np.asarray(mode(run.agent, observation))
+
+    def returns_of(act):
+        return np.where(np.abs(np.asarray(act(observation)) - best).max(-1) < 1e-6, 100.0, 10.0)
+
+    run = loop.begin_finetuning(algorithm, run, np.zeros(1, bool), np.full(1, 100.0), mesh, np.full((1, 2), 100.0))
+    start = jax.device_get(run.agent)
+    result = launch(algorithm, config, tmp_path, seed_list=(0,), run=run,
+                    evaluator=lambda act: (returns_of(act), np.ones((1, 2), int)))  # fmt: skip
+    evaluation = log.read(tmp_path, "evaluation")
+    np.testing.assert_array_equal(evaluation["score"], [10, 10])  # what the looks saw
+    np.testing.assert_array_equal(evaluation["reference_score"], [100, 100])
+    agent = result.snapshots[-1].agent
+    np.testing.assert_array_equal(returns_of(functools.partial(mode, agent)), [[100, 100]])
+    jax.tree.map(np.testing.assert_array_equal, agent.actor, start.reference)
+    assert not jax.tree.all(jax.tree.map(np.array_equal, agent.critic, start.critic))
+    if module is o2td3:
+        jax.tree.map(np.testing.assert_array_equal, agent.target_actor, start.reference)
+    if module is not o2ppo:
+        np.testing.assert_allclose(np.exp(agent.log_lagrange), 2.0, rtol=1e-6)
+        divergence = log.read(tmp_path, "finetune")["divergence"][-1]
+        expected = divergence / 2 if divergence > 0 else constrained.UNCAPPED
+        np.testing.assert_allclose(agent.threshold_cap, expected, rtol=1e-6)
 
 
 def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):
@@ -593,6 +749,7 @@ class RolloutConfig:
     eval_every_env_steps: int = 3
     reference_update: str = "best"
     reference_every_evaluations: int = 1
+    roll_back: bool = False
 
 
 @flax.struct.dataclass
