@@ -60,6 +60,7 @@ class Subject:
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values, "set", "devices")
+    flags.define_schedule(values)
     absl.flags.DEFINE_string(
         "run", None, "output folder of experiments.offline or experiments.finetune", required=True, flag_values=values
     )
@@ -215,7 +216,8 @@ def offline_run(
         return Subject(title, policy, offline, {}, tuple(notes))
 
     module = online.load(args.algorithm)
-    config = flags.parse_overrides(module.Config.for_task(task) if task else module.Config(), args.set)
+    published = module.Config.published(task) if task else module.Config()
+    config = flags.parse_overrides(published.scheduled(args.schedule), args.set)
     switch = module.make(config, dataset.spec)
     if switch.critic is None or not config.reevaluate_updates:
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")

@@ -3,12 +3,14 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `<phase>_measures.csv` where --set=stop=measures ends a phase or --set=critic_report=true
-compares critics with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by
-environment steps, checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after
-alignment. Runs that differ in what happens online alone need those phases once: --reconstruction=<run> takes them from
-there. Where the policy was cloned the clone counts as the offline policy, and `start.csv` also says how close it came:
-the score of its teacher, and the last row of `clone.csv`. A run that was stopped goes on with --resume.
+gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
+with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
+checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
+`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back=true π_ref, the
+best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+--reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
+`start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
+stopped goes on with --resume.
 """
 
 import contextlib
@@ -46,6 +48,7 @@ ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values)
+    flags.define_schedule(values)
     absl.flags.DEFINE_string(
         "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
     )
@@ -79,7 +82,7 @@ def main(args: FlagValues) -> None:
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
     family = envs.family(task.name)
-    config = flags.parse_overrides(module.Config.for_task(task), args.set)
+    config = flags.parse_overrides(module.Config.for_task(task, args.schedule), args.set)
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
@@ -150,7 +153,7 @@ def main(args: FlagValues) -> None:
                     checkpoints.save(reconstruction + 1 + env_steps, run)
 
             on_replay = algorithm.cadence.source == "replay"
-            loop.fine_tune(
+            run = loop.fine_tune(
                 algorithm,
                 config,
                 run,
@@ -163,6 +166,7 @@ def main(args: FlagValues) -> None:
                 metric_log,
                 save,
             )
+            print("".join(f"{line}\n" for line in delivered(config, task, run, out)), end="")
     if evaluator is not None:
         evaluator.close()
 
@@ -308,15 +312,45 @@ def _reconstruct(
     for seed in range(len(seed_list)):
         measured = ", ".join(f"{name} policy {scores[f'{name}_score'][seed]:.1f}" for name in policies)
         print(f"seed {seed}: {measured}")
-    offline = scores["offline_score"]
-    aligned = scores.get("aligned_score", offline)
-    return loop.begin_finetuning(algorithm, run, aligned > offline, np.fmax(aligned, offline), mesh)
+    offline, aligned = start_scores(metric_log.directory)
+    better = aligned > offline
+    reference_returns = np.where(
+        np.asarray(config.aligned_reference(better))[:, None],
+        returns.get("aligned", returns["offline"]),
+        returns["offline"],
+    )
+    return loop.begin_finetuning(algorithm, run, better, np.fmax(aligned, offline), mesh, reference_returns)
 
 
 def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
     """How close a clone came, per seed [S], by its last updates: squared error, log-likelihood where there is one."""
     columns = log.read(out, "clone")
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
+
+
+def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
+    """What a run that rolls back leaves as its policy, π_ref, against what it began with: a line per seed."""
+    if run.standing is None:
+        return []
+    if run.standing.returns is None:  # it never was evaluated
+        episodes = jax.device_get(run.returns.reference)
+        return [
+            f"seed {seed}: delivered policy {task.score(mean):.1f} in {count:.0f} training episodes"
+            for seed, (count, mean) in enumerate(zip(episodes.count, episodes.mean, strict=True))
+        ]
+    offline, aligned = start_scores(out)
+    first = np.where(config.aligned_reference(aligned > offline), aligned, offline)
+    last = task.score(np.asarray(run.standing.returns).mean(axis=1))
+    return [
+        f"seed {seed}: delivered policy {score:.1f}, {before:.1f} at the start"
+        for seed, (score, before) in enumerate(zip(last, first, strict=True))
+    ]
+
+
+def start_scores(out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [S] of the offline and the aligned policy of a run, the same ones where nothing was aligned."""
+    start = log.read(out, "start")
+    return start["offline_score"], start.get("aligned_score", start["offline_score"])
 
 
 def reconstruct(

@@ -29,6 +29,7 @@ from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
+from o2o_jax.online.common import Schedule
 from o2o_jax.runtime import devices, log
 
 ConfigT = TypeVar("ConfigT")
@@ -76,6 +77,14 @@ def define_common(values: FlagValues, *names: str) -> None:
     """Defines flags that scripts share: those named of `_COMMON`, else all."""
     for name in names or _COMMON:
         _COMMON[name](values)
+
+
+def define_schedule(values: FlagValues) -> None:
+    """Defines --schedule, of scripts that make settings of online algorithms."""
+    flags.DEFINE_enum(
+        "schedule", "fast", typing.get_args(Schedule), "settings that --set starts from: the published ones (paper) or "
+        "the best found that need at most a tenth of their updates (fast)", flag_values=values,
+    )  # fmt: skip
 
 
 def run(

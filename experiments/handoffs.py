@@ -17,7 +17,7 @@ from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, read_config
-from o2o_jax.runtime.loop import start_records
+from o2o_jax.runtime.loop import start_records, start_seed
 from o2o_jax.training import Record
 from o2o_jax.types import Spec
 
@@ -164,6 +164,37 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
             f"--run={settings['policy']}"
         )
     return found
+
+
+def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
+    """The policy that a finished fine-tuning run leaves: π_ref where it rolls back, else the last one.
+
+    Args:
+      run_dir: the --out of experiments.finetune.
+      spec: sizes of its observations and actions.
+
+    Returns:
+      The policy with seeds stacked [S], as numpy arrays.
+
+    Raises:
+      FileNotFoundError: there is no run, or none that got to its first environment step.
+      ValueError: the run hasn't finished, or is of another version.
+    """
+    settings = read_config(run_dir)
+    module = online.load(settings["algorithm"])
+    config = _rebuild(module.Config, settings["config"], run_dir)
+    algorithm = module.make(_with_any_critics(config), spec)
+    start = seeds.over_seeds(functools.partial(start_seed, algorithm, config, spec), _one_device(), shared=(1,))
+    template = jax.eval_shape(start, seeds.keys(range(settings["seeds"]), "online"), None)
+    with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
+        run, _ = checkpoints.restore(template)
+    if int(run.env_steps) < config.env_steps:
+        raise ValueError(
+            f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; go on with "
+            "it first, by --resume"
+        )
+    policy = algorithm.reference_policy if config.roll_back else algorithm.policy
+    return jax.device_get(seeds.over_seeds(policy, _one_device())(run.agent))
 
 
 def load_reconstruction(

@@ -28,8 +28,8 @@ from o2o_jax.runtime.checkpoint import read_config
 
 FORMATS = (".png", ".pdf", ".svg")
 PANELS_PER_ROW = 3
-COLUMNS = ("offline", "cloned", "aligned", "first ten", "minimum", "final")
-OPTIONAL_COLUMNS = ("cloned", "aligned")  # left out of the printed tables where no run has them
+COLUMNS = ("offline", "cloned", "aligned", "first ten", "minimum", "delivered", "final")
+OPTIONAL_COLUMNS = ("cloned", "aligned", "delivered")  # left out of the printed tables where no run has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Run:
       offline: [S] normalized score of the offline policy.
       cloned: [S] normalized score of its clone, which then stood for it; NaN where none was needed.
       aligned: [S] normalized score of the policy after value alignment.
+      delivered: [S] normalized score of π_ref at the end, where the run rolls back; NaN elsewhere.
       score: normalized score of the evaluations online, or of training's own episodes.
       lagrange: λ, None for a run without one.
       missing_env_steps: that the run still had to take when it stopped; 0 where it finished, or left no settings.
@@ -74,13 +75,15 @@ class Run:
     offline: np.ndarray
     cloned: np.ndarray
     aligned: np.ndarray
+    delivered: np.ndarray
     score: Curve
     lagrange: Curve | None
     missing_env_steps: int = 0
 
     def summary(self) -> dict[str, np.ndarray]:
         """The table's columns, [S] each: where the seed started, its clone and the aligned policy, then of its
-        evaluations online the mean of the first ten, the lowest and the last. NaN where a seed failed or has none."""
+        evaluations online the mean of the first ten, the lowest, that of the policy delivered and the last. NaN where a
+        seed failed or has none."""
         # from each seed's first score on: a training episode may last longer than what lies between two rows
         scores = [column[np.argmax(np.isfinite(column)) :] for column in self.score.values.T if len(column)]
         empty = np.full(len(self.seeds), np.nan)
@@ -90,6 +93,7 @@ class Run:
             "aligned": self.aligned,
             "first ten": np.array([column[:10].mean() for column in scores]) if scores else empty,
             "minimum": np.array([column.min() for column in scores]) if scores else empty,
+            "delivered": self.delivered,
             "final": np.array([column[-1] for column in scores]) if scores else empty,
         }
 
@@ -134,6 +138,10 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         scores = dict(zip(start["seed"], start[column], strict=True)) if column in start else {}
         return np.array([scores.get(seed, np.nan) for seed in seeds])
 
+    evaluation = _read_if_there(folder, "evaluation")
+    delivered = np.full(len(seeds), np.nan)
+    if "reference_score" in evaluation:
+        delivered = _curve(evaluation, "reference_score", seeds).values[-1]
     cloned = "teacher_score" in start
     env_steps = settings.get("config", {}).get("env_steps", 0)
     return Run(
@@ -142,6 +150,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         offline=at_start("teacher_score" if cloned else "offline_score"),
         cloned=at_start("offline_score") if cloned else np.full(len(seeds), np.nan),
         aligned=at_start("aligned_score"),
+        delivered=delivered,
         score=score,
         lagrange=lagrange,
         missing_env_steps=max(0, env_steps - int(scored["step"].max(initial=0))),

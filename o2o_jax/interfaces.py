@@ -123,8 +123,11 @@ class OnlineAlgorithm(NamedTuple):
       begin_finetuning: (state, accept) -> state, once. `accept` [] bool: did the aligned actor score better?
       finetune: (state, batch, key) -> (state, metrics), section 4.3, on what `cadence.source` says.
       set_reference: (state, accept) -> state; the actor becomes π_ref where `accept` [] bool.
+      roll_back: (state, reject, divergence) -> state; where `reject` [] bool, the actor is π_ref again, bound to it
+        more tightly. `divergence` [] is its mean distance since the last look, NaN where none was measured.
       act: (state, observation [O], key) -> action [A], with exploration.
       policy: (state) -> `policy.Policy`: evaluate it, save it, or start from it again.
+      reference_policy: (state) -> `policy.Policy` of π_ref.
       prepare: (phase, state, dataset) -> (state, notes), before the phase "reevaluate" or "align". It sees the dataset
         whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
         `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
@@ -132,6 +135,7 @@ class OnlineAlgorithm(NamedTuple):
       stops: for the phases "reevaluate" and "align", when they are done before their number of updates is reached. A
         phase that isn't in it takes them all.
       critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
+      divergence_term: the metric of `finetune` that says how far the actor is from π_ref.
       reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
         policy alone.
     """
@@ -144,11 +148,14 @@ class OnlineAlgorithm(NamedTuple):
     begin_finetuning: Callable
     finetune: Callable
     set_reference: Callable
+    roll_back: Callable
     act: Callable
     policy: Callable
+    reference_policy: Callable
     prepare: Callable | None = None
     stops: Mapping[str, Stop] = types.MappingProxyType({})
     critic: Callable | None = None
+    divergence_term: str = "divergence"
     reads_handoff_state: bool = False
 
 

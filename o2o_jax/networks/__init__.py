@@ -10,7 +10,7 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Critics, Value, critic_settings
+from o2o_jax.networks.critics import Critic, Critics, Value, critic_settings, shift_output
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "cap_std",
     "critic_settings",
     "scale_output",
+    "shift_output",
 ]

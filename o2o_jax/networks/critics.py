@@ -84,3 +84,9 @@ def critic_settings(params: Params) -> dict[str, Any]:
         "layer_norm": any(name.startswith("LayerNorm") for name in layers),
         "num_critics": biases[0].shape[0],
     }
+
+
+def shift_output(params: Params, shift: Array) -> Params:
+    """Parameters of `Critics` whose values are [] `shift` higher everywhere."""
+    layer = params["params"]["Dense_0"]
+    return {"params": params["params"] | {"Dense_0": layer | {"bias": layer["bias"] + shift}}}

@@ -1,16 +1,22 @@
 """What all online algorithms share: the settings that loop and scripts read, the policy they start from, π_ref."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.policy import Handoff
+from o2o_jax.interfaces import Task
+from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import Settings
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
+
+Schedule = Literal["paper", "fast"]  # the published settings, or the best found at a tenth of their updates or fewer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,9 +27,13 @@ class OnlineConfig(Settings):
     online_fields: ClassVar[frozenset[str]] = frozenset(
         {
             "env_steps", "reference_update", "reference_every_evaluations", "reference_min_episodes",
-            "reference_standard_errors", "eval_every_env_steps", "eval_episodes",
+            "reference_standard_errors", "roll_back", "reject_standard_errors", "reject_share", "reject_evaluations",
+            "eval_every_env_steps", "eval_episodes",
         }
     )  # fmt: skip
+
+    # Set by the schedule "fast": the best found that needs at most a tenth of the published updates
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor
@@ -42,7 +52,13 @@ class OnlineConfig(Settings):
     reference_update: Literal["best", "interval", "returns"] = "best"
     reference_every_evaluations: int = 1  # interval mode: evaluations between two copies
     reference_min_episodes: int = 5  # returns mode: training episodes of a comparison
-    reference_standard_errors: float = 1.0  # returns mode: of the difference of two means, by which it must be better
+    # returns mode, and best mode that rolls back: of the difference of two means, by which the policy must be better
+    reference_standard_errors: float = 1.0
+    # The policy goes back to π_ref where it is worse, and becomes π_ref where it is better from fresh start states too
+    roll_back: bool = False  # not published
+    reject_standard_errors: float = 2.0  # of the difference, by which a policy that is rejected is worse
+    reject_share: float = 0.02  # of π_ref's return, by which it is worse as well
+    reject_evaluations: int = 2  # rejections in a row after which it goes back; comparisons in returns mode
     eval_every_env_steps: int = 1_000  # between two rows of every log, too, and two looks at π_ref
     eval_episodes: int = 10  # 0: no evaluation at all
 
@@ -57,6 +73,33 @@ class OnlineConfig(Settings):
             raise ValueError(f"reference_min_episodes must be at least 2, got {self.reference_min_episodes}")
         if not self.eval_episodes and self.reference_update == "best":
             raise ValueError("reference_update=best needs evaluations: with eval_episodes=0 set it to returns")
+
+        self._not_negative("reject_standard_errors", "reject_share")
+        self._counts("reject_evaluations")
+        if self.roll_back and self.reference_update == "interval":
+            raise ValueError("roll_back needs returns to compare: with reference_update=interval set it to false")
+        if self.roll_back and self.reference_update == "best" and self.eval_episodes < 2:
+            raise ValueError(
+                f"roll_back needs the spread of evaluations: set eval_episodes to 2 or more, got {self.eval_episodes}"
+            )
+
+    def aligned_reference(self, accept: Any) -> Any:
+        """Whether the first π_ref is the aligned policy, where `accept` [...] bool says that it scored better."""
+        return jnp.zeros_like(accept)
+
+    @classmethod
+    def published(cls, task: Task) -> Self:
+        """The settings that were published for a task, or this package's where none were; subclasses read its facts."""
+        return cls(eval_episodes=task.eval_episodes)
+
+    @classmethod
+    def for_task(cls, task: Task, schedule: Schedule = "paper") -> Self:
+        """The settings of a schedule for a task: `published`, and `scheduled` from there."""
+        return cls.published(task).scheduled(schedule)
+
+    def scheduled(self, schedule: Schedule) -> Self:
+        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast"."""
+        return dataclasses.replace(self, **self.fast) if schedule == "fast" else self
 
     def remarks(self, source: str) -> list[str]:
         """What speaks against these settings for policies of the offline method `source`, a line each."""
@@ -95,3 +138,16 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
 def set_reference(state: Any, accept: Array) -> Any:
     """Makes the current actor π_ref where `accept` [] bool (section 4.3)."""
     return state.replace(reference=where(accept, state.actor, state.reference))
+
+
+def roll_back(optimizer: optax.GradientTransformation, state: Any, reject: Array) -> Any:
+    """Makes π_ref the current actor where `reject` [] bool, with fresh moments of the actor's `optimizer`."""
+    return state.replace(
+        actor=where(reject, state.reference, state.actor),
+        opt=state.opt.replace(actor=where(reject, optimizer.init(state.reference), state.opt.actor)),
+    )
+
+
+def reference_policy(policy: Callable, state: Any) -> Policy:
+    """What `policy` would be, (state) -> policy, were π_ref the actor."""
+    return policy(state.replace(actor=state.reference))

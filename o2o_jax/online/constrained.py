@@ -3,25 +3,31 @@
 import dataclasses
 import functools
 import math
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.diagnosis import RETURN_TERMS, DiagnosisConfig, KnownReturns, against_returns, known_returns, trust
 from o2o_jax.interfaces import Cadence, Report, Stop
 from o2o_jax.losses import td_loss
+from o2o_jax.online import common
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops import stopping
+from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.training import gradient_step, note_rows, where
-from o2o_jax.types import Array, Metrics, Notes, Params, Rollout, Transition
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
+UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
 
@@ -51,8 +57,26 @@ class ConstrainedConfig(OnlineConfig):
         "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
         "auto_replay_warmup_env_steps",
         "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "interval_actor_grad_norm",
-        "constrain", "lagrange_lr", "asymmetry", "threshold_start", "threshold_end", "threshold_env_steps",
+        "constrain", "lagrange_travel", "asymmetry", "threshold_start", "threshold_end", "threshold_ramp",
+        "carry_actor_moments", "actor_ramp_updates",
     }  # fmt: skip
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {
+            "reevaluate_updates": 8_000,
+            "reevaluate_polyak": 0.05,
+            "return_updates": 4_000,
+            "align_updates": 4_000,
+            "actor_lr": 3e-4,
+            "align_actor_lr": 1e-4,
+            "critic_report": True,
+            "carry_actor_moments": False,
+            "actor_ramp_updates": 1_000,
+            "roll_back": True,
+            "replay": "auto",
+            "env_steps": 20_000,
+        }
+    )
 
     # Networks
     layer_norm: bool = True  # in the critics
@@ -60,7 +84,11 @@ class ConstrainedConfig(OnlineConfig):
     # Updates
     polyak: float = 0.005  # share of the critic copied into its target per update
     reevaluate_polyak: float | None = None  # share copied per update while re-evaluating; None: polyak
+    # critics start at the level of the data's returns, rather than at zero
+    critic_bias: Literal["zero", "returns"] = "zero"
+    return_updates: int = 0  # of re-evaluation, over which targets go from the data's returns to bootstrapped ones
     align_updates: int = 500_000  # 0 leaves the phase out
+    align_actor_lr: float | None = None  # while aligning; None: actor_lr
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
     stop: Literal["updates", "measures"] = "updates"
@@ -89,26 +117,35 @@ class ConstrainedConfig(OnlineConfig):
     reference_init: Choice = "best_of"  # first π_ref; the paper's text: "aligned"
     interval_threshold_divisor: float = 4.0  # interval mode: divides threshold_end
     interval_actor_grad_norm: float | None = None  # interval mode: clips the actor's gradient
+    carry_actor_moments: bool = True  # Adam's, of alignment, where the aligned actor goes online; False: fresh ones
+    actor_ramp_updates: int = 0  # of the actor, over which its steps grow to their full size while moments are fresh
     # Constraint
     constrain: bool = True
     lagrange_init: float = 1.0  # λ at the start
-    lagrange_lr: float = 5e-5  # of log λ
+    lagrange_travel: float = 5.0  # nats: learning rate of log λ times env_steps; the authors': 5e-5 · 100,000
     asymmetry: float = 0.7  # weight of violated constraints, Eq. 49
     threshold_start: float = 0.125  # τ at the first environment step
-    threshold_end: float = 2.0  # τ at the last of threshold_env_steps
-    threshold_env_steps: int = 100_000
+    threshold_end: float = 2.0  # τ at the end of its ramp
+    threshold_ramp: float = 1.0  # share of env_steps that τ rises over; the authors': 100,000 of 100,000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
+        if not 0 < self.reevaluate_rate <= 1:
+            raise ValueError(f"reevaluate_polyak must lie in (0, 1] or be none, got {self.reevaluate_polyak}")
         if not 0.5 <= self.asymmetry < 1:
             raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
         self._positive("num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "lagrange_init")
-        self._positive("interval_threshold_divisor", "threshold_env_steps")
+        self._positive("interval_threshold_divisor", "threshold_ramp")
+        if self.align_actor_lr is not None:
+            self._positive("align_actor_lr")
         if self.interval_actor_grad_norm is not None:
             self._positive("interval_actor_grad_norm")
-        self._not_negative("align_updates", "warmup_env_steps", "random_env_steps", "lagrange_lr", "threshold_start")
+        self._not_negative(
+            "align_updates", "warmup_env_steps", "random_env_steps", "lagrange_travel", "threshold_start"
+        )
+        self._not_negative("return_updates", "actor_ramp_updates")
         self._not_negative("auto_replay_warmup_env_steps", "stop_correlation")
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
@@ -120,6 +157,11 @@ class ConstrainedConfig(OnlineConfig):
             raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
         if self.replay in ("half", "auto") and self.batch_size % 2:
             raise ValueError(f"replay={self.replay} needs an even batch_size, got {self.batch_size}")
+
+    @property
+    def align_rate(self) -> float:
+        """Learning rate of the actor while aligning."""
+        return self.actor_lr if self.align_actor_lr is None else self.align_actor_lr
 
     @property
     def reevaluate_rate(self) -> float:
@@ -137,9 +179,18 @@ class ConstrainedConfig(OnlineConfig):
         )
 
     @property
+    def lagrange_lr(self) -> float:
+        """Learning rate of log λ, which Adam moves by at most that much per environment step."""
+        return self.lagrange_travel / max(self.env_steps, 1)
+
+    @property
     def interval(self) -> bool:
         """Whether π_ref is copied on a schedule rather than chosen by evaluation."""
         return self.reference_update == "interval"
+
+    def aligned_reference(self, accept: Any) -> Any:
+        """As `reference_init` says."""
+        return chosen(self.reference_init, accept)
 
     def remarks(self, source: str) -> list[str]:
         """Where the phases that are left out aren't those that Appendix B allows to leave out, a line each."""
@@ -284,11 +335,42 @@ def clip_actor_gradient(config: ConstrainedConfig, gradient: Params) -> Params:
     return clip.update(gradient, clip.init(gradient))[0]
 
 
-def threshold(config: ConstrainedConfig, step: Array) -> Array:
-    """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3)."""
+def actor_step(
+    config: ConstrainedConfig, optimizer: optax.GradientTransformation, gradient: Params, state: Any
+) -> tuple[Params, Any]:
+    """One gradient step of the actor in fine-tuning, clipped and shortened where settings say so.
+
+        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = Adam's steps since its moments were fresh, N = `actor_ramp_updates`
+
+    Fresh moments make Adam's first steps as long as its later ones: before critics have seen anything online, and where
+    a policy has just been rolled back.
+
+    Args:
+      config: settings.
+      optimizer: the actor's.
+      gradient: shaped like the actor's parameters.
+      state: with `actor` and `opt.actor`, before the step.
+
+    Returns:
+      The actor's parameters and optimiser state after the step.
+    """
+    updates, opt = optimizer.update(clip_actor_gradient(config, gradient), state.opt.actor, state.actor)
+    if config.actor_ramp_updates:
+        share = jnp.minimum(optax.tree_utils.tree_get(opt, "count") / config.actor_ramp_updates, 1.0)
+        updates = jax.tree.map(lambda update: share * update, updates)
+    return optax.apply_updates(state.actor, updates), opt
+
+
+def threshold(config: ConstrainedConfig, step: Array, cap: Array) -> Array:
+    """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3).
+
+    Never above `cap` [], which a policy that was rolled back has left.
+    """
     env_steps = config.cadence.warmup_env_steps + step // config.updates_per_env_step
     end = config.threshold_end / (config.interval_threshold_divisor if config.interval else 1.0)
-    return linear_threshold(env_steps, min(config.threshold_start, end), end, config.threshold_env_steps)
+    ramp = config.threshold_ramp * max(config.env_steps, 1)
+    bound = linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
+    return jnp.minimum(bound, cap)
 
 
 def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
@@ -338,21 +420,112 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
-def prepare(offline: Callable, anchor: Callable, phase: str, state: Any, dataset: Transition) -> tuple[Any, Notes]:
+@flax.struct.dataclass
+class Evaluated:
+    """A seed's own notes for re-evaluation.
+
+    Attributes:
+      next_policy: what π_off does at s' [N, ...].
+      bonus: [N] what its values add to the data's returns; None where they add nothing, or returns aren't asked for.
+    """
+
+    next_policy: Any
+    bonus: Array | None = None
+
+
+def prepare(
+    config: ConstrainedConfig,
+    offline: Callable,
+    anchor: Callable,
+    phase: str,
+    state: Any,
+    dataset: Rollout,
+    next_bonus: Callable | None = None,
+) -> tuple[Any, Notes]:
     """Computes once for every row what its phase would compute again in every batch: what π_off does there.
 
+    Where settings say so, also the data's returns, and before the first update of re-evaluation they become the level
+    that critics and targets start from: b = mean G / (1 − mean w), in place of about 0.
+
     Args:
+      config: settings.
       offline: (state, normalised observations [..., O]) -> what re-evaluation asks of π_off at s'.
       anchor: likewise -> what alignment asks of π_off and the target critics at s, which it leaves alone.
       phase: "reevaluate" or "align".
       state: before the phase, or amid it: nothing that the phase moves is read.
-      dataset: raw transitions [N].
+      dataset: raw transitions [N]; whole episodes where returns are asked for.
+      next_bonus: (state, `offline`'s values [N, ...]) -> [N], return units: what values at s' hold beside Q; None for
+        nothing.
 
     Returns:
-      The same state, and the notes of that phase [N, ...], a seed's own.
+      The state, and the notes of that phase [N, ...]: of re-evaluation an `Evaluated` of the seed's own, and where
+      returns are mixed in, the data's `ReturnsToGo`, shared by all seeds.
     """
-    noted, column = (offline, dataset.next_observation) if phase == "reevaluate" else (anchor, dataset.observation)
-    return state, Notes(own=note_rows(lambda raw: noted(state, state.transform.normalizer(raw)), column))
+    if phase == "align":
+        return state, Notes(
+            own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation)
+        )
+    next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
+    if not config.return_updates and config.critic_bias == "zero":
+        return state, Notes(own=Evaluated(next_policy))
+    returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.discount), None
+    if next_bonus is not None:
+        reward = config.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
+        bonus = discounted_returns(reward, dataset.ended, config.discount)
+    if config.critic_bias == "returns":
+        shift = jnp.where(state.step == 0, returns.level(0.0 if bonus is None else bonus), 0.0)
+        critic, target_critic = (networks.shift_output(params, shift) for params in (state.critic, state.target_critic))
+        state = state.replace(critic=critic, target_critic=target_critic)
+    if not config.return_updates:
+        return state, Notes(own=Evaluated(next_policy))
+    return state, Notes(shared=returns, own=Evaluated(next_policy, bonus))
+
+
+def return_target(
+    config: ConstrainedConfig, state: Any, batch: Transition, target: Array, last_value: Callable[[Array], Array]
+) -> Array:
+    """Mixes the data's returns into the targets of the first updates of re-evaluation.
+
+        y = (1 − β) y_TD + β ( G + w V(s_e') ),   β = max(1 − n / N, 0)
+
+    What bootstrapping has to add afterwards is the difference of policy and data in place of the whole value.
+
+    Args:
+      config: N is `return_updates`.
+      state: whose `step` is n.
+      batch: with the notes of `prepare`.
+      target: [B] y_TD, return units.
+      last_value: V, normalised observations [B, O] to values [B] by the target critics.
+
+    Returns:
+      [B] targets; `target` itself where N is 0.
+
+    Raises:
+      ValueError: while tracing, if N > 0 and the batch has no notes.
+
+    Source: this package; relatives are Jelley et al. (arXiv:2406.13376) and Nakamoto et al. (arXiv:2303.05479).
+    """
+    if not config.return_updates:
+        return target
+    if not isinstance(batch, Annotated):
+        raise ValueError(
+            "return_updates asks for returns, which single transitions don't have: annotate the dataset first"
+        )
+    returns, bonus = batch.notes.shared, batch.notes.own.bonus
+
+    def mixed(target: Array) -> Array:
+        weight = 1.0 - state.step / config.return_updates
+        last = last_value(state.transform.normalizer(returns.last_observation))
+        recorded = returns.value + returns.tail_weight * last + (0.0 if bonus is None else bonus)
+        return (1.0 - weight) * target + weight * recorded
+
+    # a branch, which later updates don't pay for
+    return jax.lax.stop_gradient(jax.lax.cond(state.step < config.return_updates, mixed, lambda target: target, target))
+
+
+def chosen(choice: Choice, accept: Any) -> Array:
+    """Whether it is the aligned policy, where `accept` [...] bool says that it scored better than the offline one."""
+    return {"best_of": jnp.asarray(accept), "aligned": jnp.ones_like(accept), "offline": jnp.zeros_like(accept)}[choice]
 
 
 def begin_finetuning(
@@ -371,16 +544,55 @@ def begin_finetuning(
 
     Source: section 4.3 and the authors' code for `reference_init`; `start_actor=best_of` departs from both (D-06a).
     """
-    verdicts = {"best_of": accept, "aligned": jnp.asarray(True), "offline": jnp.asarray(False)}
     aligned, offline = state.actor, state.reference
-    aligned_starts = verdicts[config.start_actor]
+    aligned_starts = chosen(config.start_actor, accept)
     return state.replace(
         actor=where(aligned_starts, aligned, offline),
-        reference=where(verdicts[config.reference_init], aligned, offline),
+        reference=where(chosen(config.reference_init, accept), aligned, offline),
         # critics that came from offline training bring their own targets
         target_critic=state.critic if config.align_updates else state.target_critic,
-        opt=state.opt.replace(actor=where(aligned_starts, state.opt.actor, optimizer.init(offline))),
+        opt=state.opt.replace(
+            actor=where(aligned_starts & config.carry_actor_moments, state.opt.actor, optimizer.init(offline))
+        ),
         step=jnp.zeros_like(state.step),
+    )
+
+
+def set_reference(state: Any, accept: Array) -> Any:
+    """Makes the current actor π_ref where `accept` [] bool, and doubles the cap on the threshold."""
+    doubled = jnp.minimum(2.0 * state.threshold_cap, UNCAPPED)
+    return common.set_reference(state, accept).replace(threshold_cap=where(accept, doubled, state.threshold_cap))
+
+
+def roll_back(
+    optimizer: optax.GradientTransformation,
+    lagrange_optimizer: optax.GradientTransformation,
+    state: Any,
+    reject: Array,
+    divergence: Array,
+) -> Any:
+    """Makes π_ref the current actor again, on a shorter leash: twice λ, and τ at most half of what led astray.
+
+        π ← π_ref,   log λ ← log λ + log 2,   τ_cap ← min( τ_cap, f / 2 )
+
+    Adam begins anew for both. The critics stay, and so does the replay, whose failed episodes are what corrects them.
+
+    Args:
+      optimizer: the actor's.
+      lagrange_optimizer: that of log λ.
+      state: while fine-tuning.
+      reject: [] bool, where to do so.
+      divergence: [] f(π, π_ref) of the policy that is given up. NaN leaves the cap as it is, as does what sampling made
+        negative.
+    """
+    log_lagrange = state.log_lagrange + jnp.log(2.0)
+    state = common.roll_back(optimizer, state, reject)
+    lowered = jnp.where(divergence > 0, jnp.minimum(state.threshold_cap, 0.5 * divergence), state.threshold_cap)
+    lagrange_opt = where(reject, lagrange_optimizer.init(log_lagrange), state.opt.lagrange)
+    return state.replace(
+        log_lagrange=where(reject, log_lagrange, state.log_lagrange),
+        opt=state.opt.replace(lagrange=lagrange_opt),
+        threshold_cap=where(reject, lowered, state.threshold_cap),
     )
 
 

@@ -30,6 +30,25 @@ def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
     return -0.5 * jnp.square(standardized) - log_std - 0.5 * math.log(2.0 * math.pi)
 
 
+def normal_divergence(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Array:
+    """KL divergence of normal distributions with independent dimensions.
+
+        Σ_j [ log σ'_j − log σ_j + ( σ_j² + (μ_j − μ'_j)² ) / (2 σ'_j²) − ½ ]
+
+    Args:
+      mean: [..., A] μ.
+      log_std: [..., A] log σ.
+      other_mean: [..., A] μ' of the distribution that is diverged from.
+      other_log_std: [..., A] log σ'.
+
+    Returns:
+      [...] nats, ≥ 0.
+    """
+    log_ratio = log_std - other_log_std
+    standardized = (mean - other_mean) * jnp.exp(-other_log_std)
+    return jnp.sum(0.5 * (jnp.exp(2.0 * log_ratio) + jnp.square(standardized) - 1.0) - log_ratio, axis=-1)
+
+
 @flax.struct.dataclass
 class Deterministic:
     """A point mass. `action`: [..., A] in [-1, 1]."""
@@ -99,6 +118,10 @@ class TanhGaussian:
         """[...] log-density of `action` [..., A], nats; actions beyond ±(1 − 1e-4) count as that."""
         action = jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)
         return self._log_prob_of(jnp.arctanh(action))
+
+    def divergence(self, other: "TanhGaussian") -> Array:
+        """[...] KL(self, other), nats: that of the normal distributions, since both are squashed alike."""
+        return normal_divergence(self.mean, self.log_std, other.mean, other.log_std)
 
     def _log_prob_of(self, unsquashed: Array) -> Array:
         # log |d tanh(u) / du| = 2 (log 2 − u − softplus(−2u)): finite for every u, unlike log(1 − tanh²)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from o2o_jax.types import Array
 
 
-def linear_threshold(env_steps: Array, start: float, end: float, ramp_env_steps: int) -> Array:
+def linear_threshold(env_steps: Array, start: float, end: float, ramp_env_steps: float) -> Array:
     """Threshold τ(t) of the constraint: linear, then constant.
 
         τ(t) = τ_start + (τ_end − τ_start) min(t / T, 1)

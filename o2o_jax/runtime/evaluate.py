@@ -16,11 +16,19 @@ from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime.seeds import over_seeds
 
 THREADS = 2  # more wait for Python's lock: without it go the simulators' own steps, half of Hopper's time
+CONFIRMATION_STREAM = 2**32  # and above it, one per environment step: no other stream of start states is as high
 
 
 def start_seeds(seed: int, episodes: int, stream: int) -> list[int]:
     """Seeds of the start states of `episodes` episodes, from a stream of the run's seed apart from training."""
     return [int(value) for value in np.random.SeedSequence([seed, stream]).generate_state(episodes)]
+
+
+def _spread(plays: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values [P, ...] of the seeds that play in their places among all [S, ...], zeros in the others'."""
+    spread = np.zeros((len(plays), *values.shape[1:]), values.dtype)
+    spread[plays] = values
+    return spread
 
 
 class Evaluator:
@@ -37,7 +45,7 @@ class Evaluator:
     def __init__(
         self, make_env: Callable, seeds: Sequence[int], episodes: int, stream: int = 1, threads: int = 1
     ) -> None:
-        self._starts = [start_seeds(seed, episodes, stream) for seed in seeds]
+        self._seeds, self._stream = seeds, stream
         self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
         self._threads = threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads, "evaluation") if threads > 1 else None
@@ -46,21 +54,33 @@ class Evaluator:
         self,
         act: Callable[[np.ndarray], ArrayLike],
         receive: Callable[[np.ndarray], None] = lambda rewards: None,
+        stream: int | None = None,
+        plays: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E] in environment steps.
 
         Args:
           act: observations [S, E, O] to actions [S, E, A] in [-1, 1].
           receive: gets the rewards [S, E] of every step after it, 0 where an episode is over: for what acts on them.
+          stream: which start states, this time; None for the evaluator's own.
+          plays: [S] bool, at least one of them true: the others take no step, have returns of NaN, and all that `act`
+            gets of them is zeros.
         """
-        observations = np.stack(
-            [
-                np.stack([env.reset(seed=start)[0] for env, start in zip(envs, starts, strict=True)])
-                for envs, starts in zip(self._envs, self._starts, strict=True)
-            ]
-        ).astype(np.float32)
+        plays = np.ones(len(self._envs), bool) if plays is None else plays
+        stream = self._stream if stream is None else stream
+        starts = [start_seeds(seed, len(envs), stream) for seed, envs in zip(self._seeds, self._envs, strict=True)]
+        observations = _spread(
+            plays,
+            np.stack(
+                [
+                    np.stack([env.reset(seed=start)[0] for env, start in zip(self._envs[s], starts[s], strict=True)])
+                    for s in np.flatnonzero(plays)
+                ]
+            ).astype(np.float32),
+        )
         shape = observations.shape[:2]
-        returns, lengths, alive = np.zeros(shape), np.zeros(shape, np.int64), np.ones(shape, bool)
+        returns, lengths = np.zeros(shape), np.zeros(shape, np.int64)
+        alive = np.repeat(plays[:, None], shape[1], axis=1)
 
         def step(episodes: Sequence[tuple[int, int]], actions: np.ndarray, rewards: np.ndarray) -> None:
             for s, e in episodes:
@@ -80,7 +100,7 @@ class Evaluator:
                 shares = [going_on[i :: self._threads] for i in range(self._threads)]
                 list(self._executor.map(functools.partial(step, actions=actions, rewards=rewards), shares))
             receive(rewards)
-        return returns, lengths
+        return np.where(plays[:, None], returns, np.nan), lengths
 
     def close(self) -> None:
         """Closes the environments."""
@@ -111,36 +131,47 @@ class PoolEvaluator:
         self, make_pool: Callable[[Sequence[int]], Any], seeds: Sequence[int], episodes: int, stream: int = 1
     ) -> None:
         self._make_pool = make_pool
-        self._starts = [start for seed in seeds for start in start_seeds(seed, episodes, stream)]
-        self._shape = (len(seeds), episodes)
-        make_pool(self._starts[:1]).close()  # what is missing shows before hours of updates
+        self._seeds, self._episodes, self._stream = seeds, episodes, stream
+        make_pool(start_seeds(seeds[0], 1, stream)).close()  # what is missing shows before hours of updates
 
     def __call__(
         self,
         act: Callable[[np.ndarray], ArrayLike],
         receive: Callable[[np.ndarray], None] = lambda rewards: None,
+        stream: int | None = None,
+        plays: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E], of arguments as `Evaluator`'s."""
-        pool = self._make_pool(self._starts)  # anew: a pool's second resets would go on with its random numbers
-        observations = self._rows(pool.reset()[0]).astype(np.float32)
-        returns, lengths, alive = np.zeros(self._shape), np.zeros(self._shape, np.int64), np.ones(self._shape, bool)
+        plays = np.ones(len(self._seeds), bool) if plays is None else plays
+        stream = self._stream if stream is None else stream
+        starts = [
+            start
+            for seed, play in zip(self._seeds, plays, strict=True)
+            if play
+            for start in start_seeds(seed, self._episodes, stream)
+        ]
+
+        def rows(values: np.ndarray) -> np.ndarray:
+            return _spread(plays, values.reshape(-1, self._episodes, *values.shape[1:]))
+
+        pool = self._make_pool(starts)  # anew: a pool's second resets would go on with its random numbers
+        observations = rows(pool.reset()[0]).astype(np.float32)
+        alive = np.repeat(plays[:, None], self._episodes, axis=1)
+        returns, lengths = np.zeros(alive.shape), np.zeros(alive.shape, np.int64)
         while alive.any():
-            actions = np.asarray(act(observations), np.float64)
-            stepped, reward, terminated, truncated, _ = pool.step(actions.reshape(len(self._starts), -1))
-            rewards = np.where(alive, self._rows(reward), 0.0)  # episodes that have ended go on with reset rows
+            actions = np.asarray(act(observations), np.float64)[plays]
+            stepped, reward, terminated, truncated, _ = pool.step(actions.reshape(len(starts), -1))
+            rewards = np.where(alive, rows(reward), 0.0)  # episodes that have ended go on with reset rows
             returns += rewards
             lengths += alive
-            observations = self._rows(stepped).astype(np.float32)
-            alive = alive & ~self._rows(terminated | truncated)
+            observations = rows(stepped).astype(np.float32)
+            alive = alive & ~rows(terminated | truncated)
             receive(rewards.astype(np.float32))
         pool.close()
-        return returns, lengths
+        return np.where(plays[:, None], returns, np.nan), lengths
 
     def close(self) -> None:
         """Does nothing: every evaluation closes its own environments."""
-
-    def _rows(self, values: np.ndarray) -> np.ndarray:
-        return values.reshape(*self._shape, *values.shape[1:])
 
 
 AnyEvaluator = Evaluator | PoolEvaluator

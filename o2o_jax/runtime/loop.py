@@ -16,10 +16,10 @@ from o2o_jax.diagnosis import REGIMES
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
-from o2o_jax.runtime.evaluate import evaluation_metrics
+from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.phases import start_states
-from o2o_jax.runtime.reference import Returns
+from o2o_jax.runtime.reference import Comparison, Returns, Standing, Verdict
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds, place
 from o2o_jax.training import Record, is_finite
@@ -38,6 +38,7 @@ class Run:
       env_steps: [] int32, environment steps per seed so far.
       evaluation_steps: [S] int32, environment steps that evaluations took.
       returns: of training's own episodes, where they settle the reference.
+      standing: of π_ref; None in a run that doesn't roll back.
       records: of the phases that are checked by measures, seeds stacked [S].
       regime: [S] int32 of `diagnosis.REGIMES`, for `replay=auto`: the policy that went online beside its data.
     """
@@ -49,6 +50,7 @@ class Run:
     env_steps: Array
     evaluation_steps: Array
     returns: Returns
+    standing: Standing | None
     records: dict[str, Record]
     regime: Array
 
@@ -67,22 +69,26 @@ def start_run(
       mesh: devices.
     """
 
-    def start(key: Array, handoff: Handoff | None) -> Run:
-        init_key, run_key = jax.random.split(key)
-        return Run(
-            agent=algorithm.init(init_key, handoff),
-            buffer=_make_buffer(algorithm.cadence, config, spec),
-            key=run_key,
-            best_score=jnp.asarray(-jnp.inf),
-            env_steps=jnp.zeros((), jnp.int32),
-            evaluation_steps=jnp.zeros((), jnp.int32),
-            returns=Returns.empty(),
-            records=start_records(algorithm),
-            regime=jnp.zeros((), jnp.int32),
-        )
-
+    start = functools.partial(start_seed, algorithm, config, spec)
     keys = seed_keys(seeds, "online")
     return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
+
+
+def start_seed(algorithm: OnlineAlgorithm, config: Any, spec: Spec, key: Array, handoff: Handoff | None) -> Run:
+    """The same of one seed, pure."""
+    init_key, run_key = jax.random.split(key)
+    return Run(
+        agent=algorithm.init(init_key, handoff),
+        buffer=_make_buffer(algorithm.cadence, config, spec),
+        key=run_key,
+        best_score=jnp.asarray(-jnp.inf),
+        env_steps=jnp.zeros((), jnp.int32),
+        evaluation_steps=jnp.zeros((), jnp.int32),
+        returns=Returns.empty(),
+        standing=Standing.start(config.eval_episodes) if config.roll_back else None,
+        records=start_records(algorithm),
+        regime=jnp.zeros((), jnp.int32),
+    )
 
 
 def start_records(algorithm: OnlineAlgorithm) -> dict[str, Record]:
@@ -118,7 +124,12 @@ def count_evaluation(run: Run, lengths: np.ndarray) -> Run:
 
 
 def begin_finetuning(
-    algorithm: OnlineAlgorithm, run: Run, accept: np.ndarray, best_score: np.ndarray, mesh: Mesh
+    algorithm: OnlineAlgorithm,
+    run: Run,
+    accept: np.ndarray,
+    best_score: np.ndarray,
+    mesh: Mesh,
+    reference_returns: np.ndarray | None = None,
 ) -> Run:
     """Makes a run ready for its first environment step.
 
@@ -128,6 +139,8 @@ def begin_finetuning(
       accept: [S] bool, whether the aligned policy scored better than the offline one.
       best_score: [S] normalised score of the better one.
       mesh: devices.
+      reference_returns: [S, E] of the first π_ref from the evaluations' start states, for a run that rolls back; None
+        where it wasn't evaluated.
     """
     begin = over_seeds(
         lambda run, accept, best: run.replace(
@@ -136,7 +149,11 @@ def begin_finetuning(
         mesh,
         donate=(0,),
     )
-    return begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
+    run = begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
+    if run.standing is None or reference_returns is None:
+        return run
+    standing = run.standing.evaluated(np.ones(len(reference_returns), bool), reference_returns)
+    return run.replace(standing=place(standing, mesh))
 
 
 def begin_episode(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> tuple[Run, Array]:
@@ -244,6 +261,11 @@ def mode_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> A
     return algorithm.policy(agent).distribution(observation).mode()
 
 
+def reference_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
+    """The same of π_ref."""
+    return algorithm.reference_policy(agent).distribution(observation).mode()
+
+
 def fine_tune(
     algorithm: OnlineAlgorithm,
     config: Any,
@@ -266,13 +288,13 @@ def fine_tune(
       dataset: transitions [N] on the device; None in replay mode `none` and for rollouts.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
-      evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed; None where
-        nothing is evaluated, which `reference_update` must allow.
+      evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
+        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference_update` must allow.
       task: for the normalised score.
       seeds: S seeds, for the environments.
       mesh: devices.
-      log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference.
-        `total_env_steps` counts the steps of evaluations too.
+      log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
+        or the run rolls back. `total_env_steps` counts the steps of evaluations too.
       on_evaluation: called every `eval_every_env_steps`, with the run and the evaluation's metrics per seed, if there
         was one: save, take a snapshot.
 
@@ -280,8 +302,8 @@ def fine_tune(
       The run after the last step.
 
     Raises:
-      ValueError: the states of all seeds have become NaN or infinite. A seed that diverges among others stays: its
-        numbers say so.
+      ValueError: the states of all seeds have become NaN or infinite, in a run that rolls back beyond what going back
+        to π_ref would mend. A seed that diverges among others stays: its numbers say so.
     """
     start = int(run.env_steps)
     if start >= config.env_steps:
@@ -293,9 +315,11 @@ def fine_tune(
     )
     begin = over_seeds(functools.partial(begin_episode, algorithm), mesh, donate=(0,))
     choose = over_seeds(functools.partial(next_action, algorithm), mesh)
-    evaluate = over_seeds(lambda agent, observation: mode_action(algorithm, agent, observation), mesh)
+    evaluate = over_seeds(functools.partial(mode_action, algorithm), mesh)
+    evaluate_reference = over_seeds(functools.partial(reference_action, algorithm), mesh)
     set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
-    finite = over_seeds(is_finite, mesh)
+    roll_back = over_seeds(algorithm.roll_back, mesh, donate=(0,))
+    finite = over_seeds(functools.partial(_may_go_on, algorithm) if config.roll_back else is_finite, mesh)
 
     # a resumed run begins new episodes, from starts that depend on where it stopped
     reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
@@ -334,7 +358,8 @@ def fine_tune(
 
             if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
                 continue
-            log.write("finetune", env_steps, _mean_over_time(pending or [metrics]))
+            means = _mean_over_time(pending or [metrics])
+            log.write("finetune", env_steps, means)
             pending.clear()
             if not np.asarray(finite(run.agent)).any():
                 raise ValueError(
@@ -344,39 +369,116 @@ def fine_tune(
             if any(finished):
                 log.write("episode", env_steps, _episode_metrics(task, finished) | _total_env_steps(run))
             scores: dict[str, np.ndarray] = {}
+            returns = None
             if evaluator is not None:
                 returns, lengths = evaluator(functools.partial(evaluate, run.agent))
                 run = count_evaluation(run, lengths)
                 scores = evaluation_metrics(task, returns, lengths)
-                log.write("evaluation", env_steps, scores | _total_env_steps(run))
                 bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
-            run, accept = _consider_reference(config, run, scores.get("score"), finished, mesh, log)
-            if accept.any():
-                run = run.replace(agent=set_reference(run.agent, accept))
+            play_again = functools.partial(_play_again, evaluator, evaluate, evaluate_reference)
+            run, verdict = _consider_reference(
+                config, run, returns, scores.get("score"), finished, play_again, mesh, log
+            )
+            if verdict.accept.any():
+                run = run.replace(agent=set_reference(run.agent, verdict.accept))
+            if verdict.roll_back.any():
+                divergence = means.get(algorithm.divergence_term, np.full(len(seeds), np.nan))
+                run = run.replace(agent=roll_back(run.agent, verdict.roll_back, divergence.astype(np.float32)))
+            if evaluator is not None:
+                log.write("evaluation", env_steps, scores | _reference_score(task, run) | _total_env_steps(run))
             finished = [[] for _ in seeds]
             on_evaluation(run, scores)
     return run
 
 
 def _consider_reference(
-    config: Any, run: Run, score: np.ndarray | None, finished: list[list[float]], mesh: Mesh, log: MetricLog
-) -> tuple[Run, np.ndarray]:
-    """Whether the current policy becomes π_ref, [S] bool, and the run with what was found on the way."""
+    config: Any,
+    run: Run,
+    evaluated: np.ndarray | None,
+    score: np.ndarray | None,
+    finished: list[list[float]],
+    play_again: Callable[[Run, np.ndarray], tuple[Run, Comparison]],
+    mesh: Mesh,
+    log: MetricLog,
+) -> tuple[Run, Verdict]:
+    """Whether the current policy becomes π_ref or goes back to it, and the run with what was found on the way.
+
+    Args:
+      config: settings.
+      run: after an evaluation, if there is one.
+      evaluated: its returns [S, E], or None.
+      score: [S] of them, or None.
+      finished: returns of the training episodes since the last look, S lists.
+      play_again: (run, passed [S] bool) -> the run with the steps counted, and the policies that passed against π_ref
+        from fresh start states.
+      mesh: devices.
+      log: gets `reference.csv`.
+    """
     env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
+    look: dict[str, np.ndarray] = {}
+    comparison = None
     if config.reference_update == "interval":
         evaluations = env_steps // config.eval_every_env_steps
         accept = np.full(best_score.shape, evaluations % config.reference_every_evaluations == 0)
     elif config.reference_update == "returns":
         returns = run.returns.replace(recent=run.returns.recent.add(finished))
+        comparison = returns.compare(config.reference_min_episodes)
         accept, considered = returns.consider(config.reference_min_episodes, config.reference_standard_errors)
-        log.write("reference", env_steps, returns.metrics(accept))
+        look |= returns.metrics(accept)
         run = run.replace(returns=place(considered, mesh))
+    elif run.standing is not None:
+        # the luckiest of many looks from the same start states would pass; fresh ones don't know of that luck
+        assert evaluated is not None
+        assert run.standing.returns is not None
+        comparison = Comparison.paired(evaluated, run.standing.returns)
+        passed = comparison.better(config.reference_standard_errors)
+        confirmed = np.full(passed.shape, np.nan)
+        if passed.any():
+            run, again = play_again(run, passed)
+            confirmed = np.where(passed, again.better(config.reference_standard_errors), np.nan)
+        accept = confirmed == 1.0
+        look |= {"accepted": accept, "confirmed": confirmed}
     else:
         accept = score > best_score
+    verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
+    if run.standing is not None and comparison is not None:
+        verdict, standing = run.standing.judge(config, comparison, accept)
+        if evaluated is not None:
+            standing = standing.evaluated(accept, evaluated)
+        look |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
+        look |= {"difference": comparison.difference, "difference_error": comparison.error}
+        run = run.replace(standing=place(standing, mesh))
+    if look:
+        log.write("reference", env_steps, look)
     if score is not None:
         best = np.fmax(best_score, score).astype(np.float32)
         run = run.replace(best_score=jax.device_put(best, run.best_score.sharding))
-    return run, accept
+    return run, verdict
+
+
+def _play_again(
+    evaluator: Callable, evaluate: Callable, evaluate_reference: Callable, run: Run, plays: np.ndarray
+) -> tuple[Run, Comparison]:
+    """Policy against π_ref from fresh start states, for the seeds that play [S] bool; the steps are counted."""
+    stream = CONFIRMATION_STREAM + int(run.env_steps)  # so that a resumed run starts from the same
+    returns = []
+    for act in (evaluate, evaluate_reference):
+        played, lengths = evaluator(functools.partial(act, run.agent), stream=stream, plays=plays)
+        run = count_evaluation(run, lengths)
+        returns.append(played)
+    return run, Comparison.paired(*returns)
+
+
+def _may_go_on(algorithm: OnlineAlgorithm, agent: Any) -> Array:
+    """Whether one seed's state is finite once its policy is that of π_ref: [] bool."""
+    return is_finite(algorithm.roll_back(agent, jnp.asarray(True), jnp.asarray(jnp.nan)))
+
+
+def _reference_score(task: Task, run: Run) -> dict[str, np.ndarray]:
+    """Normalised score of π_ref from the evaluations' start states, where the run rolls back."""
+    if run.standing is None or run.standing.returns is None:
+        return {}
+    return {"reference_score": task.score(np.asarray(run.standing.returns).mean(axis=1))}
 
 
 def _total_env_steps(run: Run) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
-"""Whether a policy is better than π_ref by the returns of training's own episodes. On the host: episodes end there."""
+"""Whether a policy becomes π_ref, or goes back to it, by the returns of both. On the host: episodes end there."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -9,6 +10,113 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from o2o_jax.training import where
+
+
+class Comparison(NamedTuple):
+    """A policy against π_ref, one value per seed [S].
+
+    Attributes:
+      candidate: mean return of the policy.
+      reference: mean return of π_ref; NaN where it isn't known.
+      error: e, standard error of their difference m.
+      made: bool, whether there was anything to compare.
+    """
+
+    candidate: np.ndarray
+    reference: np.ndarray
+    error: np.ndarray
+    made: np.ndarray
+
+    @classmethod
+    def paired(cls, candidate: ArrayLike, reference: ArrayLike) -> "Comparison":
+        """Of returns [S, E] from the same start states, E ≥ 2: what the start states differ by cancels.
+
+        m = mean d,   e = √( var d / E ),   d = candidate − reference
+        """
+        # single precision, in which those of π_ref are kept: equal returns must differ by nothing at all
+        ours, theirs = (np.asarray(returns, np.float32).astype(np.float64) for returns in (candidate, reference))
+        with np.errstate(invalid="ignore"):  # infinite returns
+            error = (ours - theirs).std(axis=1, ddof=1) / np.sqrt(ours.shape[1])
+        return cls(ours.mean(axis=1), theirs.mean(axis=1), error, np.ones(len(ours), bool))
+
+    @property
+    def difference(self) -> np.ndarray:
+        """[S] m."""
+        return self.candidate - self.reference
+
+    def better(self, standard_errors: float) -> np.ndarray:
+        """[S] bool: m > c e; or any number, where π_ref has none."""
+        with np.errstate(invalid="ignore"):  # 0 · ∞ where nothing was compared
+            above = self.difference > standard_errors * self.error
+        return self.made & (above | (np.isfinite(self.candidate) & ~np.isfinite(self.reference)))
+
+    def worse(self, standard_errors: float, share: float) -> np.ndarray:
+        """[S] bool: m < −k e and m < −p |return of π_ref|; or no number, where π_ref has one."""
+        with np.errstate(invalid="ignore"):
+            beyond_noise = self.difference < -standard_errors * self.error
+        below = beyond_noise & (self.difference < -share * np.abs(self.reference))
+        return self.made & (below | (~np.isfinite(self.candidate) & np.isfinite(self.reference)))
+
+
+class Verdict(NamedTuple):
+    """What comes of a look at the policy, [S] bool each.
+
+    Attributes:
+      accept: it becomes π_ref.
+      reject: it was worse than π_ref.
+      roll_back: it goes back to π_ref.
+    """
+
+    accept: np.ndarray
+    reject: np.ndarray
+    roll_back: np.ndarray
+
+
+@flax.struct.dataclass
+class Standing:
+    """What a run that rolls back knows of π_ref.
+
+    Attributes:
+      returns: [S, E] of π_ref from the evaluations' fixed start states, float32; NaN where it wasn't evaluated, None in
+        a run without evaluations.
+      rejections: [S] int32, rejections in a row of the current policy.
+    """
+
+    returns: ArrayLike | None
+    rejections: ArrayLike
+
+    @classmethod
+    def start(cls, eval_episodes: int) -> "Standing":
+        """Of one seed, before π_ref was evaluated."""
+        returns = jnp.full(eval_episodes, jnp.nan) if eval_episodes else None
+        return cls(returns, jnp.zeros((), jnp.int32))
+
+    def judge(self, config: Any, comparison: Comparison, accept: np.ndarray) -> tuple[Verdict, "Standing"]:
+        """Rejects and rolls back.
+
+        A policy is worse where m < −k e and m < −p |return of π_ref|, with k `reject_standard_errors` and p
+        `reject_share`. After `reject_evaluations` such comparisons in a row it goes back, so that no loss lasts longer.
+        A look without a comparison changes nothing, any other ends the row.
+
+        Args:
+          config: settings, of which the names above are read.
+          comparison: of the current policy with π_ref.
+          accept: [S] bool, whether it becomes π_ref; true for none that is worse.
+
+        Returns:
+          The verdict, and what to go on with; its `returns` are still those of the old π_ref.
+        """
+        reject = comparison.worse(config.reject_standard_errors, config.reject_share)
+        before = np.asarray(self.rejections)
+        rejections = np.where(comparison.made, np.where(reject, before + 1, 0), before)
+        roll_back = rejections >= config.reject_evaluations
+        rejections = np.where(roll_back, 0, rejections).astype(np.int32)
+        return Verdict(accept, reject, roll_back), self.replace(rejections=rejections)
+
+    def evaluated(self, accept: np.ndarray, returns: ArrayLike) -> "Standing":
+        """With the returns [S, E] of those that were accepted [S] in place of the old π_ref's."""
+        kept = np.where(accept[:, None], returns, np.asarray(self.returns)).astype(np.float32)
+        return self.replace(returns=kept)
 
 
 @flax.struct.dataclass
@@ -66,6 +174,15 @@ class Returns:
         """Of one seed, before the first episode."""
         return cls(Tally.empty(), Tally.empty())
 
+    def compare(self, min_episodes: int) -> Comparison:
+        """The recent episodes with the reference's, where there are `min_episodes` of them and a reference (Welch)."""
+        return Comparison(
+            candidate=np.asarray(self.recent.mean),
+            reference=np.asarray(self.reference.mean),
+            error=np.hypot(self.recent.error(), self.reference.error()),
+            made=self._ready(min_episodes) & ~self._first,
+        )
+
     def consider(self, min_episodes: int, standard_errors: float) -> tuple[np.ndarray, "Returns"]:
         """Whether the recent episodes are better than the reference's beyond the error of both (Welch).
 
@@ -83,15 +200,18 @@ class Returns:
         Returns:
           [S] bool, and what to go on with.
         """
-        ready = np.asarray(self.recent.count) >= min_episodes
-        first = np.asarray(self.reference.count) == 0
-        difference = np.asarray(self.recent.mean) - np.asarray(self.reference.mean)
-        error = np.hypot(self.recent.error(), self.reference.error())
-        with np.errstate(invalid="ignore"):  # 0 · ∞, of seeds that aren't ready
-            accept = ready & ~first & (difference > standard_errors * error)
-        reference = where(jnp.asarray(accept | (ready & first)), self.recent, self.reference)
+        ready = self._ready(min_episodes)
+        accept = self.compare(min_episodes).better(standard_errors)
+        reference = where(jnp.asarray(accept | (ready & self._first)), self.recent, self.reference)
         recent = where(jnp.asarray(ready), jax.tree.map(np.zeros_like, self.recent), self.recent)
         return accept, Returns(reference, recent)
+
+    def _ready(self, min_episodes: int) -> np.ndarray:
+        return np.asarray(self.recent.count) >= min_episodes
+
+    @property
+    def _first(self) -> np.ndarray:
+        return np.asarray(self.reference.count) == 0
 
     def metrics(self, accept: np.ndarray) -> dict[str, np.ndarray]:
         """What a comparison that ended in `accept` [S] looked at, one value per seed."""

@@ -1,6 +1,7 @@
 """What O2SAC and O2TD3 share: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
 
 import dataclasses
+import functools
 import itertools
 import types
 
@@ -12,6 +13,7 @@ import optax
 import pytest
 
 from o2o_jax import envs, networks
+from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
@@ -19,7 +21,7 @@ from o2o_jax.online import common, constrained, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Spec
+from o2o_jax.types import Annotated, Notes, Spec, Transition
 from tests.tiny import random_rollout
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -82,6 +84,25 @@ def test_moments_of_alignment_go_with_the_aligned_actor_alone(start, accept):
     jax.tree.map(np.testing.assert_array_equal, state.opt.actor, kept)
     assert float(before.opt.actor[0].mu["w"][0]) != 0.0  # so that the two differ
     np.testing.assert_array_equal(state.opt.critic, before.opt.critic)  # the critics' carry over
+
+
+@pytest.mark.parametrize("start", CHOICES)
+def test_all_actors_may_go_online_with_fresh_moments(start):
+    state = begin(jnp.asarray(True), start_actor=start, carry_actor_moments=False)
+    jax.tree.map(np.testing.assert_array_equal, state.opt.actor, OPTIMIZER.init(OFFLINE))
+
+
+def test_the_actor_s_steps_grow_over_the_ramp():
+    # Adam takes its rate, 1e-3, along a gradient that stays: in its first step a third of it, in the second two thirds,
+    # then all; moments are the same as without a ramp
+    config = constrained.ConstrainedConfig(actor_ramp_updates=3)
+    state, gradient = begin(jnp.asarray(True), carry_actor_moments=False), {"w": jnp.array([5.0])}
+    for share in (1 / 3, 2 / 3, 1.0, 1.0):
+        actor, moments = constrained.actor_step(config, OPTIMIZER, gradient, state)
+        np.testing.assert_allclose(state.actor["w"] - actor["w"], [1e-3 * share], rtol=1e-3)
+        _, plain = constrained.actor_step(constrained.ConstrainedConfig(), OPTIMIZER, gradient, state)
+        jax.tree.map(np.testing.assert_array_equal, moments, plain)
+        state = state.replace(actor=actor, opt=state.opt.replace(actor=moments))
 
 
 def test_update_counting_begins_anew():
@@ -168,6 +189,87 @@ def test_log_lagrange_drifts_no_faster_than_its_rate(divergence, sign):
     np.testing.assert_allclose(log_lagrange, sign * 10 * 5e-5, rtol=1e-3)
 
 
+def test_schedules_are_shares_of_the_run():
+    # a run of a tenth of the steps ramps in a tenth of them, and λ moves ten times as fast: it gets as far
+    config = o2sac.Config(env_steps=10_000, warmup_env_steps=0)
+    np.testing.assert_allclose(constrained.threshold(config, jnp.asarray(5_000)), 1.0625, rtol=1e-6)
+    assert config.lagrange_lr == pytest.approx(5e-4)
+    assert o2sac.Config().lagrange_lr == 5e-5  # of the published length the published rate, to the bit
+
+
+def returns_config(module, **settings):
+    return module.Config(hidden=(8,), critic_hidden=(8,), discount=0.5, polyak=0.25, **settings)
+
+
+@pytest.mark.parametrize("module", [o2td3, o2sac])
+def test_critics_start_at_the_level_of_the_data(module):
+    # rewards of 3 and no end: 3 / (1 − 0.5); of O2SAC with the entropy bonus −γ α mean log π / (1 − γ)
+    settings = {"alpha": 0.1} if module is o2sac else {}
+    algorithm = module.make(returns_config(module, critic_bias="returns", **settings), SPEC)
+    rows = random_rollout(SPEC, 64)
+    rows = rows.replace(reward=jnp.full(64, 3.0), terminated=jnp.zeros(64))
+    state = algorithm.init(jax.random.key(0))
+    started, notes = jax.jit(algorithm.prepare, static_argnums=0)("reevaluate", state, rows)
+    expected = 6.0
+    if module is o2sac:
+        log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(notes.own.next_policy)
+        last = 63 - jnp.arange(64)  # the bonus of row t, discounted, and what lies beyond the last row
+        bonus = sum(
+            -0.1 * 0.5 ** (j + 1) * log_prob[jnp.minimum(jnp.arange(64) + j, 63)] * (j <= last) for j in range(64)
+        )
+        tail = jnp.mean(0.5 ** (last + 1.0))
+        expected = (jnp.mean(3.0 * (1.0 - 0.5 ** (last + 1.0)) / 0.5) + jnp.mean(bonus)) / (1.0 - tail)
+    for before, after in ((state.critic, started.critic), (state.target_critic, started.target_critic)):
+        np.testing.assert_allclose(
+            after["params"]["Dense_0"]["bias"] - before["params"]["Dense_0"]["bias"], expected, rtol=1e-4
+        )
+        kept = [tree["params"]["MLP_0"] for tree in (before, after)]
+        jax.tree.map(np.testing.assert_array_equal, *kept)
+    later, _ = algorithm.prepare("reevaluate", started.replace(step=jnp.asarray(1)), rows)  # a resumed phase
+    jax.tree.map(np.testing.assert_array_equal, later.critic, started.critic)
+
+
+def test_targets_go_from_returns_to_bootstrapped_ones():
+    # G + w V = 2.75, 6.5 + 0.25 · 8 and 5 + 0.5 · 8 where the tail is worth 8; y_TD = 1. Half way: the mean of both
+    config = constrained.ConstrainedConfig(return_updates=4)
+    state = types.SimpleNamespace(transform=Transform(Normalizer.identity(1), 1.0, 0.0), step=jnp.asarray(0))
+    returns = ReturnsToGo(jnp.array([2.75, 6.5, 5.0]), jnp.array([0.0, 0.25, 0.5]), jnp.zeros((3, 1)))
+    rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
+    recorded = np.array([2.75, 8.5, 9.0])
+    for bonus, added in ((None, 0.0), (jnp.full(3, 0.5), 0.5)):
+        batch = Annotated.of(rows, Notes(shared=returns, own=constrained.Evaluated(None, bonus)))
+        for step, share in ((0, 1.0), (1, 0.75), (2, 0.5), (4, 0.0), (9, 0.0)):
+            state.step = jnp.asarray(step)
+            target = constrained.return_target(config, state, batch, jnp.ones(3), lambda s: jnp.full(len(s), 8.0))
+            np.testing.assert_allclose(target, share * (recorded + added) + (1.0 - share), rtol=1e-6)
+    with pytest.raises(ValueError, match="annotate the dataset first"):
+        constrained.return_target(config, state, rows, jnp.ones(3), lambda s: s[:, 0])
+
+
+@pytest.mark.parametrize("module", [o2td3, o2sac])
+def test_reevaluation_moves_its_targets_at_a_rate_of_its_own(module):
+    rows, states = random_rollout(SPEC, 8), []
+    for settings in ({"reevaluate_polyak": 1.0}, {}):
+        algorithm = module.make(returns_config(module, **settings), SPEC)
+        state = algorithm.init(jax.random.key(0))
+        after, _ = jax.jit(algorithm.reevaluate)(state, rows, jax.random.key(1))
+        states.append((state, after))
+    (_, copied), (before, moved) = states
+    jax.tree.map(np.testing.assert_array_equal, copied.target_critic, copied.critic)
+    expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, before.critic, moved.critic)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), moved.target_critic, expected)
+
+
+@pytest.mark.parametrize("module", [o2td3, o2sac])
+def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
+    # Adam's first step is its rate, for every weight that has a gradient
+    algorithm = module.make(returns_config(module, actor_lr=0.5, align_actor_lr=1e-3), SPEC)
+    state = algorithm.init(jax.random.key(0))
+    after, _ = jax.jit(algorithm.align)(state, random_rollout(SPEC, 8), jax.random.key(1))
+    steps = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), state.actor, after.actor)
+    assert 0.9e-3 < max(jax.tree.leaves(steps)) < 1.1e-3
+
+
 def test_cadence():
     assert constrained.ConstrainedConfig().cadence == Cadence(updates=1, warmup_env_steps=1_000)
     # uniform actions come before the updates, so that they are a warm-up themselves
@@ -227,21 +329,21 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
         ("stop_correlation", -0.1),
         ("auto_replay_warmup_env_steps", -1),
         ("reference_every_evaluations", 0),
-        ("threshold_env_steps", 0),
+        ("threshold_ramp", 0.0),
         ("eval_every_env_steps", 0),
         ("reevaluate_updates", -1),
         ("align_updates", -1),
         ("env_steps", -1),
         ("warmup_env_steps", -1),
         ("random_env_steps", -1),
-        ("lagrange_lr", -1e-5),
+        ("lagrange_travel", -1e-5),
         ("threshold_start", -0.1),
         ("threshold_end", 0.1),
         ("batch_size", 255),
         ("discount", float("nan")),
         ("polyak", float("nan")),
         ("actor_lr", float("nan")),
-        ("lagrange_lr", float("nan")),
+        ("lagrange_travel", float("nan")),
         ("threshold_end", float("nan")),
         ("interval_actor_grad_norm", 0.0),
         ("reward_scale", 0.0),
@@ -313,15 +415,20 @@ def test_settings_of_a_task(module, name, settings):
 
 # What all of a sparse task's settings have in common; hyperparameters, sections 1.1 and 2.
 SPARSE = {"env_steps": 200_000, "eval_every_env_steps": 5_000, "eval_episodes": 100}
-O2SAC = SPARSE | {
-    "num_critics": 1,
-    "critic_hidden": (256,) * 5,
-    "reward_scale": 10.0,
-    "reward_shift": -5.0,
-    "align_updates": 1_000_000,
-    "warmup_env_steps": 5_000,
-}
-O2TD3 = SPARSE | {"reward_shift": -1.0, "align_updates": 1_000_000}
+HALF_A_RAMP = {"threshold_ramp": 0.5, "lagrange_travel": 10.0}  # the authors' 100,000 steps and 5e-5 a step
+O2SAC = (
+    SPARSE
+    | HALF_A_RAMP
+    | {
+        "num_critics": 1,
+        "critic_hidden": (256,) * 5,
+        "reward_scale": 10.0,
+        "reward_shift": -5.0,
+        "align_updates": 1_000_000,
+        "warmup_env_steps": 5_000,
+    }
+)
+O2TD3 = SPARSE | HALF_A_RAMP | {"reward_shift": -1.0, "align_updates": 1_000_000}
 DEEP = {name: O2SAC[name] for name in ("critic_hidden", "reward_scale", "reward_shift", "warmup_env_steps")}
 
 

@@ -117,6 +117,18 @@ def test_align_loss_by_hand():
     np.testing.assert_allclose(metrics["overestimated"], 0.5)
 
 
+def test_a_bound_of_log_densities_bounds_what_a_probe_is_pulled_down_to():
+    # all is worth 1; α = 20 pulls either probe down to 1 − 20 (−0.22579 + 0.54158) = −5.31568, where log π ≥ −0.3 only
+    # to 1 − 20 (−0.22579 + 0.3) = −0.48418
+    critics = (jnp.array([9.0, 9.0]), jnp.zeros(2))
+    anchor = losses.Anchor.of(jnp.zeros(1), Actor(), (jnp.ones(2), jnp.zeros(2)), Critic(), OBSERVATION)
+    for bound, expected in ((None, -5.315682), (-50.0, -5.315682), (-0.3, -0.484180)):
+        _, metrics = losses.align_loss(
+            critics, Critic(), (jnp.ones(2), jnp.zeros(2)), anchor, OBSERVATION, jnp.array([[0.5], [-0.5]]), 20.0, bound
+        )
+        np.testing.assert_allclose(metrics["target_q"], expected, rtol=1e-4)
+
+
 def test_align_loss_moves_the_critics_alone():
     critic, target_critic = (
         (jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0])),
@@ -143,7 +155,10 @@ def actor_loss(mean, noise, alpha=0.1, **constraint):
     if constraint:
         arguments += (Actor().apply(jnp.array([constraint["reference"]]), OBSERVATION[: len(noise)]),)
         function = functools.partial(
-            losses.constrained_actor_loss, lagrange=constraint["lagrange"], log_prob_min=constraint.get("least", -50.0)
+            losses.constrained_actor_loss,
+            lagrange=constraint["lagrange"],
+            kind=constraint.get("kind", "sample"),
+            log_prob_min=constraint.get("least", -50.0),
         )
     with replayed_draws(draws):
         (loss, aux), gradient = jax.value_and_grad(function, has_aux=True)(
@@ -177,6 +192,16 @@ def test_constrained_actor_loss_by_hand():
     np.testing.assert_allclose(loss, plain + 3.0 * 0.5, rtol=1e-4)
     np.testing.assert_allclose(constrained_gradient, gradient + 3.0 * 2.0, rtol=1e-4)
     np.testing.assert_allclose(same_log_prob, log_prob)
+
+
+def test_the_exact_divergence_knows_no_sample():
+    # means 0.5 apart, both σ 0.5: KL = ½ (0.5 / 0.5)² whatever is drawn, and d KL / dμ = 0.5 / 0.5²
+    for noise in ([0.0], [1.3]):
+        plain, _, gradient = actor_loss(0.5, noise)
+        loss, (_, divergence), constrained_gradient = actor_loss(0.5, noise, reference=0.0, lagrange=3.0, kind="exact")
+        np.testing.assert_allclose(divergence, [0.5], rtol=1e-6)
+        np.testing.assert_allclose(loss, plain + 3.0 * 0.5, rtol=1e-5)
+        np.testing.assert_allclose(constrained_gradient, gradient + 3.0 * 2.0, rtol=1e-5)
 
 
 def test_divergence_by_hand():

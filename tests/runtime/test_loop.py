@@ -131,7 +131,7 @@ def launch(
 def td3(tmp_path_factory):
     """12 environment steps of O2TD3 with noise far beyond the bounds of actions; the first 4 warm up."""
     config = o2td3.Config(
-        **TINY, env_steps=12, warmup_env_steps=4, exploration_std=5.0, threshold_env_steps=20, threshold_end=0.0425
+        **TINY, env_steps=12, warmup_env_steps=4, exploration_std=5.0, threshold_ramp=20 / 12, threshold_end=0.0425
     )
     return launch(o2td3.make(config, SPEC), config, tmp_path_factory.mktemp("td3"))
 
@@ -140,7 +140,7 @@ def td3(tmp_path_factory):
 def sac(tmp_path_factory):
     """8 environment steps of O2SAC with 3 updates each; the first 2 warm up."""
     config = o2sac.Config(
-        **TINY, env_steps=8, warmup_env_steps=2, updates_per_env_step=3, threshold_env_steps=5, threshold_end=1.125
+        **TINY, env_steps=8, warmup_env_steps=2, updates_per_env_step=3, threshold_ramp=5 / 8, threshold_end=1.125
     )
     return launch(o2sac.make(config, SPEC), config, tmp_path_factory.mktemp("sac"))
 

@@ -230,6 +230,12 @@ def begin_finetuning(config: Config, state: State, accept: Array) -> State:
     )
 
 
+def roll_back(config: Config, state: State, reject: Array, divergence: Array) -> State:
+    """Goes back to π_ref where `reject` [] bool, with fresh moments of the actor."""
+    del divergence
+    return common.roll_back(optimizer(config, config.actor_lr), state, reject)
+
+
 def finetune(nets: Networks, config: Config, state: State, rollout: Rollout, key: Array) -> tuple[State, Metrics]:
     """One update: all epochs on one rollout, Eq. (18) for its advantages, then Eq. (7) and (8) minibatch by minibatch.
 
@@ -369,7 +375,10 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         begin_finetuning=functools.partial(begin_finetuning, config),
         finetune=bind(finetune),
         set_reference=common.set_reference,
+        roll_back=functools.partial(roll_back, config),
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
+        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
         prepare=bind(prepare),
+        divergence_term="reference_divergence",
     )

@@ -71,7 +71,7 @@ class Config(OnlineConfig):
         return Cadence(env_steps=self.rollout_env_steps, source="rollout")
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """Sections C.3, H.5 and the authors' settings: the auxiliary advantage lasts where the data is expert."""
         config = cls(eval_episodes=task.eval_episodes)
         if task.expert_data:

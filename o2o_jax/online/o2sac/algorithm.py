@@ -30,6 +30,7 @@ class Networks(NamedTuple):
     actor: networks.Actor
     critic: networks.Critic
     actor_optimizer: optax.GradientTransformation
+    align_optimizer: optax.GradientTransformation  # the actor's while aligning
     critic_optimizer: optax.GradientTransformation
     alpha_optimizer: optax.GradientTransformation
     lagrange_optimizer: optax.GradientTransformation
@@ -57,6 +58,7 @@ class State:
       target_critic: the same for Q̄.
       log_alpha: [] log of the temperature α.
       log_lagrange: [] log λ, so that λ > 0.
+      threshold_cap: [] that τ may not exceed; lowered by `roll_back`.
       opt: optimiser states.
       transform: of observations and rewards, constant.
       step: [] int32, updates so far; begins anew with fine-tuning.
@@ -68,6 +70,7 @@ class State:
     target_critic: Params
     log_alpha: Array
     log_lagrange: Array
+    threshold_cap: Array
     opt: OptStates
     transform: Transform
     step: Array
@@ -79,6 +82,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         actor_optimizer=optax.adam(config.actor_lr),
+        align_optimizer=optax.adam(config.align_rate),
         critic_optimizer=optax.adam(config.critic_lr),
         alpha_optimizer=optax.adam(config.alpha_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
@@ -119,6 +123,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         target_critic=target_critic,
         log_alpha=log_alpha,
         log_lagrange=log_lagrange,
+        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -132,6 +137,11 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
 
 def _offline(nets: Networks, state: State, observation: Array) -> TanhGaussian:
     return nets.actor.apply(state.reference, observation)
+
+
+def _entropy_bonus(state: State, offline: TanhGaussian) -> Array:
+    """−α log π_off(a|s), return units, of one action a drawn in each state; the same draws for every seed."""
+    return -jnp.exp(state.log_alpha) * offline.sample_and_log_prob(jax.random.key(0))[1]
 
 
 def _anchor(nets: Networks, state: State, observation: Array) -> losses.Anchor:
@@ -153,15 +163,25 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     """
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
-    offline = noted(batch, lambda: _offline(nets, state, batch.next_observation))
-    next_action, next_log_prob = offline.sample_and_log_prob(key)
-    next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
-    next_value = next_q - alpha * next_log_prob
+    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+
+    def soft_value(observation: Array, offline: TanhGaussian, key: Array) -> Array:
+        action, log_prob = offline.sample_and_log_prob(key)
+        return lowest_value(state.target_critic, nets.critic, observation, action) - alpha * log_prob
+
+    next_value = soft_value(batch.next_observation, notes.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = constrained.return_target(
+        config,
+        state,
+        batch,
+        target,
+        lambda last: soft_value(last, _offline(nets, state, last), jax.random.fold_in(key, 1)),
+    )
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        target_critic=polyak_update(critic, state.target_critic, config.reevaluate_rate),
         opt=state.opt.replace(critic=critic_opt),
         step=state.step + 1,
     )
@@ -186,12 +206,19 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     current = nets.actor.apply(state.actor, batch.observation)
     probe = current.sample(probe_key)
     critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
-        state.critic, nets.critic, state.target_critic, anchor, batch.observation, probe, alpha
+        state.critic,
+        nets.critic,
+        state.target_critic,
+        anchor,
+        batch.observation,
+        probe,
+        alpha,
+        config.align_log_prob_min,
     )
     (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
         state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
     )
-    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    actor, actor_opt = gradient_step(nets.align_optimizer, actor_gradient, state.opt.actor, state.actor)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
     metrics |= {
         "actor_loss": actor_loss,
@@ -235,6 +262,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
             actor_key,
             alpha,
             lagrange,
+            config.divergence,
             config.reference_log_prob_min,
         )
     else:
@@ -242,11 +270,16 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
             state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
         )
 
-    next_action, next_log_prob = nets.actor.apply(state.actor, batch.next_observation).sample_and_log_prob(target_key)
+    next_policy = nets.actor.apply(state.actor, batch.next_observation)
+    next_action, next_log_prob = next_policy.sample_and_log_prob(target_key)
     cost = alpha * next_log_prob
     if config.constrain:
         next_reference = nets.actor.apply(state.reference, batch.next_observation)
-        cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, config.reference_log_prob_min)
+        if config.divergence == "exact":
+            cost += lagrange * next_policy.divergence(next_reference)
+        else:
+            log_prob_min = config.reference_log_prob_min
+            cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, log_prob_min)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     target = td_target(batch.reward, batch.terminated, next_q - cost, config.discount)
 
@@ -254,14 +287,13 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
     )
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
-    actor_gradient = constrained.clip_actor_gradient(config, actor_gradient)
-    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
+    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, actor_gradient, state)
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
 
     log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
     if config.constrain:
-        bound = constrained.threshold(config, state.step)
+        bound = constrained.threshold(config, state.step, state.threshold_cap)
         loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, lagrange_opt, log_lagrange)
         log_lagrange, lagrange_opt = where(
@@ -320,11 +352,17 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
         finetune=bind(finetune),
-        set_reference=common.set_reference,
+        set_reference=constrained.set_reference,
+        roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),
+        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
         prepare=functools.partial(
-            constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+            constrained.prepare,
+            config,
+            functools.partial(_offline, nets),
+            functools.partial(_anchor, nets),
+            next_bonus=_entropy_bonus,
         ),
         stops=config.stops(functools.partial(policy, nets), bind(critic)),
         critic=bind(critic),

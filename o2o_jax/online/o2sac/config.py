@@ -1,7 +1,7 @@
 """Settings of O2SAC."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online.constrained import ConstrainedConfig
@@ -11,7 +11,9 @@ from o2o_jax.online.constrained import ConstrainedConfig
 class Config(ConstrainedConfig):
     """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 1)."""
 
-    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {"alpha_lr", "reference_log_prob_min"}
+    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
+        "alpha_lr", "divergence", "reference_log_prob_min",
+    }  # fmt: skip
 
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = (256, 256, 256)
@@ -19,6 +21,8 @@ class Config(ConstrainedConfig):
     # at once, their own temperature goes with them
     alpha: float = 0.2
     alpha_lr: float = 3e-4  # of log α, online
+    align_log_prob_min: float | None = None  # nats; bounds log π_off of probes from below; the paper: −50 (D-08)
+    divergence: Literal["sample", "exact"] = "sample"  # one action's log-ratio, or KL(π, π_ref) in closed form (D-51)
     reference_log_prob_min: float = -50.0  # nats; bounds log π_ref from below, so that one sample can't dominate
 
     def __post_init__(self) -> None:
@@ -27,7 +31,7 @@ class Config(ConstrainedConfig):
         self._not_negative("alpha_lr")
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """Sections C.2, G.1, H.3: a higher temperature and tighter bounds where the data is expert; the bounds
         alone where it is narrow.
 
@@ -43,6 +47,8 @@ class Config(ConstrainedConfig):
                 lagrange_init=2.0 if task.long_horizon else 1.0,
                 align_updates=1_000_000,
                 env_steps=200_000,
+                lagrange_travel=10.0,
+                threshold_ramp=0.5,
                 warmup_env_steps=5_000,
                 eval_every_env_steps=5_000,
                 eval_episodes=task.eval_episodes,

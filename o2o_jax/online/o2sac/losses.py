@@ -1,5 +1,7 @@
 """Losses of O2SAC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
+from typing import Literal
+
 import flax.struct
 import jax.numpy as jnp
 
@@ -48,6 +50,7 @@ def align_loss(
     observation: Array,
     action: Array,
     alpha: Array,
+    log_prob_min: float | None = None,
 ) -> tuple[Array, Metrics]:
     """Pulls overestimated actions below the policy's own and retains the value of that one.
 
@@ -61,15 +64,18 @@ def align_loss(
       observation: [B, O] normalised.
       action: [B, A] probes sampled from the policy that alignment trains, constant.
       alpha: [] temperature, return units per nat.
+      log_prob_min: bound of log π_off from below, nats, so that one probe can't dominate; None for none.
 
     Returns:
       [] loss, and its terms.
 
-    Source: Eq. (12), (13), (14).
+    Source: Eq. (12), (13), (14); the paper prints a bound of −50, the authors' code has none (D-08).
     """
     states, actions = jnp.stack([observation, observation]), jnp.stack([action, anchor.offline.mode()])
     target_q = lowest_value(target_critic_params, critic, observation, action)
     log_prob = anchor.offline.log_prob(action)
+    if log_prob_min is not None:
+        log_prob = jnp.maximum(log_prob, log_prob_min)
     target = aligned_q(target_q, anchor.q_mode, log_prob, anchor.log_prob_mode, alpha)
     return align_and_retain_loss(critic_params, critic, states, actions, target, anchor.q_mode)
 
@@ -103,6 +109,7 @@ def constrained_actor_loss(
     key: Array,
     alpha: Array,
     lagrange: Array,
+    kind: Literal["sample", "exact"],
     log_prob_min: float,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Policy loss with the price of leaving the reference policy.
@@ -112,13 +119,19 @@ def constrained_actor_loss(
     Args: as `losses.soft_actor_loss`, and
       reference_distribution: π_ref(·|s) for the batch.
       lagrange: [] λ ≥ 0, return units per nat.
-      log_prob_min: bound of log π_ref, nats.
+      kind: of the divergence k: of one "sample", or the "exact" KL(π, π_ref).
+      log_prob_min: bound of log π_ref at a sample, nats.
 
     Returns:
       [] loss, and log-densities [B] and divergences [B], nats.
 
     Source: Eq. (36).
     """
-    loss, (action, log_prob, _) = soft_actor_loss(actor_params, actor, critic_params, critic, observation, key, alpha)
-    divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
+    loss, (action, log_prob, policy) = soft_actor_loss(
+        actor_params, actor, critic_params, critic, observation, key, alpha
+    )
+    if kind == "exact":
+        divergences = policy.divergence(reference_distribution)
+    else:
+        divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
     return loss + lagrange * jnp.mean(divergences), (log_prob, divergences)

@@ -31,6 +31,7 @@ class Networks(NamedTuple):
     critic: networks.Critic  # all critics at once
     first_critic: networks.Critic  # one of them: the actor's gradient asks no other
     actor_optimizer: optax.GradientTransformation
+    align_optimizer: optax.GradientTransformation  # the actor's while aligning
     critic_optimizer: optax.GradientTransformation
     lagrange_optimizer: optax.GradientTransformation
     spec: Spec
@@ -56,6 +57,7 @@ class State:
       critic: parameters with a leading axis E.
       target_critic: the same for Q̄.
       log_lagrange: [] log λ, so that λ > 0.
+      threshold_cap: [] that τ may not exceed; lowered by `roll_back`.
       opt: optimiser states.
       transform: of observations and rewards, constant.
       step: [] int32, updates so far; begins anew with fine-tuning.
@@ -67,6 +69,7 @@ class State:
     critic: Params
     target_critic: Params
     log_lagrange: Array
+    threshold_cap: Array
     opt: OptStates
     transform: Transform
     step: Array
@@ -79,6 +82,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
         first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
         actor_optimizer=optax.adam(config.actor_lr),
+        align_optimizer=optax.adam(config.align_rate),
         critic_optimizer=optax.adam(config.critic_lr),
         lagrange_optimizer=optax.adam(config.lagrange_lr),
         spec=spec,
@@ -117,6 +121,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         critic=critic,
         target_critic=target_critic,
         log_lagrange=log_lagrange,
+        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -149,13 +154,14 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       The state with critics and targets moved, and metrics.
     """
     batch = state.transform(batch)
-    next_action = noted(batch, lambda: _offline(nets, state, batch.next_observation))
-    next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
+    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    next_value = _smoothed_value(nets, config, state, batch.next_observation, notes.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
         critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        target_critic=polyak_update(critic, state.target_critic, config.reevaluate_rate),
         opt=state.opt.replace(critic=critic_opt),
         step=state.step + 1,
     )
@@ -192,7 +198,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
         state.actor, nets.actor, _first(state.critic), nets.first_critic, batch.observation
     )
-    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    actor, actor_opt = gradient_step(nets.align_optimizer, gradient, state.opt.actor, state.actor)
     metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - anchor.mode_action))}
     state = state.replace(
         actor=actor,
@@ -207,6 +213,12 @@ def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array
     """Chooses actor and reference (`constrained.begin_finetuning`), and makes the actor its own target."""
     state = constrained.begin_finetuning(config, nets.actor_optimizer, state, accept)
     return state.replace(target_actor=state.actor) if config.align_updates else state
+
+
+def roll_back(nets: Networks, state: State, reject: Array, divergence: Array) -> State:
+    """Goes back to π_ref (`constrained.roll_back`), and makes the actor its own target where `reject` [] bool."""
+    state = constrained.roll_back(nets.actor_optimizer, nets.lagrange_optimizer, state, reject, divergence)
+    return state.replace(target_actor=where(reject, state.actor, state.target_actor))
 
 
 def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
@@ -239,7 +251,10 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     )
     metrics |= actor_metrics
     if config.constrain:
-        metrics |= {"lagrange": lagrange, "threshold": constrained.threshold(config, state.step - 1)}
+        metrics |= {
+            "lagrange": lagrange,
+            "threshold": constrained.threshold(config, state.step - 1, state.threshold_cap),
+        }
     return state, metrics
 
 
@@ -259,14 +274,13 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
         lagrange,
         config.normalize_actor_q,
     )
-    gradient = constrained.clip_actor_gradient(config, gradient)
-    actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, gradient, state)
     opt = state.opt.replace(actor=actor_opt)
     metrics = {"actor_loss": loss}
 
     log_lagrange = state.log_lagrange
     if config.constrain:
-        bound = constrained.threshold(config, state.step - 1)
+        bound = constrained.threshold(config, state.step - 1, state.threshold_cap)
         lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, opt.lagrange, log_lagrange)
         first = (state.step - 1) % config.updates_per_env_step < config.policy_delay
@@ -295,6 +309,11 @@ def _smoothed_value(
     noise = jax.random.normal(key, next_action.shape)
     noisy_action = smoothed_action(next_action, noise, config.smoothing_std, config.smoothing_clip)
     return lowest_value(state.target_critic, nets.critic, next_observation, noisy_action)
+
+
+def _mode_value(nets: Networks, state: State, observation: Array) -> Array:
+    """Q̄min(s, π_off(s)), [B] at normalised observations [B, O]."""
+    return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation))
 
 
 def _target_penalty(nets: Networks, config: Config, state: State, next_observation: Array) -> Array:
@@ -339,11 +358,13 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=bind(align),
         begin_finetuning=bind(begin_finetuning),
         finetune=bind(finetune),
-        set_reference=common.set_reference,
+        set_reference=constrained.set_reference,
+        roll_back=functools.partial(roll_back, nets),
         act=bind(act),
         policy=functools.partial(policy, nets),
+        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
         prepare=functools.partial(
-            constrained.prepare, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+            constrained.prepare, config, functools.partial(_offline, nets), functools.partial(_anchor, nets)
         ),
         stops=config.stops(functools.partial(policy, nets), critic),
         critic=critic,

@@ -31,7 +31,7 @@ class Config(ConstrainedConfig):
         self._counts("policy_delay")
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """Sections C.2, G.2, H.3: less noise and tighter bounds where the data is expert; the bounds alone where
         it is narrow.
 
@@ -43,6 +43,8 @@ class Config(ConstrainedConfig):
                 reward_shift=-1.0,
                 align_updates=1_000_000,
                 env_steps=200_000,
+                lagrange_travel=10.0,
+                threshold_ramp=0.5,
                 eval_every_env_steps=5_000,
                 eval_episodes=task.eval_episodes,
             )

@@ -17,9 +17,9 @@ class Config(o2ppo.Config):
     auxiliary_scale: float = 0.0
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """What O2PPO takes on the same task, without its auxiliary advantage."""
-        return cls(**dataclasses.asdict(o2ppo.Config.for_task(task)) | {"auxiliary_scale": 0.0})
+        return cls(**dataclasses.asdict(o2ppo.Config.published(task)) | {"auxiliary_scale": 0.0})
 
     @classmethod
     def from_scratch(cls) -> "Config":

@@ -22,9 +22,9 @@ class Config(o2sac.Config):
     critic_source: Literal["random", "offline"] = "offline"
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """O2SAC's temperature, rewards, depth and lengths on the same task; two critics, since CQL leaves two."""
-        config = o2sac.Config.for_task(task)
+        config = o2sac.Config.published(task)
         return cls(alpha=config.alpha, **settings_of_task(config))
 
     @classmethod

@@ -22,9 +22,9 @@ class Config(o2td3.Config):
     critic_source: Literal["random", "offline"] = "offline"
 
     @classmethod
-    def for_task(cls, task: Task) -> "Config":
+    def published(cls, task: Task) -> "Config":
         """O2TD3's exploration noise, rewards and lengths on the same task; all else is the same everywhere."""
-        config = o2td3.Config.for_task(task)
+        config = o2td3.Config.published(task)
         return cls(exploration_std=config.exploration_std, **settings_of_task(config))
 
     @classmethod

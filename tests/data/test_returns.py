@@ -1,0 +1,38 @@
+import jax.numpy as jnp
+import numpy as np
+
+from o2o_jax.data.returns import ReturnsToGo
+from o2o_jax.types import Rollout
+
+REWARD = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+ROLLOUT = Rollout(  # an episode of three steps that terminates, and one of two that time cuts off
+    observation=jnp.zeros((5, 1)),
+    action=jnp.zeros((5, 1)),
+    reward=REWARD,
+    next_observation=jnp.arange(1.0, 6.0)[:, None],
+    terminated=jnp.array([0.0, 0.0, 1.0, 0.0, 0.0]),
+    truncated=jnp.array([0.0, 0.0, 0.0, 0.0, 1.0]),
+)
+
+
+def test_returns_to_go_by_hand():
+    # γ = 0.5: 1 + 0.5 · 3.5, 2 + 0.5 · 3, 3; then 4 + 0.5 · 5, 5. A termination has no tail, two steps ahead weigh 0.25
+    returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
+    np.testing.assert_allclose(returns.value, [2.75, 3.5, 3.0, 6.5, 5.0])
+    np.testing.assert_allclose(returns.tail_weight, [0.0, 0.0, 0.0, 0.25, 0.5])
+    np.testing.assert_array_equal(returns.last_observation[:, 0], [3.0, 3.0, 3.0, 5.0, 5.0])
+
+
+def test_the_level_satisfies_its_equation():
+    # mean G = 20.75 / 5 = 4.15, mean w = 0.15: b = 4.15 / 0.85, and with a bonus of 1 everywhere 5.15 / 0.85
+    returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
+    np.testing.assert_allclose(returns.level(), 4.15 / 0.85, rtol=1e-6)
+    np.testing.assert_allclose(returns.level(jnp.ones(5)), 5.15 / 0.85, rtol=1e-6)
+    level = returns.level()
+    np.testing.assert_allclose(jnp.mean(returns.value + returns.tail_weight * level), level, rtol=1e-6)
+
+
+def test_a_constant_reward_without_an_end_has_the_level_of_a_perpetuity():
+    # r / (1 − γ), wherever the recording was cut
+    rollout = ROLLOUT.replace(terminated=jnp.zeros(5), truncated=jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(ReturnsToGo.of(jnp.full(5, 3.0), rollout, 0.9).level(), 30.0, rtol=1e-5)
