@@ -233,6 +233,50 @@ def test_seeds_side_by_side_are_seeds_alone():
 
 
 @pytest.mark.parametrize(
+    ("value", "recorded", "spread", "correlation", "trusted"),
+    [
+        (74.0, 237.0, 100.0, 0.06, False),  # too low, and in no order
+        (200.0, 237.0, 100.0, 0.06, False),
+        (74.0, 237.0, 100.0, 0.9, False),
+        (200.0, 237.0, 100.0, 0.85, True),
+        (118.5, 237.0, 100.0, 0.5, True),  # on the bounds
+        (400.0, 237.0, 100.0, 0.85, True),  # a better policy is rightly worth more
+        (480.0, 500.0, 20.0, 0.1, True),  # returns that are all alike have no order
+        (-39.0, -95.0, 30.0, 0.9, False),  # bootstrapped 39 of 95 steps that cost 1
+        (-60.0, -95.0, 30.0, 0.9, True),
+        (-4.0, 1.0, 10.0, 0.9, True),  # 5 of a spread of 10
+        (-5.0, 1.0, 10.0, 0.9, False),
+        (np.nan, 237.0, 100.0, np.nan, False),
+    ],
+)
+def test_when_a_critic_can_be_trusted(value, recorded, spread, correlation, trusted):
+    found, words = diagnosis.trust(value, recorded, spread, correlation)
+    assert found is trusted
+    assert words.startswith("can be trusted: it is worth" if trusted else "is not to be trusted: it is worth")
+
+
+def test_against_returns_by_hand():
+    # errors 1, −1, 3, 1; returns 1 … 4: deviation √1.25; ranks 2, 1, 4, 3 against 1 … 4: 1 − 6 · 4 / (4 · 15)
+    found = diagnosis.against_returns(jnp.array([2.0, 1.0, 6.0, 5.0]), jnp.array([1.0, 2.0, 3.0, 4.0]))
+    expected = {"value": 3.5, "recorded": 2.5, "error": np.sqrt(3.0), "spread": np.sqrt(1.25), "correlation": 0.6}
+    assert set(found) == set(diagnosis.RETURN_TERMS)
+    for name, number in expected.items():
+        np.testing.assert_allclose(found[name], number, rtol=1e-6, err_msg=name)
+    unknown = diagnosis.against_returns(jnp.ones(3), jnp.full(3, jnp.nan))
+    assert all(np.isnan(number) for number in unknown.values())
+
+
+def test_the_band_of_returns_by_hand():
+    # 150 − 100 ∓ 1.96 · 20 · √(1/8 + 1/2)
+    error = 1.96 * 20 * np.sqrt(0.625)
+    low, high = diagnosis.returns_interval(150.0, 8, np.array([80.0, 120.0]))
+    np.testing.assert_allclose([low, high], [50.0 - error, 50.0 + error])
+    assert diagnosis.regime_of(low, high, 100.0) == "better"  # 19 is more than 5 % of 100
+    assert diagnosis.regime_of(low, high, -1000.0) == "like"
+    assert diagnosis.regime_of(np.nan, high, 100.0) is None
+
+
+@pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
         (1.1, 9.0, "better"),

@@ -1,5 +1,7 @@
 """Gradient steps, target networks, loops over updates."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from o2o_jax.interfaces import Stop
+from o2o_jax.interfaces import Report, Stop
 from o2o_jax.training import (
     DIVERGED,
     Record,
@@ -18,12 +20,13 @@ from o2o_jax.training import (
     mean_over_blocks,
     measure,
     polyak_update,
+    report_rows,
     run_updates,
     run_watched,
     sample_batch,
     where,
 )
-from o2o_jax.types import Transition
+from o2o_jax.types import Rollout, Transition
 
 
 def dataset(size):
@@ -216,6 +219,29 @@ def test_a_record_keeps_the_window_s_checks_and_waits_for_its_updates():
 def test_a_record_of_what_diverged_says_so():
     for value in (jnp.nan, jnp.inf):
         assert int(Record.start(STOP).check(STOP, {"every": jnp.asarray(value)}, 2).verdict) == DIVERGED
+
+
+REPORT = Report(
+    terms=("ahead", "unknown"),
+    prepare=lambda key, state, held_out: held_out.reward[-1] + 0.0 * state.step,
+    measure=lambda state, rows: {"ahead": rows + state.step, "unknown": jnp.nan, "other": 0.0},
+)
+
+
+@pytest.mark.parametrize("terms", [(), ("every",)])
+def test_a_check_has_its_report_s_terms_and_no_verdict_on_their_nan(terms):
+    # rows: the last reward, 9; the report is that and the updates made: 9 + 0 and 9 + 2
+    stop = dataclasses.replace(STOP, terms=terms, verdict=lambda history: 0, reasons=(), report=REPORT)
+    assert stop.measures == (*terms, "ahead", "unknown")
+    held_out = Rollout(**vars(dataset(10)), truncated=jnp.zeros(10))
+    watched, key = Watched(start(), Record.start(stop)), jax.random.key(0)
+    rows = report_rows(stop, watched, held_out, key)
+    watched = check(remember, stop, watched, held_out, key, 0, 4, rows)
+    watched, _ = run_watched(remember, stop, watched, dataset(10), held_out, key, 2, 4, rows)
+    np.testing.assert_array_equal(watched.record.history["ahead"], [np.nan, 9.0, 11.0])
+    assert np.isnan(watched.record.history["unknown"]).all()
+    assert (int(watched.record.verdict), int(watched.record.updates)) == (0, 2)
+    assert report_rows(STOP, watched, held_out, key) is None
 
 
 def test_a_check_takes_the_same_rows_and_draws_every_time():

@@ -155,7 +155,26 @@ def test_none_leaves_the_dataset_out():
     assert set(np.asarray(batch.reward)) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("mode", ["half", "all", "part"])
+@pytest.mark.parametrize(("regime", "mode"), [(1, "none"), (0, "half"), (-1, "all")])
+def test_auto_draws_what_the_mode_of_its_regime_draws(regime, mode):
+    arguments = (filled(5, 7), dataset(), jax.random.key(0), 40)
+    expected = sample(*arguments, mode)
+    jax.tree.map(np.testing.assert_array_equal, sample(*arguments, "auto", jnp.asarray(regime)), expected)
+    shares = {"none": {0}, "half": {20}, "all": range(10, 33)}  # 6 of 11 rows: 22 of 40, with a deviation of 3
+    assert int(jnp.sum(expected.reward < 0)) in shares[mode]
+
+
+def test_seeds_of_different_regimes_are_one_program():
+    draw = functools.partial(
+        replay.sample, filled(5, 7), jax.tree.map(jnp.asarray, dataset()), jax.random.key(0), 40, "auto"
+    )
+    batch = jax.jit(jax.vmap(draw))(jnp.array([1, 0, -1]))
+    for row, mode in enumerate(("none", "half", "all")):
+        alone = sample(filled(5, 7), dataset(), jax.random.key(0), 40, mode)
+        np.testing.assert_array_equal(batch.reward[row], alone.reward)
+
+
+@pytest.mark.parametrize("mode", ["half", "all", "part", "auto"])
 def test_a_mode_with_offline_data_needs_a_dataset(mode):
     with pytest.raises(AssertionError, match=f"replay mode {mode} needs a dataset"):
         replay.sample(filled(5, 3), None, jax.random.key(0), 4, mode)

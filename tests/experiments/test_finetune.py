@@ -1,6 +1,7 @@
 """experiments.finetune from an offline run to the last evaluation, stopped and resumed, with tiny data and networks."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -266,6 +267,41 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     assert log.read(out, "align_measures")["step"].tolist() == [0, 0, 2, 2, 4, 4]
     # the same first batches would make the same numbers, but these leave out what is held out
     assert log.read(out, "reevaluate")["q"][0] != log.read(o2td3, "reevaluate")["q"][0]
+
+
+@pytest.fixture(scope="module")
+def reported(data, offline_run, tmp_path_factory):
+    """A run whose re-evaluation is compared with returns and whose replay depends on its start; its folder."""
+    arguments = [*RECONSTRUCTION, *OFFLINE_PHASES, "--set=critic_report=true", "--set=stop_check_every_updates=2"]
+    out = tmp_path_factory.mktemp("runs") / "reported"
+    return run(out, offline_run, *arguments, "--set=held_out_share=0.2", "--set=replay=auto"), arguments
+
+
+def test_a_report_without_a_stop(reported):
+    out, _ = reported
+    measures = log.read(out, "reevaluate_measures")
+    assert measures["step"].tolist() == [0, 0, 2, 2, 4, 4]
+    np.testing.assert_allclose(measures["horizon"], 0.005 * measures["updates"])
+    np.testing.assert_array_equal(measures["recorded"].reshape(3, 2), [measures["recorded"][:2]] * 3)
+    assert np.isfinite([measures[name] for name in ("value", "error", "spread", "correlation")]).all()
+    assert not measures["verdict"].any()
+    assert not (out / "align_measures.csv").exists()
+    assert log.read(out, "reevaluate")["step"].tolist() == [2, 2, 4, 4]
+
+
+def test_replay_by_regime_says_why(reported, offline_run, tmp_path, capsys):
+    source, arguments = reported
+    extra = ["--set=held_out_share=0.2", "--set=replay=auto", f"--reconstruction={source}"]
+    run(tmp_path / "evaluated", offline_run, *arguments, *extra)
+    kinds = "better than its data|like its data|worse than its data"
+    printed = capsys.readouterr().out
+    for seed in range(2):
+        found = re.search(rf"replay, seed {seed}: the policy is ({kinds}) \(return (\S+) against (\S+), ", printed)
+        assert found
+        assert (found[1] == "better than its data") <= (float(found[2]) > float(found[3]))
+    starts = [*WITHOUT_EVALUATION, "--set=start_actor=aligned", "--set=reference_init=offline"]
+    run(tmp_path / "critics", offline_run, *arguments, *extra, *starts)
+    assert re.search(rf"seed 1: the policy is ({kinds}) \(value \S+ against", capsys.readouterr().out)
 
 
 WITHOUT_EVALUATION = ["--set=eval_episodes=0", "--set=reference_update=returns"]

@@ -20,9 +20,9 @@ def both(value):
     return np.broadcast_to(np.asarray(value, np.float32), SEEDS).copy()
 
 
-def critic(value=100.0, bias=0.0, overestimated=0.0):
+def critic(value=100.0, bias=0.0, overestimated=0.0, **numbers):
     names = [field.name for field in dataclasses.fields(CriticReport) if field.name != "samples"]
-    numbers = {"value": value, "recorded": 100.0, "bias": bias, "overestimated": overestimated}
+    numbers = {"value": value, "recorded": 100.0, "bias": bias, "overestimated": overestimated} | numbers
     samples = Samples(*(np.zeros((SEEDS, 4), np.float32) for _ in range(3)))
     return CriticReport(**{name: both(numbers.get(name, 0.5)) for name in names}, samples=samples)
 
@@ -130,6 +130,19 @@ def test_logged_evaluation_by_hand(tmp_path):
             {"offline": critic(), "reevaluated": critic(value=200.0), "shift": both(-100.0)},
             "its values lie 50% below those of the re-evaluated critic",
         ),
+        (
+            {"reevaluated": critic(74.0, recorded=237.0, spread=100.0, correlation=0.06)},
+            "the re-evaluated critic is not to be trusted: it is worth 74 where returns are 237 and orders them at "
+            "0.06: re-evaluate longer",
+        ),
+        (
+            {"reevaluated": critic(229.0, recorded=237.0, spread=100.0, correlation=0.94)},
+            "the re-evaluated critic can be trusted: it is worth 229 where returns are 237 and orders them at 0.94",
+        ),
+        (
+            {"reevaluated": critic(480.0, recorded=500.0, spread=20.0, correlation=0.1)},
+            "the re-evaluated critic can be trusted: it is worth 480 where returns are 500 and they are too alike",
+        ),
         ({"alignment": alignment(0.09)}, "9% of its actor's probes are still overestimated: few enough"),
         ({"alignment": alignment(0.3)}, "30% of its actor's probes are still overestimated: align longer"),
         ({"coverage": (0.3, 0.1)}, "3.0 times as far from the dataset as its own are: re-evaluation extrapolates"),
@@ -138,6 +151,11 @@ def test_logged_evaluation_by_hand(tmp_path):
 )
 def test_what_to_expect(parts, expected):
     assert expected in "\n".join(readiness.expectations(report(**parts)))
+
+
+def test_a_critic_without_returns_to_compare_with_is_not_judged():
+    unknown = critic(np.nan, recorded=np.nan, spread=np.nan, correlation=np.nan)
+    assert "trusted" not in "\n".join(readiness.expectations(report(reevaluated=unknown)))
 
 
 def test_notes_say_what_the_numbers_stand_on():

@@ -423,6 +423,8 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
         ("stop_overestimated", float("nan")),
         ("stop_distance", -0.1),
         ("stop_settled", -0.1),
+        ("stop_correlation", -0.1),
+        ("auto_replay_warmup_env_steps", -1),
         ("reference_every_evaluations", 0),
         ("threshold_ramp", 0.0),
         ("eval_every_env_steps", 0),
@@ -452,6 +454,8 @@ def test_config_refuses(field, value):
 
 def test_an_odd_batch_is_fine_where_it_is_not_halved():
     assert constrained.ConstrainedConfig(batch_size=255, replay="all").batch_size == 255
+    with pytest.raises(ValueError, match="^replay=auto needs an even batch_size, got 255$"):
+        constrained.ConstrainedConfig(batch_size=255, replay="auto")
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3, sac, td3])
@@ -642,6 +646,16 @@ def test_offline_critics_must_be_of_the_same_rewards():
             "critics that are not aligned",
         ),
         ("cql", {"align_updates": 0}, "critics that are not aligned"),
+        # 0.005 · 6,000 of 3 / (1 − 0.99)
+        (
+            "td3_bc",
+            {"reevaluate_updates": 6_000},
+            "re-evaluation looks 30 steps ahead where 3/(1−γ) asks for 300: set reevaluate_updates or",
+        ),
+        ("td3_bc", {"reevaluate_updates": 6_000, "reevaluate_polyak": 0.05}, None),
+        ("td3_bc", {"reevaluate_updates": 6_000, "discount": 0.8}, None),
+        ("td3_bc", {"reevaluate_updates": 6_000, "critic_source": "offline"}, None),  # critics that know the values
+        ("td3_bc", {"reevaluate_updates": 6_000, "constrain": False}, None),
         # the controls leave the idea out on purpose
         ("cql", {"constrain": False, "reevaluate_updates": 0, "align_updates": 0}, None),
     ],
@@ -654,9 +668,9 @@ def test_settings_against_the_paper_s_advice_are_remarked_on(source, settings, w
 
 def of_history(config, phase, **history):
     # in the order of the window's checks
-    stop = config.stops()[phase]
+    stop = config.stops(policy=None, critic=None)[phase]
     values = {term: jnp.array(values) for term, values in history.items()}
-    assert set(values) == set(stop.terms)
+    assert set(stop.terms) <= set(values) <= set(stop.measures)
     return int(stop.verdict(values))
 
 
@@ -666,17 +680,87 @@ BY_MEASURES = constrained.ConstrainedConfig(
 
 
 @pytest.mark.parametrize(
-    ("residual", "value", "verdict"),
+    ("residual", "value", "correlation", "verdict"),
     [
-        ([1.0, 1.0, 1.0], [100.0, 101.0, 104.0], 1),  # 4 in 100 updates: 4 are missing of 104, 3.8 %
-        ([1.0, 1.0, 1.0], [100.0, 101.0, 106.0], 0),  # 6 of 106 are too many
-        ([1.0, 0.9, 0.8], [100.0, 101.0, 104.0], 0),  # the error still falls
-        ([1.0, 1.5, 2.0], [100.0, 100.0, 100.0], 1),
-        ([np.nan, 1.0, 1.0], [np.nan, 100.0, 100.0], 0),  # the window isn't full
+        ([1.0, 1.0, 1.0], [100.0, 101.0, 104.0], [0.8, 0.8, 0.8], 1),  # 4 in 100 updates: 4 are missing of 104, 3.8 %
+        ([1.0, 1.0, 1.0], [100.0, 101.0, 106.0], [0.8, 0.8, 0.8], 0),  # 6 of 106 are too many
+        ([1.0, 0.9, 0.8], [100.0, 101.0, 104.0], [0.8, 0.8, 0.8], 0),  # the error still falls
+        ([1.0, 1.5, 2.0], [100.0, 100.0, 100.0], [0.8, 0.8, 0.8], 1),
+        ([1.0, 1.0, 1.0], [100.0, 100.0, 100.0], [0.1, 0.3, 0.5], 0),  # the ranking still rises
+        ([1.0, 1.0, 1.0], [100.0, 100.0, 100.0], [0.0, 0.01, -0.05], 1),  # none to be found
+        ([1.0, 1.0, 1.0], [100.0, 100.0, 100.0], [np.nan] * 3, 1),  # no return counts
+        ([np.nan, 1.0, 1.0], [np.nan, 100.0, 100.0], [np.nan, 0.8, 0.8], 0),  # the window isn't full
     ],
 )
-def test_when_re_evaluation_is_done(residual, value, verdict):
-    assert of_history(BY_MEASURES, "reevaluate", critic_loss=residual, q=value) == verdict
+def test_when_re_evaluation_is_done(residual, value, correlation, verdict):
+    history = {"critic_loss": residual, "q": value, "correlation": correlation}
+    assert of_history(BY_MEASURES, "reevaluate", **history) == verdict
+
+
+def test_the_value_s_speed_is_that_of_re_evaluation_s_own_rate():
+    # 6 in 100 updates at a rate of 0.1 · 0.1 lead to 6 more, of 106 too many; at twice the rate to 3 more
+    history = {"critic_loss": [1.0] * 3, "q": [100.0, 101.0, 106.0], "correlation": [0.8] * 3}
+    faster = dataclasses.replace(BY_MEASURES, reevaluate_polyak=0.2)
+    assert (BY_MEASURES.reevaluate_rate, faster.reevaluate_rate) == (0.1, 0.2)
+    assert of_history(BY_MEASURES, "reevaluate", **history) == 0
+    assert of_history(faster, "reevaluate", **history) == 1
+
+
+REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.06, "horizon": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "settings", "remark"),
+    [
+        (
+            {},
+            {},
+            "the critic is not to be trusted: it is worth 74 where returns are 237 and orders them at 0.06; it looks "
+            "30 steps ahead: set reevaluate_updates or reevaluate_polyak",
+        ),
+        (
+            {"value": 229.0, "correlation": 0.94, "horizon": 2500.0},
+            {},
+            "the critic can be trusted: it is worth 229 where returns are 237 and orders them at 0.94; it looks "
+            "2.5e+03 steps ahead",
+        ),
+        ({"recorded": np.nan}, {}, "no recorded return counts, all episodes were cut off too early: the critic is "
+         "compared with nothing"),
+        ({}, {"constrain": False}, ""),  # a control
+    ],
+)  # fmt: skip
+def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, remark):
+    config = constrained.ConstrainedConfig(**settings)
+    assert constrained.reevaluation_remark(config, REPORTED | metrics) == remark
+
+
+@pytest.mark.parametrize("module", [o2sac, o2td3])
+def test_the_report_while_re_evaluating(module):
+    config = module.Config(hidden=(4,), critic_hidden=(4,), critic_report=True, discount=0.5, reward_scale=2.0)
+    algorithm, rows = module.make(config, SPEC), random_rollout(SPEC, 16)
+    (stop,) = algorithm.stops.values()
+    assert (stop.terms, stop.reasons) == ((), ())
+    assert stop.measures == ("value", "recorded", "error", "spread", "correlation", "horizon")
+
+    @jax.jit
+    def look(key):
+        state = algorithm.init(key, None)
+        before = stop.report.prepare(key, state, rows)
+        state, _ = algorithm.reevaluate(state, rows, key)
+        q = algorithm.critic(state)(before.observation, before.action)
+        return before, stop.report.prepare(key, state, rows), q, stop.report.measure(state, before)
+
+    before, after, q, metrics = look(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, before, after)  # which a resumed phase asks for
+    # cut off after row 15: a return counts where 0.5^k is at most 0.05, five steps and more before the end
+    assert before.returns.shape == (2_000,)
+    assert set(np.asarray(before.observation[:, 0])) == set(np.asarray(rows.observation[:12, 0]))
+    np.testing.assert_allclose(metrics["value"], np.mean(q), rtol=1e-5)
+    np.testing.assert_allclose(metrics["recorded"], np.mean(before.returns), rtol=1e-5)
+    np.testing.assert_allclose(metrics["horizon"], 0.005)
+    if module is o2td3:  # without an entropy: Σ 0.5^i · 2 r
+        returns = [sum(0.5**i * 2.0 * float(r) for i, r in enumerate(rows.reward[t:])) for t in range(12)]
+        np.testing.assert_allclose(np.unique(np.round(before.returns, 3)), np.unique(np.round(returns, 3)), atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -697,7 +781,9 @@ def test_when_alignment_is_done(share, distance, verdict):
 
 
 def test_fixed_counts_are_the_default():
-    assert constrained.ConstrainedConfig().stops() == {}
+    assert constrained.ConstrainedConfig().stops(policy=None, critic=None) == {}
+    nothing = constrained.ConstrainedConfig(critic_report=True, reevaluate_updates=0)
+    assert nothing.stops(policy=None, critic=None) == {}
     for module in (o2td3, o2sac):
         assert module.make(module.Config(), SPEC).stops == {}
         algorithm = module.make(module.Config(stop="measures"), SPEC)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2o_jax.ops.stopping import missing_share, no_longer_falls, settled
+from o2o_jax.ops.stopping import missing_share, no_longer_falls, no_longer_rises, settled
 
 NAN = jnp.nan
 
@@ -23,6 +23,29 @@ NAN = jnp.nan
 )
 def test_no_longer_falls(history, expected):
     assert bool(no_longer_falls(jnp.array(history), 0.02)) is expected
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([0.1, 0.3, 0.5], False),
+        ([0.8, 0.81, 0.82], True),  # a rise of 0.02 counts as none
+        ([0.8, 0.83, 0.8], False),  # the highest of the window counts, not the last
+        ([0.5, 0.3, 0.1], True),
+        ([0.0, 0.0, 0.0], True),  # no order to be found
+        ([-0.3, -0.1, 0.0], False),
+        ([NAN, NAN, NAN], True),  # a measure that says nothing settles nothing
+    ],
+)
+def test_no_longer_rises(history, expected):
+    assert bool(no_longer_rises(jnp.array(history), 0.021)) is expected
+
+
+def test_what_only_fluctuates_is_done_sooner_or_later():
+    # as where all episodes return the same: the oldest of six is the highest once in six checks
+    series = np.random.default_rng(0).normal(0.0, 0.2, size=300)
+    done = [bool(no_longer_rises(jnp.array(series[i : i + 6]), 0.0)) for i in range(200)]
+    assert 200 / 12 < sum(done) < 200 / 3
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o2o_jax.data import replay
+from o2o_jax.diagnosis import REGIMES
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3
 from o2o_jax.ops.distributions import Deterministic
@@ -297,6 +299,7 @@ class GuessConfig:
     reject_standard_errors: float = 2.0
     reject_share: float = 0.02
     reject_evaluations: int = 2
+    auto_replay_warmup_env_steps: int = 3
 
 
 def test_when_a_round_of_updates_is_due():
@@ -353,6 +356,49 @@ def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
     np.testing.assert_array_equal([run.best_score for run in result.snapshots], np.maximum.accumulate(scores))
     assert result.compiled == 5  # with the exchange of references
+
+
+@pytest.mark.parametrize(
+    ("regime", "env_steps", "mode"),
+    [("better", 3, "half"), ("better", 4, "none"), ("like", 3, "half"), ("like", 4, "half"), ("worse", 4, "all")],
+)
+def test_what_a_regime_replays_before_and_after_the_warm_up(regime, env_steps, mode):
+    storage = jax.tree.map(lambda column: column + 2.0, dataset())
+    buffer = replay.RingBuffer(storage, jnp.zeros((), jnp.int32), jnp.asarray(5, jnp.int32))
+    run = types.SimpleNamespace(buffer=buffer, regime=jnp.asarray(REGIMES[regime]), env_steps=jnp.asarray(env_steps))
+    found = loop.batch_source(Cadence(), GuessConfig(replay="auto"))(run, dataset(), jax.random.key(3))
+    expected = replay.sample(buffer, dataset(), jax.random.key(3), 4, mode)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
+    # the dataset's rewards are -1, which no fresh one is; updates follow every step
+    def count(state, batch, key):
+        del key
+        return state.replace(step=state.step + 1), {"offline": jnp.mean(batch.reward == -1.0)}
+
+    class Killed(Exception):
+        pass
+
+    def save_and_die(run, metrics):
+        if run.env_steps == 5:
+            checkpoints.save(5, run)
+            raise Killed
+
+    algorithm, config, mesh = guess()._replace(finetune=count), GuessConfig(replay="auto"), seed_mesh(3, 1)
+    run = loop.start_run(algorithm, config, SPEC, None, range(3), mesh)
+    regimes = seeds.place(np.array([REGIMES[name] for name in ("better", "like", "worse")], np.int32), mesh)
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        with pytest.raises(Killed):
+            launch(algorithm, config, tmp_path, None, range(3), run.replace(regime=regimes), save_and_die)
+        run, _ = checkpoints.restore(loop.start_run(algorithm, config, SPEC, None, range(3), mesh))
+    np.testing.assert_array_equal(run.regime, [1, 0, -1])
+    result = launch(algorithm, config, tmp_path, None, range(3), run)
+    np.testing.assert_array_equal(result.run.regime, [1, 0, -1])
+    shares = log.read(tmp_path, "finetune")["offline"].reshape(6, 3)
+    np.testing.assert_array_equal(shares[:, 0], [0.5, 0.5, 0.5, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(shares[:, 1], 0.5)
+    assert set(shares[:, 2]) != {0.5}
 
 
 def test_all_seeds_diverged_stops_before_anything_is_saved(tmp_path):

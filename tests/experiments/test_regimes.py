@@ -1,0 +1,61 @@
+"""The regimes of `replay=auto`, from returns made up by hand."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from experiments.regimes import replay_regimes
+from o2o_jax.diagnosis import REGIMES
+from o2o_jax.runtime.devices import seed_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    start_actor: str = "best_of"
+    reevaluate_updates: int = 0
+    auto_replay_warmup_env_steps: int = 5_000
+
+
+DATA = types.SimpleNamespace(returns=lambda: np.array([90.0, 110.0]))  # 100 ± 10: a margin of 5
+ALGORITHM = types.SimpleNamespace(critic=None)
+
+
+def regimes(returns, **settings):
+    mesh, columns = seed_mesh(3, 1), {name: np.array(rows, float) for name, rows in returns.items()}
+    found = replay_regimes(ALGORITHM, Config(**settings), None, None, columns, DATA, range(3), mesh)
+    names = {number: name for name, number in REGIMES.items()}
+    return [names[number] for number in np.asarray(found).tolist()]
+
+
+def test_seeds_are_compared_with_the_data_each_for_itself(capsys):
+    # two episodes each: ∓ 1.96 · 10 · √(1/2 + 1/2) = 19.6 around 50, 24 and −25
+    offline = [[140.0, 160.0], [120.0, 128.0], [70.0, 80.0]]
+    assert regimes({"offline": offline}) == ["better", "like", "worse"]
+    assert capsys.readouterr().out.splitlines() == [
+        "replay, seed 0: the policy is better than its data (return 150 against 100, their difference 30.4 to 69.6): "
+        "half of every batch, none after 5,000 environment steps",
+        "replay, seed 1: the policy is like its data (return 124 against 100, their difference 4.4 to 43.6): "
+        "half of every batch",
+        "replay, seed 2: the policy is worse than its data (return 75 against 100, their difference -44.6 to -5.4): "
+        "all of it, beside the fresh steps",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start_actor", "expected"),
+    [
+        ("offline", ["better", "worse", "worse"]),
+        ("aligned", ["worse", "better", "worse"]),
+        ("best_of", ["better", "better", "worse"]),
+    ],
+)
+def test_the_policy_that_goes_online_counts(start_actor, expected):
+    returns = {"offline": [[150.0] * 2, [50.0] * 2, [50.0] * 2], "aligned": [[50.0] * 2, [150.0] * 2, [50.0] * 2]}
+    assert regimes(returns, start_actor=start_actor) == expected
+
+
+def test_where_nothing_tells_policy_and_data_count_as_alike(capsys):
+    assert regimes({}) == ["like"] * 3
+    assert "there is neither an evaluation nor a re-evaluated critic" in capsys.readouterr().out
