@@ -92,7 +92,7 @@ def sampled_reference(mean=0.3, std=0.5, samples=40_000, action_dim=3):
     """Z of `reference_advantage` for unclipped actions of the reference policy itself."""
     policy = Gaussian(jnp.full((samples, action_dim), mean), jnp.full(action_dim, math.log(std)))
     action = mean + std * jax.random.normal(jax.random.key(0), (samples, action_dim))
-    return ops.reference_advantage(policy.log_prob(action), policy.entropy())
+    return ops.reference_advantage(policy.log_prob(action), -policy.entropy())
 
 
 @pytest.mark.parametrize("std", [0.05, 0.5, 2.0])
@@ -105,10 +105,10 @@ def test_the_reference_advantage_is_zero_on_average_under_its_own_policy(std):
 
 def test_the_reference_advantage_is_half_a_nat_per_dimension_at_most():
     policy = Gaussian(jnp.full((1, 3), 0.3), jnp.log(floats(0.1, 0.5, 2.0)))
-    at_mean = ops.reference_advantage(policy.log_prob(jnp.full((1, 3), 0.3)), policy.entropy())
+    at_mean = ops.reference_advantage(policy.log_prob(jnp.full((1, 3), 0.3)), -policy.entropy())
     np.testing.assert_allclose(at_mean, [1.5], rtol=1e-5)
     # one standard deviation away it is 0 (section H.5)
-    away = ops.reference_advantage(policy.log_prob(0.3 + floats(0.1, -0.5, 2.0)[None]), policy.entropy())
+    away = ops.reference_advantage(policy.log_prob(0.3 + floats(0.1, -0.5, 2.0)[None]), -policy.entropy())
     np.testing.assert_allclose(away, [0.0], atol=1e-5)
 
 
