@@ -85,10 +85,14 @@ def rollout(algorithm, state, size=32):
 
 @pytest.mark.parametrize(
     ("settings", "parts"),
-    [({}, {"actor", "critic"}), ({"reward_scaling": "running_std"}, {"actor", "critic", "reward_scale"})],
+    [
+        ({}, {"actor", "critic"}),
+        ({"reward_scaling": "running_std"}, {"actor", "critic", "reward_scale"}),
+        ({"auxiliary_schedule": "target_divergence"}, {"actor", "critic", "leash"}),
+    ],
 )
 def test_what_fine_tuning_moves(settings, parts):
-    # actor, critic and where asked for the rewards' scale; never the reference, nor the transform
+    # actor, critic and where asked for the rewards' scale or the leash; never the reference, nor the transform
     algorithm, state = tiny(**settings)
     after, _ = algorithm.finetune(state, rollout(algorithm, state), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
@@ -241,6 +245,23 @@ def test_returns_go_on_with_the_value_beyond_a_time_limit():
     )
     np.testing.assert_array_equal(found.last_observation[:4], dataset.next_observation[jnp.full(4, 3)])
     np.testing.assert_array_equal(found.last_observation[8:], dataset.next_observation[jnp.full(4, 11)])
+
+
+def test_bootstrapped_targets_by_hand():
+    # γ = 0.5, V(s') = 8 beyond row t written 8 + t. Rows 0–2 end at a time limit: 3 + V₂/2 = 3 + 10/2 = 8, 2 + 8/2 = 6,
+    # 1 + 6/2 = 4.   3–4 terminate: 5, 4 + 5/2 = 6.5.   of 5–6 the recording stopped: 7 + 14/2 = 14, 6 + 14/2 = 13
+    rows = jnp.arange(7.0)
+    dataset = Rollout(
+        observation=jnp.zeros((7, 5)),
+        action=jnp.zeros((7, 3)),
+        reward=rows + 1.0,
+        next_observation=jnp.full((7, 5), 8.0) + rows[:, None],
+        terminated=jnp.zeros(7).at[4].set(1.0),
+        truncated=jnp.zeros(7).at[2].set(1.0),
+    )
+    _, found = returns_of(dataset, return_boundary="bootstrap")
+    target = found.value + found.tail_weight * found.last_observation[:, 0]
+    np.testing.assert_allclose(target, [4.0, 6.0, 8.0, 6.5, 5.0, 13.0, 14.0])
 
 
 def test_targets_of_value_regression():
@@ -436,7 +457,7 @@ def test_the_square_broadcast_is_plain_ppo_with_smaller_advantages():
     np.testing.assert_array_equal(paired.positive * paired.negative, 0.0)
 
 
-def test_without_its_auxiliary_advantage_it_asks_no_reference():
+def test_without_its_auxiliary_advantage_no_reference_holds_it():
     algorithm, state = tiny(ppo)
     steps = rollout(algorithm, state)
     here, metrics = algorithm.finetune(state, steps, jax.random.key(1))
@@ -484,6 +505,7 @@ def test_defaults_are_the_authors():
     assert (config.actor_lr, config.critic_lr, config.adam_eps, config.max_grad_norm) == (3e-5, 2e-4, 1e-5, 0.5)
     assert (config.discount, config.gae_lambda, config.clip, config.entropy_weight) == (0.99, 0.95, 0.2, 0.01)
     assert (config.auxiliary_scale, config.auxiliary_env_steps, config.auxiliary_pairing) == (2.0, 250_000, "paired")
+    assert (config.auxiliary_baseline, config.auxiliary_schedule) == ("entropy", "linear")
     assert (config.reevaluate_updates, config.reevaluate_lr, config.batch_size) == (1_000_000, 1e-4, 512)
     assert (config.reward_scaling, config.max_initial_std, config.reward_scale) == ("none", None, 1.0)
     assert (config.reference_update, config.reference_every_evaluations) == ("best", 1)
@@ -558,6 +580,9 @@ def test_the_control_switches_the_idea_off():
         ("adam_eps", 0.0),
         ("max_grad_norm", float("nan")),
         ("auxiliary_env_steps", 0),
+        ("auxiliary_schedule", "linearly"),
+        ("auxiliary_baseline", "none"),
+        ("target_divergence_per_dim", 0.0),
         ("max_initial_std", 0.0),
         ("entropy_weight", -0.1),
         ("auxiliary_scale", -1.0),
