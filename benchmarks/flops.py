@@ -131,8 +131,7 @@ def o2ppo(config: Any, spec: Spec) -> dict[str, Count]:
     actor = _actor(config, spec, spec.action_dim)
     value = Network(spec.observation_dim, config.critic_hidden, 1)
     bootstrapped = value.forward(rows) if config.return_boundary == "bootstrap" else 0
-    policies = 2 if config.auxiliary_scale else 1  # π of the rollout, and π_ref for the auxiliary advantage
-    estimate = value.forward(steps + 1) + policies * actor.forward(steps)
+    estimate = value.forward(steps + 1) + 2 * actor.forward(steps)  # π of the rollout, and π_ref
     return {
         "reevaluate": Count(value.step(rows) + bootstrapped),
         "finetune": Count(

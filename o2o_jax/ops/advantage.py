@@ -6,11 +6,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from o2o_jax.ops.distributions import Gaussian
 from o2o_jax.types import Array
 
 SOFTPLUS_SHIFT = 4.0  # Eq. (51), per dimension of the action
 NORMALIZATION_EPS = 1e-5  # the authors' code: added to the standard deviation of advantages
 
+DIVERGENCE_FACTOR = 1.5  # how far a divergence may lie from its target, and by how much a weight then moves
+WEIGHT_MIN, WEIGHT_MAX = 0.1, 10.0  # of the auxiliary advantage; at the lower one the policy is all but free
+
+Baseline = Literal["entropy", "policy"]
 Pairing = Literal["paired", "outer"]
 
 
@@ -120,22 +125,67 @@ def generalized_advantage(
     return jax.lax.stop_gradient(linear_recurrence(delta, discount * gae_lambda * (1.0 - ended), reverse=True))
 
 
-def reference_advantage(log_prob: Array, entropy: Array) -> Array:
-    """How much more likely than on average the reference policy takes an action; its mean under π_ref is 0.
+def reference_advantage(log_prob: Array, baseline: Array) -> Array:
+    """How much more likely than a baseline the reference policy takes an action.
 
-        z = log π_ref(a|s) + H(π_ref(·|s))
+        z = log π_ref(a|s) − b
+
+    With b = −H(π_ref(·|s)), the page's, z is 0 on average under π_ref. E_π[z] then is a cross-entropy, whose maximum is
+    a point at the mean of π_ref: σ shrinks. With b = log π_old(a|s) of the policy that acted, z is 0 for every action
+    where that is π_ref, and the gradient of E_π[z] at π = π_old is that of −KL(π, π_ref).
 
     Args:
       log_prob: [T] log π_ref(a|s), nats.
-      entropy: [T] H of π_ref at s, nats, in closed form (D-44).
+      baseline: [T] b, nats; an entropy in closed form (D-44).
 
     Returns:
-      [T] nats, at most half a nat per dimension of the action for a normal distribution.
+      [T] nats. With the entropy at most half a nat per dimension of the action for a normal distribution.
 
-    Source: Eq. (17), (48), without the factor α.
+    Raises:
+      AssertionError: while tracing, if the shapes differ.
+
+    Source: Eq. (17), (48), without the factor α, for the entropy; the other one is this package's.
     """
-    chex.assert_equal_shape([log_prob, entropy])
-    return log_prob + entropy
+    chex.assert_equal_shape([log_prob, baseline])
+    return log_prob - baseline
+
+
+def normal_divergence(policy: Gaussian, reference: Gaussian) -> Array:
+    """Divergence of one normal distribution from another, before samples are clipped.
+
+        KL(π, π_ref) = Σ_j log(σ_ref / σ) + [σ² + (μ − μ_ref)²] / (2 σ_ref²) − ½
+
+    Args:
+      policy: π over actions [..., A].
+      reference: π_ref, likewise.
+
+    Returns:
+      [...] nats, at least 0.
+    """
+    log_ratio = jnp.broadcast_to(policy.log_std - reference.log_std, policy.mean.shape)  # of the two σ
+    distance = (policy.mean - reference.mean) * jnp.exp(-jnp.broadcast_to(reference.log_std, policy.mean.shape))
+    return jnp.sum(0.5 * (jnp.expm1(2.0 * log_ratio) + jnp.square(distance)) - log_ratio, axis=-1)
+
+
+def adapted_weight(weight: Array, divergence: Array, target: Array | float) -> Array:
+    """Weight of a term that holds a policy near another, after a look at how far it has gone.
+
+        β ← 1.5 β  where KL > 1.5 κ,    β / 1.5  where KL < κ / 1.5,    β  in between;    then into [0.1, 10]
+
+    Args:
+      weight: [] β so far.
+      divergence: [] KL, nats; NaN leaves β as it is.
+      target: [] κ, nats.
+
+    Returns:
+      [] β.
+
+    Source: Schulman et al. (arXiv:1707.06347), section 4, whose steps are factors of 2 and whose β has no bounds. Here
+    the divergence is from a policy that stays, and grows over many rollouts: β would run away before it has effect.
+    """
+    step = jnp.where(divergence > DIVERGENCE_FACTOR * target, DIVERGENCE_FACTOR, 1.0)
+    step = jnp.where(divergence < target / DIVERGENCE_FACTOR, 1.0 / DIVERGENCE_FACTOR, step)
+    return jnp.clip(step * weight, WEIGHT_MIN, WEIGHT_MAX)
 
 
 def auxiliary_advantage(log_ratio: Array, action_dim: int, scale: float) -> Array:
@@ -165,7 +215,7 @@ def combined_advantage(advantage: Array, auxiliary: Array, weight: Array, pairin
     Args:
       advantage: [T] A.
       auxiliary: [T] A_α of `auxiliary_advantage`.
-      weight: [] β in [0, 1].
+      weight: [] β, at least 0.
       pairing: "paired" gives each sample its own auxiliary advantage. "outer" gives every sample all of them: what a
         broadcast in the authors' code does (D-32), kept to reproduce it.
 

@@ -92,7 +92,7 @@ def sampled_reference(mean=0.3, std=0.5, samples=40_000, action_dim=3):
     """Z of `reference_advantage` for unclipped actions of the reference policy itself."""
     policy = Gaussian(jnp.full((samples, action_dim), mean), jnp.full(action_dim, math.log(std)))
     action = mean + std * jax.random.normal(jax.random.key(0), (samples, action_dim))
-    return ops.reference_advantage(policy.log_prob(action), policy.entropy())
+    return ops.reference_advantage(policy.log_prob(action), -policy.entropy())
 
 
 @pytest.mark.parametrize("std", [0.05, 0.5, 2.0])
@@ -105,11 +105,74 @@ def test_the_reference_advantage_is_zero_on_average_under_its_own_policy(std):
 
 def test_the_reference_advantage_is_half_a_nat_per_dimension_at_most():
     policy = Gaussian(jnp.full((1, 3), 0.3), jnp.log(floats(0.1, 0.5, 2.0)))
-    at_mean = ops.reference_advantage(policy.log_prob(jnp.full((1, 3), 0.3)), policy.entropy())
+    at_mean = ops.reference_advantage(policy.log_prob(jnp.full((1, 3), 0.3)), -policy.entropy())
     np.testing.assert_allclose(at_mean, [1.5], rtol=1e-5)
     # one standard deviation away it is 0 (section H.5)
-    away = ops.reference_advantage(policy.log_prob(0.3 + floats(0.1, -0.5, 2.0)[None]), policy.entropy())
+    away = ops.reference_advantage(policy.log_prob(0.3 + floats(0.1, -0.5, 2.0)[None]), -policy.entropy())
     np.testing.assert_allclose(away, [0.0], atol=1e-5)
+
+
+def normal(mean, std):
+    return Gaussian(floats(*mean)[None], jnp.log(floats(*std)))
+
+
+def test_normal_divergence_by_hand():
+    # log(0.4 / 0.2) + (0.2² + 0.4²) / (2 · 0.4²) − ½ = 0.693147 + 0.625 − 0.5; the second dimension is the same in both
+    found = ops.normal_divergence(normal((0.5, 0.3), (0.2, 0.7)), normal((0.1, 0.3), (0.4, 0.7)))
+    np.testing.assert_allclose(found, [0.818147], rtol=1e-5)
+    # the other way round: −0.693147 + (0.4² + 0.4²) / (2 · 0.2²) − ½ = 2.806853
+    found = ops.normal_divergence(normal((0.1, 0.3), (0.4, 0.7)), normal((0.5, 0.3), (0.2, 0.7)))
+    np.testing.assert_allclose(found, [2.806853], rtol=1e-5)
+
+
+def test_a_distribution_diverges_from_itself_by_exactly_nothing_and_from_others_by_something():
+    keys = jax.random.split(jax.random.key(0), 4)
+    policy, reference = (
+        Gaussian(jax.random.normal(mean, (20, 3)), jax.random.normal(log_std, (20, 3)))
+        for mean, log_std in (keys[:2], keys[2:])
+    )
+    np.testing.assert_array_equal(ops.normal_divergence(policy, policy), 0.0)
+    assert float(ops.normal_divergence(policy, reference).min()) > 0.0
+
+
+def gain_of_reference_advantage(moved, acted, reference, baseline):
+    """E_π[z] of a policy π = (μ, log σ) of one dimension, by quadrature; z is a constant of the policy that acted."""
+    action = jnp.linspace(-4.0, 4.0, 4_001)[:, None]
+    moved, acted, reference = (Gaussian(jnp.full((4_001, 1), p[0]), p[1][None]) for p in (moved, acted, reference))
+    constant = acted.log_prob(action) if baseline == "policy" else -reference.entropy()
+    z = ops.reference_advantage(reference.log_prob(action), constant)
+    return jnp.sum(jnp.exp(moved.log_prob(action)) * z) * 8.0 / 4_000
+
+
+def test_gradient_of_the_reference_advantage():
+    # d/dμ and d/d log σ of E_π[log π_ref] at π = π_ref = N(0.3, 0.5²): 0 and −σ²/σ_ref² = −1; of a baseline that is no
+    # function of a: nothing. Against log π_old they are 0 and 0
+    home = floats(0.3, math.log(0.5))
+    gradient = jax.grad(gain_of_reference_advantage)
+    np.testing.assert_allclose(gradient(home, home, home, "entropy"), [0.0, -1.0], atol=1e-3)
+    np.testing.assert_allclose(gradient(home, home, home, "policy"), [0.0, 0.0], atol=1e-6)
+    # and away from it those of −KL(π, π_ref): −(μ − μ_ref)/σ_ref² = −0.4 and 1 − σ²/σ_ref² = 0.64
+    away = floats(0.4, math.log(0.3))
+    expected = jax.grad(lambda p: -ops.normal_divergence(Gaussian(p[:1][None], p[1:]), normal((0.3,), (0.5,)))[0])(away)
+    np.testing.assert_allclose(expected, [-0.4, 0.64], rtol=1e-5)
+    np.testing.assert_allclose(gradient(away, away, home, "policy"), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "divergence", "expected"),
+    [
+        (2.0, 0.30, 3.0),  # above 1.5 · 0.15
+        (2.0, 0.20, 2.0),  # in between
+        (2.0, 0.12, 2.0),
+        (3.0, 0.05, 2.0),  # below 0.15 / 1.5
+        (2.0, math.nan, 2.0),
+        (9.0, 0.30, 10.0),  # bounded on both sides
+        (0.12, 0.0, 0.1),
+    ],
+)
+def test_adapted_weight_by_hand(weight, divergence, expected):
+    found = ops.adapted_weight(jnp.asarray(weight), jnp.asarray(divergence), 0.15)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_auxiliary_advantage_by_hand():

@@ -16,11 +16,14 @@ from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.config import Config
 from o2o_jax.ops import advantage as ops
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import gradient_step
+from o2o_jax.training import gradient_step, where
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec
 
 # Of the first mean actions of an agent from scratch: Andrychowicz et al., What Matters in On-Policy RL (2021)
 FIRST_OUTPUT_SCALE = 0.01
+# Of the cap on the target KL, nats: a policy that was rejected at no distance says nothing about distances; and before
+# any rejection there is none, for which a number must do, since an infinite one means that a run has diverged
+CAP_MIN, NO_CAP = 1e-3, 1e6
 
 
 class Networks(NamedTuple):
@@ -51,6 +54,8 @@ class State:
       transform: of observations and rewards, constant unless `Config.observation_scaling` is "running".
       reward_scale: running, see `Config.reward_scaling`; unused without it.
       observations: moments [O] of the raw observations so far, for that normaliser; unused without it.
+      leash: [] factor of β, 1 at first; see `auxiliary_weight`.
+      divergence_cap: [] nats, above which the target KL never is; `NO_CAP` until a policy is rejected.
       step: [] int32, updates so far, of which a rollout is one; begins anew with fine-tuning.
     """
 
@@ -61,6 +66,8 @@ class State:
     transform: Transform
     reward_scale: RewardScale
     observations: Moments
+    leash: Array
+    divergence_cap: Array
     step: Array
 
 
@@ -144,6 +151,8 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
         reward_scale=RewardScale.start(),
         observations=Moments.start((nets.spec.observation_dim,)),
+        leash=jnp.ones(()),
+        divergence_cap=jnp.full((), NO_CAP),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -230,12 +239,6 @@ def begin_finetuning(config: Config, state: State, accept: Array) -> State:
     )
 
 
-def roll_back(config: Config, state: State, reject: Array, divergence: Array) -> State:
-    """Goes back to π_ref where `reject` [] bool, with fresh moments of the actor."""
-    del divergence
-    return common.roll_back(optimizer(config, config.actor_lr), state, reject)
-
-
 def finetune(nets: Networks, config: Config, state: State, rollout: Rollout, key: Array) -> tuple[State, Metrics]:
     """One update: all epochs on one rollout, Eq. (18) for its advantages, then Eq. (7) and (8) minibatch by minibatch.
 
@@ -262,7 +265,7 @@ def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> 
     """The first half of `finetune`: a rollout's advantages, value targets and densities at the current parameters.
 
     Returns:
-      The state with the rewards' scale moved, what the minibatches are made of, and metrics.
+      The state with the rewards' scale and the leash moved, what the minibatches are made of, and metrics.
     """
     steps = state.transform(rollout)
     if config.reward_scaling == "running_std":
@@ -273,18 +276,32 @@ def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> 
     advantage = ops.generalized_advantage(
         steps.reward, value, next_value, steps.terminated, steps.ended, config.discount, config.gae_lambda
     )
-    metrics = {"value": jnp.mean(value), "advantage_std": jnp.std(advantage, ddof=1)}
+    # of the actor that took the rollout, at the clipped actions that were executed (D-43)
+    acted, reference = (nets.actor.apply(params, steps.observation) for params in (state.actor, state.reference))
+    log_prob = acted.log_prob(steps.action)
+    divergence = jnp.mean(ops.normal_divergence(acted, reference))
+    metrics = {
+        "value": jnp.mean(value),
+        "advantage_std": jnp.std(advantage, ddof=1),
+        "reference_divergence": divergence,
+    }
     advantages = advantage[:, None]
     if config.auxiliary_scale:
-        auxiliary, weight = _auxiliary_advantage(nets, config, state, steps), auxiliary_weight(config, state.step)
+        if config.auxiliary_schedule == "target_divergence":
+            target = jnp.minimum(config.target_divergence_per_dim * nets.spec.action_dim, state.divergence_cap)
+            state = state.replace(leash=ops.adapted_weight(state.leash, divergence, target))
+            metrics |= {"target_divergence": target}
+        weight = auxiliary_weight(config, state.step, state.leash)
+        baseline = log_prob if config.auxiliary_baseline == "policy" else -reference.entropy()
+        log_ratio = ops.reference_advantage(reference.log_prob(steps.action), baseline)
+        auxiliary = ops.auxiliary_advantage(log_ratio, nets.spec.action_dim, config.auxiliary_scale)
         advantages = ops.combined_advantage(advantage, auxiliary, weight, config.auxiliary_pairing)
         metrics |= {"auxiliary": jnp.mean(auxiliary), "auxiliary_weight": weight}
     advantages = ops.normalized(advantages)
     samples = Samples(
         observation=steps.observation,
         action=steps.action,
-        # of the actor that took the rollout, at the clipped actions that were executed (D-43)
-        log_prob=nets.actor.apply(state.actor, steps.observation).log_prob(steps.action),
+        log_prob=log_prob,
         positive=jnp.mean(jnp.maximum(advantages, 0.0), axis=1),
         negative=jnp.mean(jnp.minimum(advantages, 0.0), axis=1),
         target=advantage + value,
@@ -336,17 +353,57 @@ def improve(nets: Networks, config: Config, state: State, samples: Samples, key:
     return state, jax.tree.map(jnp.mean, metrics)
 
 
-def _auxiliary_advantage(nets: Networks, config: Config, state: State, steps: Rollout) -> Array:
-    """[T] A_α of Eq. (17) and (51), in standard deviations of the advantage."""
-    reference = nets.actor.apply(state.reference, steps.observation)
-    log_ratio = ops.reference_advantage(reference.log_prob(steps.action), reference.entropy())
-    return ops.auxiliary_advantage(log_ratio, nets.spec.action_dim, config.auxiliary_scale)
+def auxiliary_weight(config: Config, step: Array, leash: Array) -> Array:
+    """Weight of the auxiliary advantage.
 
+    Args:
+      config: settings.
+      step: [] rollouts before this one.
+      leash: [] of the state.
 
-def auxiliary_weight(config: Config, step: Array) -> Array:
-    """β at the end of rollout number `step` [], counted from 0: linear from 1 to 0 in environment steps (H.5)."""
+    Returns:
+      [] β at the end of the rollout: the leash itself, which a target KL moves; or the leash times what falls linearly
+      from 1 to 0 in environment steps (section H.5).
+    """
+    if config.auxiliary_schedule == "target_divergence":
+        return leash
     env_steps = (step + 1) * config.rollout_env_steps
-    return jnp.maximum(1.0 - env_steps / config.auxiliary_env_steps, 0.0)
+    return jnp.maximum(1.0 - env_steps / config.auxiliary_env_steps, 0.0) * leash
+
+
+def set_reference(config: Config, state: State, accept: Array) -> State:
+    """Makes the current actor π_ref where `accept` [] bool, and takes back half of what the last `roll_back` tightened.
+
+    The cap on the target KL doubles. So does a leash halve that is longer than 1 where β falls linearly; a target KL
+    moves it by itself.
+    """
+    loosened = state.replace(divergence_cap=jnp.minimum(2.0 * state.divergence_cap, NO_CAP))
+    if config.auxiliary_schedule == "linear":
+        loosened = loosened.replace(leash=jnp.maximum(0.5 * state.leash, 1.0))
+    return common.set_reference(where(accept, loosened, state), accept)
+
+
+def roll_back(config: Config, state: State, reject: Array, divergence: Array) -> State:
+    """Gives the actor up for π_ref, and holds what comes of it closer to π_ref than before.
+
+    Actor ← π_ref with fresh moments, leash ← min(2 leash, 10), cap ← min(cap, KL / 2). The critic stays: it has seen
+    where the rejected policy led.
+
+    Args:
+      config: settings.
+      state: before it.
+      reject: [] bool; the state stays as it is without it.
+      divergence: [] KL of the rejected policy from π_ref, nats, `reference_divergence` of the metrics; NaN where it is
+        unknown, which leaves the cap.
+
+    Returns:
+      The state.
+    """
+    tighter = state.replace(
+        leash=jnp.minimum(2.0 * state.leash, ops.WEIGHT_MAX),
+        divergence_cap=jnp.fmin(state.divergence_cap, jnp.maximum(0.5 * divergence, CAP_MIN)),
+    )
+    return common.roll_back(optimizer(config, config.actor_lr), where(reject, tighter, state), reject)
 
 
 def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
@@ -374,7 +431,7 @@ def make(config: Config, spec: Spec) -> OnlineAlgorithm:
         align=align,
         begin_finetuning=functools.partial(begin_finetuning, config),
         finetune=bind(finetune),
-        set_reference=common.set_reference,
+        set_reference=functools.partial(set_reference, config),
         roll_back=functools.partial(roll_back, config),
         act=functools.partial(act, nets),
         policy=functools.partial(policy, nets),

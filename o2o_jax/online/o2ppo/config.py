@@ -1,11 +1,13 @@
 """Settings of O2PPO."""
 
 import dataclasses
-from typing import ClassVar, Literal
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Cadence, Task
 from o2o_jax.online.common import OnlineConfig
-from o2o_jax.ops.advantage import Pairing
+from o2o_jax.ops.advantage import Baseline, Pairing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,8 +17,18 @@ class Config(OnlineConfig):
     online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
         "rollout_env_steps", "epochs", "minibatch_size", "actor_lr", "critic_lr", "adam_eps", "max_grad_norm",
         "gae_lambda", "clip", "entropy_weight", "auxiliary_scale", "auxiliary_env_steps",
-        "auxiliary_pairing",
+        "auxiliary_pairing", "auxiliary_baseline", "auxiliary_schedule", "target_divergence_per_dim",
     }  # fmt: skip
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {
+            "reevaluate_updates": 20_000,
+            "return_boundary": "bootstrap",
+            "auxiliary_baseline": "policy",
+            "auxiliary_schedule": "target_divergence",
+            "roll_back": True,
+            "env_steps": 150_000,
+        }
+    )
     align_updates: ClassVar[int] = 0  # the auxiliary advantage takes the place of the phase
 
     # Networks
@@ -47,13 +59,19 @@ class Config(OnlineConfig):
     observation_scaling: Literal["policy", "running"] = "policy"
     # Auxiliary advantage
     auxiliary_scale: float = 2.0  # α, in standard deviations of the advantage (D-35); 0 leaves plain PPO
-    auxiliary_env_steps: int = 250_000  # over which β falls from 1 to 0
+    # What log π_ref(a|s) is compared with: minus the "entropy" of π_ref, which shrinks σ whatever the rewards say, or
+    # log π(a|s) of the "policy" that acted, which holds σ too
+    auxiliary_baseline: Baseline = "entropy"
+    # "linear": β falls from 1 to 0; "target_divergence": β moves so that KL(π, π_ref) comes to lie near a target
+    auxiliary_schedule: Literal["linear", "target_divergence"] = "linear"
+    auxiliary_env_steps: int = 250_000  # linear: over which β falls
+    target_divergence_per_dim: float = 0.05  # target_divergence: KL per dimension of the action, nats
     auxiliary_pairing: Pairing = "paired"  # "outer": the square broadcast of the authors' code (D-32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._positive("reevaluate_lr", "rollout_env_steps", "epochs", "minibatch_size", "adam_eps", "max_grad_norm")
-        self._positive("auxiliary_env_steps")
+        self._positive("auxiliary_env_steps", "target_divergence_per_dim")
         if self.max_initial_std is not None:
             self._positive("max_initial_std")
         self._not_negative("entropy_weight", "auxiliary_scale")

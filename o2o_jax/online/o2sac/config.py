@@ -1,7 +1,9 @@
 """Settings of O2SAC."""
 
 import dataclasses
-from typing import ClassVar, Literal
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online.constrained import ConstrainedConfig
@@ -14,6 +16,10 @@ class Config(ConstrainedConfig):
     online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
         "alpha_lr", "divergence", "reference_log_prob_min",
     }  # fmt: skip
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {**ConstrainedConfig.fast, "align_log_prob_min": -50.0, "divergence": "exact"}
+    )
 
     hidden: tuple[int, ...] = (256, 256, 256)
     critic_hidden: tuple[int, ...] = (256, 256, 256)

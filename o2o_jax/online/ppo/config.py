@@ -1,6 +1,9 @@
 """Settings of plain PPO: direct fine-tuning of an offline policy."""
 
 import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2ppo
@@ -13,6 +16,10 @@ class Config(o2ppo.Config):
     The value function is fitted to the dataset's returns all the same: no offline critic crosses to PPO, and it would
     otherwise start from noise. `reevaluate_updates=0` leaves that out too.
     """
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {name: o2ppo.Config.fast[name] for name in ("reevaluate_updates", "return_boundary", "env_steps")}
+    )
 
     auxiliary_scale: float = 0.0
 

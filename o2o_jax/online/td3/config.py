@@ -1,7 +1,9 @@
 """Settings of plain TD3: direct fine-tuning from offline critics, or training from scratch."""
 
 import dataclasses
-from typing import Literal
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2td3
@@ -14,6 +16,10 @@ class Config(o2td3.Config):
 
     The critics are those that TD3+BC leaves: two hidden layers without LayerNorm.
     """
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {name: o2td3.Config.fast[name] for name in ("env_steps", "actor_lr")}
+    )
 
     layer_norm: bool = False
     reevaluate_updates: int = 0
