@@ -29,6 +29,7 @@ from o2o_jax.runtime.checkpoint import read_config
 FORMATS = (".png", ".pdf", ".svg")
 PANELS_PER_ROW = 3
 COLUMNS = ("offline", "cloned", "aligned", "first ten", "minimum", "delivered", "final")
+DIP = 3.0  # points below the start that count as one: about the noise of ten episodes
 OPTIONAL_COLUMNS = ("cloned", "aligned", "delivered")  # left out of the printed tables where no run has them
 
 
@@ -158,7 +159,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Both tables as markdown: per run the mean over seeds with its 95 % interval, and every seed."""
+    """Both tables as markdown: per run the mean over seeds with its 95 % interval, every seed, and a line in words."""
     summaries = [run.summary() for run in runs]
     columns = [
         name
@@ -186,7 +187,39 @@ def table(runs: Sequence[Run]) -> str:
             final = summary["final"][s]
             failed = len(run.score.steps) and not np.isfinite(final)
             lines.append(_row([run.label, seed, *cells, "failed" if failed else _cell(final)]))
+    lines += ["", *(f"- {in_words(run)}" for run in runs)]
     return "\n".join(lines) + "\n"
+
+
+def in_words(run: Run) -> str:
+    """One line of what a run's numbers mean: from where to where, and how long it lay below its start."""
+    summary = run.summary()
+    name = "delivered" if np.isfinite(summary["delivered"]).any() else "final"
+    end = summary[name]
+    start = np.where(np.isfinite(run.cloned), run.cloned, run.offline)
+    gain = (end - start)[np.isfinite(end - start)]
+    if not len(gain):
+        return f"{run.label}: no seed has a score at its start and at its end."
+    verb = "delivers" if name == "delivered" else "ends at"
+    text = f"{run.label}: starts at {_mean(start):.1f} and {verb} {_mean(end):.1f}"
+    failed = f", {len(end) - len(gain)} failed" if len(gain) < len(end) else ""
+    text += f"; by seed {', '.join(f'{value:+.1f}' for value in gain)}{failed}."
+    dips = [_longest(column < first - DIP) for column, first in zip(run.score.values.T, start, strict=True)]
+    if max(dips) == 0:
+        return f"{text} No evaluation was more than {DIP:g} below the start."
+    lowest = np.fmin.reduce(run.score.values, axis=0) - start
+    return (
+        f"{text} Up to {max(dips)} in a row more than {DIP:g} below the start, at worst {-np.nanmin(lowest):.1f} below."
+    )
+
+
+def _longest(true: np.ndarray) -> int:
+    """Length of the longest stretch of True in [T] bool."""
+    best = count = 0
+    for value in true:
+        count = count + 1 if value else 0
+        best = max(best, count)
+    return best
 
 
 def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:

@@ -139,10 +139,35 @@ def test_table_by_hand(run_folder):
         "| O2TD3 | 15.0 [10.0, 20.0] | 15.0 [11.0, 19.0] | 15.5 [5.5, 25.5] | 11.0 [1.0, 21.0] | 22.0 [12.0, 32.0] "
         "| 22.0 | 2 |"
     )
-    assert rows[-2:] == [
+    assert rows[-4:-2] == [
         "| O2TD3 | 0 | 10.0 | 11.0 | 5.5 | 1.0 | 12.0 |",
         "| O2TD3 | 1 | 20.0 | 19.0 | 25.5 | 21.0 | 32.0 |",
     ]
+
+
+def test_what_numbers_mean_in_words(run_folder, failed_folder, tmp_path):
+    # seed 0 starts at 10 and scores 1, 2, … 6, which is more than 3 below, and 9 at worst; seed 1 starts at 20
+    assert report.in_words(report.load_run(run_folder, "O2TD3")) == (
+        "O2TD3: starts at 15.0 and ends at 22.0; by seed +2.0, +12.0. Up to 6 in a row more than 3 below the start, at "
+        "worst 9.0 below."
+    )
+    # seeds 1 and 3 have no last score, which the mean of all four starts, 25, doesn't hide
+    assert report.in_words(report.load_run(failed_folder, "TD3")) == (
+        "TD3: starts at 25.0 and ends at 8.0; by seed -4.0, -20.0, 2 failed. Up to 2 in a row more than 3 below the start, "
+        "at worst 22.0 below."
+    )
+    with log.MetricLog(tmp_path / "rolls") as metrics:
+        metrics.write("start", 0, {"offline_score": 10.0})
+        for step, score in ((1, 8.0), (2, 14.0), (3, 7.5)):
+            metrics.write("evaluation", step, {"score": score, "reference_score": max(10.0, score)})
+    assert report.in_words(report.load_run(tmp_path / "rolls", "x")) == (
+        "x: starts at 10.0 and delivers 10.0; by seed +0.0. No evaluation was more than 3 below the start."
+    )
+    with log.MetricLog(tmp_path / "nothing") as metrics:
+        metrics.write("evaluation", 1, {"score": 8.0})
+    assert report.in_words(report.load_run(tmp_path / "nothing", "x")).endswith(
+        "no seed has a score at its start and at its end."
+    )
 
 
 def test_a_clone_stands_beside_the_policy_that_it_was_made_of(tmp_path):
