@@ -153,8 +153,8 @@ def test_what_numbers_mean_in_words(run_folder, failed_folder, tmp_path):
     )
     # seeds 1 and 3 have no last score, which the mean of all four starts, 25, doesn't hide
     assert report.in_words(report.load_run(failed_folder, "TD3")) == (
-        "TD3: starts at 25.0 and ends at 8.0; by seed -4.0, -20.0, 2 failed. Up to 2 in a row more than 3 below the start, "
-        "at worst 22.0 below."
+        "TD3: starts at 25.0 and ends at 8.0; by seed -4.0, -20.0, 2 failed. Up to 2 in a row more than 3 below the "
+        "start, at worst 22.0 below."
     )
     with log.MetricLog(tmp_path / "rolls") as metrics:
         metrics.write("start", 0, {"offline_score": 10.0})
