@@ -73,7 +73,6 @@ class ConstrainedConfig(OnlineConfig):
             "carry_actor_moments": False,
             "actor_ramp_updates": 1_000,
             "roll_back": True,
-            "replay": "auto",
             "env_steps": 20_000,
         }
     )
