@@ -272,7 +272,8 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
 @pytest.fixture(scope="module")
 def reported(data, offline_run, tmp_path_factory):
     """A run whose re-evaluation is compared with returns and whose replay depends on its start; its folder."""
-    arguments = [*RECONSTRUCTION, *OFFLINE_PHASES, "--set=critic_report=true", "--set=stop_check_every_updates=2"]
+    arguments = [*RECONSTRUCTION, *OFFLINE_PHASES, "--schedule=paper"]
+    arguments += ["--set=critic_report=true", "--set=stop_check_every_updates=2"]
     out = tmp_path_factory.mktemp("runs") / "reported"
     return run(out, offline_run, *arguments, "--set=held_out_share=0.2", "--set=replay=auto"), arguments
 
