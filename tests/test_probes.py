@@ -90,8 +90,8 @@ def test_reevaluation_finds_the_known_value(module):
 # What critics believe of the actions of a policy at HOME, where Q = 1: everything to its right is better, up to 1.75.
 HOME, EXCESS = -0.5, 0.75
 GRID = jnp.linspace(-1.0, 1.0, 101)
-# what alignment makes of other actions is worth less than HOME by more than critics err in training: a third (decay)
-# or, a standard deviation away, a tenth
+# Alignment makes other actions worth less than HOME by more than critics err in training: by 1 − 1 / 1.4 = 0.29 at a
+# distance of 0.2 and beyond (k = 10), by 0.2 · ½ at one standard deviation (α = 0.2).
 CONTRAST = {o2td3: {"decay": 10.0}, o2sac: {"alpha": 0.2}}
 
 
@@ -137,11 +137,11 @@ def test_alignment_brings_the_greedy_action_home(module):
 
     before, after, home, mode = over_keys(training, overrating_critics())
     assert np.all(GRID[np.argmax(before, axis=1)] > 0.9)
-    np.testing.assert_allclose(home, 1.0, atol=EXCESS / 5)  # its own value is retained
-    np.testing.assert_array_less(after.max(axis=1) - home, EXCESS / 5)  # and four fifths of the excess are gone
-    # from 1.5 away
-    np.testing.assert_allclose(GRID[np.argmax(after, axis=1)], HOME, atol=0.3)
-    np.testing.assert_allclose(mode, HOME, atol=0.3)
+    np.testing.assert_allclose(home, 1.0, atol=EXCESS / 10)  # its own value is retained
+    np.testing.assert_array_less(after.max(axis=1) - home, EXCESS / 10)  # and nine tenths of the excess are gone
+    # a tenth of the 1.5 that the greedy action was away
+    np.testing.assert_allclose(GRID[np.argmax(after, axis=1)], HOME, atol=0.15)
+    np.testing.assert_allclose(mode, HOME, atol=0.15)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -160,7 +160,7 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
             arguments = (data, data, run_key, stop.check_every_updates, batch_size)
             return run_watched(algorithm.align, stop, watched, *arguments)[0], None
 
-        end, _ = jax.lax.scan(advance, start, length=10)
+        end, _ = jax.lax.scan(advance, start, length=5)
         return start.record, end.record, mode_of(algorithm, end.state), values(end.state.critic, jnp.asarray([HOME]))
 
     start, end, mode, home = over_keys(training, overrating_critics())
@@ -168,7 +168,6 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
     np.testing.assert_array_less(0.4, start.history["overestimated"][:, -1])  # half of what the policy tries, but noise
     np.testing.assert_array_equal(end.verdict, 1)
     np.testing.assert_array_less(0, end.updates)
-    np.testing.assert_array_less(end.updates, 1_000)
     np.testing.assert_allclose(mode, HOME, atol=0.1)  # √ of the distance at which alignment is complete
     np.testing.assert_allclose(home, 1.0, atol=EXCESS / 5)
 
@@ -260,7 +259,7 @@ def test_the_auxiliary_advantage_pulls_the_policy_back_where_rewards_mean_nothin
 
         return over_keys(training)
 
-    # two thirds of the way back, which PPO doesn't know: it drifts at random, and on average away
+    # two thirds of the way back, which PPO doesn't know: it drifts at random, on average away from 0.3
     np.testing.assert_array_less(distances(o2ppo), 0.1)
     np.testing.assert_array_less(0.2, np.mean(distances(ppo)))
 

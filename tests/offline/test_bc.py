@@ -68,8 +68,9 @@ def test_probe_a_stochastic_clone_has_the_data_s_spread():
     action = jnp.clip(0.2 + 0.4 * jax.random.normal(jax.random.key(3), (2_000, 1)), -1.0, 1.0)
     config = bc.Config(head="gaussian", hidden=(16,), batch_size=512, lr=5e-3, entropy_lr=5e-2)
     mode, log_std = one_state(config, action, 800)
-    np.testing.assert_allclose(mode, 0.2, atol=0.05)  # an eighth of the spread
-    np.testing.assert_allclose(log_std, math.log(0.4), atol=0.15)
+    # the likeliest normal has the mean and the spread of these very actions
+    np.testing.assert_allclose(mode, np.mean(action), atol=0.05)  # an eighth of the spread
+    np.testing.assert_allclose(log_std, math.log(np.std(action)), atol=0.15)
 
 
 @pytest.mark.parametrize("head", networks.HEADS)

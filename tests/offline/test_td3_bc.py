@@ -179,7 +179,7 @@ def probe(reward, terminated, updates):
         state, _ = run_updates(algorithm.update, state, dataset, run_key, updates, PROBE_CONFIG.batch_size)
         return critic.apply(state.critic, observation, action)
 
-    return over_keys(training), dataset.reward
+    return over_keys(training), np.asarray(dataset.reward)
 
 
 def test_probe_one_step_episodes_are_worth_their_reward():
