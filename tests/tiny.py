@@ -18,6 +18,7 @@ from o2o_jax.types import History, Rollout, Transition
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
+KEYS = 5  # of a training whose outcome a test bounds: it holds for keys, not for one machine's rounding
 TRANSFORMER = ["--set=width=8", "--set=layers=1", "--set=heads=2", "--set=context=4", "--set=eval_context=2"]
 
 
@@ -26,6 +27,13 @@ def call(script, *arguments, status=0):
     with pytest.raises(SystemExit) as result:
         flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
     assert result.value.code == status
+
+
+def over_keys(training, *arguments):
+    """What a training finds with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
+    # it runs for longer than most programs of the tests, which makes up for a little more compilation
+    together = jax.jit(jax.vmap(training), compiler_options={"xla_backend_optimization_level": 1})
+    return jax.device_get(together(jax.random.split(jax.random.key(0), KEYS), *arguments))
 
 
 def make_policy(head="tanh_gaussian", observation_dim=11, action_dim=3, seed=0):
