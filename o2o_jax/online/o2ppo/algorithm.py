@@ -152,7 +152,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         reward_scale=RewardScale.start(),
         observations=Moments.start((nets.spec.observation_dim,)),
         leash=jnp.ones(()),
-        divergence_cap=jnp.full((), NO_CAP),
+        divergence_cap=jnp.full((), NO_CAP, jnp.float32),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -377,10 +377,11 @@ def set_reference(config: Config, state: State, accept: Array) -> State:
     The cap on the target KL doubles. So does a leash halve that is longer than 1 where β falls linearly; a target KL
     moves it by itself.
     """
-    loosened = state.replace(divergence_cap=jnp.minimum(2.0 * state.divergence_cap, NO_CAP))
+    cap, leash = jnp.minimum(2.0 * state.divergence_cap, NO_CAP), state.leash
     if config.auxiliary_schedule == "linear":
-        loosened = loosened.replace(leash=jnp.maximum(0.5 * state.leash, 1.0))
-    return common.set_reference(where(accept, loosened, state), accept)
+        leash = jnp.maximum(0.5 * leash, 1.0)
+    cap, leash = where(accept, (cap, leash), (state.divergence_cap, state.leash))
+    return common.set_reference(state, accept).replace(divergence_cap=cap, leash=leash)
 
 
 def roll_back(config: Config, state: State, reject: Array, divergence: Array) -> State:
@@ -399,11 +400,12 @@ def roll_back(config: Config, state: State, reject: Array, divergence: Array) ->
     Returns:
       The state.
     """
-    tighter = state.replace(
-        leash=jnp.minimum(2.0 * state.leash, ops.WEIGHT_MAX),
-        divergence_cap=jnp.fmin(state.divergence_cap, jnp.maximum(0.5 * divergence, CAP_MIN)),
-    )
-    return common.roll_back(optimizer(config, config.actor_lr), where(reject, tighter, state), reject)
+    cap = jnp.fmin(state.divergence_cap, jnp.maximum(0.5 * divergence, CAP_MIN))
+    leash = jnp.minimum(2.0 * state.leash, ops.WEIGHT_MAX)
+    # only what moves: seeds that differ in `reject` share the counter
+    leash, cap = where(reject, (leash, cap), (state.leash, state.divergence_cap))
+    state = state.replace(leash=leash, divergence_cap=cap)
+    return common.roll_back(optimizer(config, config.actor_lr), state, reject)
 
 
 def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
