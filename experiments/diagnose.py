@@ -31,7 +31,7 @@ from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy
+from o2o_jax.policy import Handoff, Policy, SequencePolicy
 from o2o_jax.runtime import log, loop, phases, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
 
@@ -72,10 +72,6 @@ def define(values: FlagValues) -> None:
     )
     absl.flags.DEFINE_string(
         "algorithm", None, "online algorithm that re-evaluates and aligns an offline run's policy; none by default",
-        flag_values=values,
-    )  # fmt: skip
-    absl.flags.DEFINE_integer(
-        "clone_updates", CloneConfig().updates, "updates of cloning, where --algorithm needs it", lower_bound=1,
         flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_string(
@@ -221,7 +217,7 @@ def offline_run(
     switch = module.make(config, dataset.spec)
     if switch.critic is None or not config.reevaluate_updates:
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
-    cloning = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
+    cloning = flags.clone_config(args, config.hidden)
     needs_clone = handoff.policy.head != switch.head
     finetune.check(switch, config, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)

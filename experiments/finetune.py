@@ -67,10 +67,6 @@ def define(values: FlagValues) -> None:
         "environment step, whose re-evaluated and aligned networks to take", flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer(
-        "clone_updates", CloneConfig().updates, "updates of cloning, where it is needed", lower_bound=1,
-        flag_values=values,
-    )  # fmt: skip
-    absl.flags.DEFINE_integer(
         "checkpoint_every", 1_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
         flag_values=values,
     )  # fmt: skip
@@ -88,7 +84,7 @@ def main(args: FlagValues) -> None:
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
-    clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates) if cloning else None
+    clone_config = flags.clone_config(args, config.hidden) if cloning else None
     check(algorithm, config, handoff, clone_config, dataset, source["config"])
     seed_list = range(args.seeds)
     evaluator = None

@@ -30,9 +30,11 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax.online.common import Schedule
+from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, log
 
 ConfigT = TypeVar("ConfigT")
+FAST_CLONE_UPDATES = 10_000
 
 
 def _define_tensorboard(values: FlagValues) -> None:
@@ -80,11 +82,21 @@ def define_common(values: FlagValues, *names: str) -> None:
 
 
 def define_schedule(values: FlagValues) -> None:
-    """Defines --schedule, of scripts that make settings of online algorithms."""
+    """Defines what settings of online algorithms and of cloning start from: --schedule and --clone_updates."""
     flags.DEFINE_enum(
         "schedule", "fast", typing.get_args(Schedule), "settings that --set starts from: the published ones (paper) or "
         "the best found that need at most a tenth of their updates (fast)", flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "clone_updates", None, f"updates of cloning, where it is needed; {FAST_CLONE_UPDATES:,} under fast, else "
+        f"{CloneConfig().updates:,}", lower_bound=1, flag_values=values,
+    )  # fmt: skip
+
+
+def clone_config(args: FlagValues, hidden: tuple[int, ...]) -> CloneConfig:
+    """Settings of cloning to a network as wide as `hidden`, by the flags of `define_schedule`."""
+    updates = args.clone_updates or (FAST_CLONE_UPDATES if args.schedule == "fast" else CloneConfig().updates)
+    return CloneConfig(hidden=hidden, updates=updates)
 
 
 def run(

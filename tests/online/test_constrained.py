@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from o2o_jax import envs, networks
+from o2o_jax import envs, networks, online
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
@@ -458,11 +458,17 @@ def test_an_odd_batch_is_fine_where_it_is_not_halved():
         constrained.ConstrainedConfig(batch_size=255, replay="auto")
 
 
-@pytest.mark.parametrize("module", [o2sac, o2td3, sac, td3])
-def test_settings_of_every_task_are_valid(module):
+@pytest.mark.parametrize("name", online.names())
+def test_settings_of_every_task_are_valid_under_both_schedules(name):
+    config_class = online.load(name).Config
     for family in envs.families():
         for task in envs.family(family).tasks().values():
-            assert isinstance(module.Config.for_task(task), module.Config)
+            paper, fast = (config_class.for_task(task, schedule) for schedule in ("paper", "fast"))
+            assert paper == config_class.published(task)
+            changed = {field for field, value in vars(fast).items() if value != getattr(paper, field)}
+            assert changed <= config_class.fast.keys()  # the same for all tasks
+            for phase in ("reevaluate_updates", "align_updates"):
+                assert getattr(fast, phase) <= getattr(paper, phase) / 10
 
 
 @pytest.mark.parametrize(
