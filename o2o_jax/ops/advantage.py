@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.ops.distributions import Gaussian
 from o2o_jax.types import Array
 
 SOFTPLUS_SHIFT = 4.0  # Eq. (51), per dimension of the action
@@ -148,23 +147,6 @@ def reference_advantage(log_prob: Array, baseline: Array) -> Array:
     """
     chex.assert_equal_shape([log_prob, baseline])
     return log_prob - baseline
-
-
-def normal_divergence(policy: Gaussian, reference: Gaussian) -> Array:
-    """Divergence of one normal distribution from another, before samples are clipped.
-
-        KL(π, π_ref) = Σ_j log(σ_ref / σ) + [σ² + (μ − μ_ref)²] / (2 σ_ref²) − ½
-
-    Args:
-      policy: π over actions [..., A].
-      reference: π_ref, likewise.
-
-    Returns:
-      [...] nats, at least 0.
-    """
-    log_ratio = jnp.broadcast_to(policy.log_std - reference.log_std, policy.mean.shape)  # of the two σ
-    distance = (policy.mean - reference.mean) * jnp.exp(-jnp.broadcast_to(reference.log_std, policy.mean.shape))
-    return jnp.sum(0.5 * (jnp.expm1(2.0 * log_ratio) + jnp.square(distance)) - log_ratio, axis=-1)
 
 
 def adapted_weight(weight: Array, divergence: Array, target: Array | float) -> Array:

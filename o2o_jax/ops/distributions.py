@@ -30,25 +30,6 @@ def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
     return -0.5 * jnp.square(standardized) - log_std - 0.5 * math.log(2.0 * math.pi)
 
 
-def normal_divergence(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Array:
-    """KL divergence of normal distributions with independent dimensions.
-
-        Σ_j [ log σ'_j − log σ_j + ( σ_j² + (μ_j − μ'_j)² ) / (2 σ'_j²) − ½ ]
-
-    Args:
-      mean: [..., A] μ.
-      log_std: [..., A] log σ.
-      other_mean: [..., A] μ' of the distribution that is diverged from.
-      other_log_std: [..., A] log σ'.
-
-    Returns:
-      [...] nats, ≥ 0.
-    """
-    log_ratio = log_std - other_log_std
-    standardized = (mean - other_mean) * jnp.exp(-other_log_std)
-    return jnp.sum(0.5 * (jnp.exp(2.0 * log_ratio) + jnp.square(standardized) - 1.0) - log_ratio, axis=-1)
-
-
 @flax.struct.dataclass
 class Deterministic:
     """A point mass. `action`: [..., A] in [-1, 1]."""
@@ -119,11 +100,24 @@ class TanhGaussian:
         action = jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)
         return self._log_prob_of(jnp.arctanh(action))
 
-    def divergence(self, other: "TanhGaussian") -> Array:
-        """[...] KL(self, other), nats: that of the normal distributions, since both are squashed alike."""
-        return normal_divergence(self.mean, self.log_std, other.mean, other.log_std)
-
     def _log_prob_of(self, unsquashed: Array) -> Array:
         # log |d tanh(u) / du| = 2 (log 2 − u − softplus(−2u)): finite for every u, unlike log(1 − tanh²)
         log_jacobian = 2.0 * (LOG_2 - unsquashed - jax.nn.softplus(-2.0 * unsquashed))
         return jnp.sum(normal_log_prob(unsquashed, self.mean, self.log_std) - log_jacobian, axis=-1)
+
+
+def normal_divergence(policy: Gaussian | TanhGaussian, other: Gaussian | TanhGaussian) -> Array:
+    """KL divergence in closed form: that of the normals, before samples are clipped; squashing alike leaves it alone.
+
+        KL(π, π') = Σ_j log(σ'_j / σ_j) + [ σ_j² + (μ_j − μ'_j)² ] / (2 σ'_j²) − ½
+
+    Args:
+      policy: π over actions [..., A].
+      other: π', likewise, of the same kind.
+
+    Returns:
+      [...] nats, at least 0.
+    """
+    log_ratio = jnp.broadcast_to(policy.log_std - other.log_std, policy.mean.shape)  # of the two σ
+    distance = (policy.mean - other.mean) * jnp.exp(-jnp.broadcast_to(other.log_std, policy.mean.shape))
+    return jnp.sum(0.5 * (jnp.expm1(2.0 * log_ratio) + jnp.square(distance)) - log_ratio, axis=-1)

@@ -138,28 +138,43 @@ def test_gaussian_entropy():
     np.testing.assert_allclose(distribution.entropy(), np.full(4, 2 * 1.418939 + math.log(2.0)), rtol=1e-6)
 
 
+def normal(mean, std):
+    """A normal distribution of means and deviations of one action each."""
+    return Gaussian(jnp.asarray(mean, jnp.float32)[None], jnp.log(jnp.asarray(std, jnp.float32)))
+
+
 def test_normal_divergence_by_hand():
-    # σ 1 and 2, means 1 apart: log 2 + (1 + 1) / 8 − ½; the other way −log 2 + (4 + 1) / 2 − ½; of itself 0
-    one, two = jnp.zeros((1, 1)), jnp.full((1, 1), math.log(2.0))
-    divergence = normal_divergence(one, one, one + 1.0, two)
-    np.testing.assert_allclose(divergence, [math.log(2.0) - 0.25], rtol=1e-6)
-    np.testing.assert_allclose(normal_divergence(one + 1.0, two, one, one), [2.0 - math.log(2.0)], rtol=1e-6)
-    np.testing.assert_array_equal(normal_divergence(two, one, two, one), [0.0])
+    # log(0.4 / 0.2) + (0.2² + 0.4²) / (2 · 0.4²) − ½ = 0.693147 + 0.625 − 0.5; the second dimension is the same in both
+    found = normal_divergence(normal((0.5, 0.3), (0.2, 0.7)), normal((0.1, 0.3), (0.4, 0.7)))
+    np.testing.assert_allclose(found, [0.818147], rtol=1e-5)
+    # the other way round: −0.693147 + (0.4² + 0.4²) / (2 · 0.2²) − ½ = 2.806853
+    found = normal_divergence(normal((0.1, 0.3), (0.4, 0.7)), normal((0.5, 0.3), (0.2, 0.7)))
+    np.testing.assert_allclose(found, [2.806853], rtol=1e-5)
+
+
+def test_a_distribution_diverges_from_itself_by_exactly_nothing_and_from_others_by_something():
+    keys = jax.random.split(jax.random.key(0), 4)
+    policy, reference = (
+        Gaussian(jax.random.normal(mean, (20, 3)), jax.random.normal(log_std, (20, 3)))
+        for mean, log_std in (keys[:2], keys[2:])
+    )
+    np.testing.assert_array_equal(normal_divergence(policy, policy), 0.0)
+    assert float(normal_divergence(policy, reference).min()) > 0.0
 
 
 def test_divergence_of_squashed_distributions_is_the_mean_log_ratio_of_samples():
-    # tanh cancels; 20,000 samples of a ratio whose standard deviation is about 1: ±0.03
+    # tanh cancels; 20,000 samples of a ratio whose standard deviation is about 1: ±0.03 is four standard errors
     first = TanhGaussian(jnp.full((20_000, 2), 0.4), jnp.full((20_000, 2), -0.7))
     second = TanhGaussian(jnp.full((20_000, 2), 0.1), jnp.full((20_000, 2), -0.5))
     action, log_prob = first.sample_and_log_prob(jax.random.key(0))
     sampled = jnp.mean(log_prob - second.log_prob(action))
-    np.testing.assert_allclose(first.divergence(second)[0], sampled, atol=0.03)
+    np.testing.assert_allclose(normal_divergence(first, second)[0], sampled, atol=0.03)
 
 
 def test_divergence_leads_home():
     # d KL / dμ = (μ − μ') / σ'² = 0.5 / 0.25; d KL / d log σ = σ² / σ'² − 1 = 3
     def divergence(mean, log_std):
-        return jnp.sum(normal_divergence(mean, log_std, jnp.zeros((1, 1)), jnp.full((1, 1), math.log(0.5))))
+        return jnp.sum(normal_divergence(Gaussian(mean, log_std), normal((0.0,), (0.5,))))
 
-    gradients = jax.grad(divergence, argnums=(0, 1))(jnp.full((1, 1), 0.5), jnp.zeros((1, 1)))
-    np.testing.assert_allclose(jnp.stack(gradients).ravel(), [2.0, 3.0], rtol=1e-5)
+    gradients = jax.grad(divergence, argnums=(0, 1))(jnp.full((1, 1), 0.5), jnp.zeros(1))
+    np.testing.assert_allclose(jnp.concatenate([g.ravel() for g in gradients]), [2.0, 3.0], rtol=1e-5)

@@ -15,6 +15,7 @@ from o2o_jax.online import common
 from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.config import Config
 from o2o_jax.ops import advantage as ops
+from o2o_jax.ops.distributions import normal_divergence
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, where
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec
@@ -279,7 +280,7 @@ def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> 
     # of the actor that took the rollout, at the clipped actions that were executed (D-43)
     acted, reference = (nets.actor.apply(params, steps.observation) for params in (state.actor, state.reference))
     log_prob = acted.log_prob(steps.action)
-    divergence = jnp.mean(ops.normal_divergence(acted, reference))
+    divergence = jnp.mean(normal_divergence(acted, reference))
     metrics = {
         "value": jnp.mean(value),
         "advantage_std": jnp.std(advantage, ddof=1),

@@ -17,7 +17,7 @@ from o2o_jax.online import common, constrained
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
 from o2o_jax.ops.bellman import td_target
-from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.ops.distributions import TanhGaussian, normal_divergence
 from o2o_jax.ops.lagrangian import lagrange_loss, temperature_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, polyak_update, where
@@ -276,7 +276,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     if config.constrain:
         next_reference = nets.actor.apply(state.reference, batch.next_observation)
         if config.divergence == "exact":
-            cost += lagrange * next_policy.divergence(next_reference)
+            cost += lagrange * normal_divergence(next_policy, next_reference)
         else:
             log_prob_min = config.reference_log_prob_min
             cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, log_prob_min)

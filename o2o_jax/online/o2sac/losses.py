@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from o2o_jax import networks
 from o2o_jax.losses import align_and_retain_loss, lowest_value, soft_actor_loss
 from o2o_jax.ops.alignment import aligned_q
-from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.ops.distributions import TanhGaussian, normal_divergence
 from o2o_jax.types import Array, Metrics, Params
 
 
@@ -131,7 +131,7 @@ def constrained_actor_loss(
         actor_params, actor, critic_params, critic, observation, key, alpha
     )
     if kind == "exact":
-        divergences = policy.divergence(reference_distribution)
+        divergences = normal_divergence(policy, reference_distribution)
     else:
         divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
     return loss + lagrange * jnp.mean(divergences), (log_prob, divergences)
