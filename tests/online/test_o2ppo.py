@@ -326,13 +326,13 @@ def test_value_regression_finds_a_known_value():
         truncated=jnp.asarray(left == 1, jnp.float32),
     )
     for boundary, expected in (("bootstrap", np.full(size, 2.0)), ("terminals_and_timeouts", 2 - 2 * 0.5**left)):
-        settings = {"critic_hidden": (32,), "discount": 0.5, "reevaluate_lr": 5e-3, "return_boundary": boundary}
+        settings = {"critic_hidden": (32,), "discount": 0.5, "reevaluate_lr": 1e-2, "return_boundary": boundary}
         algorithm = o2ppo.make(o2ppo.Config(**TINY | settings), SPEC)
         critic = make_networks(o2ppo.Config(**TINY | settings), SPEC).critic
 
         def training(key, algorithm=algorithm, critic=critic):
             state, data = annotated(algorithm, algorithm.init(key), dataset)
-            state, _ = run_updates(algorithm.reevaluate, state, data, key, 1_500, size)
+            state, _ = run_updates(algorithm.reevaluate, state, data, key, 3_000, size)
             return critic.apply(state.critic, observation)
 
         # a tenth of what lies between both with one step left, 1
