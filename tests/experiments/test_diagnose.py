@@ -29,7 +29,7 @@ def results(out):
 
 
 def fine_tune(out, policy, *arguments, algorithm="o2td3", seeds=2):
-    argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}"]
+    argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}", "--schedule=paper"]
     tiny.call(finetune, *argv, *tiny.SETTINGS, *OFFLINE_PHASES, *arguments)
     return out
 
@@ -75,7 +75,13 @@ def test_one_page(report):
 def reconstructed(request, data, offline_run, tmp_path_factory):
     """An algorithm and the folder of the offline run's report, which re-evaluates and aligns both seeds itself."""
     out = tmp_path_factory.mktemp("reports") / request.param
-    arguments = [f"--algorithm={request.param}", "--clone_updates=2", *tiny.SETTINGS, *RECONSTRUCTION]
+    arguments = [
+        f"--algorithm={request.param}",
+        "--schedule=paper",
+        "--clone_updates=2",
+        *tiny.SETTINGS,
+        *RECONSTRUCTION,
+    ]
     run(offline_run, *arguments, f"--out={out}")
     return request.param, out
 

@@ -18,6 +18,7 @@ from tests import tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
 SCHEDULE = [
+    "--schedule=paper",
     f"--set=env_steps={ENV_STEPS}",
     "--set=warmup_env_steps=2",
     "--set=eval_every_env_steps=2",
@@ -45,6 +46,27 @@ def run(out, policy, *arguments, algorithm="o2td3", seeds=2, status=0):
 @pytest.fixture(scope="module")
 def o2td3(data, offline_run, tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "o2td3", offline_run, *RECONSTRUCTION)
+
+
+@pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
+def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, monkeypatch, capsys):
+    # stopped once in re-evaluation, while targets are mixed with returns, and once online
+    arguments = ["--schedule=fast", *RECONSTRUCTION, "--set=return_updates=4", "--set=actor_ramp_updates=3"]
+    arguments += ["--set=eval_episodes=2", "--set=stop_check_every_updates=2", "--clone_updates=2"]
+    out, remaining = tmp_path / "run", stop_at(monkeypatch, 4, REEVALUATE + ALIGN + 1 + 4)
+    run(out, offline_run, *arguments, algorithm=algorithm, status=130)
+    run(out, offline_run, *arguments, "--resume", algorithm=algorithm, status=130)
+    run(out, offline_run, *arguments, "--resume", algorithm=algorithm)
+    assert not remaining
+    evaluation, reference = log.read(out, "evaluation"), log.read(out, "reference")
+    assert evaluation["step"].tolist() == reference["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    start = log.read(out, "start")
+    first = np.fmax(start["offline_score"], start["aligned_score"])
+    printed = capsys.readouterr().out
+    for seed, (score, delivered) in enumerate(zip(first, evaluation["reference_score"][-2:], strict=True)):
+        assert delivered >= score - 1e-3  # π_ref starts as the better one, and is given up for better ones alone
+        assert f"seed {seed}: delivered policy {delivered:.1f}, {score:.1f} at the start" in printed
+    assert log.read(out, "reevaluate_measures")["horizon"][-1] == pytest.approx(0.05 * REEVALUATE)
 
 
 def stop_at(patch, *steps):
@@ -167,6 +189,7 @@ def test_a_policy_on_histories_is_cloned(dt_run, tmp_path, capsys):
 
 
 ROLLOUTS = [
+    "--schedule=paper",
     "--set=reevaluate_updates=4",
     "--set=env_steps=11",
     "--set=rollout_env_steps=4",
@@ -212,6 +235,16 @@ def test_plain_ppo_has_no_auxiliary_advantage(offline_run, tmp_path):
     out = run_ppo(tmp_path / "ppo", offline_run, "--set=reevaluate_updates=0", algorithm="ppo")
     assert not (out / "reevaluate.csv").exists()
     assert "auxiliary" not in log.read(out, "finetune")
+
+
+def test_the_fast_schedule_on_rollouts(offline_run, tmp_path):
+    out = run_ppo(tmp_path / "fast", offline_run, "--schedule=fast", "--set=eval_episodes=2")
+    reference = log.read(out, "reference")
+    assert reference["step"].tolist() == [3, 6, 9, 11]
+    evaluation = log.read(out, "evaluation")
+    assert evaluation["reference_score"][-1] >= log.read(out, "start")["offline_score"][0] - 1e-3
+    settings = json.loads((out / "config.json").read_text())["config"]
+    assert (settings["auxiliary_baseline"], settings["return_boundary"]) == ("policy", "bootstrap")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +305,7 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
 @pytest.fixture(scope="module")
 def reported(data, offline_run, tmp_path_factory):
     """A run whose re-evaluation is compared with returns and whose replay depends on its start; its folder."""
-    arguments = [*RECONSTRUCTION, *OFFLINE_PHASES, "--schedule=paper"]
+    arguments = [*RECONSTRUCTION, *OFFLINE_PHASES]
     arguments += ["--set=critic_report=true", "--set=stop_check_every_updates=2"]
     out = tmp_path_factory.mktemp("runs") / "reported"
     return run(out, offline_run, *arguments, "--set=held_out_share=0.2", "--set=replay=auto"), arguments

@@ -14,6 +14,7 @@ from tests import tiny
 OFFLINE = ["--algorithm=td3_bc", "--set=updates=4", *tiny.SETTINGS]
 ONLINE = [
     "--algorithm=o2td3",
+    "--schedule=paper",
     "--set=reevaluate_updates=2",
     "--set=align_updates=2",
     "--set=env_steps=4",
