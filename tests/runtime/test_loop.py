@@ -621,7 +621,7 @@ def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
     if module is o2ppo:
         settings |= {"rollout_env_steps": 4, "minibatch_size": 2}
     else:
-        settings |= {"batch_size": 4, "warmup_env_steps": 0, "lagrange_lr": 0.0}
+        settings |= {"batch_size": 4, "warmup_env_steps": 0, "lagrange_travel": 0.0}
     config = module.Config(**settings)
     algorithm, mesh = module.make(config, SPEC), seed_mesh(1, 1)
     mode = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
