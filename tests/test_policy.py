@@ -88,28 +88,45 @@ def test_a_stochastic_teacher_is_sampled(dataset):
     assert 0.08 < np.std(sample - mode) < 0.18  # e⁻² = 0.135
 
 
-def test_a_python_function_is_cloned_and_the_floor_holds_its_entropy(dataset):
-    # without the floor, the density of a squashed normal that imitates exact actions grows without bound
-    config = dataclasses.replace(CONFIG, entropy_lr=3e-2, updates=800)
+def test_a_python_function_is_cloned(dataset):
     taught = teacher_function(dataset.observation)
 
     def training(key):
-        handoff = policy.clone(teacher_function, "tanh_gaussian", dataset, key, config, source="mine")
+        handoff = policy.clone(teacher_function, "tanh_gaussian", dataset, key, CONFIG, source="mine")
         assert handoff.source == "mine"
         distribution = handoff.policy.distribution(dataset.observation)
-        _, log_prob = distribution.sample_and_log_prob(jax.random.key(2))
         error = jnp.mean(jnp.square(distribution.mode() - taught))
-        return handoff, error, jnp.mean(distribution.log_prob(taught)), -jnp.mean(log_prob)
+        return handoff, error, jnp.mean(distribution.log_prob(taught))
 
-    handoff, error, likelihood, entropy = over_keys(training)
+    handoff, error, likelihood = over_keys(training)
     constant = np.mean((taught - taught.mean(axis=0)) ** 2)  # the error of the best action that ignores observations
     np.testing.assert_array_less(error, 0.1 * constant)
     # what the clone says of itself: over samples of the dataset, what holds over all of it
     np.testing.assert_allclose(handoff.closeness["mse"], error, rtol=0.2)
-    np.testing.assert_allclose(handoff.closeness["log_likelihood"], likelihood, rtol=0.1)
+    np.testing.assert_allclose(handoff.closeness["log_likelihood"], likelihood, atol=0.2)  # nats
     mean = np.broadcast_to(dataset.observation.mean(axis=0), (KEYS, OBSERVATION_DIM))
     np.testing.assert_allclose(handoff.policy.normalizer.mean, mean, rtol=1e-4)
-    np.testing.assert_array_less(-ACTION_DIM - 0.5, entropy)
+
+
+def test_the_floor_holds_the_entropy_of_a_clone(dataset):
+    # Without it (weight 0), the density of a squashed normal that imitates exact actions grows without bound. With it
+    # the entropy swings about the floor of −2 nats, no matter how long: what it holds is the mean over updates.
+    config = dataclasses.replace(CONFIG, entropy_lr=3e-2)
+    labelled = jax.tree.map(jnp.asarray, policy.label(teacher_function, dataset))
+    update = functools.partial(policy.clone_update, config)
+
+    def training(key):
+        state = policy.clone_init(config, "tanh_gaussian", key, None, NORMALIZER, ACTION_DIM)
+
+        def entropy(log_weight):
+            begun = state.replace(log_entropy_weight=log_weight)
+            return policy.run_updates(update, begun, labelled, key, 1_600, config.batch_size)[1]["entropy"]
+
+        return jax.vmap(entropy)(jnp.array([math.log(policy.ENTROPY_WEIGHT_START), -1e3]))
+
+    held, free = over_keys(training).T
+    np.testing.assert_array_less(-ACTION_DIM - 0.5, held)
+    np.testing.assert_array_less(free, -ACTION_DIM - 1.0)
 
 
 def test_labels_come_in_portions_and_in_order(dataset):

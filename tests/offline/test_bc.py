@@ -66,7 +66,7 @@ def test_probe_a_deterministic_clone_takes_the_mean_action():
 def test_probe_a_stochastic_clone_has_the_data_s_spread():
     # actions of N(0.2, 0.4²), of entropy ½ log(2πe) + log 0.4 = 0.5 nats, above the floor of −1: nothing but likelihood
     action = jnp.clip(0.2 + 0.4 * jax.random.normal(jax.random.key(3), (2_000, 1)), -1.0, 1.0)
-    config = bc.Config(head="gaussian", hidden=(16,), batch_size=512, lr=5e-3, entropy_lr=5e-2)
+    config = bc.Config(head="gaussian", hidden=(16,), batch_size=2_000, lr=5e-3, entropy_lr=5e-2)
     mode, log_std = one_state(config, action, 800)
     # the likeliest normal has the mean and the spread of these very actions
     np.testing.assert_allclose(mode, np.mean(action), atol=0.05)  # an eighth of the spread

@@ -203,7 +203,7 @@ def test_probe_it_does_what_the_return_asks_for():
     action = jnp.linspace(-0.9, 0.9, 64)[:, None]
     nothing, ones = jnp.zeros((64, 1)), jnp.ones(64)
     rows = Rollout(nothing, action, action[:, 0], nothing, ones, truncated=jnp.zeros(64))
-    config = dt.Config(width=16, layers=1, heads=1, context=2, eval_context=2, batch_size=64, dropout=0.0, lr=1e-2,
+    config = dt.Config(width=16, layers=1, heads=1, context=2, eval_context=2, batch_size=64, dropout=0.0, lr=5e-3,
                        warmup_updates=1, return_scale=1.0, target_return=0.5)  # fmt: skip
     algorithm, targets = dt.make(config, Spec(observation_dim=1, action_dim=1)), jnp.array([-0.6, 0.0, 0.6])
 
