@@ -273,9 +273,11 @@ def _reconstruct(
         columns = log.read(metric_log.directory, "align")
         share, distance = (_last(columns[name], len(seed_list)).mean() for name in COMPLETENESS)
         before = columns[COMPLETENESS[0]][: len(seed_list)].mean()
+        complete = share <= config.stop_overestimated and distance <= config.stop_distance
         print(
             f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
             f"mean squared distance to the offline policy {distance:.4f}"
+            + ("" if complete else ": not complete, set align_updates or start_actor=offline")
         )
 
     scores: dict[str, np.ndarray] = {}
