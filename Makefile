@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: run test lint clean
 
-# A dataset, an offline policy, and its fine-tuning with and without the method: five to ten minutes on two cores.
+# A dataset, an offline policy, and its fine-tuning with and without the method: about ten minutes on two cores.
 run: .venv/.installed
 	$(BIN)/python -m experiments.demo
 

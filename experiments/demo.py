@@ -1,6 +1,6 @@
 """The whole road once, in minutes: data, an offline policy, and its fine-tuning with and without the method.
 
-    python -m experiments.demo --out=runs/demo
+    python -m experiments.demo --out=runs/demo-walker2d
 
 Every step is a command of this package, printed before it runs. What is done already is skipped and what was stopped
 goes on, so the same command continues a demo that was interrupted.
@@ -33,7 +33,9 @@ def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values, "seeds")
     values.set_default("seeds", 2)
-    absl.flags.DEFINE_string("out", "runs/demo", "folder for everything that the demo writes", flag_values=values)
+    absl.flags.DEFINE_string(
+        "out", "runs/demo-walker2d", "folder for everything that the demo writes", flag_values=values
+    )
 
 
 def main(args: FlagValues) -> None:

@@ -93,6 +93,7 @@ def main(args: FlagValues) -> None:
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
+        "schedule": args.schedule,
         "env": task.name,
         "dataset": dataset.name,
         "transitions": dataset.size,
@@ -334,6 +335,8 @@ def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
         episodes = jax.device_get(run.returns.reference)
         return [
             f"seed {seed}: delivered policy {task.score(mean):.1f} in {count:.0f} training episodes"
+            if count
+            else f"seed {seed}: delivered policy without a score, no comparison was made"
             for seed, (count, mean) in enumerate(zip(episodes.count, episodes.mean, strict=True))
         ]
     offline, aligned = start_scores(out)

@@ -467,7 +467,12 @@ def returns_interval(policy: float, episodes: int, data: np.ndarray) -> tuple[fl
       policy: m, mean return of the policy.
       episodes: E that it is the mean of.
       data: [n] returns of the dataset's episodes, as far as they were recorded.
+
+    Returns:
+      NaN for both ends where one episode says nothing of the scatter.
     """
+    if len(data) < 2:
+        return float("nan"), float("nan")
     gap = policy - float(np.mean(data))
     error = CONFIDENCE * float(np.std(data)) * float(np.sqrt(1.0 / episodes + 1.0 / len(data)))
     return gap - error, gap + error

@@ -1,6 +1,7 @@
 """What all settings have in common: they check themselves."""
 
 import dataclasses
+import math
 import typing
 from typing import Literal
 
@@ -10,13 +11,17 @@ class Settings:
     """Settings that refuse, when they are made, what could only fail or mislead later.
 
     Raises:
-      ValueError: a field holds none of the choices that its `Literal` type lists. Subclasses add what else they refuse,
-        in `__post_init__`, by the checks below: every message names the field, what it must be, and what it got.
+      ValueError: a field is NaN or infinite, or holds none of the choices that its `Literal` type lists. Subclasses add
+        what else they refuse, in `__post_init__`, by the checks below: every message names the field, what it must be,
+        and what it got.
     """
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
             choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
             if choices and getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be {' or '.join(map(str, choices))}, got {getattr(self, name)!r}")
 

@@ -274,6 +274,8 @@ def test_the_band_of_returns_by_hand():
     assert diagnosis.regime_of(low, high, 100.0) == "better"  # 19 is more than 5 % of 100
     assert diagnosis.regime_of(low, high, -1000.0) == "like"
     assert diagnosis.regime_of(np.nan, high, 100.0) is None
+    # one episode says nothing of the scatter
+    assert np.isnan(diagnosis.returns_interval(150.0, 8, np.array([80.0]))).all()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from o2o_jax.settings import Settings
 class Example(Settings):
     mode: Literal["slow", "fast"] = "slow"
     width: int = 1
+    rate: float | None = 0.5
 
 
 def test_choices_are_those_of_the_field():
@@ -23,6 +24,13 @@ def test_choices_are_those_of_the_field():
         Example(mode="faster")
     with pytest.raises(ValueError, match="^mode must be slow or fast"):
         dataclasses.replace(Example(), mode="faster")
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_numbers_are_finite(value):
+    assert Example(rate=None).rate is None
+    with pytest.raises(ValueError, match=f"^rate must be a finite number, got {value}$"):
+        Example(rate=value)
 
 
 @pytest.mark.parametrize("name", [*offline.names(), *online.names()])

@@ -149,6 +149,17 @@ class ConstrainedConfig(OnlineConfig):
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
         self._inside(0, 1, "held_out_share")
+        if self.critic_bias == "returns" and (self.critic_source == "offline" or not self.reevaluate_updates):
+            raise ValueError("critic_bias=returns is for random critics that are re-evaluated: set it to zero")
+        if 0 < self.reevaluate_updates < self.return_updates:
+            raise ValueError(
+                f"return_updates must be at most reevaluate_updates, {self.reevaluate_updates}, "
+                f"got {self.return_updates}"
+            )
+        if self.stop == "measures" and self.stop_min_updates < self.return_updates:
+            raise ValueError(
+                f"stop_min_updates must be at least return_updates, {self.return_updates}, got {self.stop_min_updates}"
+            )
         for name in ("start_actor", "reference_init"):
             if not self.eval_episodes and getattr(self, name) == "best_of":
                 raise ValueError(f"{name}=best_of needs evaluations: with eval_episodes=0 set it to aligned or offline")
@@ -494,7 +505,8 @@ def return_target(
       state: whose `step` is n.
       batch: with the notes of `prepare`.
       target: [B] y_TD, return units.
-      last_value: V, normalised observations [B, O] to values [B] by the target critics.
+      last_value: V, normalised observations [B, O] to values [B] by the target critics, without what the notes' `bonus`
+        holds at that state.
 
     Returns:
       [B] targets; `target` itself where N is 0.

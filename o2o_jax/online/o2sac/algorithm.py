@@ -144,6 +144,11 @@ def _entropy_bonus(state: State, offline: TanhGaussian) -> Array:
     return -jnp.exp(state.log_alpha) * offline.sample_and_log_prob(jax.random.key(0))[1]
 
 
+def _sampled_value(nets: Networks, state: State, key: Array, observation: Array) -> Array:
+    """Q̄min(s, a), a ~ π_off(s), [B] at normalised observations [B, O]; without the entropy, which `prepare` counts."""
+    return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation).sample(key))
+
+
 def _anchor(nets: Networks, state: State, observation: Array) -> losses.Anchor:
     return losses.Anchor.of(state.reference, nets.actor, state.target_critic, nets.critic, observation)
 
@@ -165,18 +170,12 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     alpha = jnp.exp(state.log_alpha)
     notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
 
-    def soft_value(observation: Array, offline: TanhGaussian, key: Array) -> Array:
-        action, log_prob = offline.sample_and_log_prob(key)
-        return lowest_value(state.target_critic, nets.critic, observation, action) - alpha * log_prob
-
-    next_value = soft_value(batch.next_observation, notes.next_policy, key)
+    next_action, next_log_prob = notes.next_policy.sample_and_log_prob(key)
+    next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
     target = constrained.return_target(
-        config,
-        state,
-        batch,
-        target,
-        lambda last: soft_value(last, _offline(nets, state, last), jax.random.fold_in(key, 1)),
+        config, state, batch, target, functools.partial(_sampled_value, nets, state, jax.random.fold_in(key, 1))
     )
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(
