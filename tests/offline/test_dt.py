@@ -203,13 +203,13 @@ def test_probe_it_does_what_the_return_asks_for():
     action = jnp.linspace(-0.9, 0.9, 64)[:, None]
     nothing, ones = jnp.zeros((64, 1)), jnp.ones(64)
     rows = Rollout(nothing, action, action[:, 0], nothing, ones, truncated=jnp.zeros(64))
-    config = dt.Config(width=16, layers=1, heads=1, context=2, eval_context=2, batch_size=64, dropout=0.0, lr=5e-3,
+    config = dt.Config(width=16, layers=1, heads=1, context=2, eval_context=2, batch_size=64, dropout=0.0, lr=1e-2,
                        warmup_updates=1, return_scale=1.0, target_return=0.5)  # fmt: skip
     algorithm, targets = dt.make(config, Spec(observation_dim=1, action_dim=1)), jnp.array([-0.6, 0.0, 0.6])
 
     def training(key):
         state, notes = algorithm.prepare(algorithm.init(key, Normalizer.identity(1)), rows)
-        run = functools.partial(run_updates, num_updates=1_000, batch_size=64, draw=algorithm.draw)
+        run = functools.partial(run_updates, num_updates=500, batch_size=64, draw=algorithm.draw)
         policy = algorithm.handoff(run(algorithm.update, state, Annotated.of(rows, notes), key=key)[0]).policy
 
         def asked(target):
@@ -218,8 +218,9 @@ def test_probe_it_does_what_the_return_asks_for():
 
         return jax.vmap(asked)(targets)
 
-    # a quarter of what lies between two of them
-    np.testing.assert_allclose(tiny.over_keys(training), np.tile(targets, (tiny.KEYS, 1)), atol=0.15)
+    found = tiny.over_keys(training)
+    np.testing.assert_allclose(found, np.tile(targets, (tiny.KEYS, 1)), atol=0.3)  # nearest to what was asked for
+    np.testing.assert_allclose(found.mean(axis=0), targets, atol=0.1)  # a sixth of what lies between them
 
 
 def test_handoff_is_a_policy_on_histories():
