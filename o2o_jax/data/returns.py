@@ -1,10 +1,26 @@
 """Returns to go of every row of a dataset, and the value that a critic starts from."""
 
+from collections.abc import Callable
+
 import flax.struct
+import jax
 import jax.numpy as jnp
 
 from o2o_jax.ops.advantage import discounted_returns, steps_to_end
 from o2o_jax.types import Array, Rollout
+
+
+@flax.struct.dataclass
+class Tail:
+    """What lies beyond the end of every row's episode.
+
+    Attributes:
+      weight: [N] w_t = γ^k (1 − d): what the value of the last state counts for, k steps on; 0 after a termination.
+      observation: [N, O] raw, s_e' at the episode's end.
+    """
+
+    weight: Array
+    observation: Array
 
 
 @flax.struct.dataclass
@@ -13,17 +29,15 @@ class ReturnsToGo:
 
     Attributes:
       value: [N] G_t = Σ_{j<k} γ^j r_{t+j}, return units, k the steps that are left of the episode.
-      tail_weight: [N] w_t = γ^k (1 − d): what the value of the last state counts for; 0 after a termination.
-      last_observation: [N, O] raw, s_e' at the episode's end.
+      tail: of the episodes; None where returns are not to go on beyond what was recorded.
     """
 
     value: Array
-    tail_weight: Array
-    last_observation: Array
+    tail: Tail | None = None
 
     @classmethod
     def of(cls, reward: Array, rollout: Rollout, discount: float) -> "ReturnsToGo":
-        """Of whole episodes, one after the other.
+        """Of whole episodes, one after the other, with their tails.
 
         Args:
           reward: [N] of every step, transformed.
@@ -31,11 +45,24 @@ class ReturnsToGo:
           discount: γ, in (0, 1).
         """
         last, steps = steps_to_end(rollout.ended)
-        return cls(
-            discounted_returns(reward, rollout.ended, discount),
-            (1.0 - rollout.terminated[last]) * discount**steps,
-            rollout.next_observation[last],
-        )
+        weight = (1.0 - rollout.terminated[last]) * discount**steps
+        tail = Tail(weight, rollout.next_observation[last])
+        return cls(discounted_returns(reward, rollout.ended, discount), tail)
+
+    def bootstrapped(self, last_value: Callable[[Array], Array]) -> Array:
+        """Returns that go on with a value where their episode was cut off.
+
+            G + w V(s_e')
+
+        Args:
+          last_value: V, raw observations [N, O] to values [N], return units.
+
+        Returns:
+          [N] return units; G itself without a tail. No gradient flows through V.
+        """
+        if self.tail is None:
+            return self.value
+        return self.value + self.tail.weight * jax.lax.stop_gradient(last_value(self.tail.observation))
 
     def level(self, bonus: Array | float = 0.0) -> Array:
         """The constant [] that satisfies b = mean(G + bonus + w b): about the mean value of who recorded the data.
@@ -43,4 +70,5 @@ class ReturnsToGo:
         Args:
           bonus: [N] what values contain beside these returns.
         """
-        return jnp.mean(self.value + bonus) / (1.0 - jnp.mean(self.tail_weight))
+        weight = 0.0 if self.tail is None else jnp.mean(self.tail.weight)
+        return jnp.mean(self.value + bonus) / (1.0 - weight)

@@ -23,7 +23,7 @@ from o2o_jax.ops import stopping
 from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
-from o2o_jax.training import gradient_step, note_rows, where
+from o2o_jax.training import gradient_step, note_rows, polyak_update, where
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
 
 Choice = Literal["best_of", "aligned", "offline"]
@@ -526,8 +526,8 @@ def return_target(
 
     def mixed(target: Array) -> Array:
         weight = 1.0 - state.step / config.return_updates
-        last = last_value(state.transform.normalizer(returns.last_observation))
-        recorded = returns.value + returns.tail_weight * last + (0.0 if bonus is None else bonus)
+        recorded = returns.bootstrapped(lambda observation: last_value(state.transform.normalizer(observation)))
+        recorded += 0.0 if bonus is None else bonus
         return (1.0 - weight) * target + weight * recorded
 
     # a branch, which later updates don't pay for
@@ -627,3 +627,29 @@ def critic_step(
     )
     params, opt = gradient_step(optimizer, gradient, state.opt.critic, state.critic)
     return params, opt, metrics | {"critic_loss": loss}
+
+
+def evaluation_step(
+    config: ConstrainedConfig,
+    critic: networks.Critic,
+    optimizer: optax.GradientTransformation,
+    state: Any,
+    batch: Transition,
+    target: Array,
+) -> tuple[Any, Metrics]:
+    """The end of an update of re-evaluation: a `critic_step`, and targets that follow at `reevaluate_rate`.
+
+    Args: as `critic_step`, and
+      config: settings.
+
+    Returns:
+      The state with critics and targets moved, and metrics.
+    """
+    params, opt, metrics = critic_step(critic, optimizer, state, batch, target)
+    state = state.replace(
+        critic=params,
+        target_critic=polyak_update(params, state.target_critic, config.reevaluate_rate),
+        opt=state.opt.replace(critic=opt),
+        step=state.step + 1,
+    )
+    return state, metrics

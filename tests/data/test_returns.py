@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,8 +20,8 @@ def test_returns_to_go_by_hand():
     # γ = 0.5: 1 + 0.5 · 3.5, 2 + 0.5 · 3, 3; then 4 + 0.5 · 5, 5. A termination has no tail, two steps ahead weigh 0.25
     returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
     np.testing.assert_allclose(returns.value, [2.75, 3.5, 3.0, 6.5, 5.0])
-    np.testing.assert_allclose(returns.tail_weight, [0.0, 0.0, 0.0, 0.25, 0.5])
-    np.testing.assert_array_equal(returns.last_observation[:, 0], [3.0, 3.0, 3.0, 5.0, 5.0])
+    np.testing.assert_allclose(returns.tail.weight, [0.0, 0.0, 0.0, 0.25, 0.5])
+    np.testing.assert_array_equal(returns.tail.observation[:, 0], [3.0, 3.0, 3.0, 5.0, 5.0])
 
 
 def test_the_level_satisfies_its_equation():
@@ -29,10 +30,25 @@ def test_the_level_satisfies_its_equation():
     np.testing.assert_allclose(returns.level(), 4.15 / 0.85, rtol=1e-6)
     np.testing.assert_allclose(returns.level(jnp.ones(5)), 5.15 / 0.85, rtol=1e-6)
     level = returns.level()
-    np.testing.assert_allclose(jnp.mean(returns.value + returns.tail_weight * level), level, rtol=1e-6)
+    np.testing.assert_allclose(jnp.mean(returns.value + returns.tail.weight * level), level, rtol=1e-6)
 
 
 def test_a_constant_reward_without_an_end_has_the_level_of_a_perpetuity():
     # r / (1 − γ), wherever the recording was cut
     rollout = ROLLOUT.replace(terminated=jnp.zeros(5), truncated=jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]))
     np.testing.assert_allclose(ReturnsToGo.of(jnp.full(5, 3.0), rollout, 0.9).level(), 30.0, rtol=1e-5)
+
+
+def test_returns_go_on_with_a_value_where_they_have_a_tail():
+    # V(s_e') is the last observation times 10: 3 and 5 become 30 and 50, of which the termination counts nothing
+    returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
+    np.testing.assert_allclose(returns.bootstrapped(lambda s: 10.0 * s[:, 0]), [2.75, 3.5, 3.0, 6.5 + 12.5, 5.0 + 25.0])
+    without = ReturnsToGo(returns.value)
+    np.testing.assert_array_equal(without.bootstrapped(lambda s: 10.0 * s[:, 0]), returns.value)
+    np.testing.assert_allclose(without.level(), 4.15, rtol=1e-6)
+
+
+def test_no_gradient_flows_through_the_value_at_the_end():
+    returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
+    gradient = jax.grad(lambda scale: jnp.sum(returns.bootstrapped(lambda s: scale * s[:, 0])))(1.0)
+    np.testing.assert_array_equal(gradient, 0.0)

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from o2o_jax import envs, networks, online
-from o2o_jax.data.returns import ReturnsToGo
+from o2o_jax.data.returns import ReturnsToGo, Tail
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Cadence
@@ -332,7 +332,7 @@ def test_targets_go_from_returns_to_bootstrapped_ones():
     # G + w V = 2.75, 6.5 + 0.25 · 8 and 5 + 0.5 · 8 where the tail is worth 8; y_TD = 1. Half way: the mean of both
     config = constrained.ConstrainedConfig(return_updates=4)
     state = types.SimpleNamespace(transform=Transform(Normalizer.identity(1), 1.0, 0.0), step=jnp.asarray(0))
-    returns = ReturnsToGo(jnp.array([2.75, 6.5, 5.0]), jnp.array([0.0, 0.25, 0.5]), jnp.zeros((3, 1)))
+    returns = ReturnsToGo(jnp.array([2.75, 6.5, 5.0]), Tail(jnp.array([0.0, 0.25, 0.5]), jnp.zeros((3, 1))))
     rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
     recorded = np.array([2.75, 8.5, 9.0])
     for bonus, added in ((None, 0.0), (jnp.full(3, 0.5), 0.5)):

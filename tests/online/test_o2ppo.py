@@ -230,8 +230,7 @@ def test_returns_end_where_the_setting_says(boundary, ends):
         following = row + 1.0 + (0.0 if row in ends else 0.5 * following)
         expected[row] = following
     np.testing.assert_allclose(found.value, expected, rtol=1e-6)
-    assert found.tail_weight is None
-    assert found.last_observation is None
+    assert found.tail is None
 
 
 def test_returns_go_on_with_the_value_beyond_a_time_limit():
@@ -241,10 +240,10 @@ def test_returns_go_on_with_the_value_beyond_a_time_limit():
     np.testing.assert_array_equal(found.value, cut.value)
     # γ^k where the episode was truncated k steps on; the one in the middle terminated
     np.testing.assert_allclose(
-        found.tail_weight, [1 / 16, 1 / 8, 1 / 4, 1 / 2] + [0] * 4 + [1 / 16, 1 / 8, 1 / 4, 1 / 2]
+        found.tail.weight, [1 / 16, 1 / 8, 1 / 4, 1 / 2] + [0] * 4 + [1 / 16, 1 / 8, 1 / 4, 1 / 2]
     )
-    np.testing.assert_array_equal(found.last_observation[:4], dataset.next_observation[jnp.full(4, 3)])
-    np.testing.assert_array_equal(found.last_observation[8:], dataset.next_observation[jnp.full(4, 11)])
+    np.testing.assert_array_equal(found.tail.observation[:4], dataset.next_observation[jnp.full(4, 3)])
+    np.testing.assert_array_equal(found.tail.observation[8:], dataset.next_observation[jnp.full(4, 11)])
 
 
 def test_bootstrapped_targets_by_hand():
@@ -260,7 +259,7 @@ def test_bootstrapped_targets_by_hand():
         truncated=jnp.zeros(7).at[2].set(1.0),
     )
     _, found = returns_of(dataset, return_boundary="bootstrap")
-    target = found.value + found.tail_weight * found.last_observation[:, 0]
+    target = found.bootstrapped(lambda observation: observation[:, 0])
     np.testing.assert_allclose(target, [4.0, 6.0, 8.0, 6.5, 5.0, 13.0, 14.0])
 
 
@@ -276,9 +275,9 @@ def test_targets_of_value_regression():
     returns = batch.notes.shared
     last_value, value = (
         nets.critic.apply(state.critic, (observation - 2.0) / 3.0)
-        for observation in (returns.last_observation, batch.observation)
+        for observation in (returns.tail.observation, batch.observation)
     )
-    target = returns.value + returns.tail_weight * last_value
+    target = returns.value + returns.tail.weight * last_value
     np.testing.assert_allclose(metrics["target"], jnp.mean(target), rtol=1e-5)
     np.testing.assert_allclose(metrics["critic_loss"], jnp.mean((value - target) ** 2), rtol=1e-5)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Moments, RewardScale, Transform
 from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.online import common
@@ -70,22 +71,6 @@ class State:
     leash: Array
     divergence_cap: Array
     step: Array
-
-
-@flax.struct.dataclass
-class Returns:
-    """What value regression knows of each row of the dataset.
-
-    Attributes:
-      value: [N] discounted sum of the rewards to come, as far as they were recorded.
-      tail_weight: [N] γ^k where the episode was truncated k steps on, 0 where it terminated; None where returns are
-        not to go on beyond that.
-      last_observation: [N, O] raw, where the row's episode ended; None likewise.
-    """
-
-    value: Array
-    tail_weight: Array | None = None
-    last_observation: Array | None = None
 
 
 class Samples(NamedTuple):
@@ -169,7 +154,7 @@ def prepare(nets: Networks, config: Config, phase: str, state: State, dataset: R
       dataset: raw steps [N].
 
     Returns:
-      The state with the scale of the dataset's rewards, and `Returns` as notes.
+      The state with the scale of the dataset's rewards, and `ReturnsToGo` as notes, which `return_boundary` ends.
 
     Source: section 4.1; D-36, D-40.
     """
@@ -179,14 +164,9 @@ def prepare(nets: Networks, config: Config, phase: str, state: State, dataset: R
     if config.reward_scaling == "running_std":
         state = state.replace(reward_scale=RewardScale.start().update(reward, ended, config.discount))
         reward = state.reward_scale(reward)
-    returns = Returns(ops.discounted_returns(reward, ended, config.discount))
     if config.return_boundary == "bootstrap":
-        last, steps = ops.steps_to_end(ended)
-        returns = returns.replace(
-            tail_weight=(1.0 - dataset.terminated[last]) * config.discount**steps,
-            last_observation=dataset.next_observation[last],
-        )
-    return state, Notes(shared=returns)
+        return state, Notes(shared=ReturnsToGo.of(reward, dataset, config.discount))
+    return state, Notes(shared=ReturnsToGo(ops.discounted_returns(reward, ended, config.discount)))
 
 
 def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, key: Array) -> tuple[State, Metrics]:
@@ -210,11 +190,9 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, k
     del key
     if not isinstance(batch, Annotated):
         raise ValueError("O2PPO regresses on returns, which single transitions don't have: annotate the dataset first")
-    returns = batch.notes.shared
-    target = returns.value
-    if returns.tail_weight is not None:
-        last_value = nets.critic.apply(state.critic, state.transform.normalizer(returns.last_observation))
-        target += returns.tail_weight * jax.lax.stop_gradient(last_value)
+    target = batch.notes.shared.bootstrapped(
+        lambda observation: nets.critic.apply(state.critic, state.transform.normalizer(observation))
+    )
     observation = state.transform.normalizer(batch.observation)
     loss, gradient = jax.value_and_grad(losses.value_loss)(state.critic, nets.critic, observation, target)
     critic, opt = gradient_step(regression_optimizer(config), gradient, state.opt.critic, state.critic)

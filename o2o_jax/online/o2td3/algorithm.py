@@ -158,14 +158,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     next_value = _smoothed_value(nets, config, state, batch.next_observation, notes.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
     target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
-    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
-    state = state.replace(
-        critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.reevaluate_rate),
-        opt=state.opt.replace(critic=critic_opt),
-        step=state.step + 1,
-    )
-    return state, metrics
+    return constrained.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
 
 
 def align(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
