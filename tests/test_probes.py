@@ -34,7 +34,7 @@ CRITIC = networks.Critics(FAST["critic_hidden"], True, 2)
 def make(module, **settings):
     if module is o2sac:
         settings = {"alpha": 1e-4, **settings}  # so that entropy doesn't blur the known values
-    return module.make(module.Config(**FAST, **settings), SPEC)
+    return module.make(module.Config(**FAST | settings), SPEC)
 
 
 def dataset(reward, terminated):
@@ -143,6 +143,39 @@ def test_alignment_brings_the_greedy_action_home(module):
     # a tenth of the 1.5 that the greedy action was away
     np.testing.assert_allclose(GRID[np.argmax(after, axis=1)], HOME, atol=0.15)
     np.testing.assert_allclose(mode, HOME, atol=0.15)
+
+
+PRICE = {o2td3: 2.4, o2sac: 0.14}  # both balance a slope of 1/2 at a distance of about 0.1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_price_holds_the_aligned_actor_where_it_balances_the_slope_of_the_critics(module):
+    # critics that don't learn.   O2TD3: Q' / Q = 2 λ d at the distance d.   O2SAC, in its mean m before tanh, since all
+    # it does is to add noise σ = exp(−1.5): d E[Q] / dm = λ (m − m₀) / σ²
+    first, std = jnp.arctanh(HOME), jnp.exp(-1.5)
+
+    def training(key, critic):
+        init_key, run_key, noise_key = jax.random.split(key, 3)
+        modes = []
+        for lagrange in (0.0, PRICE[module]):
+            algorithm = make(module, critic_lr=1e-12, align_lagrange=lagrange)
+            state = overrated(algorithm, init_key, critic)
+            modes.append(mode_of(algorithm, run(algorithm.align, state, dataset(0.0, 1.0), run_key, 1_000)))
+
+        def value(mean):  # before tanh
+            noise = jnp.zeros(1) if module is o2td3 else std * jax.random.normal(noise_key, (4_096,))
+            q = CRITIC.apply(critic, jnp.zeros((len(noise), 1)), jnp.tanh(mean + noise)[:, None])
+            return jnp.mean(q[0] if module is o2td3 else jnp.min(q, axis=0))
+
+        q, slope = jax.value_and_grad(value)(jnp.arctanh(modes[1]))
+        if module is o2td3:
+            return *modes, HOME + slope / (1.0 - modes[1] ** 2) / (2.0 * PRICE[module] * q)
+        return *modes, jnp.tanh(first + std**2 * slope / PRICE[module])
+
+    free, held, balance = over_keys(training, overrating_critics())
+    np.testing.assert_array_less(HOME + 0.3, free)  # on its way, and no end in sight
+    np.testing.assert_allclose(held, balance, atol=0.03)
+    np.testing.assert_array_less(held, HOME + 0.2)
 
 
 @pytest.mark.parametrize("module", MODULES)

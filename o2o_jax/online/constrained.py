@@ -88,6 +88,7 @@ class ConstrainedConfig(OnlineConfig):
     return_updates: int = 0  # of re-evaluation, over which targets go from the data's returns to bootstrapped ones
     align_updates: int = 500_000  # 0 leaves the phase out
     align_actor_lr: float | None = None  # while aligning; None: actor_lr
+    align_lagrange: float = 0.0  # price of leaving π_off while aligning, in units of mean |Q| per unit of divergence
     critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
     # When re-evaluation and alignment are done
     stop: Literal["updates", "measures"] = "updates"
@@ -144,7 +145,7 @@ class ConstrainedConfig(OnlineConfig):
         self._not_negative(
             "align_updates", "warmup_env_steps", "random_env_steps", "lagrange_travel", "threshold_start"
         )
-        self._not_negative("return_updates", "actor_ramp_updates")
+        self._not_negative("align_lagrange", "return_updates", "actor_ramp_updates")
         self._not_negative("auto_replay_warmup_env_steps", "stop_correlation")
         self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
         self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")

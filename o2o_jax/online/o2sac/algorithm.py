@@ -207,9 +207,23 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         alpha,
         config.align_log_prob_min,
     )
-    (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
-        state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
-    )
+    arguments = (state.actor, nets.actor, state.critic, nets.critic)
+    if config.align_lagrange:
+        lagrange = config.align_lagrange * jnp.mean(jnp.abs(anchor.q_mode))
+        (actor_loss, (log_prob, _)), actor_gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
+            *arguments,
+            anchor.offline,
+            batch.observation,
+            actor_key,
+            alpha,
+            lagrange,
+            config.divergence,
+            config.reference_log_prob_min,
+        )
+    else:
+        (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
+            *arguments, batch.observation, actor_key, alpha
+        )
     actor, actor_opt = gradient_step(nets.align_optimizer, actor_gradient, state.opt.actor, state.actor)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
     metrics |= {

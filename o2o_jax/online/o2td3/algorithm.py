@@ -188,9 +188,13 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         config.smoothing_std,
     )
     critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
-    (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
-        state.actor, nets.actor, _first(state.critic), nets.first_critic, batch.observation
-    )
+    arguments = (state.actor, nets.actor, _first(state.critic), nets.first_critic)
+    if config.align_lagrange:
+        (actor_loss, _), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
+            *arguments, anchor.mode_action, batch.observation, jnp.asarray(config.align_lagrange), normalize=True
+        )
+    else:
+        (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(*arguments, batch.observation)
     actor, actor_opt = gradient_step(nets.align_optimizer, gradient, state.opt.actor, state.actor)
     metrics |= {"actor_loss": actor_loss, "distance": jnp.mean(jnp.square(current_action - anchor.mode_action))}
     state = state.replace(
