@@ -27,6 +27,7 @@ from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports, workloads
 from experiments import flags
+from o2o_jax.runtime import provenance
 
 ROOT = Path(__file__).parent.parent
 THREADS = 2  # in all, on either side
@@ -121,7 +122,7 @@ def main(args: FlagValues) -> None:
         rows.append(compare(item, checkouts[item.peer], args))
         print(f"{item.name} against {item.against}: {rows[-1]['ratio']:.2f}", file=sys.stderr)
     print(reports.table(rows, COLUMNS))
-    commits = {peer: reports.commit(Path(path).expanduser()) for peer, path in checkouts.items()}
+    commits = {peer: provenance.commit(Path(path).expanduser()) for peer, path in checkouts.items()}
     report.write(args.out, rows=rows, commits=commits)
 
 

@@ -1,23 +1,16 @@
 """What measurements leave behind: a table on stdout, and a JSON file that says where the numbers were taken. Impure."""
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import resource
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+from o2o_jax.runtime import provenance
 
-import o2o_jax
-
-PACKAGES = ("o2o_jax", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "mujoco", "envpool")
 BUSY = 0.5  # load average above which other programs are worth a warning
 
 
@@ -31,7 +24,7 @@ class Report:
 
     def __init__(self, benchmark: str, settings: Mapping[str, Any]) -> None:
         self._benchmark, self._settings, self._load = benchmark, settings, os.getloadavg()[0]
-        self._commit = commit(Path(o2o_jax.__file__).parent)  # that which is measured, not what follows meanwhile
+        self._commit = provenance.commit()  # that which is measured, not what follows meanwhile
         if self._load > BUSY:
             print(
                 f"note: load average {self._load:.1f}: other programs are running, and these numbers suffer",
@@ -51,35 +44,12 @@ class Report:
             "benchmark": self._benchmark,
             "settings": self._settings,
             "commit": self._commit,
-            **environment(),
+            **provenance.environment(),
             "load_average_before": self._load,
             **result,
         }
         path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
         print(f"written to {path}")
-
-
-def environment() -> dict[str, Any]:
-    """Time, machine and versions."""
-    return {
-        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-
-
-def commit(folder: Path) -> str:
-    """Commit of the checkout that a folder lies in, with "-dirty" where files have changed since; else "unknown"."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def resident_megabytes() -> float:
@@ -123,21 +93,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

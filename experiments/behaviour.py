@@ -27,8 +27,8 @@ from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.policy import Policy
-from o2o_jax.runtime import loop, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim, read_config
+from o2o_jax.runtime import loop, provenance, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked, read_config
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.types import Array
@@ -83,7 +83,12 @@ def main(args: FlagValues) -> None:
     family = envs.family(task.name)
     evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
     sampled = make_evaluator(family, task, seed_list, config.eval_episodes, stream=2)
-    with MetricLog(out, args.tensorboard) as log, Checkpoints(out / "checkpoints", settings) as checkpoints:
+    with (
+        locked(out),
+        MetricLog(out, args.tensorboard) as log,
+        Checkpoints(out / "checkpoints", settings) as checkpoints,
+    ):
+        provenance.record(out)
         if checkpoints.latest_step() is not None:
             run, _ = checkpoints.restore(run)
         for phase in ("finetune", "episode", "evaluation", "reference", "sampled"):

@@ -33,8 +33,8 @@ from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
-from o2o_jax.runtime import log, loop, phases, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime import log, loop, phases, provenance, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked
 from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, mode_episodes
 from o2o_jax.training import DIVERGED, Record, Watched
 from o2o_jax.types import Array, Transition
@@ -111,7 +111,8 @@ def main(args: FlagValues) -> None:
         reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
     out = claim(args.out, settings, args.resume)
 
-    with log.MetricLog(out, args.tensorboard) as metric_log:
+    with locked(out), log.MetricLog(out, args.tensorboard) as metric_log:
+        provenance.record(out, dataset)
         teacher = handoff.policy if clone_config else None
         if clone_config:
             handoff = clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)

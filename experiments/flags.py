@@ -175,9 +175,9 @@ def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
         if not separator:
             raise ValueError(f"--set={override} must read --set=field=value")
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(f"unknown field {name!r} in --set={override}: {hint}the fields are {', '.join(fields)}")
+            close = difflib.get_close_matches(name, fields, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(fields)}"
+            raise ValueError(f"unknown field {name!r} in --set={override}: {hint}")
         try:
             values[name] = _parse(text, hints[name])
         except ValueError:

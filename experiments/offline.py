@@ -26,8 +26,8 @@ from experiments import flags
 from o2o_jax import envs, offline
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime import log, phases, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim
+from o2o_jax.runtime import log, phases, provenance, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, mode_episodes
 
 CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
@@ -94,9 +94,11 @@ def main(args: FlagValues) -> None:
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
     run_episodes = mode_episodes(lambda state: algorithm.handoff(state).policy, mesh)
     with (
+        locked(out),
         log.MetricLog(out, args.tensorboard) as metric_log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
+        provenance.record(out, dataset)
         if checkpoints.latest_step() is not None:
             state, _ = checkpoints.restore(state)
         metric_log.rewind("evaluation", int(state.step))

@@ -3,10 +3,13 @@
 Its `CheckpointManager` is filed as legacy in favour of an API that is still experimental: a move touches this file.
 """
 
+import contextlib
+import fcntl
 import functools
 import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -153,6 +156,36 @@ def claim(
         json.dump(config, file, indent=2)
         file.write("\n")
     return folder
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes from the output of a run, for as long as the context lasts; impure.
+
+    The system releases the lock where a process dies, so that a killed run needs nothing but a restart.
+
+    Args:
+      directory: of the run, which exists.
+
+    Raises:
+      BlockingIOError: a live process works on the run.
+    """
+    folder = Path(directory)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise BlockingIOError(
+                f"{folder} belongs to a live run ({file.read().strip() or 'unknown'}): wait until it ends or stop it, "
+                "or choose another --out"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            print(f"note: {folder} can't be locked ({error.strerror}): start no second run in it")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:

@@ -25,10 +25,6 @@ def test_a_busy_machine_is_said(monkeypatch, capsys):
         assert capsys.readouterr().err.startswith(words)
 
 
-def test_outside_of_a_repository_no_commit_is_known(tmp_path):
-    assert reports.commit(tmp_path) == "unknown"
-
-
 def test_memory_is_in_megabytes():
     assert 10 < reports.resident_megabytes() <= 1.05 * reports.peak_resident_megabytes() < 100_000
 

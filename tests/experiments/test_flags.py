@@ -80,7 +80,7 @@ def test_several_overrides_and_the_last_counts():
         ("discount=2", r"discount must lie in \(0, 1\), got 2.0"),
         (
             "discont=0.5",
-            "unknown field 'discont' in --set=discont=0.5: did you mean discount\\? the fields are discount, updates",
+            "unknown field 'discont' in --set=discont=0.5: did you mean discount\\?$",
         ),
         ("zzz=1", "unknown field 'zzz' in --set=zzz=1: the fields are discount"),
     ],

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from o2o_jax.runtime.checkpoint import Checkpoints, claim, read_config
+from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked, read_config
 from o2o_jax.runtime.devices import seed_mesh
 
 CONFIG = {"algorithm": "o2sac", "seeds": 2, "config": {"alpha": 0.5, "hidden": (32, 32), "clip": None}}
@@ -226,3 +226,35 @@ def test_resume_checks_what_it_finds(tmp_path):
     (tmp_path / "a" / "config.json").write_text(json.dumps(CONFIG)[:-5])
     with pytest.raises(ValueError, match="is damaged"):
         claim(tmp_path / "a", CONFIG, resume=True)
+
+
+HOLDER = """
+import sys, time
+from o2o_jax.runtime.checkpoint import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_live_process_has_a_folder_and_a_dead_one_leaves_it(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(BlockingIOError, match=f"belongs to a live run \\(process {holder.pid} on "),
+            locked(tmp_path),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    for _ in range(2):  # and whoever has ended leaves it too
+        with locked(tmp_path):
+            pass
+
+
+def test_a_lock_does_not_make_a_folder_a_run(tmp_path):
+    with locked(tmp_path):
+        assert claim(tmp_path, CONFIG) == tmp_path

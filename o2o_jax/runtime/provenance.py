@@ -1,0 +1,123 @@
+"""With what numbers were made: versions, commit, machine, dataset. Impure."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from o2o_jax.data.dataset import Dataset
+
+PACKAGES = (
+    "o2o_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
+    "gymnasium", "minari", "mujoco", "envpool",
+)  # fmt: skip
+FILE = "provenance.jsonl"
+PACKAGE = Path(__file__).parent.parent
+
+
+def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
+    """Adds a line to `<folder>/provenance.jsonl` for this process: the command, `environment` and the dataset.
+
+    A run has as many lines as processes have worked on it.
+
+    Args:
+      folder: of the run.
+      dataset: what it trains on, if on anything.
+
+    Raises:
+      ValueError: an earlier process worked on other data of the same name, or the file is damaged.
+    """
+    data = {} if dataset is None else {"dataset": dataset.name, "fingerprint": fingerprint(dataset)}
+    lines = read(folder)
+    for earlier in lines:
+        if dataset is not None and earlier.get("fingerprint") != data["fingerprint"]:
+            raise ValueError(
+                f"the data of the run in {folder} is not what it was: {dataset.name} has changed since "
+                f"{earlier['taken']}. Bring the old data back, or start over with another --out"
+            )
+    line = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        **environment(),
+        **data,
+    }
+    path = Path(folder) / FILE
+    draft = path.with_suffix(".part")  # a process that is killed leaves the old file or the new one
+    draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (*lines, line)))
+    draft.replace(path)
+
+
+def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the lines of `record`, the oldest first; none where there is no file.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged, delete it: {error}") from None
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a digest of a dataset's rows and episodes, 32 hexadecimal digits; its name doesn't count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for column in (*vars(dataset.transitions).values(), dataset.episode_ends):
+        array = np.ascontiguousarray(column)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Returns time, machine and versions, as JSON takes them."""
+    return {
+        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def commit(folder: Path = PACKAGE) -> str:
+    """Returns the commit of the checkout that a folder lies in, "-dirty" where files have changed; else "unknown"."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

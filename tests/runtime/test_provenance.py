@@ -1,0 +1,69 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.runtime import provenance
+
+
+def dataset(rewards=(1.0, 2.0, 3.0), truncations=(0, 0, 1), name="mine"):
+    rows = np.arange(3.0, dtype=np.float32)[:, None]
+    return Dataset.from_arrays(rows, rows / 4, rewards, np.zeros(3), truncations, rows + 1, name=name)
+
+
+def test_a_line_says_with_what_a_run_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/finetune.py", "--out=a b"])
+    provenance.record(tmp_path, dataset())
+    provenance.record(tmp_path, dataset())
+    first, second = provenance.read(tmp_path)
+    assert first["command"] == "finetune.py '--out=a b'"
+    assert (first["dataset"], first["fingerprint"]) == ("mine", provenance.fingerprint(dataset()))
+    assert first["versions"]["jax"] == jax.__version__
+    assert first["machine"]["cores"] >= 1
+    assert first["taken"] <= second["taken"]
+    assert {"commit", "devices"} <= first.keys()
+
+
+def test_runs_without_data_are_recorded_too(tmp_path):
+    provenance.record(tmp_path)
+    (line,) = provenance.read(tmp_path)
+    assert "versions" in line
+    assert "fingerprint" not in line
+    assert provenance.read(tmp_path / "nothing") == []
+
+
+def test_data_that_changed_between_two_processes_are_refused(tmp_path):
+    provenance.record(tmp_path, dataset())
+    with pytest.raises(ValueError, match="mine has changed since 20"):
+        provenance.record(tmp_path, dataset(rewards=(1.0, 2.0, 3.5)))
+    assert len(provenance.read(tmp_path)) == 1
+
+
+def test_rows_and_episodes_count_for_a_fingerprint_and_names_do_not():
+    found = {
+        provenance.fingerprint(data)
+        for data in (dataset(), dataset(rewards=(1.0, 2.0, 4.0)), dataset(truncations=(0, 1, 1)))
+    }
+    assert len(found) == 3
+    assert provenance.fingerprint(dataset(name="other")) == provenance.fingerprint(dataset())
+    copied = dataclasses.replace(dataset(), episode_ends=np.asfortranarray(dataset().episode_ends))
+    assert provenance.fingerprint(copied) == provenance.fingerprint(dataset())
+
+
+def test_a_damaged_file_is_said(tmp_path):
+    (tmp_path / provenance.FILE).write_text('{"command": ')
+    with pytest.raises(ValueError, match="is damaged, delete it"):
+        provenance.record(tmp_path)
+
+
+def test_a_line_is_json_and_nothing_else_is_left(tmp_path):
+    provenance.record(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [provenance.FILE]
+    assert json.loads((tmp_path / provenance.FILE).read_text())["versions"]["python"]
+
+
+def test_outside_of_a_repository_no_commit_is_known(tmp_path):
+    assert provenance.commit(tmp_path) == "unknown"
