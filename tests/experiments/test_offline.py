@@ -190,7 +190,7 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
     [
         (["--algorithm=td3_cb"], 1, "unknown offline algorithm 'td3_cb'. Did you mean 'td3_bc'?"),
         (["--env=mujoco/hoper-medium"], 1, "unknown task 'mujoco/hoper-medium'"),
-        (["--set=aplha=1"], 1, "unknown field 'aplha' in --set=aplha=1: did you mean alpha?"),
+        (["--set=aplha=1"], 1, "unknown field 'aplha' in --set=aplha=1: did you mean alpha"),
         (["--seeds=0"], 2, "seeds"),
         (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
