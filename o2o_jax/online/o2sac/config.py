@@ -18,7 +18,7 @@ class Config(ConstrainedConfig):
     }  # fmt: skip
 
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
-        {**ConstrainedConfig.fast, "align_log_prob_min": -50.0, "divergence": "exact"}
+        {**ConstrainedConfig.fast, "align_lagrange": 0.2, "align_log_prob_min": -50.0, "divergence": "exact"}
     )
 
     hidden: tuple[int, ...] = (256, 256, 256)

@@ -1,7 +1,9 @@
 """Settings of O2TD3."""
 
 import dataclasses
-from typing import ClassVar, Literal
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online.constrained import ConstrainedConfig
@@ -14,6 +16,8 @@ class Config(ConstrainedConfig):
     online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
         "exploration_std", "policy_delay", "normalize_actor_q", "target_penalty",
     }  # fmt: skip
+
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({**ConstrainedConfig.fast, "align_lagrange": 20.0})
 
     threshold_start: float = 0.0025  # τ in squared units of the action: (σ/2)² of the exploration noise
     threshold_end: float = 0.04  # (2σ)²; the paper prints 0.01 (D-21)
