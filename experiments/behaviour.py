@@ -41,7 +41,7 @@ REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 def define(values: FlagValues) -> None:
     """Defines the script's flags."""
-    flags.define_common(values, "seeds", "out", "set", "devices", "resume", "tensorboard")
+    flags.define_common(values, "seeds", "out", "set", "config", "devices", "resume", "tensorboard")
     absl_flags.DEFINE_string(
         "env",
         None,
@@ -64,7 +64,7 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env or DEFAULT_ENV)
     module = online.load(args.algorithm)
-    config = flags.parse_overrides(module.Config.from_scratch(), args.set)
+    config = flags.settings(args, args.algorithm, module.Config.from_scratch())
     if not config.eval_episodes:
         raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
     algorithm = module.make(config, task.spec)

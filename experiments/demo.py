@@ -24,8 +24,8 @@ TASK = "mujoco/walker2d-medium"
 # The published schedules are 1,000,000 of the first two, and 100,000.
 TRANSITIONS = 100_000
 OFFLINE_UPDATES = 10_000
-ENV_STEPS = 4_000
-EVAL_EVERY = 500
+ENV_STEPS = 6_000
+EVAL_EVERY = 750
 RECONSTRUCTION = o2td3.Config.fast["reevaluate_updates"] + o2td3.Config.fast["align_updates"]
 
 

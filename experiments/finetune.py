@@ -78,7 +78,7 @@ def main(args: FlagValues) -> None:
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
     family = envs.family(task.name)
-    config = flags.parse_overrides(module.Config.for_task(task, args.schedule), args.set)
+    config = flags.settings(args, args.algorithm, module.Config.for_task(task, args.schedule))
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)

@@ -16,6 +16,7 @@ A script is
 import contextlib
 import dataclasses
 import difflib
+import json
 import re
 import sys
 import textwrap
@@ -23,6 +24,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union
 
 from absl import flags
@@ -50,6 +52,15 @@ def _define_tensorboard(values: FlagValues) -> None:
     flags.register_validator("tensorboard", installed, flag_values=values)
 
 
+def _define_config(values: FlagValues) -> None:
+    """Where `settings` begins, and that it may end with them."""
+    flags.DEFINE_string(
+        "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool("print_config", False, "print the settings, as --config takes them, and end", flag_values=values)
+
+
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
         "seeds", 1, "how many seeds train side by side, from 0 on", lower_bound=1, flag_values=values
@@ -60,6 +71,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "set": lambda values: flags.DEFINE_multi_string(
         "set", [], "field=value of the algorithm's Config, such as --set=alpha=0.5; may be repeated", flag_values=values
     ),
+    "config": _define_config,
     "devices": lambda values: flags.DEFINE_integer(
         "devices",
         None,
@@ -152,6 +164,54 @@ def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
     """
     devices.enable_compilation_cache()
     return devices.seed_mesh(num_seeds, num_devices)
+
+
+def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
+    """Returns the settings that a command runs with: `default` or those of --config, with --set's fields replaced.
+
+    Under --print_config they are printed, and the process ends with status 0.
+
+    Args:
+      args: with the flags "config" and "set" of `define_common`.
+      algorithm: whose settings they are.
+      default: of its own for the task.
+
+    Raises:
+      ValueError: the file is of another algorithm, has fields that this one lacks, or something in either doesn't fit.
+      FileNotFoundError: there is no such file.
+    """
+    config = parse_overrides(_of_file(Path(args.config), algorithm, default) if args.config else default, args.set)
+    if args.print_config:
+        print(json.dumps({"algorithm": algorithm, "config": dataclasses.asdict(config)}, indent=2))  # type: ignore[call-overload]
+        sys.exit(0)
+    return config
+
+
+def _of_file(path: Path, algorithm: str, default: ConfigT) -> ConfigT:
+    """Settings from a run's config.json; fields that it lacks keep their defaults, which a note says."""
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--config={path} is not JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
+    if content.get("algorithm") != algorithm:
+        raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
+    found = content["config"]
+    missing = {field.name for field in dataclasses.fields(default) if field.init} - found.keys()  # type: ignore[arg-type]
+    if missing:
+        print(f"note: {path} doesn't say {', '.join(sorted(missing))}: as by default")
+    try:
+        return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
+    except ValueError as error:
+        raise ValueError(f"{path} was written by another version, or by hand: {error}") from None
+
+
+def _as_text(value: Any) -> str:
+    """A JSON value as the command line takes it."""
+    if isinstance(value, list):
+        return ",".join(map(_as_text, value))
+    return json.dumps(value).strip('"').replace("null", "none")
 
 
 def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:

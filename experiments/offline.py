@@ -65,7 +65,7 @@ def main(args: FlagValues) -> None:
     module = offline.load(args.algorithm)
     task = find_task(args.env, args.dataset)
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
-    config = flags.parse_overrides(module.Config.for_task(task) if task else module.Config(), args.set)
+    config = flags.settings(args, args.algorithm, module.Config.for_task(task) if task else module.Config())
     algorithm = module.make(config, dataset.spec)
     dataset = algorithm.select(dataset)
     eval_episodes = args.eval_episodes

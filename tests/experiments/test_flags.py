@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sys
 from typing import Literal
 
@@ -6,6 +7,7 @@ import absl.flags
 import pytest
 
 from experiments import flags
+from o2o_jax import envs, offline, online
 from o2o_jax.policy import CloneConfig
 
 
@@ -108,6 +110,65 @@ def test_flags_arrive_as_attributes():
     assert run(lambda args: seen.append((args.out, args.seeds, args.set, args.resume, args.algorithm)), *argv) == 0
     assert run(lambda args: seen.append((args.seeds, args.set, args.resume, args.devices)), "--out=x") == 0
     assert seen == [("x", 3, ["a=1,2", "b=2"], True, "td3_bc"), (1, [], False, None)]
+
+
+def settings_of(*argv, default=None):
+    """Settings that a command line of `Config`'s runs with, and the status of the script."""
+    seen = []
+    status = run(lambda args: seen.append(flags.settings(args, "cql", default or Config())), "--out=x", *argv)
+    return seen, status
+
+
+def test_what_is_printed_is_what_config_takes(tmp_path, capsys):
+    path = tmp_path / "settings.json"
+    assert settings_of("--set=hidden=8", "--set=range=0,2", "--print_config") == ([], 0)
+    path.write_text(capsys.readouterr().out)
+    expected = Config(hidden=(8,), range=(0.0, 2.0))
+    assert settings_of(f"--config={path}", default=Config(updates=3)) == ([expected], 0)
+    changed = settings_of(f"--config={path}", "--set=updates=7")
+    assert changed == ([dataclasses.replace(expected, updates=7)], 0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "holds no settings: pass a run's config.json"),
+        ('{"config": {}}', "has settings of None, not of cql"),
+        ('{"algorithm": "bc", "config": {}}', "has settings of bc, not of cql"),
+        ('{"algorithm": "cql", "config": {"updatse": 3}}', "was written by another version, or by hand: unknown field"),
+        ('{"algorithm": "cql", "config": {"updates": "x"}}', "updates takes int, not 'x'"),
+        ('{"algorithm": "cql", "config": {"discount": 2}}', "discount must lie in (0, 1), got 2.0"),
+    ],
+)
+def test_a_file_of_other_settings_is_refused(tmp_path, capsys, content, message):
+    path = tmp_path / "settings.json"
+    path.write_text(content)
+    assert settings_of(f"--config={path}") == ([], 1)
+    assert message in capsys.readouterr().err
+
+
+def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, capsys):
+    path = tmp_path / "settings.json"
+    path.write_text('{"algorithm": "cql", "config": {"updates": 3, "layer_norm": false}}')
+    assert settings_of(f"--config={path}", default=Config(name="y"))[0] == [
+        Config(updates=3, layer_norm=False, name="y")
+    ]
+    assert "doesn't say discount, grad_norm, hidden, name, range, replay: as by default" in capsys.readouterr().out
+    assert settings_of(f"--config={tmp_path / 'none.json'}") == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"offline.{name}" for name in offline.names()), *(f"online.{name}" for name in online.names())]
+)
+def test_settings_of_every_algorithm_survive_a_file(tmp_path, name):
+    package, _, algorithm = name.partition(".")
+    config_class = {"offline": offline, "online": online}[package].load(algorithm).Config
+    config = config_class.for_task(envs.get_task("antmaze/large-play"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"algorithm": "cql", "config": dataclasses.asdict(config)}))
+    assert settings_of(f"--config={path}", default=config_class()) == ([config], 0)
 
 
 @pytest.mark.parametrize(
