@@ -219,7 +219,7 @@ def offline_run(
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     cloning = flags.clone_config(args, config.hidden)
     needs_clone = handoff.policy.head != switch.head
-    finetune.check(switch, config, handoff, cloning if needs_clone else None, dataset, settings["config"])
+    finetune.check(switch, config, dataset.spec, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
     notes += config.remarks(settings["algorithm"])
     _claim(out, record)

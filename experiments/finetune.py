@@ -34,10 +34,10 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
 from o2o_jax.runtime import log, loop, phases, provenance, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked
+from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
 from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, mode_episodes
 from o2o_jax.training import DIVERGED, Record, Watched
-from o2o_jax.types import Array, Transition
+from o2o_jax.types import Array, Spec, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
@@ -85,7 +85,7 @@ def main(args: FlagValues) -> None:
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     cloning = handoff.policy.head != algorithm.head
     clone_config = flags.clone_config(args, config.hidden) if cloning else None
-    check(algorithm, config, handoff, clone_config, dataset, source["config"])
+    seed = check(algorithm, config, task.spec, handoff, clone_config, dataset, source["config"])
     seed_list = range(args.seeds)
     evaluator = None
     if config.eval_episodes:
@@ -109,6 +109,14 @@ def main(args: FlagValues) -> None:
     reconstructed = None
     if args.reconstruction and not args.resume:  # a run with a checkpoint of its own doesn't need it any more
         reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
+    if args.dry_run:
+        check_claim(args.out, settings, args.resume)
+        updates = {"updates of cloning": clone_config.updates if clone_config else 0}
+        updates |= {"of re-evaluation": config.reevaluate_updates, "of alignment": config.align_updates}
+        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds))
+        if evaluator is not None:
+            evaluator.close()
+        return
     out = claim(args.out, settings, args.resume)
 
     with locked(out), log.MetricLog(out, args.tensorboard) as metric_log:
@@ -172,13 +180,17 @@ def main(args: FlagValues) -> None:
 def check(
     algorithm: OnlineAlgorithm,
     config: Any,
+    spec: Spec,
     handoff: Handoff,
     clone_config: CloneConfig | None,
     dataset: Dataset,
     offline_config: dict[str, Any],
-) -> None:
-    """Raises what speaks against the run, before hours of work or a claimed folder: the phases' need of held-out
-    episodes, and what `algorithm.init` has against the handoff or its clone."""
+) -> loop.Run:
+    """Returns the shapes of one seed's run; raises what speaks against it, before hours of work or a claimed folder.
+
+    Raises:
+      ValueError: a phase needs held-out episodes that aren't there, or `algorithm.init` refuses the handoff or clone.
+    """
     if algorithm.stops and len(dataset.episode_ends) < 2:
         raise ValueError(
             f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set stop=updates "
@@ -188,13 +200,13 @@ def check(
     if algorithm.reads_handoff_state and discount != config.discount:
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
 
-    def init(key: Array, handoff: Handoff) -> Any:
+    def start(key: Array, handoff: Handoff) -> loop.Run:
         if clone_config:
             student = clone_init(clone_config, algorithm.head, key, handoff.policy).student
             handoff = handoff.replace(policy=student)
-        return algorithm.init(key, handoff)
+        return loop.start_seed(algorithm, config, spec, key, handoff)
 
-    jax.eval_shape(init, jax.random.key(0), seeds.take(handoff, 0))
+    return jax.eval_shape(start, jax.random.key(0), seeds.take(handoff, 0))
 
 
 def clone(

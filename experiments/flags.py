@@ -23,14 +23,16 @@ import textwrap
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union
 
+import jax
 from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.online.common import Schedule
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, log
@@ -81,6 +83,12 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     ),
     "envpool": lambda values: flags.DEFINE_bool(
         "envpool", False, "evaluate in envpool's environments, where it has the task's", flag_values=values
+    ),
+    "dry_run": lambda values: flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "check everything that can be checked without training, write nothing, and end",
+        flag_values=values,
     ),
     "resume": lambda values: flags.DEFINE_bool("resume", False, "go on with the run in --out", flag_values=values),
     "tensorboard": _define_tensorboard,
@@ -212,6 +220,26 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_as_text, value))
     return json.dumps(value).strip('"').replace("null", "none")
+
+
+def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int) -> str:
+    """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
+
+    Args:
+      phases: what is counted -> how many.
+      dataset: what it trains on.
+      state: of one seed, shapes or arrays.
+      num_seeds: S.
+    """
+    megabytes = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / 1e6
+    rows = sum(column.nbytes for column in vars(dataset.transitions).values()) / 1e6
+    lines = [
+        "nothing speaks against this run",
+        f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in phases.items() if count),
+        f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
+        f"memory beside programs and batches: {megabytes:,.0f} MB of states and replay, {rows:,.0f} MB of data",
+    ]
+    return "\n".join(lines)
 
 
 def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:

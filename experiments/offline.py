@@ -27,7 +27,7 @@ from o2o_jax import envs, offline
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import log, phases, provenance, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked
+from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, mode_episodes
 
 CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
@@ -88,6 +88,13 @@ def main(args: FlagValues) -> None:
         "envpool": args.envpool,
         "config": dataclasses.asdict(config),
     }
+    if args.dry_run:
+        check_claim(args.out, settings, args.resume)
+        state = jax.eval_shape(algorithm.init, jax.random.key(0), dataset.normalizer())
+        print(flags.preview({"updates": config.updates}, dataset, state, args.seeds))
+        if evaluator:
+            evaluator.close()
+        return
     out = claim(args.out, settings, args.resume)
 
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))

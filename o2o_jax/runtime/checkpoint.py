@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _CONFIG = "config.json"
+WAY_OUT = "choose another --out, or go on with it by --resume"
 
 
 class Checkpoints:
@@ -124,7 +125,7 @@ def claim(
     directory: str | os.PathLike,
     config: Mapping[str, Any],
     resume: bool = False,
-    way_out: str = "choose another --out, or go on with it by --resume",
+    way_out: str = WAY_OUT,
 ) -> Path:
     """Makes a folder the output of one run, or finds the run to resume; impure. Nothing is ever overwritten.
 
@@ -141,20 +142,36 @@ def claim(
       FileExistsError: the folder holds something and `resume` is off.
       FileNotFoundError: the folder holds no run and `resume` is on.
       ValueError: the run in the folder has other settings.
+      PermissionError: the folder can't be written.
+    """
+    folder = check_claim(directory, config, resume, way_out)
+    if resume:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _CONFIG).open("x") as file:  # fails if another process was faster
+        json.dump(_plain(config), file, indent=2)
+        file.write("\n")
+    return folder
+
+
+def check_claim(
+    directory: str | os.PathLike, config: Mapping[str, Any], resume: bool = False, way_out: str = WAY_OUT
+) -> Path:
+    """Checks whether `claim` would have a folder, and writes nothing.
+
+    Args, Returns and Raises: as `claim`.
     """
     folder = Path(directory)
-    config = _plain(config)
     if resume:
-        compare_configs(read_config(folder), config, f"the run in {folder}")
+        compare_configs(read_config(folder), _plain(config), f"the run in {folder}")
         return folder
     if (folder / _CONFIG).exists():
         raise FileExistsError(f"{folder} already holds a run: {way_out}")
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _CONFIG).open("x") as file:  # fails if another process was faster
-        json.dump(config, file, indent=2)
-        file.write("\n")
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} can't be written: {above} belongs to another user, choose another --out")
     return folder
 
 

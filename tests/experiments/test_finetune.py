@@ -435,6 +435,18 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offli
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsys):
+    run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run")
+    found = capsys.readouterr().out.splitlines()
+    assert found[-4] == "nothing speaks against this run"
+    assert found[-3] == "2 seeds: 4 of re-evaluation, 4 of alignment, 6 environment steps"
+    assert "transitions, " in found[-2]
+    assert found[-1].startswith("memory beside programs and batches: ")
+    assert not (tmp_path / "out").exists()
+    run(o2td3, offline_run, *RECONSTRUCTION, "--dry_run", status=1)
+    assert "already holds a run" in capsys.readouterr().err
+
+
 def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, offline_run, tmp_path, capsys):
     run(tmp_path / "out", o2td3, status=1)
     assert "holds no offline run: pass the --out of experiments.offline" in capsys.readouterr().err
@@ -490,7 +502,7 @@ def test_stopping_by_measures_needs_a_second_episode(tmp_path):
     config = module.Config(stop="measures")
     single = sources.load(str(tmp_path / "one.npz"))
     with pytest.raises(ValueError, match="one.npz is a single one: set stop=updates"):
-        finetune.check(module.make(config, single.spec), config, None, None, single, {})
+        finetune.check(module.make(config, single.spec), config, single.spec, None, None, single, {})
 
 
 def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, tmp_path, capsys):

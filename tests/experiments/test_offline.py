@@ -170,6 +170,15 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
         jax.tree.map(np.testing.assert_array_equal, log.read(dt_run, phase), log.read(tmp_path / "dt", phase))
 
 
+def test_a_dry_run_checks_and_writes_nothing(finished, tmp_path, capsys):
+    run(tmp_path / "out", "--dry_run")
+    found = capsys.readouterr().out.splitlines()
+    assert found[-4:-2] == ["nothing speaks against this run", "2 seeds: 12 updates"]
+    assert not (tmp_path / "out").exists()
+    run(finished, "--dry_run", status=1)
+    assert "already holds a run" in capsys.readouterr().err
+
+
 def test_behaviour_cloning_of_the_best_episodes(tmp_path):
     arguments = ["--algorithm=bc", f"--env={ENV}", f"--out={tmp_path / 'bc'}", "--eval_every=0", "--eval_episodes=1"]
     settings = ["updates=2", "hidden=8", "batch_size=8", "head=tanh_gaussian", "best_fraction=0.3"]

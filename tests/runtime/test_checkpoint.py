@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked, read_config
+from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked, read_config
 from o2o_jax.runtime.devices import seed_mesh
 
 CONFIG = {"algorithm": "o2sac", "seeds": 2, "config": {"alpha": 0.5, "hidden": (32, 32), "clip": None}}
@@ -258,3 +259,20 @@ def test_one_live_process_has_a_folder_and_a_dead_one_leaves_it(tmp_path):
 def test_a_lock_does_not_make_a_folder_a_run(tmp_path):
     with locked(tmp_path):
         assert claim(tmp_path, CONFIG) == tmp_path
+
+
+def test_a_check_of_a_claim_writes_nothing_and_refuses_what_a_claim_would(tmp_path):
+    assert check_claim(tmp_path / "runs" / "a", CONFIG) == tmp_path / "runs" / "a"
+    assert list(tmp_path.iterdir()) == []
+    claim(tmp_path / "a", CONFIG)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        check_claim(tmp_path / "a", CONFIG)
+    assert check_claim(tmp_path / "a", CONFIG, resume=True) == tmp_path / "a"
+
+
+def test_a_folder_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
+    with pytest.raises(PermissionError, match=f"a can't be written: {tmp_path} belongs to another user"):
+        claim(tmp_path / "runs" / "a", CONFIG)
+    assert asked == [tmp_path]  # the nearest folder that there is
