@@ -89,14 +89,15 @@ def main(args: FlagValues) -> None:
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
         provenance.record(out)
+        extra: dict[str, Any] = {}
         if checkpoints.latest_step() is not None:
-            run, _ = checkpoints.restore(run)
+            run, extra = checkpoints.restore(run)
         for phase in ("finetune", "episode", "evaluation", "reference", "sampled"):
             log.rewind(phase, int(run.env_steps))
         act = _sampling(algorithm, mesh)
         command = "python -m experiments.behaviour " + shlex.join(sys.argv[1:])
 
-        def snapshot(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
+        def snapshot(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any]) -> None:
             del scores
             env_steps = int(run.env_steps)
             returns, lengths = sampled(act(run))
@@ -105,11 +106,12 @@ def main(args: FlagValues) -> None:
                 policy = algorithm.policy(seeds.take(run.agent, s))
                 metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
                 save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
-            checkpoints.save(env_steps, run)
+            checkpoints.save(env_steps, run, {"episodes": episodes})
 
         vector_env = family.make_vector_env(task, args.seeds)
         loop.fine_tune(
-            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, snapshot
+            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, snapshot,
+            extra.get("episodes"),
         )  # fmt: skip
     choose(task, out, args.medium)
 

@@ -132,8 +132,9 @@ def main(args: FlagValues) -> None:
             Checkpoints(out / STAGES, settings, keep=2) as stages,
         ):
             saved = checkpoints.latest_step()
+            extra: dict[str, Any] = {}
             if saved is not None:
-                run, _ = checkpoints.restore(run)
+                run, extra = checkpoints.restore(run)
             elif args.reconstruction:
                 if reconstructed is None:
                     reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
@@ -150,13 +151,13 @@ def main(args: FlagValues) -> None:
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
 
-            def save(run: loop.Run, scores: dict[str, np.ndarray]) -> None:
+            def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any]) -> None:
                 del scores
                 env_steps, every = int(run.env_steps), args.checkpoint_every
                 due = env_steps // every > (env_steps - config.eval_every_env_steps) // every
                 if due or env_steps == config.env_steps:
                     # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
-                    checkpoints.save(reconstruction + 1 + env_steps, run)
+                    checkpoints.save(reconstruction + 1 + env_steps, run, {"episodes": episodes})
 
             on_replay = algorithm.cadence.source == "replay"
             run = loop.fine_tune(
@@ -171,6 +172,7 @@ def main(args: FlagValues) -> None:
                 mesh,
                 metric_log,
                 save,
+                extra.get("episodes"),
             )
             print("".join(f"{line}\n" for line in delivered(config, task, run, out)), end="")
     if evaluator is not None:

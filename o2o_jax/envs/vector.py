@@ -15,7 +15,7 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """Several environments that step together, in this process.
 
     An episode's end resets its environment on the same step: every row is a transition, and the true last
-    observation is in `info["final_obs"]` (`last_observations`).
+    observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder`.
 
     Args:
       make_env: makes one of them.
@@ -26,10 +26,12 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """
     import gymnasium
 
+    from o2o_jax.envs.recorder import Recorder
+
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     return gymnasium.vector.SyncVectorEnv(
-        [make_env] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
+        [lambda: Recorder(make_env())] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
     )
 
 

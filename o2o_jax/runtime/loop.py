@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -16,6 +16,7 @@ from o2o_jax.diagnosis import REGIMES
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
+from o2o_jax.runtime.episodes import Episodes
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.phases import start_states
@@ -277,7 +278,8 @@ def fine_tune(
     seeds: Sequence[int],
     mesh: Mesh,
     log: MetricLog,
-    on_evaluation: Callable[[Run, dict[str, np.ndarray]], None] = lambda run, metrics: None,
+    on_evaluation: Callable[[Run, dict[str, np.ndarray], dict[str, Any]], None] = lambda run, metrics, episodes: None,
+    episodes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fine-tunes all seeds for `config.env_steps` environment steps each, or what is left of them.
 
@@ -295,8 +297,10 @@ def fine_tune(
       mesh: devices.
       log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
         or the run rolls back. `total_env_steps` counts the steps of evaluations too.
-      on_evaluation: called every `eval_every_env_steps`, with the run and the evaluation's metrics per seed, if there
-        was one: save, take a snapshot.
+      on_evaluation: called every `eval_every_env_steps`, with the run, the evaluation's metrics per seed, if there was
+        one, and the episodes under way as JSON takes them: save, take a snapshot.
+      episodes: under way when `run` was saved, as `on_evaluation` got them, to go on as if nothing had happened; None
+        begins new ones.
 
     Returns:
       The run after the last step.
@@ -321,13 +325,17 @@ def fine_tune(
     roll_back = over_seeds(algorithm.roll_back, mesh, donate=(0,))
     finite = over_seeds(functools.partial(_may_go_on, algorithm) if config.roll_back else is_finite, mesh)
 
-    # a resumed run begins new episodes, from starts that depend on where it stopped
+    # starts that depend on where a run stopped: its seeds are not used up again where its episodes are lost
     reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
     observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
-    run, device_action = begin(run, observation)
-    action = np.asarray(device_action)
+    under_way = Episodes.restore(envs, episodes)
+    if under_way is None:
+        if episodes is not None:
+            observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
+        run, device_action = begin(run, observation)
+        under_way = Episodes(observation, np.asarray(device_action), np.zeros(len(seeds)))
+    observation, action, episode_return = under_way.observation, under_way.action, under_way.returns
     pending: list[Metrics] = []
-    episode_return = np.zeros(len(seeds))
     finished: list[list[float]] = [[] for _ in seeds]
 
     with progress("finetune", config.env_steps, initial=start) as bar:
@@ -387,7 +395,7 @@ def fine_tune(
             if evaluator is not None:
                 log.write("evaluation", env_steps, scores | _reference_score(task, run) | _total_env_steps(run))
             finished = [[] for _ in seeds]
-            on_evaluation(run, scores)
+            on_evaluation(run, scores, Episodes(observation, action, episode_return).save(envs))
     return run
 
 

@@ -119,7 +119,7 @@ def launch(
     data = None if getattr(config, "replay", "none") == "none" else dataset()
     snapshots = []
 
-    def keep(run, metrics):
+    def keep(run, metrics, episodes):
         snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
         on_evaluation(run, metrics)
 

@@ -1,0 +1,59 @@
+"""Training's episodes under way: saved with a run, taken up again by the process that resumes it. Impure."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Episodes:
+    """Episodes under way, one per seed.
+
+    Attributes:
+      observation: [S, O] float32 where the next action is taken.
+      action: [S, A] float32, that action, which is chosen already.
+      returns: [S] float64, undiscounted rewards of the episodes so far.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    returns: np.ndarray
+
+    def save(self, envs: Any) -> dict[str, Any]:
+        """Returns the episodes as JSON takes them, exactly.
+
+        Args:
+          envs: vector environment [S] that they take place in, of `envs.vector.make_vector`; of any other kind nothing
+            is saved but the numbers here.
+        """
+        records = [env.record() if hasattr(env, "record") else None for env in getattr(envs, "envs", [])]
+        return {name: value.tolist() for name, value in vars(self).items()} | {"records": records}
+
+    @classmethod
+    def restore(cls, envs: Any, saved: Mapping[str, Any] | None) -> "Episodes | None":
+        """Brings the environments to where they were by playing what was played.
+
+        Args:
+          envs: vector environment [S], reset; its state is undefined where None comes back.
+          saved: by `save`; None where nothing was.
+
+        Returns:
+          The episodes; None where nothing was saved, or an environment doesn't get to the observation that it was at,
+          which a note says.
+        """
+        if saved is None:
+            return None
+        episodes = cls(
+            np.asarray(saved["observation"], np.float32),
+            np.asarray(saved["action"], np.float32),
+            np.asarray(saved["returns"], np.float64),
+        )
+        records = saved["records"]
+        if len(records) == len(episodes.returns) and all(records):
+            found = [env.replay(record) for env, record in zip(envs.envs, records, strict=True)]
+            if np.array_equal(np.asarray(found, np.float32), episodes.observation):
+                return episodes
+        print("note: the environments don't get back to where they were: every seed begins a new episode")
+        return None
