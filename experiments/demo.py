@@ -2,8 +2,8 @@
 
     python -m experiments.demo --out=runs/demo-walker2d
 
-Every step is a command of this package, printed before it runs. What is done already is skipped and what was stopped
-goes on, so the same command continues a demo that was interrupted.
+Every step is a command of this package, printed before it runs. What was stopped goes on, so that the same command
+continues a demo that was interrupted.
 """
 
 import os
@@ -17,8 +17,6 @@ import absl.flags
 from absl.flags import FlagValues
 
 from experiments import flags, report
-from o2o_jax.online import o2td3
-from o2o_jax.runtime.checkpoint import Checkpoints, read_config
 
 TASK = "mujoco/walker2d-medium"
 # The published schedules are 1,000,000 of the first two, and 100,000.
@@ -26,7 +24,6 @@ TRANSITIONS = 100_000
 OFFLINE_UPDATES = 10_000
 ENV_STEPS = 6_000
 EVAL_EVERY = 750
-RECONSTRUCTION = o2td3.Config.fast["reevaluate_updates"] + o2td3.Config.fast["align_updates"]
 
 
 def define(values: FlagValues) -> None:
@@ -49,44 +46,22 @@ def main(args: FlagValues) -> None:
     if not made.exists():
         _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}", "--overwrite")
         made.touch()
-    _train(
-        "offline",
-        environment,
-        out / "td3_bc",
-        OFFLINE_UPDATES,
-        f"--seeds={args.seeds}",
-        "--algorithm=td3_bc",
-        f"--env={TASK}",
-        f"--set=updates={OFFLINE_UPDATES}",
-        "--eval_every=0",
-    )
-    for algorithm, updates in (("o2td3", RECONSTRUCTION), ("td3", 0)):
-        _train(
-            "finetune",
-            environment,
-            out / algorithm,
-            updates + 1 + ENV_STEPS,
-            f"--seeds={args.seeds}",
-            f"--algorithm={algorithm}",
-            f"--policy={out / 'td3_bc'}",
-            f"--set=env_steps={ENV_STEPS}",
-            f"--set=eval_every_env_steps={EVAL_EVERY}",
-        )
+    seeds, task = f"--seeds={args.seeds}", f"--env={TASK}"
+    _call(
+        "offline", environment, f"--out={out / 'td3_bc'}", seeds, "--algorithm=td3_bc", task,
+        f"--set=updates={OFFLINE_UPDATES}", "--eval_every=0", "--resume",
+    )  # fmt: skip
+    for algorithm in ("o2td3", "td3"):
+        _call(
+            "finetune", environment, f"--out={out / algorithm}", seeds, f"--algorithm={algorithm}",
+            f"--policy={out / 'td3_bc'}", f"--set=env_steps={ENV_STEPS}", f"--set=eval_every_env_steps={EVAL_EVERY}",
+            "--resume",
+        )  # fmt: skip
     picture = out / "demo.png"
     print()
     print(report.write_report([out / "o2td3", out / "td3"], ["O2TD3", "direct TD3"], picture))
     print(f"learning curves: {picture.absolute()}")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
-
-
-def _train(script: str, environment: dict[str, str], out: Path, last_step: int, *arguments: str) -> None:
-    """Runs a training script unless its last checkpoint is there; goes on with a run that was stopped."""
-    started = (out / "config.json").exists()
-    if started:
-        with Checkpoints(out / "checkpoints", read_config(out)) as checkpoints:
-            if checkpoints.latest_step() == last_step:
-                return
-    _call(script, environment, f"--out={out}", *arguments, *(["--resume"] if started else []))
 
 
 def _call(script: str, environment: dict[str, str], *arguments: str) -> None:

@@ -142,6 +142,8 @@ def main(args: FlagValues) -> None:
                 run = run.replace(agent=agent, records=records)
                 copy_logs(args.reconstruction, args.seeds, metric_log)
             reconstruction = config.reevaluate_updates + config.align_updates
+            if saved == reconstruction + 1 + config.env_steps:
+                print(f"the run in {out} is complete: nothing is left to do")
             if saved is None or saved <= reconstruction:
                 run = _reconstruct(
                     algorithm, config, run, handoff, teacher, task, dataset, seed_list, mesh, metric_log, checkpoints,

@@ -90,7 +90,9 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "check everything that can be checked without training, write nothing, and end",
         flag_values=values,
     ),
-    "resume": lambda values: flags.DEFINE_bool("resume", False, "go on with the run in --out", flag_values=values),
+    "resume": lambda values: flags.DEFINE_bool(
+        "resume", False, "go on with the run in --out; where there is none, start it", flag_values=values
+    ),
     "tensorboard": _define_tensorboard,
 }
 

@@ -108,6 +108,8 @@ def main(args: FlagValues) -> None:
         provenance.record(out, dataset)
         if checkpoints.latest_step() is not None:
             state, _ = checkpoints.restore(state)
+        if int(state.step) >= config.updates:
+            print(f"the run in {out} is complete: nothing is left to do")
         metric_log.rewind("evaluation", int(state.step))
 
         def checkpoint(state: Any, done: int) -> None:

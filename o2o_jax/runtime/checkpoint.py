@@ -130,9 +130,9 @@ def claim(
     """Makes a folder the output of one run, or finds the run to resume; impure. Nothing is ever overwritten.
 
     Args:
-      directory: a folder that does not exist or is empty; with `resume`, the folder of the run.
+      directory: a folder that does not exist or is empty; with `resume` the folder of the run, if there is one.
       config: JSON-like settings, kept in `<directory>/config.json`.
-      resume: go on with the run in `directory`.
+      resume: go on with the run in `directory`; where there is none, it starts.
       way_out: what to do where the folder holds a run and `resume` is off.
 
     Returns:
@@ -140,17 +140,18 @@ def claim(
 
     Raises:
       FileExistsError: the folder holds something and `resume` is off.
-      FileNotFoundError: the folder holds no run and `resume` is on.
       ValueError: the run in the folder has other settings.
       PermissionError: the folder can't be written.
     """
     folder = check_claim(directory, config, resume, way_out)
-    if resume:
+    if resume and (folder / _CONFIG).exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _CONFIG).open("x") as file:  # fails if another process was faster
-        json.dump(_plain(config), file, indent=2)
-        file.write("\n")
+    with locked(folder):
+        check_claim(directory, config, way_out=way_out)  # again: another process may have been faster
+        draft = folder / f".{_CONFIG}.part"  # whole or not at all, whenever this process is killed
+        draft.write_text(json.dumps(_plain(config), indent=2) + "\n")
+        draft.replace(folder / _CONFIG)
     return folder
 
 
@@ -162,7 +163,7 @@ def check_claim(
     Args, Returns and Raises: as `claim`.
     """
     folder = Path(directory)
-    if resume:
+    if resume and (folder / _CONFIG).exists():
         compare_configs(read_config(folder), _plain(config), f"the run in {folder}")
         return folder
     if (folder / _CONFIG).exists():

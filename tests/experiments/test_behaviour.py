@@ -223,7 +223,6 @@ def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, ca
             "snapshots are chosen by their scores: eval_episodes must be at least 1",
         ),
         (["--choose"], 1, "holds no run"),
-        (["--resume"], 1, "holds no run"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):

@@ -98,7 +98,8 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(offline.Checkpoints, "save", save_and_stop)
-        run(out, status=130)
+        run(out, "--resume", status=130)  # the same command starts it, goes on with it, and says that it is complete
+    assert "is complete" not in capsys.readouterr().out
     assert saved == [4]
     with pytest.raises(ValueError, match="is not finished: 4 of 12 updates are saved; .* --resume"):
         handoffs.load_handoff(out, 2)
@@ -108,8 +109,10 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     for phase in ("offline", "evaluation"):
         jax.tree.map(np.testing.assert_array_equal, log.read(finished, phase), log.read(out, phase))
     capsys.readouterr()
-    run(out, "--resume")  # finished already: only says what it found
-    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "mean"
+    run(out, "--resume")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"the run in {out} is complete: nothing is left to do" in lines
+    assert lines[-1].split()[0] == "mean"
 
 
 def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch):
@@ -204,7 +207,6 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
         (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
         (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
-        (["--resume"], 1, "holds no run"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):
