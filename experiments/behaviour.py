@@ -27,7 +27,7 @@ from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import OnlineAlgorithm, Task
 from o2o_jax.policy import Policy
-from o2o_jax.runtime import loop, provenance, seeds
+from o2o_jax.runtime import interrupt, loop, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked, read_config
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator
 from o2o_jax.runtime.log import MetricLog
@@ -85,6 +85,7 @@ def main(args: FlagValues) -> None:
     sampled = make_evaluator(family, task, seed_list, config.eval_episodes, stream=2)
     with (
         locked(out),
+        interrupt.deferred(),
         MetricLog(out, args.tensorboard) as log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
@@ -97,20 +98,24 @@ def main(args: FlagValues) -> None:
         act = _sampling(algorithm, mesh)
         command = "python -m experiments.behaviour " + shlex.join(sys.argv[1:])
 
-        def snapshot(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any]) -> None:
-            del scores
-            env_steps = int(run.env_steps)
+        def snapshot(run: loop.Run, env_steps: int) -> None:
             returns, lengths = sampled(act(run))
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
             for s in seed_list:
                 policy = algorithm.policy(seeds.take(run.agent, s))
                 metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
                 save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
+
+        def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
+            del stopping
+            env_steps = int(run.env_steps)
+            if scores:  # none where a signal ends the run between two evaluations
+                snapshot(run, env_steps)
             checkpoints.save(env_steps, run, {"episodes": episodes})
 
         vector_env = family.make_vector_env(task, args.seeds)
         loop.fine_tune(
-            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, snapshot,
+            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, save,
             extra.get("episodes"),
         )  # fmt: skip
     choose(task, out, args.medium)

@@ -33,7 +33,7 @@ from o2o_jax import envs, online
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
-from o2o_jax.runtime import log, loop, phases, provenance, seeds
+from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
 from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, mode_episodes
 from o2o_jax.training import DIVERGED, Record, Watched
@@ -119,7 +119,7 @@ def main(args: FlagValues) -> None:
         return
     out = claim(args.out, settings, args.resume)
 
-    with locked(out), log.MetricLog(out, args.tensorboard) as metric_log:
+    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard) as metric_log:
         provenance.record(out, dataset)
         teacher = handoff.policy if clone_config else None
         if clone_config:
@@ -153,11 +153,11 @@ def main(args: FlagValues) -> None:
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
 
-            def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any]) -> None:
+            def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
                 del scores
                 env_steps, every = int(run.env_steps), args.checkpoint_every
                 due = env_steps // every > (env_steps - config.eval_every_env_steps) // every
-                if due or env_steps == config.env_steps:
+                if due or stopping or env_steps == config.env_steps:
                     # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
                     checkpoints.save(reconstruction + 1 + env_steps, run, {"episodes": episodes})
 

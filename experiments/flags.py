@@ -35,7 +35,7 @@ from jax.sharding import Mesh
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.online.common import Schedule
 from o2o_jax.policy import CloneConfig
-from o2o_jax.runtime import devices, log
+from o2o_jax.runtime import devices, interrupt, log
 
 ConfigT = TypeVar("ConfigT")
 FAST_CLONE_UPDATES = 10_000
@@ -139,7 +139,7 @@ def run(
       argv: the command line without the program's name; None takes that of the process.
 
     Raises:
-      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 where interrupted.
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
     """
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
@@ -161,6 +161,9 @@ def run(
         if values.debug:
             traceback.print_exc()
         _fail(_one_line(error), 1)
+    except interrupt.Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

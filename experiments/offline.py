@@ -26,7 +26,7 @@ from experiments import flags
 from o2o_jax import envs, offline
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime import log, phases, provenance, seeds
+from o2o_jax.runtime import interrupt, log, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, mode_episodes
 
@@ -102,6 +102,7 @@ def main(args: FlagValues) -> None:
     run_episodes = mode_episodes(lambda state: algorithm.handoff(state).policy, mesh)
     with (
         locked(out),
+        interrupt.deferred(),
         log.MetricLog(out, args.tensorboard) as metric_log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
@@ -113,7 +114,8 @@ def main(args: FlagValues) -> None:
         metric_log.rewind("evaluation", int(state.step))
 
         def checkpoint(state: Any, done: int) -> None:
-            if task and evaluator and (args.eval_every or done == config.updates):
+            due = done == config.updates or (args.eval_every and done % args.eval_every == 0)
+            if task and evaluator and due:
                 scores = evaluation_metrics(task, *run_episodes(evaluator, state))
                 metric_log.write("evaluation", done, scores)
             checkpoints.save(done, state)

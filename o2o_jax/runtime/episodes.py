@@ -15,11 +15,20 @@ class Episodes:
       observation: [S, O] float32 where the next action is taken.
       action: [S, A] float32, that action, which is chosen already.
       returns: [S] float64, undiscounted rewards of the episodes so far.
+      finished: returns of the episodes that have ended since the last evaluation, S lists.
+      pending: metrics of the rounds of updates since then, [S] float32 each.
     """
 
     observation: np.ndarray
     action: np.ndarray
     returns: np.ndarray
+    finished: list[list[float]]
+    pending: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def begin(cls, observation: np.ndarray, action: np.ndarray) -> "Episodes":
+        """Episodes at their first observations."""
+        return cls(observation, action, np.zeros(len(observation)), [[] for _ in observation])
 
     def save(self, envs: Any) -> dict[str, Any]:
         """Returns the episodes as JSON takes them, exactly.
@@ -28,8 +37,14 @@ class Episodes:
           envs: vector environment [S] that they take place in, of `envs.vector.make_vector`; of any other kind nothing
             is saved but the numbers here.
         """
-        records = [env.record() if hasattr(env, "record") else None for env in getattr(envs, "envs", [])]
-        return {name: value.tolist() for name, value in vars(self).items()} | {"records": records}
+        return {
+            "observation": self.observation.tolist(),
+            "action": self.action.tolist(),
+            "returns": self.returns.tolist(),
+            "finished": [[float(value) for value in values] for values in self.finished],
+            "pending": [{name: np.asarray(value).tolist() for name, value in row.items()} for row in self.pending],
+            "records": [env.record() if hasattr(env, "record") else None for env in getattr(envs, "envs", [])],
+        }
 
     @classmethod
     def restore(cls, envs: Any, saved: Mapping[str, Any] | None) -> "Episodes | None":
@@ -49,6 +64,8 @@ class Episodes:
             np.asarray(saved["observation"], np.float32),
             np.asarray(saved["action"], np.float32),
             np.asarray(saved["returns"], np.float64),
+            saved["finished"],
+            [{name: np.asarray(value, np.float32) for name, value in row.items()} for row in saved["pending"]],
         )
         records = saved["records"]
         if len(records) == len(episodes.returns) and all(records):

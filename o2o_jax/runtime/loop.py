@@ -16,6 +16,7 @@ from o2o_jax.diagnosis import REGIMES
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
 from o2o_jax.policy import Handoff
+from o2o_jax.runtime import interrupt
 from o2o_jax.runtime.episodes import Episodes
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, evaluation_metrics
 from o2o_jax.runtime.log import MetricLog, progress
@@ -278,7 +279,7 @@ def fine_tune(
     seeds: Sequence[int],
     mesh: Mesh,
     log: MetricLog,
-    on_evaluation: Callable[[Run, dict[str, np.ndarray], dict[str, Any]], None] = lambda run, metrics, episodes: None,
+    on_pause: Callable[[Run, dict[str, np.ndarray], dict[str, Any], bool], None] = lambda *_: None,
     episodes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fine-tunes all seeds for `config.env_steps` environment steps each, or what is left of them.
@@ -297,9 +298,10 @@ def fine_tune(
       mesh: devices.
       log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
         or the run rolls back. `total_env_steps` counts the steps of evaluations too.
-      on_evaluation: called every `eval_every_env_steps`, with the run, the evaluation's metrics per seed, if there was
-        one, and the episodes under way as JSON takes them: save, take a snapshot.
-      episodes: under way when `run` was saved, as `on_evaluation` got them, to go on as if nothing had happened; None
+      on_pause: called every `eval_every_env_steps`, and where a signal ends the run, with the run, the evaluation's
+        metrics per seed, if there was one, the episodes under way as JSON takes them, and whether the run ends: save,
+        take a snapshot.
+      episodes: under way when `run` was saved, as `on_pause` got them, to go on as if nothing had happened; None
         begins new ones.
 
     Returns:
@@ -308,6 +310,7 @@ def fine_tune(
     Raises:
       ValueError: the states of all seeds have become NaN or infinite, in a run that rolls back beyond what going back
         to π_ref would mend. A seed that diverges among others stays: its numbers say so.
+      Interrupted: a signal has come, and `on_pause` has been called.
     """
     start = int(run.env_steps)
     if start >= config.env_steps:
@@ -333,10 +336,9 @@ def fine_tune(
         if episodes is not None:
             observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
         run, device_action = begin(run, observation)
-        under_way = Episodes(observation, np.asarray(device_action), np.zeros(len(seeds)))
+        under_way = Episodes.begin(observation, np.asarray(device_action))
     observation, action, episode_return = under_way.observation, under_way.action, under_way.returns
-    pending: list[Metrics] = []
-    finished: list[list[float]] = [[] for _ in seeds]
+    finished, pending = under_way.finished, under_way.pending
 
     with progress("finetune", config.env_steps, initial=start) as bar:
         for env_steps in range(start + 1, config.env_steps + 1):
@@ -364,7 +366,12 @@ def fine_tune(
                 episode_return[s] = 0.0
             bar.update(1)
 
+            stopping = interrupt.requested() and env_steps < config.env_steps
             if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
+                if stopping:
+                    under_way = Episodes(observation, action, episode_return, finished, jax.device_get(pending))
+                    on_pause(run, {}, under_way.save(envs), True)
+                    interrupt.end()
                 continue
             means = _mean_over_time(pending or [metrics])
             log.write("finetune", env_steps, means)
@@ -395,7 +402,9 @@ def fine_tune(
             if evaluator is not None:
                 log.write("evaluation", env_steps, scores | _reference_score(task, run) | _total_env_steps(run))
             finished = [[] for _ in seeds]
-            on_evaluation(run, scores, Episodes(observation, action, episode_return).save(envs))
+            on_pause(run, scores, Episodes(observation, action, episode_return, finished).save(envs), stopping)
+            if stopping:
+                interrupt.end()
     return run
 
 

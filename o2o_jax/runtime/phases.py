@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from o2o_jax.interfaces import Stop
+from o2o_jax.runtime import interrupt
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import (
@@ -82,7 +83,8 @@ def run_phase(
       mesh: devices.
       log: gets `<phase>.csv`: after every chunk the chunk's mean metrics; `step` counts the phase's updates.
       first_step: `state.step` where the phase begins.
-      checkpoint: (state, done) called after every `checkpoint_every` updates and at the end: save, evaluate.
+      checkpoint: (state, done) called after every `checkpoint_every` updates, at the end, and where a signal ends the
+        phase: save, evaluate.
       checkpoint_every: in updates; 0 for the end alone.
       chunk: the most updates of one compiled call.
       show: metrics that the progress bar shows, as means over seeds.
@@ -101,6 +103,7 @@ def run_phase(
     Raises:
       ValueError: `stop` without `held_out`; the state is from before the phase, or the states of all
         seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
+      Interrupted: a signal has come, and what is done has been saved.
     """
     if stop is not None and held_out is None:
         raise ValueError(f"the phase {phase} can't stop by measures without held-out rows")
@@ -181,8 +184,11 @@ def run_phase(
                 if measures["verdict"].all():
                     done = updates
                     state = state.skip_to(jax.device_put(np.int32(first_step + updates), state.step.sharding))
-            if done == updates or (checkpoint_every and done % checkpoint_every == 0):
+            stopping = interrupt.requested() and done < updates
+            if done == updates or stopping or (checkpoint_every and done % checkpoint_every == 0):
                 checkpoint(state, done)
+            if stopping:
+                interrupt.end()
     return state
 
 

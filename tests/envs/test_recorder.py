@@ -52,7 +52,8 @@ def actions_of(vector_env, steps, seed=0):
 def under_way(vector_env, played):
     """Episodes after the last of these steps, as a file brings them back."""
     observation = played[-1][0].astype(np.float32)
-    episodes = Episodes(observation, np.zeros((2, 1), np.float32), np.array([0.1, 1e9 / 3]))
+    pending = [{"loss": np.array([0.1, np.nan], np.float32)}]
+    episodes = Episodes(observation, np.zeros((2, 1), np.float32), np.array([0.1, 1e9 / 3]), [[0.3], []], pending)
     return json.loads(json.dumps(episodes.save(vector_env)))
 
 
@@ -70,6 +71,8 @@ def test_another_process_goes_on_as_if_nothing_had_happened(name):
     found = Episodes.restore(second, under_way(first, played))
     np.testing.assert_array_equal(found.observation, played[-1][0].astype(np.float32))
     np.testing.assert_array_equal(found.returns, [0.1, 1e9 / 3])
+    assert found.finished == [[0.3], []]
+    np.testing.assert_array_equal(found.pending[0]["loss"], np.array([0.1, np.nan], np.float32))
     for expected, there in zip(play(first, actions[230:]), play(second, actions[230:]), strict=True):
         for a, b in zip(expected, there, strict=True):
             np.testing.assert_array_equal(a, b)

@@ -1,8 +1,10 @@
 """experiments.finetune from an offline run to the last evaluation, stopped and resumed, with tiny data and networks."""
 
+import itertools
 import json
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -13,7 +15,7 @@ from experiments import finetune
 from experiments.handoffs import load_delivered
 from o2o_jax import envs, online
 from o2o_jax.data import sources
-from o2o_jax.runtime import log
+from o2o_jax.runtime import interrupt, log
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, mode_episodes
 from tests import tiny
@@ -124,6 +126,31 @@ def test_a_run_stopped_in_every_phase_ends_as_the_unbroken_one(o2td3, offline_ru
     assert not remaining
     run(out, offline_run, *RECONSTRUCTION, "--resume")
     assert {path.name for path in (out / "stages").iterdir()} == {"4", "8"}  # what experiments.diagnose reads
+    for file in sorted(o2td3.glob("*.csv")):
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+    jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))
+
+
+def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, tmp_path, monkeypatch, capsys):
+    # at the first look for a signal, amid re-evaluation; at the fourth of what is left, after one environment step; at
+    # the second, after the third step, between two evaluations and with metrics that no file has yet
+    out, requested = tmp_path / "stopped", interrupt.requested
+    for look, signum in ((1, signal.SIGTERM), (4, signal.SIGINT), (2, signal.SIGTERM)):
+        looks = itertools.count(1)
+
+        def look_again(look=look, looks=looks, signum=signum):
+            if next(looks) == look:
+                signal.raise_signal(signum)
+            return requested()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(interrupt, "requested", look_again)
+            run(out, offline_run, *RECONSTRUCTION, "--resume", status=128 + signum)
+        error = capsys.readouterr().err
+        assert f"stopped by {signum.name}: all is saved, the same command with --resume goes on" in error
+    saved = (path.name for path in (out / "checkpoints").iterdir())
+    assert str(REEVALUATE + ALIGN + 1 + 3) in saved
+    run(out, offline_run, *RECONSTRUCTION, "--resume")
     for file in sorted(o2td3.glob("*.csv")):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
     jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))

@@ -119,7 +119,8 @@ def launch(
     data = None if getattr(config, "replay", "none") == "none" else dataset()
     snapshots = []
 
-    def keep(run, metrics, episodes):
+    def keep(run, metrics, episodes, stopping):
+        assert not stopping
         snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
         on_evaluation(run, metrics)
 
