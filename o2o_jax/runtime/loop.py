@@ -447,24 +447,20 @@ def _consider_reference(
         look |= returns.metrics(accept)
         run = run.replace(returns=place(considered, mesh))
     elif run.standing is not None:
-        # the luckiest of many looks from the same start states would pass; fresh ones don't know of that luck
         assert evaluated is not None
         assert run.standing.returns is not None
         comparison = Comparison.paired(evaluated, run.standing.returns)
-        passed = comparison.better(config.reference_standard_errors)
-        confirmed = np.full(passed.shape, np.nan)
-        if passed.any():
-            run, again = play_again(run, passed)
-            confirmed = np.where(passed, again.better(config.reference_standard_errors), np.nan)
-        accept = confirmed == 1.0
-        look |= {"accepted": accept, "confirmed": confirmed}
+        accept = comparison.better(config.reference_standard_errors)
     else:
         accept = score > best_score
     verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
     if run.standing is not None and comparison is not None:
         verdict, standing = run.standing.judge(config, comparison, accept)
+        if config.reference_update == "best":
+            run, verdict, confirmed = _confirm(config, run, verdict, play_again)
+            look |= {"accepted": verdict.accept, "confirmed": confirmed}
         if evaluated is not None:
-            standing = standing.evaluated(accept, evaluated)
+            standing = standing.evaluated(verdict.accept, evaluated)
         look |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
         look |= {"difference": comparison.difference, "difference_error": comparison.error}
         run = run.replace(standing=place(standing, mesh))
@@ -474,6 +470,29 @@ def _consider_reference(
         best = np.fmax(best_score, score).astype(np.float32)
         run = run.replace(best_score=jax.device_put(best, run.best_score.sharding))
     return run, verdict
+
+
+def _confirm(
+    config: Any, run: Run, verdict: Verdict, play_again: Callable[[Run, np.ndarray], tuple[Run, Comparison]]
+) -> tuple[Run, Verdict, np.ndarray]:
+    """Lets fresh start states agree to what makes a policy π_ref or sends it back.
+
+    The luckiest of many looks from the same start states would pass. And a π_ref that was lucky there would send all
+    others back: where episodes are chaotic, a policy that hardly differs lacks its luck. Fresh ones know of neither.
+
+    Args: of `_consider_reference`, and `verdict` by the usual start states.
+
+    Returns:
+      The run with the steps counted, the verdict that stands, and [S] 1 or 0 where it was confirmed or not, else NaN.
+    """
+    asked = verdict.accept | verdict.roll_back
+    if not asked.any():
+        return run, verdict, np.full(asked.shape, np.nan)
+    run, again = play_again(run, asked)
+    better = again.better(config.reference_standard_errors)
+    worse = again.worse(config.reference_standard_errors, config.reject_share)
+    verdict = verdict._replace(accept=verdict.accept & better, roll_back=verdict.roll_back & worse)
+    return run, verdict, np.where(asked, verdict.accept | verdict.roll_back, np.nan)
 
 
 def _play_again(
