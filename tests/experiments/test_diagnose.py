@@ -44,7 +44,7 @@ def test_an_offline_run_as_it_is(offline_run, tmp_path, capsys):
     run(offline_run, f"--out={out}")
     text, rows, record = results(out)
     assert text in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.glob("[!.]*")} == FILES
     assert "SEEN IN TRAINING" in text
     assert "nothing is re-evaluated or aligned: --algorithm=o2td3 or o2sac would do it" in text
     assert "PROPOSITION" not in text
