@@ -67,7 +67,11 @@ def main(args: FlagValues) -> None:
 def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
     command = ["-m", f"experiments.{script}", *arguments]
     print(f"\n$ python {shlex.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode
+    with subprocess.Popen([sys.executable, *command], env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the command got it too, and saves what it has
+            status = process.wait()
     if status:  # the command has said what is wrong
         raise SystemExit(status)
 

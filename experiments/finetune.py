@@ -107,7 +107,8 @@ def main(args: FlagValues) -> None:
     }
     vector_env = family.make_vector_env(task, args.seeds)  # shows what is missing before hours of updates
     reconstructed = None
-    if args.reconstruction and not args.resume:  # a run with a checkpoint of its own doesn't need it any more
+    started = (Path(args.out) / "checkpoints").is_dir()  # a run with a checkpoint of its own doesn't need another's
+    if args.reconstruction and not started:
         reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
     if args.dry_run:
         check_claim(args.out, settings, args.resume)

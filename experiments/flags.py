@@ -139,7 +139,8 @@ def run(
       argv: the command line without the program's name; None takes that of the process.
 
     Raises:
-      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
+        and for a second signal, 143 for SIGTERM.
     """
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
@@ -156,17 +157,26 @@ def run(
     except flags.Error as error:
         _fail(f"{_one_line(error)} (--help lists the flags)", 2)
     try:
-        main(values)
+        with contextlib.redirect_stdout(sys.stderr if _prints(values) else sys.stdout):
+            main(values)
+    except _Printed as settings_text:
+        print(settings_text)
     except (ValueError, OSError) as error:
         if values.debug:
             traceback.print_exc()
         _fail(_one_line(error), 1)
     except interrupt.Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):
+            print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
+
+
+def _prints(values: FlagValues) -> bool:
+    """Returns whether --print_config is on: stdout then is for the settings alone."""
+    return "print_config" in values and values.print_config
 
 
 def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
@@ -193,14 +203,22 @@ def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
       ValueError: the file is of another algorithm, has fields that this one lacks, or something in either doesn't fit.
       FileNotFoundError: there is no such file.
     """
-    config = parse_overrides(_of_file(Path(args.config), algorithm, default) if args.config else default, args.set)
+    if args.config:
+        schedule = args.schedule if "schedule" in args else None
+        default = _of_file(Path(args.config), algorithm, schedule, default)
+    config = parse_overrides(default, args.set)
     if args.print_config:
-        print(json.dumps({"algorithm": algorithm, "config": dataclasses.asdict(config)}, indent=2))  # type: ignore[call-overload]
-        sys.exit(0)
+        schedule = {"schedule": args.schedule} if "schedule" in args else {}
+        content = {"algorithm": algorithm, **schedule, "config": dataclasses.asdict(config)}  # type: ignore[call-overload]
+        raise _Printed(json.dumps(content, indent=2))
     return config
 
 
-def _of_file(path: Path, algorithm: str, default: ConfigT) -> ConfigT:
+class _Printed(Exception):
+    """Settings as --print_config asks for them, which end the script."""
+
+
+def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT) -> ConfigT:
     """Settings from a run's config.json; fields that it lacks keep their defaults, which a note says."""
     try:
         content = json.loads(path.read_text())
@@ -210,6 +228,11 @@ def _of_file(path: Path, algorithm: str, default: ConfigT) -> ConfigT:
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
+    if schedule is not None and schedule != content.get("schedule", schedule):
+        theirs = content["schedule"]
+        raise ValueError(
+            f"--config={path} is of the schedule {theirs}: pass --schedule={theirs}, which cloning follows"
+        )
     found = content["config"]
     missing = {field.name for field in dataclasses.fields(default) if field.init} - found.keys()  # type: ignore[arg-type]
     if missing:

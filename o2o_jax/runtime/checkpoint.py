@@ -17,6 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from o2o_jax.runtime import files
+
 _CONFIG = "config.json"
 WAY_OUT = "choose another --out, or go on with it by --resume"
 
@@ -148,10 +150,9 @@ def claim(
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        check_claim(directory, config, way_out=way_out)  # again: another process may have been faster
-        draft = folder / f".{_CONFIG}.part"  # whole or not at all, whenever this process is killed
-        draft.write_text(json.dumps(_plain(config), indent=2) + "\n")
-        draft.replace(folder / _CONFIG)
+        check_claim(directory, config, resume, way_out)  # again: another process may have been faster
+        if not (folder / _CONFIG).exists():
+            files.replace(folder / _CONFIG, json.dumps(_plain(config), indent=2) + "\n")
     return folder
 
 
@@ -163,6 +164,9 @@ def check_claim(
     Args, Returns and Raises: as `claim`.
     """
     folder = Path(directory)
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} can't be written: {above} is not writable, choose another --out")
     if resume and (folder / _CONFIG).exists():
         compare_configs(read_config(folder), _plain(config), f"the run in {folder}")
         return folder
@@ -170,9 +174,6 @@ def check_claim(
         raise FileExistsError(f"{folder} already holds a run: {way_out}")
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder: choose another --out")
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder} can't be written: {above} belongs to another user, choose another --out")
     return folder
 
 

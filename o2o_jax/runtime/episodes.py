@@ -69,8 +69,12 @@ class Episodes:
         )
         records = saved["records"]
         if len(records) == len(episodes.returns) and all(records):
-            found = [env.replay(record) for env, record in zip(envs.envs, records, strict=True)]
-            if np.array_equal(np.asarray(found, np.float32), episodes.observation):
-                return episodes
+            try:
+                found = [env.replay(record) for env, record in zip(envs.envs, records, strict=True)]
+            except Exception as error:  # whatever an environment of another version or make raises
+                print(f"note: an environment refuses what it took before: {error}")
+            else:
+                if np.array_equal(np.asarray(found, np.float32), episodes.observation, equal_nan=True):
+                    return episodes
         print("note: the environments don't get back to where they were: every seed begins a new episode")
         return None

@@ -1,8 +1,8 @@
 """Signals that end a run where it can be saved. Impure: they belong to the process."""
 
 import contextlib
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -28,20 +28,29 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Makes SIGINT and SIGTERM wait until the run asks for them; the second one takes effect at once.
+    """Makes SIGINT and SIGTERM wait until the run asks for them; the second one takes effect as soon as Python can.
 
-    Threads other than the main one get no signals: there nothing changes.
+    Threads other than the main one get no signals: there nothing changes. Nor does it for a signal that the process
+    ignores, as shells let background jobs do.
+
+    Raises:
+      Interrupted: at the end, where a signal came too late to end anything before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _note) for signum in _SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    kept = {signum: handler for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for signum in kept:
+        signal.signal(signum, _note)
     try:
         yield
+        if _received:
+            end()
     finally:
-        _received.clear()
-        for signum, handler in before.items():
+        for signum, handler in kept.items():
             signal.signal(signum, handler)
+        _received.clear()
 
 
 def requested() -> bool:
@@ -63,4 +72,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
     if _received:
         raise KeyboardInterrupt
     _received.append(signum)
-    print("\nstopping where the run can be saved; once more to stop at once", file=sys.stderr, flush=True)
+    with contextlib.suppress(
+        OSError
+    ):  # not by print, which may be at work, or write to a pipe that has just been closed
+        os.write(2, b"\nstopping where the run can be saved; once more to stop at once\n")

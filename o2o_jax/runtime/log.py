@@ -1,5 +1,6 @@
 """Metrics on their way out: one CSV file per phase, TensorBoard on request, progress bars."""
 
+import contextlib
 import csv
 import io
 import os
@@ -171,10 +172,12 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if text.strip():
-            sys.stderr.write(text.strip() + "\n")
+            with contextlib.suppress(BrokenPipeError):  # nobody listens any more, which is no reason to stop
+                sys.stderr.write(text.strip() + "\n")
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.flush()
 
 
 def _path(directory: str | os.PathLike, phase: str) -> Path:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.runtime import files
 
 PACKAGES = (
     "o2o_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
@@ -51,10 +52,7 @@ def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
         **environment(),
         **data,
     }
-    path = Path(folder) / FILE
-    draft = path.with_suffix(".part")  # a process that is killed leaves the old file or the new one
-    draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (*lines, line)))
-    draft.replace(path)
+    files.replace(Path(folder) / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*lines, line)))
 
 
 def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -97,12 +95,18 @@ def environment() -> dict[str, Any]:
 
 
 def commit(folder: Path = PACKAGE) -> str:
-    """Returns the commit of the checkout that a folder lies in, "-dirty" where files have changed; else "unknown"."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    """Returns the commit of the checkout that a folder belongs to, "-dirty" where files have changed; else "unknown".
+
+    A package that is installed amid another project's checkout is none of its files, and not of its commit.
+    """
+    tracked = ["ls-files", "--error-unmatch", "."]
+    describe = ["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        for arguments in (tracked, describe):
+            found = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return found.stdout.strip()
 
 
 def _processor() -> str:

@@ -149,6 +149,32 @@ def test_a_file_of_other_settings_is_refused(tmp_path, capsys, content, message)
     assert message in capsys.readouterr().err
 
 
+def test_a_file_of_another_schedule_is_refused_since_cloning_follows_it(tmp_path, capsys):
+    def define_both(values):
+        flags.define_common(values)
+        flags.define_schedule(values)
+
+    path = tmp_path / "settings.json"
+    path.write_text('{"algorithm": "cql", "schedule": "paper", "config": {}}')
+    main = lambda args: flags.settings(args, "cql", Config())
+    for schedule, status in (("fast", 1), ("paper", 0)):
+        with pytest.raises(SystemExit) as exit_:
+            flags.run(main, define_both, argv=["--out=x", f"--config={path}", f"--schedule={schedule}"])
+        assert exit_.value.code == status
+    assert "is of the schedule paper: pass --schedule=paper" in capsys.readouterr().err
+
+
+def test_notes_stay_out_of_what_is_printed(capsys):
+    def main(args):
+        print("note: something")
+        flags.settings(args, "cql", Config())
+
+    assert run(main, "--out=x", "--print_config") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["algorithm"] == "cql"
+    assert captured.err == "note: something\n"
+
+
 def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, capsys):
     path = tmp_path / "settings.json"
     path.write_text('{"algorithm": "cql", "config": {"updates": 3, "layer_norm": false}}')

@@ -273,6 +273,6 @@ def test_a_check_of_a_claim_writes_nothing_and_refuses_what_a_claim_would(tmp_pa
 def test_a_folder_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
-    with pytest.raises(PermissionError, match=f"a can't be written: {tmp_path} belongs to another user"):
+    with pytest.raises(PermissionError, match=f"a can't be written: {tmp_path} is not writable"):
         claim(tmp_path / "runs" / "a", CONFIG)
     assert asked == [tmp_path]  # the nearest folder that there is

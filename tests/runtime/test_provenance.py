@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import subprocess
 
 import jax
 import numpy as np
@@ -65,5 +66,15 @@ def test_a_line_is_json_and_nothing_else_is_left(tmp_path):
     assert json.loads((tmp_path / provenance.FILE).read_text())["versions"]["python"]
 
 
-def test_outside_of_a_repository_no_commit_is_known(tmp_path):
+def test_the_commit_is_that_of_the_folder_s_own_files(tmp_path):
     assert provenance.commit(tmp_path) == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y"]
+    (tmp_path / "file").touch()
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "module.py").touch()  # amid the checkout, and not of it
+    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert len(provenance.commit(tmp_path)) == 12
+    assert provenance.commit(tmp_path / "installed") == "unknown"
+    (tmp_path / "file").write_text("changed")
+    assert provenance.commit(tmp_path).endswith("-dirty")
