@@ -27,10 +27,12 @@ from jax.sharding import Mesh
 from benchmarks import command, measuring, reports, workloads
 from experiments import flags
 from o2o_jax import envs, online
-from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.runtime import loop, seeds
-from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator, threads_for
+from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator, policy_episodes, threads_for
 from o2o_jax.runtime.log import MetricLog
+from o2o_jax.runtime.run import Run, begin_finetuning, start_run
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Rollout
 
 LOOP_COLUMNS = {
@@ -107,9 +109,9 @@ class Rounds:
         self._started: float | None = None
         self.samples: dict[str, list[float]] = {name: [] for name in ("loop", *parts)}
 
-    def __call__(self, act: Any) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, *policy: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns [S, 1] and lengths [S, 1] of 0: no episode is played."""
-        del act
+        del policy
         if self._started is not None:
             self.samples["loop"].append((time.perf_counter() - self._started) / self._steps)
         for name, part in self._parts.items():
@@ -164,22 +166,23 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     family, seed_list = envs.family(task.name), range(args.seeds)
     data = seeds.replicate(workloads.synthetic(task.spec, args.rows).transitions, mesh)
 
-    def start() -> loop.Run:
-        run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
+    setup = Setup(algorithm, config, task, seed_list, mesh)
+
+    def start() -> Run:
         # a score that none of the rounds beats: π_ref stays
-        return loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, np.inf), mesh)
+        return begin_finetuning(setup, start_run(setup, None), np.zeros(args.seeds, bool), np.full(args.seeds, np.inf))
 
     environments = family.make_vector_env(task, args.seeds)
     environments.reset(seed=list(seed_list))
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (args.seeds, task.spec.action_dim)).astype(np.float32)
     parts = {
         "environment": lambda: environments.step(actions),
-        "update": _update_alone(algorithm, config, start(), data, task, mesh, args.seeds),
+        "update": _update_alone(setup, start(), data),
     }
     rounds = Rounds(args.seeds, args.steps, parts)
     with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
         loop_environments = family.make_vector_env(task, args.seeds)
-        loop.fine_tune(algorithm, config, start(), data, loop_environments, rounds, task, seed_list, mesh, log)
+        loop.fine_tune(setup, start(), data, loop_environments, rounds, log)
     samples = {part: np.array(values) for part, values in rounds.samples.items()}
     ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
     milliseconds = {f"{part}_milliseconds": 1e3 * float(np.median(values)) for part, values in samples.items()}
@@ -193,26 +196,25 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     }
 
 
-def _update_alone(
-    algorithm: OnlineAlgorithm, config: Any, run: loop.Run, data: Any, task: Task, mesh: Mesh, num_seeds: int
-) -> Callable[[], None]:
+def _update_alone(setup: Setup, run: Run, data: Any) -> Callable[[], None]:
     """A call that does what the loop's compiled program does in a step, on the same made-up step every time."""
-    draw = loop.batch_source(algorithm.cadence, config)
-    program = seeds.over_seeds(functools.partial(loop.advance, algorithm, draw), mesh, shared=(1,), donate=(0,))
+    spec, num_seeds = setup.spec, len(setup.seeds)
+    advance = functools.partial(loop.advance, setup.online)
+    program = seeds.over_seeds(advance, setup.mesh, shared=(1,), donate=(0,))
     zeros: Any = np.zeros(num_seeds, np.float32)
-    observation: Any = np.zeros((num_seeds, task.spec.observation_dim), np.float32)
-    action: Any = np.zeros((num_seeds, task.spec.action_dim), np.float32)
+    observation: Any = np.zeros((num_seeds, spec.observation_dim), np.float32)
+    action: Any = np.zeros((num_seeds, spec.action_dim), np.float32)
     step = Rollout(observation, action, zeros, observation, zeros, zeros)
 
     def call() -> None:
         nonlocal run
-        run, next_action, _ = program(run, data, step, observation)
+        run, next_action, _ = program(run, data, None, step, observation)
         np.asarray(next_action)  # as the loop does, for the environments
 
     return call
 
 
-def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args: FlagValues) -> list[dict[str, Any]]:
+def _measure_evaluation(algorithm: Algorithm, task: Task, mesh: Mesh, args: FlagValues) -> list[dict[str, Any]]:
     """Environment steps per second of all seeds' episodes side by side, and of a plain loop over one environment."""
     seed_list = range(args.seeds)
 
@@ -221,7 +223,7 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
 
     keys = seeds.place(seeds.keys(seed_list, "evaluation"), mesh)
     agent = seeds.over_seeds(lambda key: algorithm.init(key, None), mesh)(keys)
-    act = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
+    play = policy_episodes(algorithm.policy, seed_list, mesh)
     family = envs.family(task.name)
     side_by_side = Evaluator(make_env, seed_list, args.episodes, threads=threads_for(family))
     evaluators: dict[str, AnyEvaluator] = {"side by side": side_by_side}
@@ -235,7 +237,7 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
             print(f"note: {error}; evaluation by envpool is left out", file=sys.stderr)
     one, one_agent = make_env(), jax.device_get(seeds.take(agent, 0))
     one_agent = jax.device_put(one_agent)
-    one_act = jax.jit(functools.partial(loop.mode_action, algorithm))
+    one_act = jax.jit(lambda agent, observation: algorithm.policy(agent).distribution(observation).mode())
 
     def plain() -> None:
         observation, ended = one.reset(seed=0)[0], False
@@ -243,8 +245,9 @@ def _measure_evaluation(algorithm: OnlineAlgorithm, task: Task, mesh: Mesh, args
             action = np.asarray(one_act(one_agent, np.asarray(observation, np.float32)))
             observation, _, _, ended, _ = one.step(action)
 
-    policy = functools.partial(act, agent)
-    calls: dict[str, Callable[[], Any]] = {name: functools.partial(each, policy) for name, each in evaluators.items()}
+    calls: dict[str, Callable[[], Any]] = {
+        name: functools.partial(play, evaluator, agent) for name, evaluator in evaluators.items()
+    }
     calls["plain"] = plain
     samples = measuring.interleave(calls, 0.0, args.repeats)
     for evaluator in evaluators.values():

@@ -8,6 +8,7 @@ own. "copies" is how often the dataset lies on the devices at the end, counted o
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import multiprocessing
 import tempfile
@@ -24,6 +25,8 @@ from o2o_jax import online
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import devices, loop, seeds
 from o2o_jax.runtime.log import MetricLog
+from o2o_jax.runtime.run import begin_finetuning, start_run
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Spec
 
 COLUMNS = {
@@ -76,22 +79,19 @@ def measure(
     dataset, seed_list = workloads.synthetic(spec, rows), range(num_seeds)
     algorithm = online.load(algorithm_name).make(config, spec)
     with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
-        run = loop.start_run(algorithm, config, spec, None, seed_list, mesh)
-        for phase in pipeline.lengths_of(algorithm, config):
-            run = pipeline.reconstruct(phase, algorithm, config, run, dataset, seed_list, mesh, log)
-        accept = np.zeros(num_seeds, bool)
-        run = loop.begin_finetuning(algorithm, run, accept, np.zeros(num_seeds), mesh)
-        data = seeds.replicate(dataset.transitions, mesh)
+        task = Task("benchmark/still", "", spec, workloads.EPISODE)
+        setup = Setup(algorithm, config, task, seed_list, mesh)
+        run, done = start_run(setup, None), 0
+        for phase in algorithm.phases:
+            run = pipeline.reconstruct(setup, phase, run, dataset, log, done)
+            done += phase.updates
+        run = begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.zeros(num_seeds))
         run = loop.fine_tune(
-            algorithm,
-            flags.parse_overrides(config, [f"env_steps={STEPS}"]),
+            dataclasses.replace(setup, config=flags.parse_overrides(config, [f"env_steps={STEPS}"])),
             run,
-            data,
+            seeds.replicate(dataset.transitions, mesh),
             StillEnvironments(num_seeds, spec),
             functools.partial(no_evaluation, num_seeds),
-            Task("benchmark/still", "", spec, workloads.EPISODE),
-            seed_list,
-            mesh,
             log,
         )
     assert run.buffer.storage.reward.shape == (num_seeds, capacity)
@@ -129,9 +129,9 @@ class StillEnvironments:
         return self._observation, self._reward, self._flags, self._flags, {}
 
 
-def no_evaluation(num_seeds: int, act: Any) -> tuple[np.ndarray, np.ndarray]:
+def no_evaluation(num_seeds: int, *policy: Any) -> tuple[np.ndarray, np.ndarray]:
     """In place of an `Evaluator`: returns [S, 1] and lengths [S, 1] of 0 without playing an episode."""
-    del act
+    del policy
     return np.zeros((num_seeds, 1)), np.zeros((num_seeds, 1), np.int64)
 
 

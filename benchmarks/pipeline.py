@@ -22,15 +22,17 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from benchmarks import command, reports, workloads
-from experiments import flags
+from experiments import finetune, flags
 from o2o_jax import envs, offline, online
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import OnlineAlgorithm
-from o2o_jax.policy import CloneConfig, Handoff, with_head
+from o2o_jax.interfaces import Phase, Task
+from o2o_jax.policy import CloneConfig, Handoff, hand_over, with_head
 from o2o_jax.runtime import loop, phases, seeds
 from o2o_jax.runtime.evaluate import make_evaluator
 from o2o_jax.runtime.log import MetricLog
+from o2o_jax.runtime.run import Run, begin_finetuning, start_run
+from o2o_jax.runtime.setup import Setup
 
 COLUMNS = {
     "stage": ("stage", ""),
@@ -142,10 +144,12 @@ def main(args: FlagValues) -> None:
         module = online.load(args.online)
         config = flags.parse_overrides(configs[args.online], _schedule(args, configs[args.online]))
         algorithm = module.make(config, task.spec)
-        if handoff.policy.head != algorithm.head:
+        assert algorithm.requires is not None
+        head = algorithm.requires.head
+        if handoff.policy.head != head:
             clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
             clone = seeds.over_seeds(
-                lambda handoff, data, key: with_head(handoff, algorithm.head, data, key, clone_config),
+                lambda handoff, data, key: with_head(handoff, head, data, key, clone_config),
                 mesh,
                 shared=(1,),
             )
@@ -154,14 +158,16 @@ def main(args: FlagValues) -> None:
                 lambda: clone(handoff, dataset.rollout(), seeds.keys(seed_list, "clone")),
                 args.seeds * args.clone_updates,
             )
-        run = loop.start_run(algorithm, config, task.spec, handoff.replace(state=None), seed_list, mesh)
-        for phase, updates in lengths_of(algorithm, config).items():
+        setup = Setup(algorithm, config, task, seed_list, mesh)
+        run, done = start_run(setup, handoff.replace(state=None)), 0
+        for phase in algorithm.phases:
             run = stages.time(
-                phase,
-                functools.partial(reconstruct, phase, algorithm, config, run, dataset, seed_list, mesh, log),
-                args.seeds * updates,
+                phase.name,
+                functools.partial(reconstruct, setup, phase, run, dataset, log, done),
+                args.seeds * phase.updates,
             )
-        _fine_tune(stages, algorithm, config, run, dataset, task, seed_list, mesh, log)
+            done += phase.updates
+        _fine_tune(stages, setup, task, run, dataset, log)
     rows = stages.finished()
     print(reports.table(rows, COLUMNS))
     report.write(
@@ -173,37 +179,10 @@ def main(args: FlagValues) -> None:
     )
 
 
-def lengths_of(algorithm: OnlineAlgorithm, config: Any) -> dict[str, int]:
-    """Updates of the phases before fine-tuning, without those that are left out."""
-    updates = {"reevaluate": config.reevaluate_updates, "align": config.align_updates}
-    return {phase: count for phase, count in updates.items() if count and getattr(algorithm, phase)}
-
-
-def reconstruct(
-    phase: str,
-    algorithm: OnlineAlgorithm,
-    config: Any,
-    run: loop.Run,
-    dataset: Dataset,
-    seed_list: Sequence[int],
-    mesh: Mesh,
-    log: MetricLog,
-) -> loop.Run:
-    """Re-evaluation or alignment of all seeds, as experiments.finetune runs it. Impure."""
-    first_step = 0 if phase == "reevaluate" else config.reevaluate_updates
-    agent = phases.run_phase(
-        phase,
-        getattr(algorithm, phase),
-        run.agent,
-        dataset.rollout(),
-        seeds.keys(seed_list, phase),
-        lengths_of(algorithm, config)[phase],
-        config.batch_size,
-        mesh,
-        log,
-        first_step=first_step,
-        prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
-    )
+def reconstruct(setup: Setup, phase: Phase, run: Run, dataset: Dataset, log: MetricLog, done: int) -> Run:
+    """A phase of all seeds, as experiments.finetune runs it, after `done` updates of those before. Impure."""
+    keys = seeds.keys(setup.seeds, phase.name)
+    agent = phases.run_phase(phase, run.agent, dataset.rollout(), keys, setup.mesh, log, first_step=done)
     return run.replace(agent=agent)
 
 
@@ -221,61 +200,35 @@ def _train_offline(
     chosen = algorithm.select(dataset)
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, chosen.normalizer(), shared=(1,))
-    state = phases.run_phase(
-        "offline",
-        algorithm.update,
-        state,
-        chosen.rollout(),
-        update_keys,
-        updates,
-        config.batch_size,
-        mesh,
-        log,
-        prepare=algorithm.prepare,
-        draw=algorithm.draw,
-    )
-    return seeds.over_seeds(algorithm.handoff, mesh)(state)
+    (training,) = algorithm.phases
+    state = phases.run_phase(training, state, chosen.rollout(), update_keys, mesh, log)
+    return seeds.over_seeds(functools.partial(hand_over, algorithm), mesh)(state)
 
 
-def _fine_tune(
-    stages: Stages,
-    algorithm: OnlineAlgorithm,
-    config: Any,
-    run: loop.Run,
-    dataset: Dataset,
-    task: Any,
-    seed_list: Sequence[int],
-    mesh: Mesh,
-    log: MetricLog,
-) -> None:
+def _fine_tune(stages: Stages, setup: Setup, task: Task, run: Run, dataset: Dataset, log: MetricLog) -> None:
     """Fine-tunes; what the evaluations take goes to a stage of their own."""
+    config, num_seeds = setup.config, len(setup.seeds)
     family = envs.family(task.name)
-    evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
+    evaluator = make_evaluator(family, task, setup.seeds, config.eval_episodes)
     stages.add("evaluation", 0.0)
 
-    def timed_evaluation(act: Callable) -> tuple[np.ndarray, np.ndarray]:
-        returns, lengths = stages.time("evaluation", lambda: evaluator(act))
+    def timed_evaluation(*arguments: Any, **which: Any) -> tuple[np.ndarray, np.ndarray]:
+        returns, lengths = stages.time("evaluation", lambda: evaluator(*arguments, **which))
         stages.add("evaluation", 0.0, steps=int(lengths.sum()))
         return returns, lengths
 
-    accept = np.zeros(len(seed_list), bool)
-    run = loop.begin_finetuning(algorithm, run, accept, np.full(len(seed_list), -np.inf), mesh)
-    on_replay = algorithm.cadence.source == "replay"
+    run = begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.full(num_seeds, -np.inf))
     stages.time(
         "finetune",
         lambda: loop.fine_tune(
-            algorithm,
-            config,
+            setup,
             run,
-            seeds.replicate(dataset.transitions, mesh) if on_replay else None,
-            family.make_vector_env(task, len(seed_list)),
+            finetune.replay_data(setup, dataset),
+            family.make_vector_env(task, num_seeds),
             timed_evaluation,
-            task,
-            seed_list,
-            mesh,
             log,
         ),
-        len(seed_list) * config.env_steps,
+        num_seeds * config.env_steps,
     )
     evaluation = stages.row("evaluation")
     stages.add("finetune", -evaluation["seconds"], -evaluation["compile_seconds"])

@@ -17,6 +17,7 @@ from benchmarks import flops
 from experiments import flags
 from o2o_jax import offline, online, registry
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.runtime import phases
 from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
 
@@ -81,36 +82,38 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
     module, config = _module(algorithm_name), config or settings(algorithm_name)
     algorithm = module.make(config, spec)
     dataset = synthetic(spec, rows)
-    if not phase:
-        normalizer = dataset.normalizer()
-        return Workload(
-            name,
-            config,
-            flops.COUNTS[algorithm_name](config, spec)["update"],
-            init=lambda key: algorithm.init(key, normalizer),
-            run=functools.partial(phases.advance, algorithm.update, batch_size=config.batch_size),
-            data=dataset.transitions,
-        )
-
-    def init(key: Array) -> Any:
-        state = algorithm.init(key, None)
-        return algorithm.begin_finetuning(state, jnp.asarray(True)) if phase == "finetune" else state
-
-    on_rollout = phase == "finetune" and algorithm.cadence.source == "rollout"
-    prepare = algorithm.prepare if phase != "finetune" else None
-    update = getattr(algorithm, phase)
+    count = flops.COUNTS[algorithm_name](config, spec)[phase or "update"]
+    if phase == "finetune":
+        return _fine_tuning(name, config, count, algorithm, dataset)
+    updates = algorithm.phase(phase or "offline")
     return Workload(
         name,
         config,
-        flops.COUNTS[algorithm_name](config, spec)[phase],
-        init,
-        run=functools.partial(_on_rollout, update)
-        if on_rollout
-        else functools.partial(phases.advance, update, batch_size=config.batch_size),
-        data=synthetic(spec, algorithm.cadence.env_steps).rollout() if on_rollout else dataset.rollout(),
-        prepare=functools.partial(prepare, phase) if prepare else None,
-        on_rollout=on_rollout,
+        count,
+        init=lambda key: algorithm.init(key, None if phase else dataset.normalizer()),
+        run=functools.partial(phases.advance, updates),
+        data=dataset.rollout() if phase else dataset.transitions,
+        prepare=updates.prepare,
     )
+
+
+def _fine_tuning(name: str, config: Any, count: flops.Count, algorithm: Algorithm, dataset: Dataset) -> Workload:
+    """Updates in the environment, on rows of the dataset in place of fresh ones, or on one made-up rollout."""
+    online_part = algorithm.online
+    assert online_part is not None
+    on_rollout = online_part.schedule.env_steps > 1
+    update = online_part.update
+    run = (
+        functools.partial(_on_rollout, update)
+        if on_rollout
+        else functools.partial(phases.advance, Phase("finetune", update, 1, config.batch_size))
+    )
+    rows = synthetic(dataset.spec, online_part.schedule.env_steps) if on_rollout else dataset
+
+    def init(key: Array) -> Any:
+        return online_part.begin(algorithm.init(key, None), jnp.asarray(True))
+
+    return Workload(name, config, count, init, run, rows.rollout(), on_rollout=on_rollout)
 
 
 def matching(wanted: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ import dataclasses
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,13 +24,14 @@ from absl.flags import FlagValues
 from experiments import flags
 from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
-from o2o_jax.interfaces import OnlineAlgorithm, Task
-from o2o_jax.policy import Policy
+from o2o_jax.interfaces import Task
+from o2o_jax.policy import Policy, SampledPolicy
 from o2o_jax.runtime import interrupt, loop, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, claim, locked, read_config
-from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator
+from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, policy_episodes
 from o2o_jax.runtime.log import MetricLog
-from o2o_jax.types import Array
+from o2o_jax.runtime.run import Run, begin_finetuning, start_run
+from o2o_jax.runtime.setup import Setup
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
 DEFAULT_ENV = "mujoco/hopper"
@@ -78,8 +78,8 @@ def main(args: FlagValues) -> None:
     (out / "snapshots").mkdir(exist_ok=True)
 
     seed_list = range(args.seeds)
-    run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
-    run = loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf), mesh)
+    setup = Setup(algorithm, config, task, seed_list, mesh)
+    run = begin_finetuning(setup, start_run(setup, None), np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf))
     family = envs.family(task.name)
     evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
     sampled = make_evaluator(family, task, seed_list, config.eval_episodes, stream=2)
@@ -95,18 +95,18 @@ def main(args: FlagValues) -> None:
             run, extra = checkpoints.restore(run)
         for phase in ("finetune", "episode", "evaluation", "reference", "sampled"):
             log.rewind(phase, int(run.env_steps))
-        act = _sampling(algorithm, mesh)
+        play = policy_episodes(lambda agent: SampledPolicy(algorithm.policy(agent)), seed_list, mesh)
         command = "python -m experiments.behaviour " + shlex.join(sys.argv[1:])
 
-        def snapshot(run: loop.Run, env_steps: int) -> None:
-            returns, lengths = sampled(act(run))
+        def snapshot(run: Run, env_steps: int) -> None:
+            returns, lengths = play(sampled, run.agent)
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
             for s in seed_list:
                 policy = algorithm.policy(seeds.take(run.agent, s))
                 metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
                 save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
 
-        def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
+        def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
             del stopping
             env_steps = int(run.env_steps)
             if scores:  # none where a signal ends the run between two evaluations
@@ -114,32 +114,8 @@ def main(args: FlagValues) -> None:
             checkpoints.save(env_steps, run, {"episodes": episodes})
 
         vector_env = family.make_vector_env(task, args.seeds)
-        loop.fine_tune(
-            algorithm, config, run, None, vector_env, evaluator, task, seed_list, mesh, log, save,
-            extra.get("episodes"),
-        )  # fmt: skip
+        loop.fine_tune(setup, run, None, vector_env, evaluator, log, save, extra.get("episodes"))
     choose(task, out, args.medium)
-
-
-def _sampling(
-    algorithm: OnlineAlgorithm, mesh: jax.sharding.Mesh
-) -> Callable[[loop.Run], Callable[[np.ndarray], Array]]:
-    """Returns run -> (observations [S, E, O] -> sampled actions [S, E, A])."""
-    draw = seeds.over_seeds(
-        lambda agent, key, observation: algorithm.policy(agent).distribution(observation).sample(key), mesh
-    )
-
-    def act(run: loop.Run) -> Callable[[np.ndarray], Array]:
-        keys = run.key
-
-        def sample(observation: np.ndarray) -> Array:
-            nonlocal keys
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
-            return draw(run.agent, keys, observation)
-
-        return sample
-
-    return act
 
 
 def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dict[str, Any]:

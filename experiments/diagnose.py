@@ -32,8 +32,10 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Handoff, Policy, SequencePolicy
-from o2o_jax.runtime import log, loop, phases, seeds
+from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
+from o2o_jax.runtime.run import start_records
+from o2o_jax.runtime.setup import Setup
 
 HOLDOUT_EPISODES = 50  # by default, and never more than half of them
 
@@ -215,24 +217,26 @@ def offline_run(
     published = module.Config.published(task) if task else module.Config()
     config = flags.parse_overrides(published.scheduled(args.schedule), args.set)
     switch = module.make(config, dataset.spec)
-    if switch.critic is None or not config.reevaluate_updates:
+    if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
+    seed_list = range(num_seeds)
+    setup = Setup(switch, config, dataset.spec, seed_list, mesh)
+    assert switch.requires is not None
     cloning = flags.clone_config(args, config.hidden)
-    needs_clone = handoff.policy.head != switch.head
-    finetune.check(switch, config, dataset.spec, handoff, cloning if needs_clone else None, dataset, settings["config"])
+    needs_clone = handoff.policy.head != switch.requires.head
+    finetune.check(setup, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
     notes += config.remarks(settings["algorithm"])
     _claim(out, record)
     stages: dict[str, Stage] = {}
     with log.MetricLog(out) as metric_log:
-        seed_list = range(num_seeds)
         if needs_clone:
-            handoff = finetune.clone(handoff, switch.head, cloning, dataset, seed_list, mesh, metric_log, out, record)
+            handoff = finetune.clone(setup, handoff, cloning, dataset, metric_log, out, record)
             notes.append("the policy is the clone that goes online; the offline critic knew the original")
 
         def start(key: jax.Array, handoff: Handoff) -> Any:
             agent = switch.init(jax.random.split(key)[0], handoff)  # the networks that fine-tuning would start from
-            return agent, loop.start_records(switch)
+            return agent, start_records(switch)
 
         def keep(step: int, agent: Any, records: Any, finished: bool) -> None:
             del records
@@ -240,10 +244,10 @@ def offline_run(
                 phase = "reevaluate" if step == config.reevaluate_updates else "align"
                 stages[phase] = jax.device_get(seeds.over_seeds(functools.partial(stage_of, switch), mesh)(agent))
 
-        if not switch.reads_handoff_state:
+        if not switch.requires.state:
             handoff = handoff.replace(state=None)
         agent, records = phases.start_states(start, mesh, seeds.keys(seed_list, "online"), handoff)
-        finetune.reconstruct(switch, config, agent, records, dataset, seed_list, mesh, metric_log, keep)
+        finetune.reconstruct(setup, agent, records, dataset, metric_log, keep)
     lengths = f"{config.reevaluate_updates:,} + {config.align_updates:,} updates"
     policy = _on_observations(handoff.policy)
     return Subject(f"{title}, {lengths} of {args.algorithm}", policy, offline, stages, tuple(notes))

@@ -24,23 +24,25 @@ import absl.flags
 import jax
 import numpy as np
 from absl.flags import FlagValues
-from jax.sharding import Mesh
 
 from experiments import flags
 from experiments.handoffs import STAGES, keep_stage, load_handoff, load_reconstruction
 from experiments.regimes import replay_regimes
 from o2o_jax import envs, online
+from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import OnlineAlgorithm, Stop, Task
-from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_prepare, clone_update
+from o2o_jax.interfaces import Phase, Task
+from o2o_jax.online.constrained import COMPLETENESS
+from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_phase
 from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
-from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, mode_episodes
+from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, policy_episodes
+from o2o_jax.runtime.run import Run, begin_finetuning, count_evaluation, start_run, start_seed
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import DIVERGED, Record, Watched
-from o2o_jax.types import Array, Spec, Transition
+from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
-COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
 RECONSTRUCTION_LOGS = ("reevaluate", "reevaluate_measures", "align", "align_measures")
 ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 
@@ -78,15 +80,21 @@ def main(args: FlagValues) -> None:
     module = online.load(args.algorithm)
     handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
     family = envs.family(task.name)
-    config = flags.settings(args, args.algorithm, module.Config.for_task(task, args.schedule))
+    config = flags.settings(
+        args,
+        args.algorithm,
+        module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"]),
+    )
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
-    cloning = handoff.policy.head != algorithm.head
-    clone_config = flags.clone_config(args, config.hidden) if cloning else None
-    seed = check(algorithm, config, task.spec, handoff, clone_config, dataset, source["config"])
     seed_list = range(args.seeds)
+    setup = Setup(algorithm, config, task, seed_list, mesh)
+    assert algorithm.requires is not None
+    cloning = handoff.policy.head != algorithm.requires.head
+    clone_config = flags.clone_config(args, config.hidden) if cloning else None
+    seed = check(setup, handoff, clone_config, dataset, source["config"])
     evaluator = None
     if config.eval_episodes:
         evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
@@ -113,7 +121,7 @@ def main(args: FlagValues) -> None:
     if args.dry_run:
         check_claim(args.out, settings, args.resume)
         updates = {"updates of cloning": clone_config.updates if clone_config else 0}
-        updates |= {"of re-evaluation": config.reevaluate_updates, "of alignment": config.align_updates}
+        updates |= {f"of {phase.name}": phase.updates for phase in algorithm.phases}
         print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds))
         if evaluator is not None:
             evaluator.close()
@@ -124,10 +132,10 @@ def main(args: FlagValues) -> None:
         provenance.record(out, dataset)
         teacher = handoff.policy if clone_config else None
         if clone_config:
-            handoff = clone(handoff, algorithm.head, clone_config, dataset, seed_list, mesh, metric_log, out, settings)
-        if not algorithm.reads_handoff_state:
+            handoff = clone(setup, handoff, clone_config, dataset, metric_log, out, settings)
+        if not algorithm.requires.state:
             handoff = handoff.replace(state=None)
-        run = loop.start_run(algorithm, config, task.spec, handoff, seed_list, mesh)
+        run = start_run(setup, handoff)
         with (
             Checkpoints(out / "checkpoints", settings) as checkpoints,
             Checkpoints(out / STAGES, settings, keep=2) as stages,
@@ -142,19 +150,16 @@ def main(args: FlagValues) -> None:
                 agent, records = seeds.place(reconstructed, mesh)
                 run = run.replace(agent=agent, records=records)
                 copy_logs(args.reconstruction, args.seeds, metric_log)
-            reconstruction = config.reevaluate_updates + config.align_updates
+            reconstruction = algorithm.offline_updates
             if saved == reconstruction + 1 + config.env_steps:
                 print(f"the run in {out} is complete: nothing is left to do")
             if saved is None or saved <= reconstruction:
-                run = _reconstruct(
-                    algorithm, config, run, handoff, teacher, task, dataset, seed_list, mesh, metric_log, checkpoints,
-                    stages, evaluator,
-                )  # fmt: skip
+                run = _reconstruct(setup, run, handoff, teacher, dataset, metric_log, checkpoints, stages, evaluator)
 
             for phase in ONLINE_LOGS:
                 metric_log.rewind(phase, int(run.env_steps))
 
-            def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
+            def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
                 del scores
                 env_steps, every = int(run.env_steps), args.checkpoint_every
                 due = env_steps // every > (env_steps - config.eval_every_env_steps) // every
@@ -162,17 +167,12 @@ def main(args: FlagValues) -> None:
                     # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
                     checkpoints.save(reconstruction + 1 + env_steps, run, {"episodes": episodes})
 
-            on_replay = algorithm.cadence.source == "replay"
             run = loop.fine_tune(
-                algorithm,
-                config,
+                setup,
                 run,
-                replay_data(config.replay, config.part_episodes, dataset, mesh) if on_replay else None,
+                replay_data(setup, dataset),
                 vector_env,
                 evaluator,
-                task,
-                seed_list,
-                mesh,
                 metric_log,
                 save,
                 extra.get("episodes"),
@@ -183,50 +183,51 @@ def main(args: FlagValues) -> None:
 
 
 def check(
-    algorithm: OnlineAlgorithm,
-    config: Any,
-    spec: Spec,
+    setup: Setup,
     handoff: Handoff,
     clone_config: CloneConfig | None,
     dataset: Dataset,
     offline_config: dict[str, Any],
-) -> loop.Run:
+) -> Run:
     """Returns the shapes of one seed's run; raises what speaks against it, before hours of work or a claimed folder.
 
     Raises:
       ValueError: a phase needs held-out episodes that aren't there, or `algorithm.init` refuses the handoff or clone.
     """
-    if algorithm.stops and len(dataset.episode_ends) < 2:
+    algorithm, config = setup.algorithm, setup.config
+    assert algorithm.requires is not None
+    if any(phase.stop for phase in algorithm.phases) and len(dataset.episode_ends) < 2:
         raise ValueError(
             f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set stop=updates "
             "and critic_report=false"
         )
     discount = offline_config.get("discount", config.discount)
-    if algorithm.reads_handoff_state and discount != config.discount:
+    if algorithm.requires.state and discount != config.discount:
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
+    head = algorithm.requires.head
 
-    def start(key: Array, handoff: Handoff) -> loop.Run:
+    def start(key: Array, handoff: Handoff) -> Run:
         if clone_config:
-            student = clone_init(clone_config, algorithm.head, key, handoff.policy).student
+            student = clone_init(clone_config, head, key, handoff.policy).student
             handoff = handoff.replace(policy=student)
-        return loop.start_seed(algorithm, config, spec, key, handoff)
+        return start_seed(setup, key, handoff)
 
     return jax.eval_shape(start, jax.random.key(0), seeds.take(handoff, 0))
 
 
 def clone(
+    setup: Setup,
     handoff: Handoff,
-    head: str,
     config: CloneConfig,
     dataset: Dataset,
-    seed_list: range,
-    mesh: Mesh,
     metric_log: log.MetricLog,
     out: Path,
     settings: dict[str, Any],
 ) -> Handoff:
     """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
-    init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "clone"))
+    assert setup.algorithm.requires is not None
+    head, mesh = setup.algorithm.requires.head, setup.mesh
+    init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(setup.seeds, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy
     )
@@ -234,18 +235,14 @@ def clone(
         if checkpoints.latest_step() is not None:
             state, _ = checkpoints.restore(state)
         state = phases.run_phase(
-            "clone",
-            functools.partial(clone_update, config),
+            clone_phase(config),
             state,
             dataset.rollout(),
             update_keys,
-            config.updates,
-            config.batch_size,
             mesh,
             metric_log,
             checkpoint=lambda state, done: checkpoints.save(done, state),
             checkpoint_every=CHECKPOINT_EVERY,
-            prepare=clone_prepare,
         )
     return handoff.replace(policy=jax.device_get(state.student))
 
@@ -263,35 +260,32 @@ def copy_logs(source: str | Path, num_seeds: int, metric_log: log.MetricLog) -> 
 
 
 def _reconstruct(
-    algorithm: OnlineAlgorithm,
-    config: Any,
-    run: loop.Run,
+    setup: Setup,
+    run: Run,
     handoff: Handoff,
     teacher: Policy | SequencePolicy | None,
-    task: Task,
     dataset: Dataset,
-    seed_list: range,
-    mesh: Mesh,
     metric_log: log.MetricLog,
     checkpoints: Checkpoints,
     stages: Checkpoints,
     evaluator: AnyEvaluator | None,
-) -> loop.Run:
-    """Re-evaluates, aligns, compares the aligned policy with the offline one, and begins fine-tuning."""
+) -> Run:
+    """Runs the phases, compares the aligned policy with the offline one, and begins fine-tuning."""
+    algorithm, config, mesh = setup.algorithm, setup.config, setup.mesh
+    num_seeds = len(setup.seeds)
 
     def save(step: int, agent: Any, records: dict[str, Record], finished: bool) -> None:
         if finished:
             keep_stage(stages, step, agent, records)
         checkpoints.save(step, run.replace(agent=agent, records=records))
 
-    agent, records = reconstruct(
-        algorithm, config, run.agent, run.records, dataset, seed_list, mesh, metric_log, save
-    )  # fmt: skip
+    agent, records = reconstruct(setup, run.agent, run.records, dataset, metric_log, save)
     run = run.replace(agent=agent, records=records)
-    if config.align_updates:
+    aligns = any(phase.name == "align" for phase in algorithm.phases)
+    if aligns:
         columns = log.read(metric_log.directory, "align")
-        share, distance = (_last(columns[name], len(seed_list)).mean() for name in COMPLETENESS)
-        before = columns[COMPLETENESS[0]][: len(seed_list)].mean()
+        share, distance = (_last(columns[name], num_seeds).mean() for name in COMPLETENESS)
+        before = columns[COMPLETENESS[0]][:num_seeds].mean()
         complete = share <= config.stop_overestimated and distance <= config.stop_distance
         print(
             f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
@@ -302,41 +296,43 @@ def _reconstruct(
     scores: dict[str, np.ndarray] = {}
     returns: dict[str, np.ndarray] = {}  # [S, E]
     if evaluator is not None:
-        run_episodes = mode_episodes(lambda policy: policy, mesh)
+        play = policy_episodes(lambda policy: policy, setup.seeds, mesh)
         policies = {"offline": handoff.policy}
-        if config.align_updates:  # without them it is the offline policy that goes online
+        if aligns:  # without it it is the offline policy that goes online
             policies["aligned"] = seeds.over_seeds(algorithm.policy, mesh)(run.agent)
         if teacher is not None:
             policies["teacher"] = teacher
         for name, policy in policies.items():
-            returns[name], lengths = run_episodes(evaluator, seeds.place(policy, mesh))
-            scores[f"{name}_score"] = evaluation_metrics(task, returns[name], lengths)["score"]
-            run = loop.count_evaluation(run, lengths)
-    closeness = _closeness(metric_log.directory, len(seed_list)) if teacher is not None else {}
+            returns[name], lengths = play(evaluator, seeds.place(policy, mesh))
+            scores[f"{name}_score"] = evaluation_metrics(setup, returns[name], lengths)["score"]
+            run = count_evaluation(run, lengths)
+    closeness = _closeness(metric_log.directory, num_seeds) if teacher is not None else {}
     if closeness:
         # the clone counts as the offline policy
         both = {"teacher_score": scores["teacher_score"], "clone_score": scores["offline_score"]} if scores else {}
         measured = ", ".join(f"{name} {values.mean():.4g}" for name, values in (closeness | both).items())
-        print(f"clone of {handoff.source} as {algorithm.head}: {measured}")
-    if algorithm.cadence.source == "replay" and config.replay == "auto":
-        regime = replay_regimes(algorithm, config, run.agent, handoff, returns, dataset, seed_list, mesh)
-        run = run.replace(regime=regime)
+        print(f"clone of {handoff.source} as {handoff.policy.head}: {measured}")
+    if isinstance(run.buffer, replay.RegimeBuffer):
+        regime = replay_regimes(setup, run.agent, handoff, returns, dataset)
+        run = run.replace(buffer=run.buffer.replace(regime=regime))
     if not scores:  # `config` then says who goes online
-        nothing = np.full(len(seed_list), -np.inf)
-        return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
+        nothing = np.full(num_seeds, -np.inf)
+        return begin_finetuning(setup, run, np.zeros(num_seeds, bool), nothing)
     metric_log.rewind("start", -1)
     metric_log.write("start", 0, closeness | scores)
-    for seed in range(len(seed_list)):
+    for seed in range(num_seeds):
         measured = ", ".join(f"{name} policy {scores[f'{name}_score'][seed]:.1f}" for name in policies)
         print(f"seed {seed}: {measured}")
     offline, aligned = start_scores(metric_log.directory)
     better = aligned > offline
-    reference_returns = np.where(
-        np.asarray(config.aligned_reference(better))[:, None],
-        returns.get("aligned", returns["offline"]),
-        returns["offline"],
-    )
-    return loop.begin_finetuning(algorithm, run, better, np.fmax(aligned, offline), mesh, reference_returns)
+    reference_returns = None
+    if setup.rolls_back:
+        reference_returns = np.where(
+            np.asarray(config.aligned_reference(better))[:, None],
+            returns.get("aligned", returns["offline"]),
+            returns["offline"],
+        )
+    return begin_finetuning(setup, run, better, np.fmax(aligned, offline), reference_returns)
 
 
 def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
@@ -345,7 +341,7 @@ def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
 
 
-def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
+def delivered(config: Any, task: Task, run: Run, out: Path) -> list[str]:
     """Returns a line per seed on what a run that rolls back leaves, π_ref, against what it began with."""
     if run.standing is None:
         return []
@@ -373,71 +369,55 @@ def start_scores(out: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reconstruct(
-    algorithm: OnlineAlgorithm,
-    config: Any,
+    setup: Setup,
     agent: Any,
     records: dict[str, Record],
     dataset: Dataset,
-    seed_list: range,
-    mesh: Mesh,
     metric_log: log.MetricLog,
     save: Callable[[int, Any, dict[str, Record], bool], None],
 ) -> tuple[Any, dict[str, Record]]:
-    """Re-evaluates and aligns, or does what is left of it; takes no environment step. Impure: writes the log.
+    """Runs an algorithm's phases, or what is left of them; takes no environment step. Impure: writes the log.
 
     Args:
-      algorithm: pure functions of one seed.
-      config: its settings.
+      setup: of the run.
       agent: the algorithm's state, seeds stacked [S]. Consumed.
-      records: of the phases that stop by measures, of `loop.start_records`, seeds stacked [S]. Consumed.
-      dataset: what both phases learn from, less the episodes held out for measures.
-      seed_list: the run's seeds.
-      mesh: devices.
-      metric_log: gets `reevaluate.csv` and `align.csv`, and of each what `phases.run_phase` measures.
-      save: (updates of both phases so far, agent, records, whether a phase has just finished), now and then and at
+      records: of the phases that stop by measures, of `run.start_records`, seeds stacked [S]. Consumed.
+      dataset: what the phases learn from, less the episodes held out for measures.
+      metric_log: gets a CSV file per phase, and of each what `phases.run_phase` measures.
+      save: (updates of all phases so far, agent, records, whether a phase has just finished), now and then and at
         their ends.
 
     Returns:
       The agent and the records.
     """
+    algorithm = setup.algorithm
     held_out = None
-    if algorithm.stops:
-        dataset, aside = dataset.hold_out(max(1, round(config.held_out_share * len(dataset.episode_ends))))
+    if any(phase.stop for phase in algorithm.phases):
+        episodes = max(1, round(setup.config.held_out_share * len(dataset.episode_ends)))
+        dataset, aside = dataset.hold_out(episodes)
         held_out = aside.rollout()
 
-    def checkpoint(phase: str, first_step: int, updates: int, state: Any, done: int) -> None:
-        save(first_step + done, *_parts(phase, state, records), done == updates)
+    def checkpoint(phase: Phase, first_step: int, state: Any, done: int) -> None:
+        save(first_step + done, *_parts(phase.name, state, records), done == phase.updates)
 
-    for phase, first_step, updates in (
-        ("reevaluate", 0, config.reevaluate_updates),
-        ("align", config.reevaluate_updates, config.align_updates),
-    ):
-        if not updates:
-            continue
-        stop = algorithm.stops.get(phase)
+    first_step = 0
+    for phase in algorithm.phases:
         state = phases.run_phase(
             phase,
-            getattr(algorithm, phase),
-            Watched(agent, records[phase]) if stop else agent,
+            Watched(agent, records[phase.name]) if phase.stop else agent,
             dataset.rollout(),
-            seeds.keys(seed_list, phase),
-            updates,
-            config.batch_size,
-            mesh,
+            seeds.keys(setup.seeds, phase.name),
+            setup.mesh,
             metric_log,
-            first_step=first_step,
-            checkpoint=functools.partial(checkpoint, phase, first_step, updates),
-            checkpoint_every=CHECKPOINT_EVERY,
-            show=COMPLETENESS if phase == "align" else (),
-            measure_start=phase == "align",
-            prepare=functools.partial(algorithm.prepare, phase) if algorithm.prepare else None,
-            stop=stop,
-            held_out=held_out,
+            first_step,
+            functools.partial(checkpoint, phase, first_step),
+            CHECKPOINT_EVERY,
+            held_out,
         )
-        agent, records = _parts(phase, state, records)
-        if stop:
-            for line in _verdicts(phase, updates, stop, records[phase]):
-                print(line)
+        agent, records = _parts(phase.name, state, records)
+        for line in _verdicts(phase, records):
+            print(line)
+        first_step += phase.updates
     return agent, records
 
 
@@ -446,18 +426,22 @@ def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dic
     return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
 
 
-def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:
+def _verdicts(phase: Phase, records: dict[str, Record]) -> list[str]:
     """Why each seed stopped, where it may, and what there is to say of its report, a line each."""
+    stop = phase.stop
+    if stop is None:
+        return []
     reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
-    record = jax.device_get(record)
+    record = jax.device_get(records[phase.name])
     lines = []
     for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
         newest = {term: float(history[seed, -1]) for term, history in record.history.items()}
         if stop.reasons:
             measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
-            lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")
+            reason = reasons[int(verdict)]
+            lines.append(f"{phase.name}, seed {seed}: {kept:,} of {phase.updates:,} updates: {reason} ({measures})")
         if stop.report and (remark := stop.report.remark(newest)):
-            lines.append(f"{phase}, seed {seed}: {remark}")
+            lines.append(f"{phase.name}, seed {seed}: {remark}")
     return lines
 
 
@@ -466,12 +450,12 @@ def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
     return np.array([values[np.isfinite(values)][-1:].mean() for values in column.reshape(-1, num_seeds).T])
 
 
-def replay_data(mode: str, part_episodes: int, dataset: Dataset, mesh: Mesh) -> Transition | None:
-    """What a replay mode may draw of the dataset, on every device: all of it, its best episodes, or nothing."""
-    if mode == "none":
+def replay_data(setup: Setup, dataset: Dataset) -> Transition | None:
+    """What fine-tuning may draw of the dataset, on every device; None where it draws of none."""
+    chosen = setup.online.replay.choose(dataset)
+    if chosen is None:
         return None
-    chosen = dataset.best_episodes(part_episodes) if mode == "part" else dataset
-    return seeds.replicate(chosen.transitions, mesh)
+    return seeds.replicate(chosen.rollout() if setup.online.prepare else chosen.transitions, setup.mesh)
 
 
 if __name__ == "__main__":

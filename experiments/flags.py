@@ -33,7 +33,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.online.common import Schedule
+from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, interrupt, log
 
@@ -106,8 +106,8 @@ def define_common(values: FlagValues, *names: str) -> None:
 def define_schedule(values: FlagValues) -> None:
     """Defines what settings of online algorithms and of cloning start from: --schedule and --clone_updates."""
     flags.DEFINE_enum(
-        "schedule", "fast", typing.get_args(Schedule), "settings that --set starts from: the published ones (paper) or "
-        "the best found that need at most a tenth of their updates (fast)", flag_values=values,
+        "schedule", "fast", typing.get_args(ScheduleName), "settings that --set starts from: the published ones "
+        "(paper) or the best found that need at most a tenth of their updates (fast)", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
         "clone_updates", None, f"updates of cloning, where it is needed; {FAST_CLONE_UPDATES:,} under fast, else "
@@ -233,14 +233,25 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(
             f"--config={path} is of the schedule {theirs}: pass --schedule={theirs}, which cloning follows"
         )
-    found = content["config"]
-    missing = {field.name for field in dataclasses.fields(default) if field.init} - found.keys()  # type: ignore[arg-type]
+    found = _flat(content["config"])
+    missing = _settable(default).keys() - found.keys()
     if missing:
         print(f"note: {path} doesn't say {', '.join(sorted(missing))}: as by default")
     try:
         return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
     except ValueError as error:
         raise ValueError(f"{path} was written by another version, or by hand: {error}") from None
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with names such as "part.field"."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": found for inner, found in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _as_text(value: Any) -> str:
@@ -274,7 +285,7 @@ def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     """Replaces fields of a dataclass by text such as "alpha=0.5"; the last of a repeated field counts.
 
     Types come from the annotations: bool (true, false), int (1000, 1_000, 1e3), float, str, Literal, tuples of these
-    ("256,256"), and `X | None` ("none").
+    ("256,256"), and `X | None` ("none"). A field of settings within is "update.alpha".
 
     Args:
       config: an instance of a dataclass.
@@ -283,22 +294,45 @@ def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     Raises:
       ValueError: no such field, a value of another type, or what the dataclass's own checks refuse.
     """
-    hints = typing.get_type_hints(type(config))
-    fields = [field.name for field in dataclasses.fields(config) if field.init]  # type: ignore[arg-type]
+    hints = _settable(config)
     values: dict[str, Any] = {}
     for override in overrides:
         name, separator, text = (part.strip() for part in override.partition("="))
         if not separator:
             raise ValueError(f"--set={override} must read --set=field=value")
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(fields)}"
+        if name not in hints:
+            close = [field for field in hints if field.endswith(f".{name}")]
+            close = close or difflib.get_close_matches(name, hints, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(hints)}"
             raise ValueError(f"unknown field {name!r} in --set={override}: {hint}")
         try:
             values[name] = _parse(text, hints[name])
         except ValueError:
             raise ValueError(f"--set={override}: {name} takes {_type_name(hints[name])}, not {text!r}") from None
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+    return _replaced(config, values)
+
+
+def _settable(config: Any) -> dict[str, Any]:
+    """Names of the fields that can be set, those of settings within as "part.field" -> their annotated types."""
+    hints = typing.get_type_hints(type(config))
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": hint for name, hint in _settable(value).items()}
+        elif field.init:
+            found[field.name] = hints[field.name]
+    return found
+
+
+def _replaced(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
+    """The dataclass with values in the place of its fields, those of settings within by "part.field"."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    parts = dict.fromkeys(name.partition(".")[0] for name in values if "." in name)
+    for part in parts:
+        within = {name.removeprefix(f"{part}."): values[name] for name in values if name.startswith(f"{part}.")}
+        own[part] = _replaced(getattr(config, part), within)
+    return dataclasses.replace(config, **own)  # type: ignore[type-var]
 
 
 def _parse(text: str, hint: Any) -> Any:

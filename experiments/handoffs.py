@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from jax.sharding import Mesh
 from o2o_jax import envs, offline, online
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.interfaces import OnlineAlgorithm, Task
+from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
-from o2o_jax.policy import Handoff, Policy
+from o2o_jax.policy import Handoff, Policy, hand_over
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, read_config
-from o2o_jax.runtime.loop import start_records, start_seed
+from o2o_jax.runtime.run import start_records, start_seed
+from o2o_jax.runtime.setup import Setup
+from o2o_jax.settings import from_dict
 from o2o_jax.training import Record
 from o2o_jax.types import Spec
 
@@ -116,13 +119,13 @@ def load_offline(run_dir: str | Path, num_seeds: int, spec: Spec) -> tuple[Hando
         state, _ = checkpoints.restore(template)
 
     def outcome(state: Any) -> tuple[Handoff, QFunction | None]:
-        return algorithm.handoff(state), algorithm.critic(state) if algorithm.critic else None
+        return hand_over(algorithm, state), algorithm.critic(state) if algorithm.critic else None
 
     state = seeds.take(jax.device_get(state), slice(num_seeds))
     return jax.device_get(seeds.over_seeds(outcome, _one_device())(state))
 
 
-def stage_of(algorithm: OnlineAlgorithm, agent: Any) -> Stage:
+def stage_of(algorithm: Algorithm, agent: Any) -> Stage:
     """Actor and critic of one seed's state; the algorithm must have a critic."""
     assert algorithm.critic is not None
     return Stage(algorithm.policy(agent), algorithm.critic(agent))
@@ -156,7 +159,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
     found = {}
     if algorithm.critic is not None:
         to_stage = seeds.over_seeds(functools.partial(stage_of, algorithm), _one_device())
-        ends = _load_ends(run_dir, settings, config, algorithm)
+        ends = _load_ends(run_dir, settings, algorithm)
         found = {phase: jax.device_get(to_stage(agent)) for phase, (agent, _) in ends.items()}
     if not found:
         raise FileNotFoundError(
@@ -184,8 +187,9 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
-    start = seeds.over_seeds(functools.partial(start_seed, algorithm, config, spec), _one_device(), shared=(1,))
-    template = jax.eval_shape(start, seeds.keys(range(settings["seeds"]), "online"), None)
+    setup = Setup(algorithm, config, spec, range(settings["seeds"]), _one_device())
+    start = seeds.over_seeds(functools.partial(start_seed, setup), setup.mesh, shared=(1,))
+    template = jax.eval_shape(start, seeds.keys(setup.seeds, "online"), None)
     with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
         run, _ = checkpoints.restore(template)
     if int(run.env_steps) < config.env_steps:
@@ -193,8 +197,8 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
             f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; go on with "
             "it first, by --resume"
         )
-    policy = algorithm.reference_policy if config.roll_back else algorithm.policy
-    return jax.device_get(seeds.over_seeds(policy, _one_device())(run.agent))
+    policy = setup.reference.policy if setup.reference and setup.rolls_back else algorithm.policy
+    return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
 
 
 def load_reconstruction(
@@ -215,7 +219,8 @@ def load_reconstruction(
       FileNotFoundError: there is no run, or it hasn't got so far.
       ValueError: these settings have no such phase; or those of the run are others, or it has fewer seeds.
     """
-    if not config.reevaluate_updates + config.align_updates:
+    algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
+    if not algorithm.phases:
         raise ValueError("--reconstruction takes what these settings leave out: reevaluate_updates and align_updates")
     theirs = read_config(run_dir)
     if theirs.get("script") != "finetune":
@@ -228,9 +233,8 @@ def load_reconstruction(
         f"{run_dir}, up to its first environment step,",
         "Use the same settings, or leave --reconstruction out",
     )
-    algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
-    phase = "align" if config.align_updates else "reevaluate"
-    ends = _load_ends(run_dir, theirs, config, algorithm)
+    phase = algorithm.phases[-1].name
+    ends = _load_ends(run_dir, theirs, algorithm)
     if phase not in ends:
         raise FileNotFoundError(
             f"{run_dir} has not got to its first environment step: go on with it first, by --resume"
@@ -252,7 +256,7 @@ def _with_any_critics(config: Any) -> Any:
 
 
 def _load_ends(
-    run_dir: str | Path, settings: dict[str, Any], config: Any, algorithm: OnlineAlgorithm
+    run_dir: str | Path, settings: dict[str, Any], algorithm: Algorithm
 ) -> dict[str, tuple[Any, dict[str, Record]]]:
     """Phase -> state and records at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
 
@@ -260,10 +264,8 @@ def _load_ends(
     """
     if settings.get("reconstruction"):
         source = settings["reconstruction"]
-        return _load_ends(source, read_config(source), config, algorithm)
-    steps = {"reevaluate": config.reevaluate_updates}
-    if config.align_updates:
-        steps["align"] = config.reevaluate_updates + config.align_updates
+        return _load_ends(source, read_config(source), algorithm)
+    ends = itertools.accumulate(phase.updates for phase in algorithm.phases)
     template = jax.eval_shape(
         seeds.over_seeds(lambda key: (algorithm.init(key, None), start_records(algorithm)), _one_device()),
         seeds.keys(range(settings["seeds"]), "online"),
@@ -271,7 +273,9 @@ def _load_ends(
     with Checkpoints(Path(run_dir) / STAGES, settings, keep=2) as stages:
         kept = stages.all_steps()
         return {
-            phase: jax.device_get(stages.restore(template, step)[0]) for phase, step in steps.items() if step in kept
+            phase.name: jax.device_get(stages.restore(template, step)[0])
+            for phase, step in zip(algorithm.phases, ends, strict=True)
+            if step in kept
         }
 
 
@@ -282,6 +286,6 @@ def _one_device() -> Mesh:
 def _rebuild(config_class: type, values: dict[str, Any], run_dir: str | Path) -> Any:
     """A Config from what JSON made of it."""
     try:
-        return config_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        return from_dict(config_class, values)
     except TypeError as error:
         raise ValueError(f"{run_dir} was made with another version of its algorithm: {error}") from None

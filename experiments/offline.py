@@ -28,7 +28,7 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import interrupt, log, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
-from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, mode_episodes
+from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, policy_episodes
 
 CHECKPOINT_EVERY = 50_000  # updates, where --eval_every doesn't say
 
@@ -67,6 +67,7 @@ def main(args: FlagValues) -> None:
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
     config = flags.settings(args, args.algorithm, module.Config.for_task(task) if task else module.Config())
     algorithm = module.make(config, dataset.spec)
+    (training,) = algorithm.phases
     dataset = algorithm.select(dataset)
     eval_episodes = args.eval_episodes
     if eval_episodes is None:
@@ -99,7 +100,7 @@ def main(args: FlagValues) -> None:
 
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
     state = phases.start_states(algorithm.init, mesh, init_keys, dataset.normalizer(), shared=(1,))
-    run_episodes = mode_episodes(lambda state: algorithm.handoff(state).policy, mesh)
+    play = policy_episodes(algorithm.policy, seed_list, mesh)
     with (
         locked(out),
         interrupt.deferred(),
@@ -116,24 +117,19 @@ def main(args: FlagValues) -> None:
         def checkpoint(state: Any, done: int) -> None:
             due = done == config.updates or (args.eval_every and done % args.eval_every == 0)
             if task and evaluator and due:
-                scores = evaluation_metrics(task, *run_episodes(evaluator, state))
+                scores = evaluation_metrics(task, *play(evaluator, state))
                 metric_log.write("evaluation", done, scores)
             checkpoints.save(done, state)
 
         phases.run_phase(
-            "offline",
-            algorithm.update,
+            training,
             state,
             dataset.rollout(),
             update_keys,
-            config.updates,
-            config.batch_size,
             mesh,
             metric_log,
             checkpoint=checkpoint,
             checkpoint_every=args.eval_every or CHECKPOINT_EVERY,
-            prepare=algorithm.prepare,
-            draw=algorithm.draw,
         )
     if evaluator:
         evaluator.close()

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import (
@@ -17,9 +16,9 @@ from o2o_jax.diagnosis import (
     regime_of,
     returns_interval,
 )
-from o2o_jax.interfaces import OnlineAlgorithm
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime import seeds
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Array, Rollout
 
 EPISODES = 50  # of the dataset, at most half of them, where a critic says how the policy compares with it
@@ -28,14 +27,7 @@ WORDS: dict[Regime, str] = {"better": "better than its data", "like": "like its 
 
 
 def replay_regimes(
-    algorithm: OnlineAlgorithm,
-    config: Any,
-    agent: Any,
-    handoff: Handoff,
-    returns: dict[str, np.ndarray],
-    dataset: Dataset,
-    seed_list: range,
-    mesh: Mesh,
+    setup: Setup, agent: Any, handoff: Handoff, returns: dict[str, np.ndarray], dataset: Dataset
 ) -> Array:
     """Compares the policy that goes online with the dataset, seed by seed. Impure: prints a line for each.
 
@@ -43,25 +35,23 @@ def replay_regimes(
     `diagnosis.policy_against_data`; like the data where there is neither.
 
     Args:
-      algorithm: pure functions of one seed.
-      config: its settings.
+      setup: of the run.
       agent: the algorithm's state before `begin_finetuning`, seeds stacked [S].
       handoff: with π_off, seeds stacked [S].
       returns: "offline", and "aligned" where there is one -> [S, E] undiscounted returns; empty without evaluation.
       dataset: what the policy was trained on.
-      seed_list: the run's seeds.
-      mesh: devices.
 
     Returns:
       [S] int32 of `diagnosis.REGIMES`.
     """
-    found: list[Regime] = ["like"] * len(seed_list)
-    why = ["there is neither an evaluation nor a re-evaluated critic"] * len(seed_list)
+    config, num_seeds = setup.config, len(setup.seeds)
+    found: list[Regime] = ["like"] * num_seeds
+    why = ["there is neither an evaluation nor a re-evaluated critic"] * num_seeds
     bands: list[Band] = []
     if returns:
         bands = _by_returns(config, returns, dataset)
-    elif config.reevaluate_updates and algorithm.critic is not None:
-        bands = _by_critics(algorithm, agent, handoff, dataset, seed_list, mesh)
+    elif setup.algorithm.critic is not None and any(phase.name == "reevaluate" for phase in setup.algorithm.phases):
+        bands = _by_critics(setup, agent, handoff, dataset)
     for seed, (policy, data, low, high, unit) in enumerate(bands):
         found[seed] = regime_of(low, high, data) or "like"
         why[seed] = f"{unit} {policy:.4g} against {data:.4g}, their difference {low:.4g} to {high:.4g}"
@@ -70,9 +60,9 @@ def replay_regimes(
         "like": "half of every batch",
         "worse": "all of it, beside the fresh steps",
     }
-    for seed, regime, reason in zip(seed_list, found, why, strict=True):
+    for seed, regime, reason in zip(setup.seeds, found, why, strict=True):
         print(f"replay, seed {seed}: the policy is {WORDS[regime]} ({reason}): {shares[regime]}")
-    return seeds.place(np.array([REGIMES[regime] for regime in found], np.int32), mesh)
+    return seeds.place(np.array([REGIMES[regime] for regime in found], np.int32), setup.mesh)
 
 
 def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -> list[Band]:
@@ -89,11 +79,9 @@ def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -
     ]
 
 
-def _by_critics(
-    algorithm: OnlineAlgorithm, agent: Any, handoff: Handoff, dataset: Dataset, seed_list: range, mesh: Mesh
-) -> list[Band]:
+def _by_critics(setup: Setup, agent: Any, handoff: Handoff, dataset: Dataset) -> list[Band]:
     """By the critics that re-evaluation ended with, of π_off on episodes of the dataset. Impure: compiles and runs."""
-    to_critic = algorithm.critic
+    to_critic, mesh = setup.algorithm.critic, setup.mesh
     assert to_critic is not None
     episodes = len(dataset.episode_ends)
     some = dataset.hold_out(min(EPISODES, episodes // 2))[1] if episodes > 1 else dataset
@@ -103,7 +91,7 @@ def _by_critics(
         return policy_against_data(DiagnosisConfig(), key, rollout, policy, critic)
 
     program = seeds.over_seeds(compare, mesh, shared=(1,))
-    keys, rollout = seeds.place(seeds.keys(seed_list, "regime"), mesh), seeds.replicate(some.rollout(), mesh)
+    keys, rollout = seeds.place(seeds.keys(setup.seeds, "regime"), mesh), seeds.replicate(some.rollout(), mesh)
     value = jax.device_get(program(keys, rollout, agent, seeds.place(handoff.policy, mesh)))
     columns = (value.policy, value.data, *gap_interval(value))
     return [(*numbers, "value") for numbers in zip(*(np.asarray(column).tolist() for column in columns), strict=True)]

@@ -2,18 +2,18 @@
 
 from o2o_jax import envs, offline, online
 from o2o_jax.critic import QFunction
+from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.data.replay import RingBuffer, insert, make_buffer, sample
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
-from o2o_jax.interfaces import Cadence, OfflineAlgorithm, OnlineAlgorithm, Task
-from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, with_head
+from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Schedule, Task
+from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, hand_over, with_head
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, History, Rollout, Spec, Transition
 
 __all__ = [
+    "Algorithm",
     "Annotated",
-    "Cadence",
     "CloneConfig",
     "Dataset",
     "Diagnosis",
@@ -21,12 +21,13 @@ __all__ = [
     "Handoff",
     "History",
     "Normalizer",
-    "OfflineAlgorithm",
-    "OnlineAlgorithm",
+    "Online",
+    "Phase",
     "Policy",
     "QFunction",
-    "RingBuffer",
+    "Replay",
     "Rollout",
+    "Schedule",
     "SequencePolicy",
     "Spec",
     "Task",
@@ -35,11 +36,10 @@ __all__ = [
     "clone",
     "diagnose",
     "envs",
-    "insert",
-    "make_buffer",
+    "hand_over",
     "offline",
     "online",
+    "replay",
     "run_updates",
-    "sample",
     "with_head",
 ]

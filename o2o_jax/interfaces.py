@@ -1,37 +1,46 @@
 """What an algorithm and an environment family owe the rest of the package."""
 
 import dataclasses
-import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from o2o_jax.types import Spec
+from o2o_jax.types import Array, Metrics, Rollout, Spec
 
 
-@dataclasses.dataclass(frozen=True)
-class Cadence:
-    """How an online algorithm shares its time between the environment and its updates.
+class Update(Protocol):
+    """One update of one seed, pure: (state, batch [B], key) -> (state with `step` advanced, metrics)."""
 
-    Attributes:
-      env_steps: environment steps per seed between two rounds of updates.
-      updates: updates in such a round, one compiled call.
-      source: where a round's batch comes from: "replay", fresh uniform samples for every update, or "rollout", the
-        `env_steps` that were just taken, whole and in order: a `types.Rollout`.
-      warmup_env_steps: environment steps before the first update; the policy itself acts.
-      random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
-      overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
+    def __call__(self, state: Any, batch: Any, key: Array, /) -> tuple[Any, Metrics]:
+        """Returns the state after the update, and its metrics."""
+
+
+class Sample(Protocol):
+    """Draws a batch of a dataset, pure: (dataset [N], key, batch_size) -> batch [B]."""
+
+    def __call__(self, dataset: Any, key: Array, batch_size: int, /) -> Any:
+        """Returns the batch."""
+
+
+class Prepare(Protocol):
+    """Writes `types.Notes` on every row of a dataset [N], pure: (state, dataset) -> (state, notes).
+
+    It sees the dataset whole and in order. What comes out may depend on the data and on parts of the state that the
+    phase leaves alone: a resumed phase is prepared again.
     """
 
-    env_steps: int = 1
-    updates: int = 1
-    source: Literal["replay", "rollout"] = "replay"
-    warmup_env_steps: int = 0
-    random_env_steps: int = 0
-    overlap: bool = False
+    def __call__(self, state: Any, dataset: Rollout, /) -> tuple[Any, Any]:
+        """Returns the state and the notes."""
 
-    def due(self, env_steps: int) -> bool:
-        """Whether a round of updates follows environment step number `env_steps`, counted from 1."""
-        return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+
+class Act(Protocol):
+    """Chooses an action of one seed, pure, with exploration.
+
+    (state, memory, observation [O], reward [], key) -> (action [A], memory). `reward` is that of the step before, 0 in
+    an episode's first. `memory` is any pytree that `Online.memory` begins an episode with, () for most methods.
+    """
+
+    def __call__(self, state: Any, memory: Any, observation: Array, reward: Array, key: Array, /) -> tuple[Array, Any]:
+        """Returns the action and the memory after it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,80 +92,173 @@ class Stop:
         return self.terms + (self.report.terms if self.report else ())
 
 
-class OfflineAlgorithm(NamedTuple):
-    """An offline method as pure functions, not yet jitted.
+class Phase(NamedTuple):
+    """Updates on a dataset alone: offline training, cloning, re-evaluation, alignment.
 
     Attributes:
-      init: (key, normalizer) -> state.
-      update: (state, batch, key) -> (state, metrics), one gradient step on a `Transition` batch [B], or on what `draw`
-        makes of it.
-      handoff: (state) -> `policy.Handoff`, the only way out.
-      select: (`data.dataset.Dataset`) -> the part of it that `init`'s normaliser and `update`'s batches come from; by
-        default all of it.
-      prepare: (state, dataset) -> (state, notes), before training. It sees the dataset whole, as a `types.Rollout` [N],
-        and writes `types.Notes` on every row; what updates are drawn from then is `types.Annotated`. Training that goes
-        on is prepared again: what comes out may depend on the data alone. None where an algorithm needs rows alone.
-      draw: (dataset, key, batch_size) -> batch, pure, where batches are no rows drawn uniformly: stretches of episodes,
-        say. None for uniform rows.
-      critic: (state) -> `critic.QFunction`; None where the method learns no values of actions.
+      name: of its CSV file and its progress bar.
+      update: of one seed.
+      updates: how many, per seed.
+      batch_size: B.
+      prepare: writes notes on every row first, so that batches are `types.Annotated`; None where rows alone will do.
+      sample: draws batches that are no rows drawn uniformly; None for uniform rows.
+      stop: when seeds are done before `updates`, or what is measured till then; None to make them all.
+      show: metrics that the progress bar shows.
+      measure_start: whether the log begins with the metrics of the state as it comes.
+      chunk: the most updates of one compiled call, after which the log gets a row.
     """
 
-    init: Callable
-    update: Callable
-    handoff: Callable
-    select: Callable = lambda dataset: dataset
-    prepare: Callable | None = None
-    draw: Callable | None = None
-    critic: Callable | None = None
+    name: str
+    update: Update
+    updates: int
+    batch_size: int
+    prepare: Prepare | None = None
+    sample: Sample | None = None
+    stop: Stop | None = None
+    show: tuple[str, ...] = ()
+    measure_start: bool = False
+    chunk: int = 1_000
 
 
-class OnlineAlgorithm(NamedTuple):
-    """An online method as pure functions, not yet jitted.
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How an online method shares its time between the environment and its updates.
 
     Attributes:
-      head: distribution that `init` expects of a policy: "deterministic", "gaussian", "gaussian_free" or
-        "tanh_gaussian".
-      cadence: environment steps and updates per round of fine-tuning.
-      init: (key, handoff) -> state, the only way in. `handoff` None starts from random networks.
-      reevaluate: (state, batch, key) -> (state, metrics), section 4.1.
-      align: (state, batch, key) -> (state, metrics), section 4.2.
-      begin_finetuning: (state, accept) -> state, once. `accept` [] bool: did the aligned actor score better?
-      finetune: (state, batch, key) -> (state, metrics), section 4.3, on what `cadence.source` says.
-      set_reference: (state, accept) -> state; the actor becomes π_ref where `accept` [] bool.
+      env_steps: environment steps per seed between two rounds of updates.
+      updates: updates in such a round, one compiled call.
+      warmup_env_steps: environment steps before the first update; the policy itself acts.
+      random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
+      overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
+    """
+
+    env_steps: int = 1
+    updates: int = 1
+    warmup_env_steps: int = 0
+    random_env_steps: int = 0
+    overlap: bool = False
+
+    def due(self, env_steps: int) -> bool:
+        """Returns whether a round of updates follows environment step number `env_steps`, counted from 1."""
+        return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+
+
+class Replay(NamedTuple):
+    """Rule for what an online update learns from, pure but for `choose`; `data.replay` has a file for each.
+
+    Attributes:
+      init: (spec) -> buffer of one seed, before its first environment step.
+      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis.
+      sample: (buffer, dataset, key) -> batch, after at least one `add`.
+      choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
+        none, and is handed none.
+      cut: (buffer) -> buffer, where the episode under way was lost: the next step begins another.
+    """
+
+    init: Callable[[Spec], Any]
+    add: Callable[[Any, Rollout], Any]
+    sample: Callable[[Any, Any, Array], Any]
+    choose: Callable[[Any], Any] = lambda dataset: dataset
+    cut: Callable[[Any], Any] = lambda buffer: buffer
+
+
+class Reference(NamedTuple):
+    """The best policy so far, π_ref, of a method that is held to it.
+
+    Attributes:
+      accept: (state, accept) -> state; the actor becomes π_ref where `accept` [] bool.
       roll_back: (state, reject, divergence) -> state; where `reject` [] bool, the actor is π_ref again, bound to it
         more tightly. `divergence` [] is its mean distance since the last look, NaN where none was measured.
-      act: (state, observation [O], key) -> action [A], with exploration.
-      policy: (state) -> `policy.Policy`: evaluate it, save it, or start from it again.
-      reference_policy: (state) -> `policy.Policy` of π_ref.
-      prepare: (phase, state, dataset) -> (state, notes), before the phase "reevaluate" or "align". It sees the dataset
-        whole, as a `types.Rollout` [N], and writes `types.Notes` on every row; the phase's batches then are
-        `types.Annotated`. A resumed phase is prepared again: what comes out may depend only on parts of the state that
-        the phase leaves alone. None where an algorithm needs rows alone.
-      stops: for the phases "reevaluate" and "align", when they are done before their number of updates is reached. A
-        phase that isn't in it takes them all.
-      critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
-      divergence_term: the metric of `finetune` that says how far the actor is from π_ref.
-      reads_handoff_state: whether `init` reads the offline algorithm's whole state (direct fine-tuning) or its
-        policy alone.
+      policy: (state) -> `policy.Policy` of π_ref.
+      divergence_term: the metric of `Online.update` that says how far the actor is from π_ref.
+    """
+
+    accept: Callable
+    roll_back: Callable
+    policy: Callable
+    divergence_term: str = "divergence"
+
+
+def no_memory() -> tuple[()]:
+    """Returns the memory of a policy that has none."""
+    return ()
+
+
+class Online(NamedTuple):
+    """What a method does in the environment.
+
+    Attributes:
+      schedule: environment steps and updates per round.
+      begin: (state, accept) -> state, once, before the first environment step. `accept` [] bool: did the aligned actor
+        score better than the offline one?
+      act: with exploration.
+      update: on what `replay` samples.
+      replay: rule for its batches.
+      reference: None where there is no π_ref.
+      memory: () -> what `act` remembers where an episode begins.
+      prepare: writes notes on the rows of the dataset that `replay` draws from; None where rows alone will do.
+    """
+
+    schedule: Schedule
+    begin: Callable[[Any, Array], Any]
+    act: Act
+    update: Update
+    replay: Replay
+    reference: Reference | None = None
+    memory: Callable[[], Any] = no_memory
+    prepare: Prepare | None = None
+
+
+class Requires(NamedTuple):
+    """What a method asks of the policy that it starts from.
+
+    Attributes:
+      head: distribution of the policy: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian".
+      state: whether it reads what offline training left beside the policy too, its critics say.
+      sources: offline methods that leave what it reads; () where any of them may do.
     """
 
     head: str
-    cadence: Cadence
+    state: bool = False
+    sources: tuple[str, ...] = ()
+
+
+class Algorithm(NamedTuple):
+    """An offline or online method as pure functions of one seed, not yet jitted: phases, and perhaps an online part.
+
+    Attributes:
+      name: of its folder.
+      init: (key, start) -> state. `start` is a `policy.Handoff` where there are `requires`, or None for random
+        networks; elsewhere it is the `data.transform.Normalizer` of the dataset's observations.
+      phases: on a dataset alone, in their order.
+      policy: (state) -> `policy.Policy` or `policy.SequencePolicy`: evaluate it, save it, or start from it again.
+      critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
+      requires: what it starts from; None for a method that learns from data alone.
+      online: None for an offline method.
+      select: (`data.dataset.Dataset`) -> the part of it that normaliser and batches come from; by default all of it.
+    """
+
+    name: str
     init: Callable
-    reevaluate: Callable
-    align: Callable
-    begin_finetuning: Callable
-    finetune: Callable
-    set_reference: Callable
-    roll_back: Callable
-    act: Callable
+    phases: tuple[Phase, ...]
     policy: Callable
-    reference_policy: Callable
-    prepare: Callable | None = None
-    stops: Mapping[str, Stop] = types.MappingProxyType({})
     critic: Callable | None = None
-    divergence_term: str = "divergence"
-    reads_handoff_state: bool = False
+    requires: Requires | None = None
+    online: Online | None = None
+    select: Callable = lambda dataset: dataset
+
+    def phase(self, name: str) -> Phase:
+        """Returns the phase of that name.
+
+        Raises:
+          KeyError: there is none.
+        """
+        return {phase.name: phase for phase in self.phases}[name]
+
+    @property
+    def offline_updates(self) -> int:
+        """Updates of all phases together."""
+        return sum(phase.updates for phase in self.phases)
 
 
 @dataclasses.dataclass(frozen=True)

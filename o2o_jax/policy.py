@@ -18,6 +18,7 @@ import optax
 from o2o_jax import networks
 from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
@@ -54,15 +55,43 @@ class Policy:
         """Raw observations [..., O] to a distribution over actions [..., A]."""
         return self.actor.apply(self.params, self.normalizer(observation))
 
-    def begin(self, episodes: int) -> tuple[()]:
-        """What it remembers where episodes begin: nothing."""
-        del episodes
+    def begin(self, episodes: int, key: Array | None = None) -> tuple[()]:
+        """What it remembers where episodes begin: nothing, and no key, since it doesn't draw."""
+        del episodes, key
         return ()
 
     def act(self, memory: tuple[()], observation: Array, reward: Array) -> tuple[Array, tuple[()]]:
         """Modes [E, A] at raw observations [E, O]; the rest is there for those that act on more, `SequencePolicy`."""
         del reward
         return self.distribution(observation).mode(), memory
+
+
+@flax.struct.dataclass
+class SampledPolicy:
+    """Acts by samples of a policy's distributions, as in training, rather than by their modes.
+
+    Attributes:
+      policy: whose samples.
+    """
+
+    policy: Policy
+
+    def begin(self, episodes: int, key: Array | None = None) -> Array:
+        """The key [] that all further steps draw from.
+
+        Raises:
+          ValueError: without a key.
+        """
+        del episodes
+        if key is None:
+            raise ValueError("a policy that draws its actions needs a key where episodes begin")
+        return key
+
+    def act(self, memory: Array, observation: Array, reward: Array) -> tuple[Array, Array]:
+        """Samples [E, A] at raw observations [E, O], and the key of the next step."""
+        del reward
+        key, memory = jax.random.split(memory)
+        return self.policy.distribution(observation).sample(key), memory
 
 
 @flax.struct.dataclass
@@ -97,8 +126,9 @@ class SequencePolicy:
         history = histories.normalize(history, self.normalizer, self.return_scale)
         return jax.tree.map(lambda leaf: leaf[..., -1, :], self.actor.apply(self.params, history))
 
-    def begin(self, episodes: int) -> History:
-        """Histories [E, C] before the first step: padding, and what the episodes are asked for."""
+    def begin(self, episodes: int, key: Array | None = None) -> History:
+        """Histories [E, C] before the first step: padding, and what the episodes are asked for; it doesn't draw."""
+        del key
         return History(
             observation=jnp.zeros((episodes, self.context, self.normalizer.mean.shape[-1])),
             action=jnp.zeros((episodes, self.context, self.actor.action_dim)),
@@ -168,6 +198,16 @@ class Handoff:
     state: Any = None
     source: str = flax.struct.field(pytree_node=False, default="")
     closeness: Metrics | None = None
+
+
+def hand_over(algorithm: Algorithm, state: Any) -> Handoff:
+    """Returns what an offline algorithm leaves after training: its policy, and its whole state for those who read it.
+
+    Args:
+      algorithm: pure functions of one seed.
+      state: its state.
+    """
+    return Handoff(algorithm.policy(state), state=state, source=algorithm.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -385,6 +425,11 @@ def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, N
     if not isinstance(dataset, Rollout):
         raise ValueError("a sequence policy acts on histories: clone it on a Rollout, such as Dataset.rollout() gives")
     return state, Notes(own=state.teacher.recall(dataset))
+
+
+def clone_phase(config: CloneConfig) -> Phase:
+    """Returns cloning as a phase on a dataset; its state is that of `clone_init`."""
+    return Phase("clone", functools.partial(clone_update, config), config.updates, config.batch_size, clone_prepare)
 
 
 def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key: Array) -> tuple[CloneState, Metrics]:

@@ -3,7 +3,10 @@
 import dataclasses
 import math
 import typing
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,3 +52,20 @@ class Settings:
         for name in names:
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
+
+
+def from_dict(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    """Returns settings from what `dataclasses.asdict` and JSON made of them, parts that are settings too among them.
+
+    Raises:
+      TypeError: a field that this version doesn't know.
+      ValueError: a value that it refuses.
+    """
+    hints = typing.get_type_hints(kind)
+
+    def restore(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return from_dict(hints[name], value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{name: restore(name, value) for name, value in values.items()})

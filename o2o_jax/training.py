@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.interfaces import Stop
+from o2o_jax.interfaces import Sample, Stop
 from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition
 
 MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
@@ -94,7 +94,7 @@ def run_updates(
     key: Array,
     num_updates: int,
     batch_size: int,
-    draw: Callable | None = None,
+    sample: Sample | None = None,
 ) -> tuple[Any, Metrics]:
     """Runs updates on batches drawn from a dataset, as one `scan`.
 
@@ -108,18 +108,18 @@ def run_updates(
       key: PRNG key of the phase.
       num_updates: length of the scan.
       batch_size: B.
-      draw: (dataset, key, batch_size) -> batch, where an algorithm has batches of its own; None for uniform rows.
+      sample: where an algorithm has batches of its own; None for uniform rows.
 
     Returns:
       The state after `num_updates` updates, and the mean of every metric over them. Metrics that an update leaves
       out (NaN: a delayed actor) do not count.
     """
 
-    draw = draw or sample_batch
+    sample = sample or sample_batch
 
     def one_update(state, _):
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))
-        return update(state, draw(dataset, sample_key, batch_size), update_key)
+        return update(state, sample(dataset, sample_key, batch_size), update_key)
 
     state, metrics = jax.lax.scan(one_update, state, length=num_updates)
     return state, jax.tree.map(jnp.nanmean, metrics)
@@ -132,7 +132,7 @@ def measure(
     key: Array,
     num_batches: int,
     batch_size: int,
-    draw: Callable | None = None,
+    sample: Sample | None = None,
 ) -> Metrics:
     """What an update reports of a state as it is: mean metrics over batches, no step taken.
 
@@ -142,11 +142,11 @@ def measure(
       The mean of every metric.
     """
 
-    draw = draw or sample_batch
+    sample = sample or sample_batch
 
     def one_batch(_, index):
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, index))
-        return None, update(state, draw(dataset, sample_key, batch_size), update_key)[1]
+        return None, update(state, sample(dataset, sample_key, batch_size), update_key)[1]
 
     _, metrics = jax.lax.scan(one_batch, None, jnp.arange(num_batches))
     return jax.tree.map(jnp.nanmean, metrics)

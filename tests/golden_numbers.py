@@ -5,7 +5,7 @@ draws, and compares:
 
     golden = Golden("td3_bc")
     state = state.replace(actor=golden.params("actor"), critic=golden.ensemble("critic_1", "critic_2"), ...)
-    update = golden.replay("update", algorithm.update)
+    update = golden.replay("update", algorithm.phase("offline").update)
     for step in golden.steps("update"):
         state, metrics = update(state, step)
         golden.check("update", step, actor=state.actor, critic_1=member(state.critic, 0), ...)

@@ -22,7 +22,8 @@ LAYERS = [
 ]
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 # ... but in one layer these are strangers.
-STRANGERS = {"offline": {"online", "envs"}, "online": {"offline", "envs"}, "envs": {"offline", "online"}}
+# A door that opens one way: online methods may go on with an offline update, offline ones know of none online.
+STRANGERS = {"offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}}
 
 
 def imports(path):

@@ -16,6 +16,7 @@ import pytest
 
 from o2o_jax import networks, offline, online
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Phase
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.training import run_updates, sample_batch
@@ -42,28 +43,29 @@ OVERRIDES = {
     "context": 4,
     "eval_context": 2,
 }
-PHASES = ("reevaluate", "align", "finetune")
-CASES = [("offline", name, "update") for name in offline.names()]
-CASES += [
-    ("online", name, phase)
-    for name in online.names()
-    for phase in PHASES
-    if getattr(online.load(name).Config(), f"{phase}_updates", None) != 0  # the algorithm leaves it out
-]
 MODULES = {"offline": offline, "online": online}
 
 
-def prepare_of(algorithm, phase):
-    """(state, dataset) -> (state, notes) before that phase, or None."""
-    if phase == "update":
-        return algorithm.prepare
-    return functools.partial(algorithm.prepare, phase) if algorithm.prepare and phase != "finetune" else None
+def phases_of(algorithm):
+    """The algorithm's phases, its online part among them under the name "finetune"."""
+    part = algorithm.online
+    finetune = (Phase("finetune", part.update, UPDATES, BATCH_SIZE, part.prepare),) if part else ()
+    return {phase.name: phase for phase in (*algorithm.phases, *finetune)}
 
 
-PREPARED = [
-    (kind, name, phase) for kind, name, phase in CASES
-    if prepare_of(MODULES[kind].load(name).make(MODULES[kind].load(name).Config(), SPEC), phase)
+def make(kind, name):
+    """An algorithm with tiny networks, and its settings."""
+    module = MODULES[kind].load(name)
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
+    return module.make(config, SPEC), config
+
+
+CASES = [
+    (kind, name, phase) for kind, module in MODULES.items() for name in module.names()
+    for phase in phases_of(make(kind, name)[0])
 ]  # fmt: skip
+PREPARED = [case for case in CASES if phases_of(make(*case[:2])[0])[case[2]].prepare]
 
 
 def make_dataset(size=64):
@@ -89,24 +91,27 @@ class Case:
     """One update of one algorithm with its starts: everything that the contracts need, computed once."""
 
     def __init__(self, kind, name, phase):
-        module = MODULES[kind].load(name)
-        fields = {field.name for field in dataclasses.fields(module.Config)}
-        config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
-        algorithm = module.make(config, SPEC)
+        algorithm, _ = make(kind, name)
+        updates = phases_of(algorithm)[phase]
         dataset = make_dataset()
         normalizer = Normalizer.fit(dataset.observation)
-        start = normalizer if kind == "offline" else make_handoff(algorithm.head, normalizer)
         self.keys = jax.random.split(jax.random.key(2), SEEDS)
-        self.starts = [algorithm.init(key, start) for key in self.keys]
-        self.update = getattr(algorithm, phase)
-        self.draw = getattr(algorithm, "draw", None) or sample_batch
+        self.starts = [algorithm.init(key, self.start(algorithm, normalizer)) for key in self.keys]
+        self.update = updates.update
+        self.sample = updates.sample or sample_batch
         self.datasets = [dataset] * SEEDS
-        prepare = prepare_of(algorithm, phase)
-        if prepare:
-            self.prepare = jax.jit(prepare)
+        if updates.prepare:
+            self.prepare = jax.jit(updates.prepare)
             prepared = [self.prepare(state, dataset) for state in self.starts]
             self.starts = [state for state, _ in prepared]
             self.datasets = [Annotated.of(dataset, notes) for _, notes in prepared]
+
+    @staticmethod
+    def start(algorithm, normalizer):
+        """What the algorithm starts from: the data's normaliser, a policy, or nothing where it reads a whole state."""
+        if algorithm.requires is None:
+            return normalizer
+        return None if algorithm.requires.state else make_handoff(algorithm.requires.head, normalizer)
 
     @functools.cached_property
     def alone(self):
@@ -117,7 +122,7 @@ class Case:
             states, metrics = [state], []
             for step in range(UPDATES):
                 sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-                state, metric = update(state, self.draw(dataset, sample_key, BATCH_SIZE), update_key)
+                state, metric = update(state, self.sample(dataset, sample_key, BATCH_SIZE), update_key)
                 states.append(state)
                 metrics.append(metric)
             runs.append((states, metrics))
@@ -127,7 +132,9 @@ class Case:
     def together(self):
         """All seeds as one program: the last states and the mean metrics, with a leading axis S."""
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts).replace(step=self.starts[0].step)
-        run = functools.partial(run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, draw=self.draw)
+        run = functools.partial(
+            run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, sample=self.sample
+        )
         axes, dataset, rows = seed_axes(states), self.datasets[0], None
         if isinstance(dataset, Annotated):  # the notes of a seed's own networks differ, all else is common
             own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.notes.own for data in self.datasets))
@@ -153,24 +160,20 @@ def other_value(value, kind):
 
 @pytest.mark.parametrize("name", RECONSTRUCTING)
 def test_online_fields_change_nothing_before_the_first_environment_step(name):
-    module = online.load(name)
-    own = {field.name for field in dataclasses.fields(module.Config)}
-    config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in own})
+    module, (_, config) = online.load(name), make("online", name)
     kinds = typing.get_type_hints(module.Config)
-    assert config.online_fields <= own
+    assert config.online_fields <= {field.name for field in dataclasses.fields(module.Config)}
     changes = {field: other_value(getattr(config, field), kinds[field]) for field in config.online_fields}
     changes["reference_update"] = "returns"  # "interval" compares nothing, so that it refuses to roll back
     ends = []
     for settings in (config, dataclasses.replace(config, **changes)):
         algorithm, rows = module.make(settings, SPEC), make_dataset()
-        state = algorithm.init(jax.random.key(0), make_handoff(algorithm.head, Normalizer.fit(rows.observation)))
-        for phase in ("reevaluate", "align"):
-            if prepare := prepare_of(algorithm, phase):
-                state, notes = prepare(state, make_dataset())
-                rows = Annotated.of(make_dataset(), notes)
-            if getattr(settings, f"{phase}_updates"):
-                batch = sample_batch(rows, jax.random.key(1), BATCH_SIZE)
-                state, _ = jax.jit(getattr(algorithm, phase))(state, batch, jax.random.key(2))
+        normalizer = Normalizer.fit(rows.observation)
+        state = algorithm.init(jax.random.key(0), make_handoff(algorithm.requires.head, normalizer))
+        for phase in algorithm.phases:
+            state, notes = phase.prepare(state, make_dataset())
+            batch = sample_batch(Annotated.of(make_dataset(), notes), jax.random.key(1), BATCH_SIZE)
+            state, _ = jax.jit(phase.update)(state, batch, jax.random.key(2))
         ends.append(state)
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
@@ -243,7 +246,7 @@ def test_all_numbers_are_finite(case):
 
 
 def test_an_update_asks_for_no_particular_batch_size(case):
-    batch = case.draw(case.datasets[0], jax.random.key(0), 2 * BATCH_SIZE)
+    batch = case.sample(case.datasets[0], jax.random.key(0), 2 * BATCH_SIZE)
     state, _ = jax.eval_shape(case.update, case.starts[0], batch, jax.random.key(0))
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, case.starts[0])
 

@@ -14,7 +14,7 @@ import pytest
 
 from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.policy import CloneConfig, clone_init, with_head
+from o2o_jax.policy import CloneConfig, clone_init, hand_over, with_head
 from o2o_jax.types import Annotated, Spec
 from tests import tiny
 
@@ -34,7 +34,6 @@ OVERRIDES = {
     "eval_context": 2,
 }
 CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
-PHASES = ("reevaluate", "align", "finetune")
 BATCH = tiny.random_rollout(SPEC)  # as good as a batch drawn from a buffer
 
 
@@ -50,14 +49,14 @@ def handed_over(name):
     """What an offline algorithm leaves after one update."""
     algorithm = make("offline", name)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
-    batch = BATCH
-    if algorithm.prepare:
-        state, notes = jax.jit(algorithm.prepare)(state, BATCH)
+    batch, training = BATCH, algorithm.phase("offline")
+    if training.prepare:
+        state, notes = jax.jit(training.prepare)(state, BATCH)
         batch = Annotated.of(BATCH, notes)
-    if algorithm.draw:
-        batch = algorithm.draw(batch, jax.random.key(6), 8)
-    state, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
-    return algorithm.handoff(state)
+    if training.sample:
+        batch = training.sample(batch, jax.random.key(6), 8)
+    state, _ = jax.jit(training.update)(state, batch, jax.random.key(1))
+    return hand_over(algorithm, state)
 
 
 @functools.cache
@@ -67,17 +66,21 @@ def with_head_of(name, head):
 
 @functools.cache
 def compiled(name, **settings):
-    """An online algorithm and its phases, compiled once for all that start it."""
-    algorithm = make("online", name, **settings)
-    return algorithm, {phase: jax.jit(getattr(algorithm, phase)) for phase in PHASES}
+    """An online algorithm with its updates compiled, once for all that start it."""
+    return tiny.compiled(make("online", name, **settings))
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(offline.names(), online.names())))
 def test_pair(source, target):
-    head = make("online", target).head
+    requires = make("online", target).requires
+    head = requires.head
+    if requires.sources and source not in requires.sources:
+        with pytest.raises(ValueError, match=f"^{target} goes on from {requires.sources[0]}, .* comes from {source}"):
+            make("online", target).init(jax.random.key(3), with_head_of(source, head))
+        return
     handoff = with_head_of(source, head)
-    direct = make("online", target).reads_handoff_state and hasattr(handoff.state, "critic")
-    algorithm, phases = compiled(target, critic_source="offline" if direct else "random")
+    direct = requires.state and hasattr(handoff.state, "critic")
+    algorithm = compiled(target, critic_source="offline" if direct else "random")
     state = jax.jit(algorithm.init)(jax.random.key(3), handoff)
     if direct:
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
@@ -88,16 +91,15 @@ def test_pair(source, target):
     if head == handed_over(source).policy.head:
         assert handoff is handed_over(source)
 
-    for phase in PHASES:
-        if phase == "finetune":
-            state = algorithm.begin_finetuning(state, jnp.asarray(True))
-        batch = BATCH
-        if phase != "finetune" and algorithm.prepare:
-            state, notes = algorithm.prepare(phase, state, BATCH)
-            batch = Annotated.of(BATCH, notes)
-        state, _ = phases[phase](state, batch, jax.random.key(4))
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), phase
-    action = algorithm.act(state, BATCH.observation[0], jax.random.key(5))
+    for phase in algorithm.phases:
+        state, notes = phase.prepare(state, BATCH)
+        state, _ = phase.update(state, Annotated.of(BATCH, notes), jax.random.key(4))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), phase.name
+    state = algorithm.online.begin(state, jnp.asarray(True))
+    state, _ = algorithm.online.update(state, BATCH, jax.random.key(4))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    memory = algorithm.online.memory()
+    action, _ = algorithm.online.act(state, memory, BATCH.observation[0], jnp.zeros(()), jax.random.key(5))
     assert action.shape == (SPEC.action_dim,)
     assert jnp.all(jnp.abs(action) <= 1.0)
     assert algorithm.policy(state).head == head
@@ -107,39 +109,37 @@ def test_pair(source, target):
 @pytest.mark.parametrize("source", ["td3_bc", "awac", "cql"])
 def test_offline_critics_are_aligned_without_re_evaluation(source, target):
     # of three of the six pairs the policy is a clone: critics see actions, not heads
-    algorithm, phases = compiled(target, critic_source="offline", layer_norm=False, reevaluate_updates=0)
-    handoff = with_head_of(source, algorithm.head)
+    algorithm = compiled(target, critic_source="offline", layer_norm=False, reevaluate_updates=0)
+    handoff = with_head_of(source, algorithm.requires.head)
     start = jax.jit(algorithm.init)(jax.random.key(3), handoff)
     for name in ("critic", "target_critic"):
         jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
     assert int(start.opt.critic[0].count) == 0  # Adam begins anew
     jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.policy.params)
 
-    aligned, metrics = phases["align"](start, BATCH, jax.random.key(4))
+    aligned, metrics = algorithm.phase("align").update(start, BATCH, jax.random.key(4))
     assert tiny.moved(start, aligned) == {"actor", "critic", "opt", "step"}
     assert np.isfinite(metrics["overestimated"])
     # what the critics are pulled to is what offline training's targets say, not its critics
     other = start.replace(target_critic=tiny.far(start.target_critic))
-    assert metrics["target_q"] != phases["align"](other, BATCH, jax.random.key(4))[1]["target_q"]
+    assert metrics["target_q"] != algorithm.phase("align").update(other, BATCH, jax.random.key(4))[1]["target_q"]
 
-    online = algorithm.begin_finetuning(aligned, jnp.asarray(True))
+    online = algorithm.online.begin(aligned, jnp.asarray(True))
     jax.tree.map(np.testing.assert_array_equal, online.target_critic, aligned.critic)
     jax.tree.map(np.testing.assert_array_equal, online.actor, aligned.actor)
-    online, metrics = phases["finetune"](online, BATCH, jax.random.key(5))
+    online, metrics = algorithm.online.update(online, BATCH, jax.random.key(5))
     assert "lagrange" in metrics
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(online))
 
 
 def test_cql_goes_to_constrained_fine_tuning_alone():
-    algorithm, phases = compiled(
-        "o2sac", critic_source="offline", layer_norm=False, reevaluate_updates=0, align_updates=0
-    )
-    handoff = with_head_of("cql", algorithm.head)
-    start = algorithm.begin_finetuning(algorithm.init(jax.random.key(3), handoff), jnp.asarray(False))
+    algorithm = compiled("o2sac", critic_source="offline", layer_norm=False, reevaluate_updates=0, align_updates=0)
+    handoff = with_head_of("cql", algorithm.requires.head)
+    start = algorithm.online.begin(algorithm.init(jax.random.key(3), handoff), jnp.asarray(False))
     for name in ("actor", "critic", "target_critic", "log_alpha"):  # all goes on where offline training was
         jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
     jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.state.actor)
-    _, metrics = phases["finetune"](start, BATCH, jax.random.key(5))
+    _, metrics = algorithm.online.update(start, BATCH, jax.random.key(5))
     assert metrics["lagrange"] == 1.0
 
 
@@ -148,7 +148,9 @@ def test_a_clone_by_default_is_what_the_algorithm_expects(name):
     module = online.load(name)
     algorithm = module.make(module.Config(), SPEC)
     student = jax.eval_shape(
-        lambda key: clone_init(CloneConfig(), algorithm.head, key, None, Normalizer.identity(SPEC.observation_dim), 2),
+        lambda key: clone_init(
+            CloneConfig(), algorithm.requires.head, key, None, Normalizer.identity(SPEC.observation_dim), 2
+        ),
         jax.random.key(0),
     ).student
     assert student.actor.hidden == module.Config().hidden

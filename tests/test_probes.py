@@ -77,8 +77,10 @@ def test_reevaluation_finds_the_known_value(module):
 
     def training(key):
         init_key, run_key = jax.random.split(key)
-        state = algorithm.init(init_key, handoff(algorithm.head))
-        reevaluated = lambda terminated: run(algorithm.reevaluate, state, dataset(2.0, terminated), run_key, 600)
+        state = algorithm.init(init_key, handoff(algorithm.requires.head))
+        reevaluated = lambda terminated: run(
+            algorithm.phase("reevaluate").update, state, dataset(2.0, terminated), run_key, 600
+        )
         return jax.vmap(lambda terminated: values(reevaluated(terminated).critic, actions))(jnp.array([1.0, 0.0]))
 
     absorbing, time_limit = np.moveaxis(over_keys(training), 1, 0)
@@ -121,7 +123,7 @@ def overrating_critics():
 
 def overrated(algorithm, key, critic):
     """The state in which alignment finds such critics."""
-    state = algorithm.init(key, handoff(algorithm.head, action=HOME))
+    state = algorithm.init(key, handoff(algorithm.requires.head, action=HOME))
     return state.replace(critic=critic, target_critic=critic)
 
 
@@ -132,7 +134,7 @@ def test_alignment_brings_the_greedy_action_home(module):
     def training(key, critic):
         init_key, run_key = jax.random.split(key)
         state = overrated(algorithm, init_key, critic)
-        state = run(algorithm.align, state, dataset(0.0, 1.0), run_key, 2_000)
+        state = run(algorithm.phase("align").update, state, dataset(0.0, 1.0), run_key, 2_000)
         home = values(state.critic, jnp.asarray([HOME]))[0]
         return values(critic, GRID), values(state.critic, GRID), home, mode_of(algorithm, state)
 
@@ -160,7 +162,9 @@ def test_a_price_holds_the_aligned_actor_where_it_balances_the_slope_of_the_crit
         for lagrange in (0.0, PRICE[module]):
             algorithm = make(module, critic_lr=1e-12, align_lagrange=lagrange)
             state = overrated(algorithm, init_key, critic)
-            modes.append(mode_of(algorithm, run(algorithm.align, state, dataset(0.0, 1.0), run_key, 1_000)))
+            modes.append(
+                mode_of(algorithm, run(algorithm.phase("align").update, state, dataset(0.0, 1.0), run_key, 1_000))
+            )
 
         def value(mean):  # before tanh
             noise = jnp.zeros(1) if module is o2td3 else std * jax.random.normal(noise_key, (4_096,))
@@ -183,16 +187,16 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
     # to overrated critics the start is no rest, although the policy is where it should be
     settings = {"stop": "measures", "stop_check_every_updates": 100, "stop_min_updates": 0}
     algorithm = make(module, **settings, **CONTRAST[module])
-    stop, data, batch_size = algorithm.stops["align"], dataset(0.0, 1.0), FAST["batch_size"]
+    stop, data, batch_size = algorithm.phase("align").stop, dataset(0.0, 1.0), FAST["batch_size"]
 
     def training(key, critic):
         init_key, run_key = jax.random.split(key)
         start = Watched(overrated(algorithm, init_key, critic), Record.start(stop))
-        start = check(algorithm.align, stop, start, data, run_key, 0, batch_size)
+        start = check(algorithm.phase("align").update, stop, start, data, run_key, 0, batch_size)
 
         def advance(watched, _):
             arguments = (data, data, run_key, stop.check_every_updates, batch_size)
-            return run_watched(algorithm.align, stop, watched, *arguments)[0], None
+            return run_watched(algorithm.phase("align").update, stop, watched, *arguments)[0], None
 
         end, _ = jax.lax.scan(advance, start, length=5)
         return start.record, end.record, mode_of(algorithm, end.state), values(end.state.critic, jnp.asarray([HOME]))
@@ -229,7 +233,7 @@ def play(algorithm, state, key, reward, terminated, updates, horizon=8):
         rollout = Rollout(
             observation, action, reward(action[:, 0]), observation, terminated * last, (1.0 - terminated) * last
         )
-        return algorithm.finetune(state, rollout, update_key)
+        return algorithm.online.update(state, rollout, update_key)
 
     return jax.lax.scan(update, state, jax.random.split(key, updates))
 
@@ -239,7 +243,7 @@ def make_on_policy(module, **settings):
 
 
 def begin(algorithm, key, policy=None):
-    return algorithm.begin_finetuning(algorithm.init(key, policy), False)
+    return algorithm.online.begin(algorithm.init(key, policy), False)
 
 
 def value_of(state):
@@ -307,7 +311,7 @@ def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut()
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, handoff("gaussian"))
-        state, notes = algorithm.prepare("reevaluate", state, rollout)
-        return value_of(run(algorithm.reevaluate, state, Annotated.of(data, notes), run_key, 300))
+        state, notes = algorithm.phase("reevaluate").prepare(state, rollout)
+        return value_of(run(algorithm.phase("reevaluate").update, state, Annotated.of(data, notes), run_key, 300))
 
     np.testing.assert_allclose(over_keys(training), 4.0, atol=0.15)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import flags
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
@@ -72,6 +73,26 @@ def random_rollout(spec, size=16):
     """The same [size] as rows that follow one another until the last, where time is up."""
     columns = {field.name: getattr(random_batch(spec, size), field.name) for field in dataclasses.fields(Transition)}
     return Rollout(**columns, truncated=jnp.zeros(size).at[-1].set(1.0))
+
+
+def make_dataset(returns):
+    """Episodes of two steps each, the return in the first."""
+    reward = np.stack([returns, np.zeros(len(returns))], axis=1).ravel().astype(np.float32)
+    rows = np.arange(len(reward), dtype=np.float32)[:, None]
+    ends = np.arange(2, len(reward) + 1, 2)
+    return Dataset(Transition(rows, np.zeros_like(rows), reward, rows, np.zeros_like(reward)), ends, "test")
+
+
+def update_of(algorithm, phase):
+    """The update of an algorithm's phase, or with the name "finetune" that of its online part."""
+    return algorithm.online.update if phase == "finetune" else algorithm.phase(phase).update
+
+
+def compiled(algorithm):
+    """The algorithm with its updates compiled."""
+    phases = tuple(phase._replace(update=jax.jit(phase.update)) for phase in algorithm.phases)
+    online = algorithm.online and algorithm.online._replace(update=jax.jit(algorithm.online.update))
+    return algorithm._replace(phases=phases, online=online)
 
 
 def moved(before, after):

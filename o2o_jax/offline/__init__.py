@@ -1,6 +1,6 @@
 """Offline algorithms: every folder here is one.
 
-A folder exports `Config` and `make(config, spec) -> interfaces.OfflineAlgorithm`.
+A folder exports `Config` and `make(config, spec) -> interfaces.Algorithm`.
 """
 
 from types import ModuleType

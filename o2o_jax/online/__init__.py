@@ -1,6 +1,6 @@
 """Online algorithms: every folder here is one.
 
-A folder exports `Config` and `make(config, spec) -> interfaces.OnlineAlgorithm`.
+A folder exports `Config` and `make(config, spec) -> interfaces.Algorithm`.
 """
 
 from types import ModuleType

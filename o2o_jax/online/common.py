@@ -10,18 +10,59 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Act, Task
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import Settings
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
 
-Schedule = Literal["paper", "fast"]  # the published settings, or the best found at a tenth of their updates or fewer
+ScheduleName = Literal["paper", "fast"]  # the published settings, or the best found at a tenth of their updates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig(Settings):
-    """Settings common to the online algorithms. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
+class LoopConfig(Settings):
+    """Settings that the loop reads of every online method. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
+
+    # Set by the schedule "fast": the best found that needs at most a tenth of the published updates
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
+
+    env_steps: int = 100_000
+    eval_every_env_steps: int = 1_000  # between two rows of every log, too, and two looks at π_ref
+    eval_episodes: int = 10  # 0: no evaluation at all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._positive("eval_every_env_steps")
+        self._not_negative("env_steps", "eval_episodes")
+
+    @classmethod
+    def published(cls, task: Task) -> Self:
+        """The settings that were published for a task, or this package's where none were; subclasses read its facts."""
+        return cls(eval_episodes=task.eval_episodes)
+
+    @classmethod
+    def for_task(cls, task: Task, schedule: ScheduleName = "paper") -> Self:
+        """The settings of a schedule for a task: `published`, and `scheduled` from there."""
+        return cls.published(task).scheduled(schedule)
+
+    def scheduled(self, schedule: ScheduleName) -> Self:
+        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast"."""
+        return dataclasses.replace(self, **self.fast) if schedule == "fast" else self
+
+    def after(self, source: str, config: Mapping[str, Any]) -> Self:
+        """Returns these settings for a policy of the offline method `source`, which was trained with `config`."""
+        del source, config
+        return self
+
+    def remarks(self, source: str) -> list[str]:
+        """What speaks against these settings for policies of the offline method `source`, a line each."""
+        del source
+        return []
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineConfig(LoopConfig):
+    """Settings common to the methods that are held to π_ref, and to their controls."""
 
     # Read from the first environment step on: runs that differ in these alone may share all that comes before it
     online_fields: ClassVar[frozenset[str]] = frozenset(
@@ -31,9 +72,6 @@ class OnlineConfig(Settings):
             "eval_every_env_steps", "eval_episodes",
         }
     )  # fmt: skip
-
-    # Set by the schedule "fast": the best found that needs at most a tenth of the published updates
-    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor
@@ -47,7 +85,6 @@ class OnlineConfig(Settings):
     reward_shift: float = 0.0
     reevaluate_updates: int = 500_000  # 0 leaves the phase out
     # Fine-tuning
-    env_steps: int = 100_000
     # "best" by evaluation; a copy at an "interval" (section C.3) and the "returns" of training's own episodes need none
     reference_update: Literal["best", "interval", "returns"] = "best"
     reference_every_evaluations: int = 1  # interval mode: evaluations between two copies
@@ -59,16 +96,14 @@ class OnlineConfig(Settings):
     reject_standard_errors: float = 2.0  # of the difference, by which a policy that is rejected is worse
     reject_share: float = 0.02  # of π_ref's return, by which it is worse as well
     reject_evaluations: int = 2  # rejections in a row after which it goes back; comparisons in returns mode
-    eval_every_env_steps: int = 1_000  # between two rows of every log, too, and two looks at π_ref
-    eval_episodes: int = 10  # 0: no evaluation at all
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._widths("hidden", "critic_hidden")
         self._inside(0, 1, "discount")
         self._positive("actor_lr", "critic_lr", "reward_scale", "batch_size")
-        self._positive("reference_every_evaluations", "eval_every_env_steps")
-        self._not_negative("reevaluate_updates", "env_steps", "eval_episodes", "reference_standard_errors")
+        self._positive("reference_every_evaluations")
+        self._not_negative("reevaluate_updates", "reference_standard_errors")
         if self.reference_min_episodes < 2:
             raise ValueError(f"reference_min_episodes must be at least 2, got {self.reference_min_episodes}")
         if not self.eval_episodes and self.reference_update == "best":
@@ -86,25 +121,6 @@ class OnlineConfig(Settings):
     def aligned_reference(self, accept: Any) -> Any:
         """Returns [...] bool, where the first π_ref is the aligned policy, which `accept` [...] says scored better."""
         return jnp.zeros_like(accept)
-
-    @classmethod
-    def published(cls, task: Task) -> Self:
-        """The settings that were published for a task, or this package's where none were; subclasses read its facts."""
-        return cls(eval_episodes=task.eval_episodes)
-
-    @classmethod
-    def for_task(cls, task: Task, schedule: Schedule = "paper") -> Self:
-        """The settings of a schedule for a task: `published`, and `scheduled` from there."""
-        return cls.published(task).scheduled(schedule)
-
-    def scheduled(self, schedule: Schedule) -> Self:
-        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast"."""
-        return dataclasses.replace(self, **self.fast) if schedule == "fast" else self
-
-    def remarks(self, source: str) -> list[str]:
-        """What speaks against these settings for policies of the offline method `source`, a line each."""
-        del source
-        return []
 
 
 def initial_transform(config: OnlineConfig, handoff: Handoff | None, observation_dim: int) -> Transform:
@@ -133,6 +149,16 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
     if found != wanted:
         raise ValueError(f"the policy's network differs from this algorithm's: set hidden to {policy.actor.hidden}")
     return policy.params
+
+
+def memoryless(act: Callable[[Any, Array, Array], Array]) -> Act:
+    """Returns an `interfaces.Act` on the observation alone, from (state, observation [O], key) -> action [A]."""
+
+    def remember_nothing(state: Any, memory: Any, observation: Array, reward: Array, key: Array) -> tuple[Array, Any]:
+        del reward
+        return act(state, observation, key), memory
+
+    return remember_nothing
 
 
 def set_reference(state: Any, accept: Array) -> Any:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data import replay
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.diagnosis import RETURN_TERMS, DiagnosisConfig, KnownReturns, against_returns, known_returns, trust
-from o2o_jax.interfaces import Cadence, Report, Stop
+from o2o_jax.interfaces import Phase, Prepare, Replay, Report, Requires, Schedule, Stop, Update
 from o2o_jax.losses import td_loss
 from o2o_jax.online import common
 from o2o_jax.online.common import OnlineConfig
@@ -29,6 +30,7 @@ from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Tra
 Choice = Literal["best_of", "aligned", "offline"]
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
+COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
 
 
@@ -180,13 +182,21 @@ class ConstrainedConfig(OnlineConfig):
         return self.polyak if self.reevaluate_polyak is None else self.reevaluate_polyak
 
     @property
-    def cadence(self) -> Cadence:
+    def schedule(self) -> Schedule:
         """One environment step, then `updates_per_env_step` updates on fresh batches."""
-        return Cadence(
+        return Schedule(
             updates=self.updates_per_env_step,
             warmup_env_steps=max(self.warmup_env_steps, self.random_env_steps),
             random_env_steps=self.random_env_steps,
             overlap=self.overlap,
+        )
+
+    @property
+    def replay_rule(self) -> Replay:
+        """What updates learn from while fine-tuning."""
+        capacity = max(1, min(self.buffer_size, self.env_steps))
+        return replay.make(
+            self.replay, capacity, self.batch_size, self.part_episodes, self.auto_replay_warmup_env_steps
         )
 
     @property
@@ -202,6 +212,10 @@ class ConstrainedConfig(OnlineConfig):
     def aligned_reference(self, accept: Any) -> Any:
         """Returns [...] bool, where the first π_ref is the aligned policy, as `reference_init` says."""
         return chosen(self.reference_init, accept)
+
+    def requires(self, head: str) -> Requires:
+        """Returns what a method with these settings, whose actor has that head, asks of the offline policy."""
+        return Requires(head, state=self.critic_source == "offline")
 
     def remarks(self, source: str) -> list[str]:
         """Where the phases that are left out aren't those that Appendix B allows to leave out, a line each."""
@@ -231,7 +245,7 @@ class ConstrainedConfig(OnlineConfig):
         return remarks
 
     def stops(self, policy: Callable, critic: Callable) -> dict[str, Stop]:
-        """When each phase is done and what is measured till then, for `interfaces.OnlineAlgorithm.stops`.
+        """When each phase is done and what is measured till then, by the phase's name.
 
         Args:
           policy: (state) -> `policy.Policy`, while re-evaluating π_off.
@@ -264,7 +278,7 @@ class ConstrainedConfig(OnlineConfig):
                 report=report,
             ),
             "align": common(
-                ("overestimated", "distance"),
+                COMPLETENESS,
                 functools.partial(alignment_verdict, self),
                 ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
             ),
@@ -377,7 +391,7 @@ def threshold(config: ConstrainedConfig, step: Array, cap: Array) -> Array:
 
     Never above `cap` [], which a policy that was rolled back has left.
     """
-    env_steps = config.cadence.warmup_env_steps + step // config.updates_per_env_step
+    env_steps = config.schedule.warmup_env_steps + step // config.updates_per_env_step
     end = config.threshold_end / (config.interval_threshold_divisor if config.interval else 1.0)
     ramp = config.threshold_ramp * max(config.env_steps, 1)
     bound = linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
@@ -444,38 +458,77 @@ class Evaluated:
     bonus: Array | None = None
 
 
-def prepare(
+def make_phases(
+    config: ConstrainedConfig,
+    reevaluate: Update,
+    align: Update,
+    prepare_evaluation: Prepare,
+    prepare_alignment: Prepare,
+    stops: Mapping[str, Stop],
+) -> tuple[Phase, ...]:
+    """Returns the phases before the first environment step, without those that the settings leave out."""
+    phases = (
+        Phase(
+            "reevaluate",
+            reevaluate,
+            config.reevaluate_updates,
+            config.batch_size,
+            prepare_evaluation,
+            stop=stops.get("reevaluate"),
+        ),
+        Phase(
+            "align",
+            align,
+            config.align_updates,
+            config.batch_size,
+            prepare_alignment,
+            stop=stops.get("align"),
+            show=COMPLETENESS,
+            measure_start=True,
+        ),
+    )
+    return tuple(phase for phase in phases if phase.updates)
+
+
+def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[Any, Notes]:
+    """Computes once for every row what alignment would compute again in every batch.
+
+    Args:
+      anchor: (state, normalised observations [..., O]) -> what alignment asks of π_off and the target critics at s,
+        which it leaves alone.
+      state: before the phase, or amid it: nothing that the phase moves is read.
+      dataset: raw transitions [N].
+
+    Returns:
+      The state, and a seed's own notes [N, ...]: `anchor`'s values.
+    """
+    return state, Notes(own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation))
+
+
+def prepare_evaluation(
     config: ConstrainedConfig,
     offline: Callable,
-    anchor: Callable,
-    phase: str,
     state: Any,
     dataset: Rollout,
     next_bonus: Callable | None = None,
 ) -> tuple[Any, Notes]:
-    """Computes once for every row what its phase would compute again in every batch: what π_off does there.
+    """Computes once for every row what re-evaluation would compute again in every batch: what π_off does there.
 
-    Where settings say so, also the data's returns, and before the first update of re-evaluation they become the level
-    that critics and targets start from: b = mean G / (1 − mean w), in place of about 0.
+    Where settings say so, also the data's returns, and before the first update they become the level that critics and
+    targets start from: b = mean G / (1 − mean w), in place of about 0.
 
     Args:
       config: settings.
       offline: (state, normalised observations [..., O]) -> what re-evaluation asks of π_off at s'.
-      anchor: likewise -> what alignment asks of π_off and the target critics at s, which it leaves alone.
-      phase: "reevaluate" or "align".
       state: before the phase, or amid it: nothing that the phase moves is read.
       dataset: raw transitions [N]; whole episodes where returns are asked for.
       next_bonus: (state, `offline`'s values [N, ...]) -> [N], return units: what values at s' hold beside Q; None for
         nothing.
 
     Returns:
-      The state, and the notes of that phase [N, ...]: of re-evaluation an `Evaluated` of the seed's own, and where
-      returns are mixed in, the data's `ReturnsToGo`, shared by all seeds.
+      The state, and notes [N, ...]: an `Evaluated` of the seed's own, and where returns are mixed in, the data's
+      `ReturnsToGo`, shared by all seeds.
     """
-    if phase == "align":
-        return state, Notes(
-            own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation)
-        )
     next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
     if not config.return_updates and config.critic_bias == "zero":
         return state, Notes(own=Evaluated(next_policy))

@@ -5,14 +5,15 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.policy import Policy, SampledPolicy, SequencePolicy
+from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds
 
 THREADS = 2  # more wait for Python's lock: without it go the simulators' own steps, half of Hopper's time
@@ -177,6 +178,13 @@ class PoolEvaluator:
 AnyEvaluator = Evaluator | PoolEvaluator
 
 
+class Scored(Protocol):
+    """A task, or what else knows its scores."""
+
+    def score(self, returns: Any) -> Any:
+        """Returns normalised scores of undiscounted returns [...]."""
+
+
 def make_evaluator(
     family: ModuleType, task: Task, seeds: Sequence[int], episodes: int, pool: bool = False, stream: int = 1
 ) -> AnyEvaluator:
@@ -205,31 +213,35 @@ def threads_for(family: ModuleType) -> int:
     return min(THREADS, os.cpu_count() or 1) if getattr(family, "THREAD_SAFE", False) else 1
 
 
-def mode_episodes(
-    policy_of: Callable[[Any], Policy | SequencePolicy], mesh: Mesh
-) -> Callable[[AnyEvaluator, Any], tuple[np.ndarray, np.ndarray]]:
-    """Evaluates the modes of policies of either kind, those that act on histories among them.
+def policy_episodes(
+    policy_of: Callable[[Any], Policy | SampledPolicy | SequencePolicy], seeds: Sequence[int], mesh: Mesh
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Evaluates policies of any kind as they act without exploration.
 
     What a policy remembers of its episodes stays on the device, as large at the end as at the beginning: a step is one
-    compiled call of all seeds and episodes, and the second evaluation compiles nothing.
+    compiled call of all seeds and episodes, and the second evaluation compiles nothing. A policy that draws gets a key
+    to remember, the same one at every evaluation from the same start states.
 
     Args:
       policy_of: (agent) -> policy, pure, of one seed.
+      seeds: the run's seeds, S of them.
       mesh: devices.
 
     Returns:
-      (evaluator, agent of all seeds [S]) -> returns [S, E] and lengths [S, E], as the evaluator gives them; impure.
+      (evaluator, agent of all seeds [S], stream=None, plays=None) -> returns [S, E] and lengths [S, E], as the
+      evaluator gives them; impure.
     """
-    begin = over_seeds(lambda agent, observation: policy_of(agent).begin(len(observation)), mesh)
+    begin = over_seeds(lambda agent, observation, key: policy_of(agent).begin(len(observation), key), mesh)
     step = over_seeds(lambda agent, *arguments: policy_of(agent).act(*arguments), mesh, donate=(1,))
 
-    def run(evaluator: AnyEvaluator, agent: Any) -> tuple[np.ndarray, np.ndarray]:
+    def run(evaluator: AnyEvaluator, agent: Any, **which: Any) -> tuple[np.ndarray, np.ndarray]:
+        keys = seed_keys(seeds, f"evaluation {which.get('stream')}")
         memory, rewards = None, None
 
         def act(observations: np.ndarray) -> ArrayLike:
             nonlocal memory, rewards
             if rewards is None:  # the first step
-                memory, rewards = begin(agent, observations), np.zeros(observations.shape[:2], np.float32)
+                memory, rewards = begin(agent, observations, keys), np.zeros(observations.shape[:2], np.float32)
             actions, memory = step(agent, memory, observations, rewards)
             return actions
 
@@ -237,12 +249,12 @@ def mode_episodes(
             nonlocal rewards
             rewards = received
 
-        return evaluator(act, receive)
+        return evaluator(act, receive, **which)
 
     return run
 
 
-def evaluation_metrics(task: Task, returns: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+def evaluation_metrics(task: Scored, returns: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
     """Terms of an evaluation, one value per seed [S]: return, normalised score, episode length; from [S, E]."""
     mean = returns.mean(axis=1)
     return {"return": mean, "score": task.score(mean), "length": lengths.mean(axis=1)}

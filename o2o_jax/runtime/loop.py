@@ -2,191 +2,51 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from o2o_jax.data import replay
-from o2o_jax.diagnosis import REGIMES
 from o2o_jax.envs.vector import last_observations
-from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
-from o2o_jax.policy import Handoff
+from o2o_jax.interfaces import Online
 from o2o_jax.runtime import interrupt
 from o2o_jax.runtime.episodes import Episodes
-from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, evaluation_metrics
+from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
 from o2o_jax.runtime.log import MetricLog, progress
-from o2o_jax.runtime.phases import start_states
-from o2o_jax.runtime.reference import Comparison, Returns, Standing, Verdict
-from o2o_jax.runtime.seeds import keys as seed_keys
-from o2o_jax.runtime.seeds import over_seeds, place
-from o2o_jax.training import Record, is_finite
-from o2o_jax.types import Array, Metrics, Rollout, Spec, Transition
+from o2o_jax.runtime.run import Run, count_evaluation
+from o2o_jax.runtime.seeds import over_seeds
+from o2o_jax.runtime.selection import Selection, keep_best_score, rolled_back
+from o2o_jax.runtime.setup import Setup
+from o2o_jax.training import is_finite
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Rollout, Transition
 
 
-@flax.struct.dataclass
-class Run:
-    """All that a run is, as one value: saving it and the environments' states saves the run.
-
-    Attributes:
-      agent: the algorithm's state, seeds stacked [S].
-      buffer: fresh transitions, seeds stacked [S]; of a rollout cadence the rollout under way.
-      key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
-      best_score: [S] normalised score that a new reference must beat.
-      env_steps: [] int32, environment steps per seed so far.
-      evaluation_steps: [S] int32, environment steps that evaluations took.
-      returns: of training's own episodes, where they settle the reference.
-      standing: of π_ref; None in a run that doesn't roll back.
-      records: of the phases that are checked by measures, seeds stacked [S].
-      regime: [S] int32 of `diagnosis.REGIMES`, for `replay=auto`: the policy that went online beside its data.
-    """
-
-    agent: Any
-    buffer: replay.RingBuffer
-    key: Array
-    best_score: Array
-    env_steps: Array
-    evaluation_steps: Array
-    returns: Returns
-    standing: Standing | None
-    records: dict[str, Record]
-    regime: Array
-
-
-def start_run(
-    algorithm: OnlineAlgorithm, config: Any, spec: Spec, handoff: Handoff | None, seeds: Sequence[int], mesh: Mesh
-) -> Run:
-    """A run before its first phase, placed on the mesh.
-
-    Args:
-      algorithm: pure functions of one seed.
-      config: its settings.
-      spec: sizes of the environment.
-      handoff: what offline training left, seeds stacked [S]; None starts from scratch.
-      seeds: S seeds; each draws the same numbers alone as among others.
-      mesh: devices.
-    """
-
-    start = functools.partial(start_seed, algorithm, config, spec)
-    keys = seed_keys(seeds, "online")
-    return start_states(start, mesh, keys, handoff, shared=() if handoff is not None else (1,))
-
-
-def start_seed(algorithm: OnlineAlgorithm, config: Any, spec: Spec, key: Array, handoff: Handoff | None) -> Run:
-    """The part of `start_run` that is pure, of one seed."""
-    init_key, run_key = jax.random.split(key)
-    return Run(
-        agent=algorithm.init(init_key, handoff),
-        buffer=_make_buffer(algorithm.cadence, config, spec),
-        key=run_key,
-        best_score=jnp.asarray(-jnp.inf),
-        env_steps=jnp.zeros((), jnp.int32),
-        evaluation_steps=jnp.zeros((), jnp.int32),
-        returns=Returns.empty(),
-        standing=Standing.start(config.eval_episodes) if config.roll_back else None,
-        records=start_records(algorithm),
-        regime=jnp.zeros((), jnp.int32),
-    )
-
-
-def start_records(algorithm: OnlineAlgorithm) -> dict[str, Record]:
-    """Records of the phases that stop by measures, before their first checks; of one seed."""
-    return {phase: Record.start(stop) for phase, stop in algorithm.stops.items()}
-
-
-def _make_buffer(cadence: Cadence, config: Any, spec: Spec) -> replay.RingBuffer:
-    if cadence.source == "rollout":
-        return replay.make_rollout(spec, cadence.env_steps)
-    return replay.make_buffer(spec, max(1, min(config.buffer_size, config.env_steps)))
-
-
-def batch_source(cadence: Cadence, config: Any) -> Callable[[Run, Transition | None, Array], Transition]:
-    """Where updates get their batches: (run, dataset, key) -> batch, of one seed, in a round that is due."""
-    if cadence.source == "rollout":
-        return lambda run, dataset, key: run.buffer.storage  # just come round: it begins with the oldest step
-
-    def draw(run: Run, dataset: Transition | None, key: Array) -> Transition:
-        regime = run.regime
-        if config.replay == "auto":  # a better policy's own steps have to be there before they replace the data
-            warm = run.env_steps > config.auto_replay_warmup_env_steps
-            regime = jnp.where((regime == REGIMES["better"]) & ~warm, REGIMES["like"], regime)
-        return replay.sample(run.buffer, dataset, key, config.batch_size, config.replay, regime)
-
-    return draw
-
-
-def count_evaluation(run: Run, lengths: np.ndarray) -> Run:
-    """The run with an evaluation's episodes, of lengths [S, E] in environment steps, among what it has spent."""
-    spent = np.asarray(run.evaluation_steps) + lengths.sum(axis=1, dtype=np.int32)
-    return run.replace(evaluation_steps=jax.device_put(spent, run.evaluation_steps.sharding))
-
-
-def begin_finetuning(
-    algorithm: OnlineAlgorithm,
-    run: Run,
-    accept: np.ndarray,
-    best_score: np.ndarray,
-    mesh: Mesh,
-    reference_returns: np.ndarray | None = None,
-) -> Run:
-    """Makes a run ready for its first environment step.
-
-    Args:
-      algorithm: pure functions of one seed.
-      run: after re-evaluation and alignment, or instead of them. Consumed.
-      accept: [S] bool, whether the aligned policy scored better than the offline one.
-      best_score: [S] normalised score of the better one.
-      mesh: devices.
-      reference_returns: [S, E] of the first π_ref from the evaluations' start states, for a run that rolls back; None
-        where it wasn't evaluated.
-    """
-    begin = over_seeds(
-        lambda run, accept, best: run.replace(
-            agent=algorithm.begin_finetuning(run.agent, accept), best_score=jnp.asarray(best, jnp.float32)
-        ),
-        mesh,
-        donate=(0,),
-    )
-    run = begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
-    if run.standing is None or reference_returns is None:
-        return run
-    standing = run.standing.evaluated(np.ones(len(reference_returns), bool), reference_returns)
-    return run.replace(standing=place(standing, mesh))
-
-
-def begin_episode(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> tuple[Run, Array]:
+def begin_episode(online: Online, run: Run, observation: Array) -> tuple[Run, Array]:
     """The action [A] at the first observation [O] of a run, or of what is left of one; one seed."""
-    run = run.replace(buffer=replay.cut(run.buffer))  # the episode that was under way is not gone on with
-    return run, _act(algorithm, run, observation)
+    # the episode that was under way is not gone on with
+    run = run.replace(buffer=online.replay.cut(run.buffer), memory=online.memory())
+    return _act(online, run, observation, jnp.zeros(()))
 
 
 def advance(
-    algorithm: OnlineAlgorithm,
-    draw: Callable[[Run, Transition | None, Array], Transition],
-    run: Run,
-    dataset: Transition | None,
-    step: Rollout,
-    observation: Array,
+    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout, observation: Array
 ) -> tuple[Run, Array, Metrics]:
     """One environment step of one seed that a round of updates follows, compiled as one call.
 
     Args:
-      algorithm: pure functions of one seed.
-      draw: of `batch_source`.
+      online: pure functions of one seed.
       run: before the step.
-      dataset: transitions [N], shared by all seeds; None where `draw` doesn't need them.
+      dataset: transitions [N], shared by all seeds; None where the replay rule doesn't need them.
+      notes: of `online.prepare` on them, or None.
       step: what the environment just did, without a leading axis.
       observation: [O] where the next action is taken; after an episode's end, the next one's first.
 
     Returns:
       The run, the next action [A], and metrics averaged over the step's updates.
     """
-    cadence = algorithm.cadence
-    run, update, metrics = _store(algorithm, draw, run, dataset, step)
+    run, update, metrics = _store(online, run, dataset, notes, step)
 
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
         agent, total, count = carry
@@ -198,19 +58,14 @@ def advance(
     # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
     # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), metrics)
-    turns = jnp.where(run.env_steps > cadence.warmup_env_steps, cadence.updates, 0)
+    turns = jnp.where(run.env_steps > online.schedule.warmup_env_steps, online.schedule.updates, 0)
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
-    run = run.replace(agent=agent)
-    return run, _act(algorithm, run, observation), jax.tree.map(jnp.divide, total, count)
+    run, action = _go_on(online, run.replace(agent=agent), step, observation)
+    return run, action, jax.tree.map(jnp.divide, total, count)
 
 
 def record(
-    algorithm: OnlineAlgorithm,
-    draw: Callable[[Run, Transition | None, Array], Transition],
-    run: Run,
-    dataset: Transition | None,
-    step: Rollout,
-    observation: Array,
+    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout, observation: Array
 ) -> tuple[Run, Array, Metrics]:
     """One environment step of one seed without an update: a program of its own, which leaves the networks in place.
 
@@ -219,65 +74,56 @@ def record(
     Returns:
       The run, the next action [A], and NaN for every metric.
     """
-    run, _, metrics = _store(algorithm, draw, run, dataset, step)
-    return run, _act(algorithm, run, observation), jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), metrics)
+    run, _, metrics = _store(online, run, dataset, notes, step)
+    run, action = _go_on(online, run, step, observation)
+    return run, action, jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), metrics)
 
 
 def _store(
-    algorithm: OnlineAlgorithm,
-    draw: Callable[[Run, Transition | None, Array], Transition],
-    run: Run,
-    dataset: Transition | None,
-    step: Rollout,
+    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout
 ) -> tuple[Run, Callable, Metrics]:
     """The run with the step in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
-    run = run.replace(buffer=replay.insert(run.buffer, step), env_steps=run.env_steps + 1)
+    run = run.replace(buffer=online.replay.add(run.buffer, step), env_steps=run.env_steps + 1)
+    rows = Annotated.of(dataset, notes) if dataset is not None and notes is not None else dataset
     update_key = jax.random.fold_in(run.key, 0)
 
     def update(agent: Any) -> tuple[Any, Metrics]:
         sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-        return algorithm.finetune(agent, draw(run, dataset, sample_key), key)
+        return online.update(agent, online.replay.sample(run.buffer, rows, sample_key), key)
 
     return run, update, jax.eval_shape(update, run.agent)[1]
 
 
-def _act(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
+def _go_on(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:
+    """The action after a step that has been stored; an episode that it ended takes its memory and reward with it."""
+    ended = step.ended > 0
+    memory = jax.tree.map(lambda fresh, kept: jnp.where(ended, fresh, kept), online.memory(), run.memory)
+    return _act(online, run.replace(memory=memory), observation, jnp.where(ended, 0.0, step.reward))
+
+
+def _act(online: Online, run: Run, observation: Array, reward: Array) -> tuple[Run, Array]:
     key = jax.random.fold_in(jax.random.fold_in(run.key, 1), run.env_steps)
-    action = algorithm.act(run.agent, observation, key)
-    if algorithm.cadence.random_env_steps:
+    action, memory = online.act(run.agent, run.memory, observation, reward, key)
+    if online.schedule.random_env_steps:
         uniform = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
-        action = jnp.where(run.env_steps < algorithm.cadence.random_env_steps, uniform, action)
-    return action
+        action = jnp.where(run.env_steps < online.schedule.random_env_steps, uniform, action)
+    return run.replace(memory=memory), action
 
 
-def next_action(algorithm: OnlineAlgorithm, run: Run, observation: Array) -> Array:
-    """The action [A] after the step that comes next, chosen before that step's updates; one seed.
+def next_action(online: Online, run: Run, observation: Array) -> Array:
+    """The action [A] after the step that comes next, chosen before that step's updates; one seed, without a memory.
 
     It draws what it would draw after them: where nothing is updated, it is the same action.
     """
-    return _act(algorithm, run.replace(env_steps=run.env_steps + 1), observation)
-
-
-def mode_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
-    """Deterministic actions [E, A] of one seed's policy at observations [E, O]: what evaluation measures."""
-    return algorithm.policy(agent).distribution(observation).mode()
-
-
-def reference_action(algorithm: OnlineAlgorithm, agent: Any, observation: Array) -> Array:
-    """Deterministic actions [E, A] of one seed's π_ref at observations [E, O]."""
-    return algorithm.reference_policy(agent).distribution(observation).mode()
+    return _act(online, run.replace(env_steps=run.env_steps + 1), observation, jnp.zeros(()))[1]
 
 
 def fine_tune(
-    algorithm: OnlineAlgorithm,
-    config: Any,
+    setup: Setup,
     run: Run,
     dataset: Transition | None,
     envs: Any,
-    evaluator: Callable[[Callable], tuple[np.ndarray, np.ndarray]] | None,
-    task: Task,
-    seeds: Sequence[int],
-    mesh: Mesh,
+    evaluator: Callable | None,
     log: MetricLog,
     on_pause: Callable[[Run, dict[str, np.ndarray], dict[str, Any], bool], None] = lambda *_: None,
     episodes: Mapping[str, Any] | None = None,
@@ -285,17 +131,13 @@ def fine_tune(
     """Fine-tunes all seeds for `config.env_steps` environment steps each, or what is left of them.
 
     Args:
-      algorithm: pure functions of one seed.
-      config: its settings.
+      setup: of the run.
       run: where to go on from; `begin_finetuning` has been applied. Consumed: its memory is reused.
-      dataset: transitions [N] on the device; None in replay mode `none` and for rollouts.
+      dataset: transitions [N] on the device that the replay rule chose; None where it draws of none.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
         rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference_update` must allow.
-      task: for the normalised score.
-      seeds: S seeds, for the environments.
-      mesh: devices.
       log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
         or the run rolls back. `total_env_steps` counts the steps of evaluations too.
       on_pause: called every `eval_every_env_steps`, and where a signal ends the run, with the run, the evaluation's
@@ -312,31 +154,22 @@ def fine_tune(
         to π_ref would mend. A seed that diverges among others stays: its numbers say so.
       Interrupted: a signal has come, and `on_pause` has been called.
     """
+    config, online, mesh, seeds = setup.config, setup.online, setup.mesh, setup.seeds
     start = int(run.env_steps)
     if start >= config.env_steps:
         return run
-    draw = batch_source(algorithm.cadence, config)
     update, keep = (
-        over_seeds(functools.partial(step, algorithm, draw), mesh, shared=(1,), donate=(0,))
-        for step in (advance, record)
+        over_seeds(functools.partial(step, online), mesh, shared=(1,), donate=(0,)) for step in (advance, record)
     )
-    begin = over_seeds(functools.partial(begin_episode, algorithm), mesh, donate=(0,))
-    choose = over_seeds(functools.partial(next_action, algorithm), mesh)
-    evaluate = over_seeds(functools.partial(mode_action, algorithm), mesh)
-    evaluate_reference = over_seeds(functools.partial(reference_action, algorithm), mesh)
-    set_reference = over_seeds(algorithm.set_reference, mesh, donate=(0,))
-    roll_back = over_seeds(algorithm.roll_back, mesh, donate=(0,))
-    finite = over_seeds(functools.partial(_may_go_on, algorithm) if config.roll_back else is_finite, mesh)
-
-    # starts that depend on where a run stopped: its seeds are not used up again where its episodes are lost
-    reset_seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in seeds]
-    observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
-    under_way = Episodes.restore(envs, episodes)
-    if under_way is None:
-        if episodes is not None:
-            observation = np.asarray(envs.reset(seed=reset_seeds)[0], np.float32)
-        run, device_action = begin(run, observation)
-        under_way = Episodes.begin(observation, np.asarray(device_action))
+    choose = over_seeds(functools.partial(next_action, online), mesh)
+    finite = over_seeds(functools.partial(_may_go_on, setup), mesh)
+    play = policy_episodes(setup.algorithm.policy, seeds, mesh)
+    selection = Selection(setup, evaluator, play) if setup.reference else None
+    notes: Notes | None = None
+    if online.prepare is not None and dataset is not None:
+        agent, notes = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
+        run = run.replace(agent=agent)
+    run, under_way = _take_up(setup, run, envs, episodes)
     observation, action, episode_return = under_way.observation, under_way.action, under_way.returns
     finished, pending = under_way.finished, under_way.pending
 
@@ -352,9 +185,9 @@ def fine_tune(
                 terminated=np.asarray(terminated, np.float32),
                 truncated=np.asarray(truncated & ~terminated, np.float32),
             )
-            due = algorithm.cadence.due(env_steps)
-            early_action = choose(run, next_observation) if algorithm.cadence.overlap else None
-            run, device_action, metrics = (update if due else keep)(run, dataset, taken, next_observation)
+            due = online.schedule.due(env_steps)
+            early_action = choose(run, next_observation) if online.schedule.overlap else None
+            run, device_action, metrics = (update if due else keep)(run, dataset, notes, taken, next_observation)
             # to fetch an action is to wait for the updates before it: of the early one, those of the step before
             action = np.asarray(device_action if early_action is None else early_action)
             observation = next_observation
@@ -382,25 +215,19 @@ def fine_tune(
                     "are NaN or infinite; lower the learning rates"
                 )
             if any(finished):
-                log.write("episode", env_steps, _episode_metrics(task, finished) | _total_env_steps(run))
+                log.write("episode", env_steps, _episode_metrics(setup, finished) | _total_env_steps(run))
             scores: dict[str, np.ndarray] = {}
             returns = None
             if evaluator is not None:
-                returns, lengths = evaluator(functools.partial(evaluate, run.agent))
+                returns, lengths = play(evaluator, run.agent)
                 run = count_evaluation(run, lengths)
-                scores = evaluation_metrics(task, returns, lengths)
+                scores = evaluation_metrics(setup, returns, lengths)
                 bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
-            play_again = functools.partial(_play_again, evaluator, evaluate, evaluate_reference)
-            run, verdict = _consider_reference(
-                config, run, returns, scores.get("score"), finished, play_again, mesh, log
-            )
-            if verdict.accept.any():
-                run = run.replace(agent=set_reference(run.agent, verdict.accept))
-            if verdict.roll_back.any():
-                divergence = means.get(algorithm.divergence_term, np.full(len(seeds), np.nan))
-                run = run.replace(agent=roll_back(run.agent, verdict.roll_back, divergence.astype(np.float32)))
+            if selection is not None:
+                run = selection.look(run, returns, scores.get("score"), finished, means, log)
+            run = keep_best_score(run, scores.get("score"))
             if evaluator is not None:
-                log.write("evaluation", env_steps, scores | _reference_score(task, run) | _total_env_steps(run))
+                log.write("evaluation", env_steps, scores | _reference_score(setup, run) | _total_env_steps(run))
             finished = [[] for _ in seeds]
             on_pause(run, scores, Episodes(observation, action, episode_return, finished).save(envs), stopping)
             if stopping:
@@ -408,116 +235,35 @@ def fine_tune(
     return run
 
 
-def _consider_reference(
-    config: Any,
-    run: Run,
-    evaluated: np.ndarray | None,
-    score: np.ndarray | None,
-    finished: list[list[float]],
-    play_again: Callable[[Run, np.ndarray], tuple[Run, Comparison]],
-    mesh: Mesh,
-    log: MetricLog,
-) -> tuple[Run, Verdict]:
-    """Looks at the current policy: does it become π_ref, or go back to it?
-
-    Args:
-      config: settings.
-      run: after an evaluation, if there is one.
-      evaluated: its returns [S, E], or None.
-      score: [S] of them, or None.
-      finished: returns of the training episodes since the last look, S lists.
-      play_again: (run, passed [S] bool) -> the run with the steps counted, and the policies that passed against π_ref
-        from fresh start states.
-      mesh: devices.
-      log: gets `reference.csv`.
-
-    Returns:
-      The run with what was found on the way, and the verdict.
-    """
-    env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
-    look: dict[str, np.ndarray] = {}
-    comparison = None
-    if config.reference_update == "interval":
-        evaluations = env_steps // config.eval_every_env_steps
-        accept = np.full(best_score.shape, evaluations % config.reference_every_evaluations == 0)
-    elif config.reference_update == "returns":
-        returns = run.returns.replace(recent=run.returns.recent.add(finished))
-        comparison = returns.compare(config.reference_min_episodes)
-        accept, considered = returns.consider(config.reference_min_episodes, config.reference_standard_errors)
-        look |= returns.metrics(accept)
-        run = run.replace(returns=place(considered, mesh))
-    elif run.standing is not None:
-        assert evaluated is not None
-        assert run.standing.returns is not None
-        comparison = Comparison.paired(evaluated, run.standing.returns)
-        accept = comparison.better(config.reference_standard_errors)
-    else:
-        accept = score > best_score
-    verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
-    if run.standing is not None and comparison is not None:
-        verdict, standing = run.standing.judge(config, comparison, accept)
-        if config.reference_update == "best":
-            run, verdict, confirmed = _confirm(config, run, verdict, play_again)
-            look |= {"accepted": verdict.accept, "confirmed": confirmed}
-        if evaluated is not None:
-            standing = standing.evaluated(verdict.accept, evaluated)
-        look |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
-        look |= {"difference": comparison.difference, "difference_error": comparison.error}
-        run = run.replace(standing=place(standing, mesh))
-    if look:
-        log.write("reference", env_steps, look)
-    if score is not None:
-        best = np.fmax(best_score, score).astype(np.float32)
-        run = run.replace(best_score=jax.device_put(best, run.best_score.sharding))
-    return run, verdict
+def _take_up(setup: Setup, run: Run, envs: Any, episodes: Mapping[str, Any] | None) -> tuple[Run, Episodes]:
+    """The run with its episodes under way: those that were saved, or new ones at their first observations."""
+    # starts that depend on where a run stopped: its seeds are not used up again where its episodes are lost
+    start = int(run.env_steps)
+    seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in setup.seeds]
+    observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
+    under_way = Episodes.restore(envs, episodes)
+    if under_way is not None:
+        return run, under_way
+    if episodes is not None:  # whatever has been played of them since
+        observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
+    begin = over_seeds(functools.partial(begin_episode, setup.online), setup.mesh, donate=(0,))
+    run, device_action = begin(run, observation)
+    return run, Episodes.begin(observation, np.asarray(device_action))
 
 
-def _confirm(
-    config: Any, run: Run, verdict: Verdict, play_again: Callable[[Run, np.ndarray], tuple[Run, Comparison]]
-) -> tuple[Run, Verdict, np.ndarray]:
-    """Lets fresh start states agree to what makes a policy π_ref or sends it back.
-
-    The luckiest of many looks from the same start states would pass. And a π_ref that was lucky there would send all
-    others back: where episodes are chaotic, a policy that hardly differs lacks its luck. Fresh ones know of neither.
-
-    Args: of `_consider_reference`, and `verdict` by the usual start states.
-
-    Returns:
-      The run with the steps counted, the verdict that stands, and [S] 1 or 0 where it was confirmed or not, else NaN.
-    """
-    asked = verdict.accept | verdict.roll_back
-    if not asked.any():
-        return run, verdict, np.full(asked.shape, np.nan)
-    run, again = play_again(run, asked)
-    better = again.better(config.reference_standard_errors)
-    worse = again.worse(config.reference_standard_errors, config.reject_share)
-    verdict = verdict._replace(accept=verdict.accept & better, roll_back=verdict.roll_back & worse)
-    return run, verdict, np.where(asked, verdict.accept | verdict.roll_back, np.nan)
+def _may_go_on(setup: Setup, agent: Any) -> Array:
+    """Returns [] bool, if one seed's state is finite, in a run that rolls back once its policy is that of π_ref."""
+    reference = setup.reference
+    if reference is not None and setup.rolls_back:
+        agent = rolled_back(reference.roll_back, agent)
+    return is_finite(agent)
 
 
-def _play_again(
-    evaluator: Callable, evaluate: Callable, evaluate_reference: Callable, run: Run, plays: np.ndarray
-) -> tuple[Run, Comparison]:
-    """Policy against π_ref from fresh start states, for the seeds that play [S] bool; the steps are counted."""
-    stream = CONFIRMATION_STREAM + int(run.env_steps)  # so that a resumed run starts from the same
-    returns = []
-    for act in (evaluate, evaluate_reference):
-        played, lengths = evaluator(functools.partial(act, run.agent), stream=stream, plays=plays)
-        run = count_evaluation(run, lengths)
-        returns.append(played)
-    return run, Comparison.paired(*returns)
-
-
-def _may_go_on(algorithm: OnlineAlgorithm, agent: Any) -> Array:
-    """Returns [] bool, if one seed's state is finite once its policy is that of π_ref."""
-    return is_finite(algorithm.roll_back(agent, jnp.asarray(True), jnp.asarray(jnp.nan)))
-
-
-def _reference_score(task: Task, run: Run) -> dict[str, np.ndarray]:
+def _reference_score(setup: Setup, run: Run) -> dict[str, np.ndarray]:
     """Normalised score of π_ref from the evaluations' start states, where the run rolls back."""
     if run.standing is None or run.standing.returns is None:
         return {}
-    return {"reference_score": task.score(np.asarray(run.standing.returns).mean(axis=1))}
+    return {"reference_score": setup.score(np.asarray(run.standing.returns).mean(axis=1))}
 
 
 def _total_env_steps(run: Run) -> dict[str, np.ndarray]:
@@ -532,7 +278,7 @@ def _mean_over_time(metrics: list[Metrics]) -> dict[str, np.ndarray]:
         return jax.tree.map(lambda *values: np.nanmean(np.stack(values), axis=0), *jax.device_get(metrics))
 
 
-def _episode_metrics(task: Task, finished: list[list[float]]) -> dict[str, np.ndarray]:
+def _episode_metrics(setup: Setup, finished: list[list[float]]) -> dict[str, np.ndarray]:
     """Mean return of the training episodes since the last row, with exploration; NaN for a seed that finished none."""
     returns = np.array([np.mean(values) if values else np.nan for values in finished])
-    return {"return": returns, "score": task.score(returns), "episodes": np.array([len(v) for v in finished])}
+    return {"return": returns, "score": setup.score(returns), "episodes": np.array([len(v) for v in finished])}

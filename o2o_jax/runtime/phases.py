@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from o2o_jax.interfaces import Stop
+from o2o_jax.interfaces import Phase
 from o2o_jax.runtime import interrupt
 from o2o_jax.runtime.log import MetricLog, progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
@@ -43,24 +43,15 @@ def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[i
 
 
 def run_phase(
-    phase: str,
-    update: Callable,
+    phase: Phase,
     state: Any,
     dataset: Transition,
     keys: Array,
-    updates: int,
-    batch_size: int,
     mesh: Mesh,
     log: MetricLog,
     first_step: int = 0,
     checkpoint: Callable[[Any, int], None] = lambda state, done: None,
     checkpoint_every: int = 0,
-    chunk: int = 1_000,
-    show: Sequence[str] = (),
-    measure_start: bool = False,
-    prepare: Callable | None = None,
-    draw: Callable | None = None,
-    stop: Stop | None = None,
     held_out: Transition | None = None,
 ) -> Any:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks.
@@ -69,31 +60,22 @@ def run_phase(
     was saved by `checkpoint` goes on as if it had never stopped, and a state from beyond the phase comes back as it
     is. Rows that a stopped run logged after its last checkpoint are dropped, to be logged again.
 
-    With `stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The state
-    then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
+    With `phase.stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The
+    state then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
 
     Args:
-      phase: name of the CSV file and of the progress bar.
-      update: (state, batch, key) -> (state, metrics), pure, of one seed.
-      state: of all seeds [S], with a counter `step` [] that `update` advances. Consumed: its memory is reused.
-      dataset: transitions [N], shared by all seeds.
+      phase: pure, of one seed. The log gets `<name>.csv`: after every chunk the chunk's mean metrics, where `step`
+        counts the phase's updates; with `stop` also `<name>_measures.csv`: at every check the measures, the `updates`
+        that a seed has kept, and its `verdict`.
+      state: of all seeds [S], with a counter `step` [] that updates advance. Consumed: its memory is reused.
+      dataset: transitions [N], shared by all seeds; a `Rollout` where the phase prepares it.
       keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
-      updates: of the whole phase, per seed.
-      batch_size: B.
       mesh: devices.
-      log: gets `<phase>.csv`: after every chunk the chunk's mean metrics; `step` counts the phase's updates.
+      log: gets the rows.
       first_step: `state.step` where the phase begins.
       checkpoint: (state, done) called after every `checkpoint_every` updates, at the end, and where a signal ends the
         phase: save, evaluate.
       checkpoint_every: in updates; 0 for the end alone.
-      chunk: the most updates of one compiled call.
-      show: metrics that the progress bar shows, as means over seeds.
-      measure_start: whether the log begins with the metrics of the state as it comes, at step 0.
-      prepare: (state, dataset) -> (state, notes), pure, of one seed, before the phase and before what is left of it:
-        batches then are `Annotated`, and the dataset must be a `Rollout`; see `interfaces.OnlineAlgorithm.prepare`.
-      draw: (dataset, key, batch_size) -> batch, pure; None for uniform rows; see `interfaces.OfflineAlgorithm.draw`.
-      stop: when seeds are done before `updates`; None to make them all. The log gets `<phase>_measures.csv` too: at
-        every check the measures, the `updates` that a seed has kept, and its `verdict`.
       held_out: transitions [M] for the checks, none of them in `dataset`; a `Rollout` where rows are prepared or
         `stop` has a report.
 
@@ -105,82 +87,51 @@ def run_phase(
         seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
       Interrupted: a signal has come, and what is done has been saved.
     """
+    stop, updates = phase.stop, phase.updates
     if stop is not None and held_out is None:
-        raise ValueError(f"the phase {phase} can't stop by measures without held-out rows")
+        raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
     done = int(state.step) - first_step
     if done < 0:
-        raise ValueError(f"the phase {phase} begins at step {first_step}, but the state is at step {int(state.step)}")
-    for file in (phase, f"{phase}_measures"):
+        raise ValueError(
+            f"the phase {phase.name} begins at step {first_step}, but the state is at step {int(state.step)}"
+        )
+    for file in (phase.name, f"{phase.name}_measures"):
         log.rewind(file, done or -1)  # the row of step 0 too is logged again
     if done >= updates:
         return state
-    data = replicate((dataset, held_out), mesh)
-    notes: _Notes = (None, None)
-    if prepare is not None:
-        prepare_all = functools.partial(_prepare, prepare)
-        state, notes = over_seeds(prepare_all, mesh, shared=(1,), donate=(0,))(state, data)
     if stop is None:
-        chunk = _even_chunk(chunk, updates, checkpoint_every)
+        chunk = _even_chunk(phase.chunk, updates, checkpoint_every)
     else:  # checkpoints at checks, the last one not beyond the interval that was asked for
         chunk = stop.check_every_updates
         checkpoint_every = checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
-    if measure_start and not done:
-
-        def start(state: Any, data: _Data, notes: _Notes, key: Array) -> Metrics:
-            train_state = state if stop is None else state.state
-            return measure(update, train_state, _annotated(data, notes)[0], key, MEASURED_BATCHES, batch_size, draw)
-
-        log.write(phase, 0, jax.device_get(over_seeds(start, mesh, shared=(1,))(state, data, notes, keys)))
-    reported: Any = None
-    if stop is not None and stop.report is not None:
-
-        def look(state: Watched, data: _Data, key: Array) -> Any:
-            return report_rows(stop, state, data[1], key)
-
-        reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
+    state, inputs = _begin(phase, state, replicate((dataset, held_out), mesh), keys, mesh)
+    if phase.measure_start and not done:
+        measure_all = over_seeds(functools.partial(_start, phase), mesh, shared=(0,))
+        log.write(phase.name, 0, jax.device_get(measure_all(*inputs, state)))
     if stop is not None and not done:
-
-        def first_check(state: Watched, data: _Data, notes: _Notes, reported: Any, key: Array) -> Watched:
-            return check(update, stop, state, _annotated(data, notes)[1], key, 0, batch_size, reported)
-
-        state = over_seeds(first_check, mesh, shared=(1,), donate=(0,))(state, data, notes, reported, keys)
-        log.write(f"{phase}_measures", 0, _measures(state.record))
+        check_all = over_seeds(functools.partial(_first_check, phase), mesh, shared=(0,), donate=(4,))
+        state = check_all(*inputs, state)
+        log.write(f"{phase.name}_measures", 0, _measures(state.record))
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
-        def run(state: Any, data: _Data, notes: _Notes, reported: Any, key: Array) -> tuple[Any, Metrics, Array]:
-            if stop is None:
-                return advance(update, state, data[0], notes[0], key, length, batch_size, draw)
-            rows, held_out = _annotated(data, notes)
-            state, metrics = run_watched(update, stop, state, rows, held_out, key, length, batch_size, reported)
-            return state, metrics, is_finite(state.state)
+        return over_seeds(functools.partial(_chunk, phase, length), mesh, shared=(0,), donate=(4,))
 
-        return over_seeds(run, mesh, shared=(1,), donate=(0,))
-
-    with progress(phase, updates, initial=done) as bar:
+    with progress(phase.name, updates, initial=done) as bar:
         while done < updates:
             stops = [updates, _next_multiple(done, chunk)]
             stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
             length = min(stops) - done
-            state, metrics, finite = program(length)(state, data, notes, reported, keys)
+            state, metrics, finite = program(length)(*inputs, state)
             done += length
             metrics = jax.device_get(metrics)
             if metrics:
-                log.write(phase, done, metrics)
-            finite = np.asarray(finite)
-            if not finite.any():
-                raise ValueError(
-                    f"{phase} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or "
-                    "infinite; lower the learning rates, or look for outliers in the dataset's rewards"
-                )
+                log.write(phase.name, done, metrics)
             bar.update(length)
-            shown = {name: f"{np.nanmean(metrics[name]):.3g}" for name in show}
-            if not finite.all():
-                shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
-            bar.set_postfix(shown, refresh=False)
+            bar.set_postfix(_shown(phase, done, metrics, np.asarray(finite)), refresh=False)
             if stop is not None:
                 measures = _measures(state.record)
-                log.write(f"{phase}_measures", done, measures)
+                log.write(f"{phase.name}_measures", done, measures)
                 if measures["verdict"].all():
                     done = updates
                     state = state.skip_to(jax.device_put(np.int32(first_step + updates), state.step.sharding))
@@ -192,26 +143,82 @@ def run_phase(
     return state
 
 
-def advance(
-    update: Callable,
-    state: Any,
-    dataset: Transition,
-    notes: Notes | None,
-    key: Array,
-    num_updates: int,
-    batch_size: int,
-    draw: Callable | None = None,
-) -> tuple[Any, Metrics, Array]:
-    """A chunk of a phase of fixed length, of one seed: what `run_phase` compiles.
+def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+    """Prepares the rows and what the report looks at; returns the state, and what every program of the phase reads."""
+    notes: _Notes = (None, None)
+    if phase.prepare is not None:
+        prepare_all = functools.partial(_prepare, phase.prepare)
+        state, notes = over_seeds(prepare_all, mesh, shared=(1,), donate=(0,))(state, data)
+    reported: Any = None
+    stop = phase.stop
+    if stop is not None and stop.report is not None:
 
-    Args: as `training.run_updates`, and
-      notes: of `prepare`, or None.
+        def look(state: Watched, data: _Data, key: Array) -> Any:
+            return report_rows(stop, state, data[1], key)
+
+        reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
+    return state, (data, notes, reported, keys)
+
+
+def _start(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any) -> Metrics:
+    """Metrics of the state as it comes, of one seed."""
+    del reported
+    train_state = state if phase.stop is None else state.state
+    rows = _annotated(data, notes)[0]
+    return measure(phase.update, train_state, rows, key, MEASURED_BATCHES, phase.batch_size, phase.sample)
+
+
+def _first_check(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Watched) -> Watched:
+    """The check before the first update, of one seed."""
+    assert phase.stop is not None
+    held_out = _annotated(data, notes)[1]
+    return check(phase.update, phase.stop, state, held_out, key, 0, phase.batch_size, reported)
+
+
+def _chunk(
+    phase: Phase, length: int, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any
+) -> tuple[Any, Metrics, Array]:
+    """`length` updates of one seed: state, mean metrics, and [] bool, whether the state's numbers are finite."""
+    if phase.stop is None:
+        return advance(phase, state, data[0], notes[0], key, length)
+    rows, held_out = _annotated(data, notes)
+    state, metrics = run_watched(
+        phase.update, phase.stop, state, rows, held_out, key, length, phase.batch_size, reported
+    )
+    return state, metrics, is_finite(state.state)
+
+
+def _shown(phase: Phase, done: int, metrics: Metrics, finite: np.ndarray) -> dict[str, str]:
+    """What the progress bar shows; raises where the networks of every seed have diverged, `finite` [S]."""
+    if not finite.any():
+        raise ValueError(
+            f"{phase.name} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or "
+            "infinite; lower the learning rates, or look for outliers in the dataset's rewards"
+        )
+    shown = {name: f"{np.nanmean(metrics[name]):.3g}" for name in phase.show}
+    if not finite.all():
+        shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
+    return shown
+
+
+def advance(
+    phase: Phase, state: Any, dataset: Transition, notes: Notes | None, key: Array, num_updates: int
+) -> tuple[Any, Metrics, Array]:
+    """Updates of a phase without checks, of one seed: what `run_phase` compiles.
+
+    Args:
+      phase: whose update and sample to use.
+      state: before the updates.
+      dataset: transitions [N].
+      notes: of `phase.prepare`, or None.
+      key: PRNG key of the phase.
+      num_updates: how many.
 
     Returns:
       The state, mean metrics, and whether all numbers of the state are finite, [] bool.
     """
     (rows,) = _annotated((dataset,), (notes,))
-    state, metrics = run_updates(update, state, rows, key, num_updates, batch_size, draw)
+    state, metrics = run_updates(phase.update, state, rows, key, num_updates, phase.batch_size, phase.sample)
     return state, metrics, is_finite(state)
 
 

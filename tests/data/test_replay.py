@@ -2,6 +2,7 @@
 
 import functools
 import re
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,18 @@ from o2o_jax.data import replay
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds, seed_axes
 from o2o_jax.types import Rollout, Spec, Transition
+from tests import tiny
 
 SPEC = Spec(observation_dim=2, action_dim=1)
 DATASET_SIZE = 6
+MODES = typing.get_args(replay.Mode)
 insert = jax.jit(replay.insert)
-sample = jax.jit(replay.sample, static_argnames=("batch_size", "mode"))
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "mode"))
+def sample(buffer, dataset, key, batch_size, mode):
+    """A batch by the rule of a mode."""
+    return replay.make(mode, 1, batch_size).sample(buffer, dataset, key)
 
 
 def transitions(values):
@@ -48,7 +56,7 @@ def test_an_empty_ring():
 
 def rollout(length, count):
     """A rollout ring after steps 0, 1, …, count − 1, of which every third terminates and every fourth is cut off."""
-    buffer = replay.make_rollout(SPEC, length)
+    buffer = replay.rollout(length).init(SPEC)
     for value in range(count):
         step = transitions(value).replace(terminated=np.float32(value % 3 == 2))
         buffer = insert(buffer, Rollout(**vars(step), truncated=np.float32(value % 4 == 3)))
@@ -76,15 +84,16 @@ def test_a_ring_of_transitions_leaves_ends_of_episodes_out():
 )
 def test_cut_ends_the_episode_at_the_newest_step(count, truncated):
     buffer = rollout(4, count)
-    after = jax.jit(replay.cut)(buffer)
+    after = jax.jit(replay.rollout(4).cut)(buffer)
     np.testing.assert_array_equal(after.storage.truncated, truncated)
     kept = buffer.storage.replace(truncated=after.storage.truncated)
     jax.tree.map(np.testing.assert_array_equal, after, buffer.replace(storage=kept))
 
 
-def test_cut_leaves_transitions_alone():
+@pytest.mark.parametrize("mode", MODES)
+def test_cut_leaves_transitions_alone(mode):
     buffer = filled(4, 3)
-    assert replay.cut(buffer) is buffer
+    assert replay.make(mode, 4, 2).cut(buffer) is buffer
 
 
 @pytest.mark.parametrize("capacity", [0, -1])
@@ -146,7 +155,8 @@ def test_union_is_exact_at_the_border(mode, monkeypatch):
         return jnp.arange(9)
 
     monkeypatch.setattr(jax.random, "randint", every_row)
-    batch = replay.sample(filled(5, 3), jax.tree.map(jnp.asarray, dataset()), jax.random.key(0), 9, mode)
+    rule = replay.make(mode, 5, 9)
+    batch = rule.sample(filled(5, 3), jax.tree.map(jnp.asarray, dataset()), jax.random.key(0))
     np.testing.assert_array_equal(batch.reward, [-1, -2, -3, -4, -5, -6, 0, 1, 2])
 
 
@@ -155,29 +165,50 @@ def test_none_leaves_the_dataset_out():
     assert set(np.asarray(batch.reward)) == {0, 1, 2}
 
 
+AUTO = replay.auto(5, 40, warmup_env_steps=6)
+
+
+def regimes(*regime):
+    """A buffer like `filled(5, 7)` of a seed of each regime."""
+    buffer = AUTO.init(SPEC)
+    for value in range(7):
+        buffer = jax.jit(AUTO.add)(buffer, transitions(value))
+    return buffer.replace(regime=jnp.array(regime, jnp.int32))
+
+
 @pytest.mark.parametrize(("regime", "mode"), [(1, "none"), (0, "half"), (-1, "all")])
 def test_auto_draws_what_the_mode_of_its_regime_draws(regime, mode):
-    arguments = (filled(5, 7), dataset(), jax.random.key(0), 40)
-    expected = sample(*arguments, mode)
-    jax.tree.map(np.testing.assert_array_equal, sample(*arguments, "auto", jnp.asarray(regime)), expected)
+    expected = sample(filled(5, 7), dataset(), jax.random.key(0), 40, mode)
+    batch = jax.jit(AUTO.sample)(regimes(regime).replace(regime=jnp.asarray(regime)), dataset(), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, batch, expected)
     shares = {"none": {0}, "half": {20}, "all": range(10, 33)}  # 6 of 11 rows: 22 of 40, with a deviation of 3
     assert int(jnp.sum(expected.reward < 0)) in shares[mode]
 
 
+@pytest.mark.parametrize(("env_steps", "of_dataset"), [(6, 20), (7, 0)])
+def test_auto_draws_half_while_a_better_policy_warms_up(env_steps, of_dataset):
+    buffer = regimes(1).replace(regime=jnp.asarray(1), env_steps=jnp.asarray(env_steps))
+    assert int(jnp.sum(jax.jit(AUTO.sample)(buffer, dataset(), jax.random.key(0)).reward < 0)) == of_dataset
+
+
 def test_seeds_of_different_regimes_are_one_program():
-    draw = functools.partial(
-        replay.sample, filled(5, 7), jax.tree.map(jnp.asarray, dataset()), jax.random.key(0), 40, "auto"
-    )
-    batch = jax.jit(jax.vmap(draw))(jnp.array([1, 0, -1]))
+    buffer = regimes(1, 0, -1)
+    axes = jax.tree.map(lambda _: None, buffer).replace(regime=0)
+    draw = jax.vmap(AUTO.sample, (axes, None, None))
+    batch = jax.jit(draw)(buffer, jax.tree.map(jnp.asarray, dataset()), jax.random.key(0))
     for row, mode in enumerate(("none", "half", "all")):
         alone = sample(filled(5, 7), dataset(), jax.random.key(0), 40, mode)
         np.testing.assert_array_equal(batch.reward[row], alone.reward)
 
 
-@pytest.mark.parametrize("mode", ["half", "all", "part", "auto"])
-def test_a_mode_with_offline_data_needs_a_dataset(mode):
-    with pytest.raises(AssertionError, match=f"replay mode {mode} needs a dataset"):
-        replay.sample(filled(5, 3), None, jax.random.key(0), 4, mode)
+def test_what_a_mode_draws_from():
+    data = tiny.make_dataset([1.0, 5.0, 3.0])
+    assert replay.make("none", 4, 2).choose(data) is None
+    assert replay.rollout(4).choose(data) is None
+    for mode in ("half", "all", "auto"):
+        assert replay.make(mode, 4, 2).choose(data) is data
+    part = replay.make("part", 4, 2, part_episodes=2).choose(data)
+    np.testing.assert_array_equal(part.returns(), [5.0, 3.0])
 
 
 @pytest.mark.parametrize("mode", ["half", "all", "none"])
@@ -225,7 +256,7 @@ def test_insertion_of_all_seeds_stays_a_slice():
 def test_seeds_share_one_dataset(mode):
     # the arguments apart, nothing in the program is as large as a copy of one of the dataset's columns
     size, batch_size = 1_000, 4
-    draw = functools.partial(replay.sample, batch_size=batch_size, mode=mode)
+    draw = replay.make(mode, 5, batch_size).sample
     program = over_seeds(draw, seed_mesh(2, 1), shared=(1,))
     arguments = (two_seeds(5, size=5), transitions(np.ones(size)), jax.random.split(jax.random.key(0), 2))
     assert jax.eval_shape(program, *arguments).reward.shape == (2, batch_size)

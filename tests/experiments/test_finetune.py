@@ -17,7 +17,7 @@ from o2o_jax import envs, online
 from o2o_jax.data import sources
 from o2o_jax.runtime import interrupt, log
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.runtime.evaluate import Evaluator, mode_episodes
+from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
 from tests import tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
@@ -412,7 +412,7 @@ def test_a_run_that_rolls_back_delivers_its_reference(o2td3, offline_run, tmp_pa
     task = envs.get_task(tiny.ENV)
     policy = load_delivered(out, task.spec)
     evaluator = Evaluator(lambda: envs.family(tiny.ENV).make_env(task), range(2), 2)
-    returns, _ = mode_episodes(lambda policy: policy, seed_mesh(2, 1))(evaluator, policy)
+    returns, _ = policy_episodes(lambda policy: policy, range(2), seed_mesh(2, 1))(evaluator, policy)
     np.testing.assert_allclose(task.score(returns.mean(axis=1)), evaluation["reference_score"][-2:], rtol=1e-5)
     run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back=true", "--resume",
         "--set=eval_episodes=2", "--set=reference_init=aligned", "--set=start_actor=aligned")  # fmt: skip

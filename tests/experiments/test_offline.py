@@ -11,7 +11,7 @@ from experiments import handoffs, offline
 from o2o_jax import envs
 from o2o_jax.runtime import log
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.runtime.evaluate import Evaluator, mode_episodes
+from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
 from tests import tiny
 
 ENV = tiny.ENV
@@ -149,7 +149,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
     handoff, task, settings = handoffs.load_handoff(dt_run, 2)
     assert (settings["algorithm"], handoff.source, handoff.policy.head) == ("dt", "dt", "sequence")
     np.testing.assert_array_equal(handoff.policy.target_return, [3_600.0] * 2)
-    run_episodes = mode_episodes(lambda policy: policy, seed_mesh(2))
+    run_episodes = policy_episodes(lambda policy: policy, range(2), seed_mesh(2))
     returns, _ = run_episodes(Evaluator(lambda: envs.family(ENV).make_env(task), range(2), 2), handoff.policy)
     np.testing.assert_allclose(returns.mean(axis=1), log.read(dt_run, "evaluation")["return"][-2:], rtol=1e-4)
 

@@ -9,22 +9,24 @@ import pytest
 from experiments.regimes import replay_regimes
 from o2o_jax.diagnosis import REGIMES
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.setup import Setup
+from o2o_jax.types import Spec
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     start_actor: str = "best_of"
-    reevaluate_updates: int = 0
     auto_replay_warmup_env_steps: int = 5_000
 
 
 DATA = types.SimpleNamespace(returns=lambda: np.array([90.0, 110.0]))  # 100 ± 10: a margin of 5
-ALGORITHM = types.SimpleNamespace(critic=None)
+ALGORITHM = types.SimpleNamespace(critic=None, phases=())
 
 
 def regimes(returns, **settings):
-    mesh, columns = seed_mesh(3, 1), {name: np.array(rows, float) for name, rows in returns.items()}
-    found = replay_regimes(ALGORITHM, Config(**settings), None, None, columns, DATA, range(3), mesh)
+    columns = {name: np.array(rows, float) for name, rows in returns.items()}
+    setup = Setup(ALGORITHM, Config(**settings), Spec(1, 1), range(3), seed_mesh(3, 1))
+    found = replay_regimes(setup, None, None, columns, DATA)
     names = {number: name for name, number in REGIMES.items()}
     return [names[number] for number in np.asarray(found).tolist()]
 

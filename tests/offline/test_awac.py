@@ -15,6 +15,7 @@ from o2o_jax.losses import weighted_likelihood_loss
 from o2o_jax.offline import awac
 from o2o_jax.offline.awac import losses
 from o2o_jax.ops.distributions import Gaussian
+from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
 from tests import tiny
@@ -79,7 +80,7 @@ def start(config=TINY):
 
 def test_everything_moves_but_the_transform():
     algorithm, before = start()
-    after, _ = jax.jit(algorithm.update)(before, tiny.random_batch(SPEC), jax.random.key(1))
+    after, _ = jax.jit(algorithm.phase("offline").update)(before, tiny.random_batch(SPEC), jax.random.key(1))
     assert tiny.moved(before, after) == {"actor", "critic", "target_critic", "opt", "step"}
     expected = jax.tree.map(lambda old, new: 0.995 * old + 0.005 * new, before.target_critic, after.critic)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), after.target_critic, expected)
@@ -92,7 +93,7 @@ def test_an_update_by_its_parts():
     raw = tiny.random_batch(SPEC, size=4)
     noise = [np.asarray(jax.random.normal(jax.random.key(n), (4, 3))) for n in (5, 6)]
     with replayed_draws(noise):
-        after, metrics = jax.jit(algorithm.update)(state, raw, jax.random.key(1))
+        after, metrics = jax.jit(algorithm.phase("offline").update)(state, raw, jax.random.key(1))
 
     batch = state.transform(raw)
     next_action = jnp.clip(nets.actor.apply(state.actor, batch.next_observation).mean + noise[0], -1.0, 1.0)
@@ -107,7 +108,7 @@ def test_an_update_by_its_parts():
 
 def test_handoff_takes_raw_observations_and_brings_the_critics():
     algorithm, state = start()
-    handoff = algorithm.handoff(state)
+    handoff = hand_over(algorithm, state)
     raw = jnp.arange(5.0)
     expected = jnp.clip(handoff.policy.actor.apply(state.actor, (raw - 2.0) / 4.0).mean, -1.0, 1.0)
     np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
@@ -136,8 +137,8 @@ def test_probe_the_policy_leans_to_better_actions():
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, Normalizer.identity(1))
-        state, _ = run_updates(algorithm.update, state, dataset, run_key, 1_000, config.batch_size)
-        mode = algorithm.handoff(state).policy.distribution(nothing[:1]).mode()
+        state, _ = run_updates(algorithm.phase("offline").update, state, dataset, run_key, 1_000, config.batch_size)
+        mode = hand_over(algorithm, state).policy.distribution(nothing[:1]).mode()
         return critic.apply(state.critic, nothing, action), mode[0, 0]
 
     q, mode = tiny.over_keys(training)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from o2o_jax import networks
-from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.offline import bc, td3_bc
+from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
 from tests import tiny
@@ -28,7 +28,7 @@ def start(**settings):
 def test_loss_is_the_squared_error_to_the_data_s_actions():
     algorithm, state = start()
     batch = tiny.random_batch(SPEC)
-    _, metrics = algorithm.update(state, batch, jax.random.key(1))
+    _, metrics = algorithm.phase("offline").update(state, batch, jax.random.key(1))
     mode = state.student.actor.apply(state.student.params, (batch.observation - 2.0) / 4.0).mode()
     np.testing.assert_allclose(metrics["mse"], jnp.mean(jnp.square(mode - batch.action)), rtol=1e-6)
 
@@ -37,7 +37,7 @@ def test_rewards_and_successors_do_not_count():
     algorithm, state = start()
     batch = tiny.random_batch(SPEC)
     other = batch.replace(reward=-batch.reward, next_observation=-batch.next_observation, terminated=jnp.ones(16))
-    states = [jax.jit(algorithm.update)(state, rows, jax.random.key(1))[0] for rows in (batch, other)]
+    states = [jax.jit(algorithm.phase("offline").update)(state, rows, jax.random.key(1))[0] for rows in (batch, other)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
@@ -50,8 +50,8 @@ def one_state(config, action, updates):
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, Normalizer.identity(1))
-        state, _ = run_updates(algorithm.update, state, dataset, run_key, updates, config.batch_size)
-        distribution = algorithm.handoff(state).policy.distribution(nothing[:1])
+        state, _ = run_updates(algorithm.phase("offline").update, state, dataset, run_key, updates, config.batch_size)
+        distribution = hand_over(algorithm, state).policy.distribution(nothing[:1])
         return distribution.mode()[0, 0], getattr(distribution, "log_std", None)
 
     return tiny.over_keys(training)
@@ -76,21 +76,13 @@ def test_probe_a_stochastic_clone_has_the_data_s_spread():
 @pytest.mark.parametrize("head", networks.HEADS)
 def test_handoff_has_the_head_that_was_asked_for(head):
     algorithm, state = start(head=head)
-    handoff = algorithm.handoff(state)
+    handoff = hand_over(algorithm, state)
     assert (handoff.source, handoff.policy.head, handoff.policy.actor.hidden) == ("bc", head, (8,))
     assert handoff.state is state
     assert jnp.all(state.student.params["params"]["MLP_0"]["Dense_0"]["bias"] != 0.0)  # PyTorch's initial weights
     raw = jnp.arange(5.0)
     expected = handoff.policy.actor.apply(state.student.params, (raw - 2.0) / 4.0).mode()
     np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
-
-
-def make_dataset(returns):
-    """Episodes of two steps each, the return in the first."""
-    reward = np.stack([returns, np.zeros(len(returns))], axis=1).ravel().astype(np.float32)
-    rows = np.arange(len(reward), dtype=np.float32)[:, None]
-    ends = np.arange(2, len(reward) + 1, 2)
-    return Dataset(Transition(rows, np.zeros_like(rows), reward, rows, np.zeros_like(reward)), ends, "test")
 
 
 @pytest.mark.parametrize(
@@ -103,12 +95,12 @@ def make_dataset(returns):
 )
 def test_best_fraction_by_hand(fraction, episodes):
     algorithm = bc.make(bc.Config(best_fraction=fraction), SPEC)
-    part = algorithm.select(make_dataset([1.0, 5.0, -2.0, 7.0, 3.0]))
+    part = algorithm.select(tiny.make_dataset([1.0, 5.0, -2.0, 7.0, 3.0]))
     assert part.transitions.observation[::2, 0].tolist() == [2.0 * episode for episode in episodes]
 
 
 def test_other_algorithms_train_on_all_of_the_data():
-    dataset = make_dataset([1.0, 2.0])
+    dataset = tiny.make_dataset([1.0, 2.0])
     assert td3_bc.make(td3_bc.Config(), SPEC).select(dataset) is dataset
 
 

@@ -16,6 +16,7 @@ from o2o_jax.offline import cql
 from o2o_jax.offline.cql import losses
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.policy import hand_over
 from o2o_jax.types import Spec, Transition
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_draws
 
@@ -59,7 +60,7 @@ def first_critic_terms(state, batch, draw):
 def test_golden_updates():
     golden = Golden("cql")
     algorithm, state = golden_state(golden)
-    update = golden.replay("update", algorithm.update)
+    update = golden.replay("update", algorithm.phase("offline").update)
     for step in golden.steps("update"):
         found = first_critic_terms(state, golden.batch("update", step), golden.recorded_draws("update", step)[1])
         state, metrics = update(state, step)
@@ -182,7 +183,9 @@ def test_lagrange_version_with_every_setting_of_mazes():
     )
     algorithm = cql.make(config, SPEC)
     before = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    after, metrics = jax.jit(algorithm.update)(before, random_batch(jax.random.key(1)), jax.random.key(2))
+    after, metrics = jax.jit(algorithm.phase("offline").update)(
+        before, random_batch(jax.random.key(1)), jax.random.key(2)
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
     # the multiplier, e at first, weighs both critics' gaps, w = 10
     excess = metrics["gap"] - 0.8
@@ -199,7 +202,7 @@ def test_handoff_takes_raw_observations(normalize):
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
     algorithm = cql.make(dataclasses.replace(TINY, normalize_observations=normalize), SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
-    handoff = algorithm.handoff(state)
+    handoff = hand_over(algorithm, state)
     raw = jnp.arange(5.0)
     seen = (raw - 2.0) / 4.0 if normalize else raw
     expected = handoff.policy.actor.apply(state.actor, seen).mode()
@@ -260,9 +263,9 @@ def test_blocks_of_states_are_the_whole_batch(monkeypatch):
     action = np.tanh(random.standard_normal((8, SPEC.action_dim), np.float32))
     batch = Transition(observation, action, observation[:, 0], observation + 0.1, np.zeros(8, np.float32))
     state = algorithm.init(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    whole, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    whole, metrics = jax.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(1))
     monkeypatch.setattr(cql.algorithm, "ACTIONS_AT_ONCE", 20)  # two states of ten actions each
-    blocks, metrics_of_blocks = jax.jit(lambda *arguments: algorithm.update(*arguments))(
+    blocks, metrics_of_blocks = jax.jit(lambda *arguments: algorithm.phase("offline").update(*arguments))(
         state, batch, jax.random.key(1)
     )
     chex.assert_trees_all_close(metrics_of_blocks, metrics, rtol=1e-5)

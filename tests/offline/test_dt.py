@@ -14,6 +14,7 @@ from o2o_jax.offline import dt
 from o2o_jax.offline.dt import algorithm as dt_algorithm
 from o2o_jax.offline.dt.losses import sequence_loss, temperature_loss
 from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, History, Rollout, Spec
 from tests import tiny
@@ -100,7 +101,7 @@ def start(**settings):
     config = CONFIG if not settings else dt.Config(**{**vars(CONFIG), **settings})
     algorithm = dt.make(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
-    state, notes = jax.jit(algorithm.prepare)(state, make_dataset())
+    state, notes = jax.jit(algorithm.phase("offline").prepare)(state, make_dataset())
     return algorithm, state, Annotated.of(make_dataset(), notes)
 
 
@@ -122,7 +123,7 @@ def test_the_best_return_is_an_episode_s_not_a_later_step_s():
 
 def test_batches_begin_anywhere_alike_and_end_with_their_episodes():
     algorithm, _, dataset = start()
-    batch = jax.jit(algorithm.draw, static_argnums=2)(dataset, jax.random.key(0), 8_000)
+    batch = jax.jit(algorithm.phase("offline").sample, static_argnums=2)(dataset, jax.random.key(0), 8_000)
     lengths = batch.valid.sum(axis=1).astype(int)
     first = jnp.take_along_axis(batch.return_to_go, 4 - lengths[:, None], axis=1)[:, 0]
     # all returns to go differ, so that they name the first step: each of the eight 1,000 times, σ = 30; thus episodes
@@ -143,7 +144,7 @@ def test_batches_begin_anywhere_alike_and_end_with_their_episodes():
 
 def test_padding_counts_neither_in_the_likelihood_nor_in_its_gradient():
     algorithm, state, dataset = start(dropout=0.0, temperature_start=1e-30)
-    batch = algorithm.draw(dataset, jax.random.key(3), 8)
+    batch = algorithm.phase("offline").sample(dataset, jax.random.key(3), 8)
     padding = batch.valid == 0
     assert padding.any()
     other = batch.replace(
@@ -151,7 +152,7 @@ def test_padding_counts_neither_in_the_likelihood_nor_in_its_gradient():
         action=jnp.where(padding[..., None], 0.3, batch.action),
         return_to_go=jnp.where(padding, 3.0, batch.return_to_go),
     )
-    update = jax.jit(algorithm.update)
+    update = jax.jit(algorithm.phase("offline").update)
     (first, found), (second, metrics) = (update(state, rows, jax.random.key(4)) for rows in (batch, other))
     np.testing.assert_allclose(found["log_likelihood"], metrics["log_likelihood"], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first.actor, second.actor)
@@ -159,8 +160,8 @@ def test_padding_counts_neither_in_the_likelihood_nor_in_its_gradient():
 
 def test_only_what_learns_moves():
     algorithm, state, dataset = start()
-    batch = algorithm.draw(dataset, jax.random.key(1), 8)
-    after, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(2))
+    batch = algorithm.phase("offline").sample(dataset, jax.random.key(1), 8)
+    after, metrics = jax.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(2))
     assert tiny.moved(state, after) == {"actor", "log_temperature", "opt", "step"}
     assert metrics.keys() == {"actor_loss", "log_likelihood", "entropy", "temperature"}
     np.testing.assert_allclose(metrics["temperature"], 0.1, rtol=1e-6)
@@ -188,10 +189,11 @@ def test_first_step_of_lamb_by_hand():
 
 def test_a_resumed_run_repeats_the_unbroken_one():
     algorithm, state, dataset = start()
-    run = jax.jit(functools.partial(run_updates, algorithm.update, num_updates=2, batch_size=8, draw=algorithm.draw))
+    phase = algorithm.phase("offline")
+    run = jax.jit(functools.partial(run_updates, phase.update, num_updates=2, batch_size=8, sample=phase.sample))
     key = jax.random.key(5)
     part, _ = run(state, dataset, key)
-    resumed, notes = algorithm.prepare(part, make_dataset())  # as a phase that goes on does
+    resumed, notes = phase.prepare(part, make_dataset())  # as a phase that goes on does
     resumed, _ = run(resumed, Annotated.of(make_dataset(), notes), key)
     whole, _ = run(part, dataset, key)
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
@@ -206,11 +208,12 @@ def test_probe_it_does_what_the_return_asks_for():
     config = dt.Config(width=16, layers=1, heads=1, context=2, eval_context=2, batch_size=64, dropout=0.0, lr=1e-2,
                        warmup_updates=1, return_scale=1.0, target_return=0.5)  # fmt: skip
     algorithm, targets = dt.make(config, Spec(observation_dim=1, action_dim=1)), jnp.array([-0.6, 0.0, 0.6])
+    phase = algorithm.phase("offline")
 
     def training(key):
-        state, notes = algorithm.prepare(algorithm.init(key, Normalizer.identity(1)), rows)
-        run = functools.partial(run_updates, num_updates=500, batch_size=64, draw=algorithm.draw)
-        policy = algorithm.handoff(run(algorithm.update, state, Annotated.of(rows, notes), key=key)[0]).policy
+        state, notes = phase.prepare(algorithm.init(key, Normalizer.identity(1)), rows)
+        run = functools.partial(run_updates, num_updates=500, batch_size=64, sample=phase.sample)
+        policy = algorithm.policy(run(phase.update, state, Annotated.of(rows, notes), key=key)[0])
 
         def asked(target):
             memory = policy.replace(target_return=target).begin(1)
@@ -225,7 +228,7 @@ def test_probe_it_does_what_the_return_asks_for():
 
 def test_handoff_is_a_policy_on_histories():
     algorithm, state, _ = start()
-    handoff = algorithm.handoff(state)
+    handoff = hand_over(algorithm, state)
     policy = handoff.policy
     assert (handoff.source, policy.head, policy.context, policy.return_scale) == ("dt", "sequence", 2, 1e-3)
     assert handoff.state is state

@@ -14,6 +14,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.offline import iql
 from o2o_jax.offline.iql import losses
+from o2o_jax.policy import hand_over
 from o2o_jax.training import gradient_step, run_updates
 from o2o_jax.types import Spec, Transition
 from tests import tiny
@@ -45,7 +46,7 @@ def golden_state(golden):
 def test_golden_updates():
     golden = Golden("iql")
     algorithm, state = golden_state(golden)
-    update = golden.replay("update", algorithm.update)
+    update = golden.replay("update", algorithm.phase("offline").update)
     for step in golden.steps("update"):
         state, metrics = update(state, step)
         found = {name: metrics[name] for name in ("value_loss", "actor_loss")} | {"q_loss": metrics["critic_loss"] / 2}
@@ -85,7 +86,7 @@ def updated(config=TINY, updates=1):
     algorithm = iql.make(config, SPEC)
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
     before = after = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
-    update = jax.jit(algorithm.update)
+    update = jax.jit(algorithm.phase("offline").update)
     for _ in range(updates):
         after, metrics = update(after, tiny.random_batch(SPEC), jax.random.key(1))
     return before, after, metrics
@@ -152,7 +153,7 @@ def test_online_schedules_fit_the_optimiser_state_that_is_handed_on():
 
 def test_handoff_takes_raw_observations_and_brings_critics_and_value():
     _, state, _ = updated()
-    handoff = iql.make(TINY, SPEC).handoff(state)
+    handoff = hand_over(iql.make(TINY, SPEC), state)
     raw = jnp.arange(5.0)
     expected = handoff.policy.actor.apply(state.actor, (raw - 2.0) / 4.0).mode()
     np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
@@ -176,8 +177,10 @@ def test_probe_values_are_expectiles_and_the_policy_leans_to_better_actions():
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, Normalizer.identity(1))
-        state, _ = run_updates(algorithm.update, state, dataset, run_key, config.updates, config.batch_size)
-        mode = algorithm.handoff(state).policy.distribution(nothing[:1]).mode()
+        state, _ = run_updates(
+            algorithm.phase("offline").update, state, dataset, run_key, config.updates, config.batch_size
+        )
+        mode = hand_over(algorithm, state).policy.distribution(nothing[:1]).mode()
         q = nets.critic.apply(state.critic, nothing, action)
         return q, nets.value.apply(state.value, nothing[:1])[0], mode[0, 0]
 
@@ -193,7 +196,7 @@ def test_targets_bootstrap_from_the_value_except_at_terminations(terminated):
     algorithm = iql.make(TINY, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
     batch = tiny.random_batch(SPEC, terminated=terminated)
-    _, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    _, metrics = jax.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(1))
     nets = iql.algorithm.make_networks(TINY, SPEC)
     next_value = nets.value.apply(state.value, batch.next_observation)
     expected = jnp.mean(batch.reward + 0.99 * (1.0 - terminated) * next_value)

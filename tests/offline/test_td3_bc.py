@@ -13,6 +13,7 @@ from o2o_jax.interfaces import Task
 from o2o_jax.offline import td3_bc
 from o2o_jax.offline.td3_bc import losses
 from o2o_jax.ops.distributions import Deterministic
+from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
@@ -47,7 +48,7 @@ def golden_state(golden):
 def test_golden_updates():
     golden = Golden("td3_bc")
     algorithm, state = golden_state(golden)
-    update = golden.replay("update", algorithm.update)
+    update = golden.replay("update", algorithm.phase("offline").update)
     for step in golden.steps("update"):
         state, metrics = update(state, step)
         for name, value in golden.log("update", step).items():
@@ -108,7 +109,7 @@ def test_actor_and_targets_move_every_policy_delay_updates_only(policy_delay):
     config = td3_bc.Config(hidden=(8,), critic_hidden=(8,), policy_delay=policy_delay)
     algorithm = td3_bc.make(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    update = jax.jit(algorithm.update)
+    update = jax.jit(algorithm.phase("offline").update)
     for count in range(1, 5):
         previous = state
         state, metrics = update(state, random_batch(jax.random.key(count)), jax.random.key(count))
@@ -126,7 +127,7 @@ def test_handoff_takes_raw_observations():
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
     algorithm = td3_bc.make(td3_bc.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
-    handoff = algorithm.handoff(state)
+    handoff = hand_over(algorithm, state)
     raw = jnp.arange(5.0)
     expected = handoff.policy.actor.apply(state.actor, (raw - 2.0) / 4.0).mode()
     np.testing.assert_allclose(handoff.policy.distribution(raw).mode(), expected, rtol=1e-6)
@@ -145,8 +146,8 @@ def test_update_transforms_observations_and_rewards():
     transformed = state.transform(batch)
     np.testing.assert_allclose(transformed.reward, 10.0 * batch.reward - 5.0)
     bare = jax.jit(plain.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    found, _ = jax.jit(scaled.update)(state, batch, jax.random.key(2))
-    expected, _ = jax.jit(plain.update)(bare, transformed, jax.random.key(2))
+    found, _ = jax.jit(scaled.phase("offline").update)(state, batch, jax.random.key(2))
+    expected, _ = jax.jit(plain.phase("offline").update)(bare, transformed, jax.random.key(2))
     for part in ("actor", "critic"):
         leaves = zip(*(jax.tree.leaves(getattr(after, part)) for after in (found, expected)), strict=True)
         assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in leaves), part
@@ -176,7 +177,9 @@ def probe(reward, terminated, updates):
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, Normalizer.identity(2))
-        state, _ = run_updates(algorithm.update, state, dataset, run_key, updates, PROBE_CONFIG.batch_size)
+        state, _ = run_updates(
+            algorithm.phase("offline").update, state, dataset, run_key, updates, PROBE_CONFIG.batch_size
+        )
         return critic.apply(state.critic, observation, action)
 
     return over_keys(training), np.asarray(dataset.reward)

@@ -16,13 +16,13 @@ from o2o_jax import envs, networks, online
 from o2o_jax.data.returns import ReturnsToGo, Tail
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
-from o2o_jax.interfaces import Cadence
+from o2o_jax.interfaces import Schedule
 from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Notes, Spec, Transition
-from tests.tiny import random_rollout
+from tests.tiny import random_rollout, update_of
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 OPTIMIZER = optax.adam(1e-3)
@@ -127,7 +127,7 @@ def test_o2td3_makes_the_starting_actor_its_own_target(align_updates, copied):
     def start(key, accept):
         state = algorithm.init(key)
         aligned = jax.tree.map(lambda leaf: leaf + 1.0, state.actor)
-        return state, algorithm.begin_finetuning(state.replace(actor=aligned), accept)
+        return state, algorithm.online.begin(state.replace(actor=aligned), accept)
 
     offline, state = start(jax.random.key(0), True)
     expected = state.actor if copied else offline.actor
@@ -308,7 +308,7 @@ def test_critics_start_at_the_level_of_the_data(module):
     rows = random_rollout(SPEC, 64)
     rows = rows.replace(reward=jnp.full(64, 3.0), terminated=jnp.zeros(64))
     state = algorithm.init(jax.random.key(0))
-    started, notes = jax.jit(algorithm.prepare, static_argnums=0)("reevaluate", state, rows)
+    started, notes = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
     expected = 6.0
     if module is o2sac:
         log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(notes.own.next_policy)
@@ -324,7 +324,7 @@ def test_critics_start_at_the_level_of_the_data(module):
         )
         kept = [tree["params"]["MLP_0"] for tree in (before, after)]
         jax.tree.map(np.testing.assert_array_equal, *kept)
-    later, _ = algorithm.prepare("reevaluate", started.replace(step=jnp.asarray(1)), rows)  # a resumed phase
+    later, _ = algorithm.phase("reevaluate").prepare(started.replace(step=jnp.asarray(1)), rows)  # a resumed phase
     jax.tree.map(np.testing.assert_array_equal, later.critic, started.critic)
 
 
@@ -354,10 +354,12 @@ def test_returns_and_bootstrapping_agree_where_an_episode_is_one_step():
 
     @jax.jit
     def targets(state, rows):
-        _, notes = algorithm.prepare("reevaluate", state, rows)
+        _, notes = algorithm.phase("reevaluate").prepare(state, rows)
         batch, means = Annotated.of(rows, notes), []
         for step in (0, 10):  # all returns, and none
-            _, metrics = algorithm.reevaluate(state.replace(step=jnp.asarray(step)), batch, jax.random.key(1))
+            _, metrics = algorithm.phase("reevaluate").update(
+                state.replace(step=jnp.asarray(step)), batch, jax.random.key(1)
+            )
             means.append(metrics["target_q"])
         return jnp.stack(means)
 
@@ -388,7 +390,7 @@ def test_reevaluation_moves_its_targets_at_a_rate_of_its_own(module):
     for settings in ({"reevaluate_polyak": 1.0}, {}):
         algorithm = module.make(returns_config(module, **settings), SPEC)
         state = algorithm.init(jax.random.key(0))
-        after, _ = jax.jit(algorithm.reevaluate)(state, rows, jax.random.key(1))
+        after, _ = jax.jit(algorithm.phase("reevaluate").update)(state, rows, jax.random.key(1))
         states.append((state, after))
     (_, copied), (before, moved) = states
     jax.tree.map(np.testing.assert_array_equal, copied.target_critic, copied.critic)
@@ -401,16 +403,16 @@ def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
     # Adam's first step is its rate, for every weight that has a gradient
     algorithm = module.make(returns_config(module, actor_lr=0.5, align_actor_lr=1e-3), SPEC)
     state = algorithm.init(jax.random.key(0))
-    after, _ = jax.jit(algorithm.align)(state, random_rollout(SPEC, 8), jax.random.key(1))
+    after, _ = jax.jit(algorithm.phase("align").update)(state, random_rollout(SPEC, 8), jax.random.key(1))
     steps = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), state.actor, after.actor)
     assert 0.9e-3 < max(jax.tree.leaves(steps)) < 1.1e-3
 
 
 def test_cadence():
-    assert constrained.ConstrainedConfig().cadence == Cadence(updates=1, warmup_env_steps=1_000)
+    assert constrained.ConstrainedConfig().schedule == Schedule(updates=1, warmup_env_steps=1_000)
     # uniform actions come before the updates, so that they are a warm-up themselves
     config = constrained.ConstrainedConfig(updates_per_env_step=10, random_env_steps=5_000)
-    assert config.cadence == Cadence(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
+    assert config.schedule == Schedule(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
 
 
 @pytest.mark.parametrize(
@@ -607,7 +609,8 @@ def test_controls_switch_the_idea_off():
         config = control.Config()
         assert (config.reevaluate_updates, config.align_updates, config.constrain) == (0, 0, False)
         assert (config.layer_norm, config.critic_source) == (False, "offline")
-        assert control.make is method.make
+        assert control.State is method.State
+        assert control.make(control.Config(), SPEC).phases == ()
         scratch = control.Config.from_scratch()
         assert (scratch.critic_source, scratch.replay, scratch.random_env_steps) == ("random", "none", 5_000)
 
@@ -783,7 +786,8 @@ def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, remark):
 def test_the_report_while_re_evaluating(module):
     config = module.Config(hidden=(4,), critic_hidden=(4,), critic_report=True, discount=0.5, reward_scale=2.0)
     algorithm, rows = module.make(config, SPEC), random_rollout(SPEC, 16)
-    (stop,) = algorithm.stops.values()
+    assert algorithm.phase("align").stop is None
+    stop = algorithm.phase("reevaluate").stop
     assert (stop.terms, stop.reasons) == ((), ())
     assert stop.measures == ("value", "recorded", "error", "spread", "correlation", "horizon")
 
@@ -791,7 +795,7 @@ def test_the_report_while_re_evaluating(module):
     def look(key):
         state = algorithm.init(key, None)
         before = stop.report.prepare(key, state, rows)
-        state, _ = algorithm.reevaluate(state, rows, key)
+        state, _ = algorithm.phase("reevaluate").update(state, rows, key)
         q = algorithm.critic(state)(before.observation, before.action)
         return before, stop.report.prepare(key, state, rows), q, stop.report.measure(state, before)
 
@@ -830,9 +834,9 @@ def test_fixed_counts_are_the_default():
     nothing = constrained.ConstrainedConfig(critic_report=True, reevaluate_updates=0)
     assert nothing.stops(policy=None, critic=None) == {}
     for module in (o2td3, o2sac):
-        assert module.make(module.Config(), SPEC).stops == {}
+        assert [phase.stop for phase in module.make(module.Config(), SPEC).phases] == [None, None]
         algorithm = module.make(module.Config(stop="measures"), SPEC)
-        for stop in algorithm.stops.values():
+        for stop in (phase.stop for phase in algorithm.phases):
             assert (stop.check_every_updates, stop.window_checks, stop.min_updates) == (1_000, 5, 5_000)
             assert len(stop.reasons) >= 1
 
@@ -879,12 +883,14 @@ def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, 
     rows = random_rollout(SPEC, 16)
     state = algorithm.init(jax.random.key(0), None)
     state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
-    state, _ = algorithm.align(state, rows, jax.random.key(1))  # so that actor and critics are no longer their copies
-    prepared, notes = algorithm.prepare(phase, state, rows)
+    state, _ = algorithm.phase("align").update(
+        state, rows, jax.random.key(1)
+    )  # so that actor and critics are no longer their copies
+    prepared, notes = algorithm.phase(phase).prepare(state, rows)
     assert prepared is state
     with jax.default_matmul_precision("highest"):
-        plain, metrics = getattr(algorithm, phase)(state, rows, jax.random.key(2))
-        annotated, same_metrics = getattr(algorithm, phase)(state, Annotated.of(rows, notes), jax.random.key(2))
+        plain, metrics = update_of(algorithm, phase)(state, rows, jax.random.key(2))
+        annotated, same_metrics = update_of(algorithm, phase)(state, Annotated.of(rows, notes), jax.random.key(2))
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(compare, (plain, metrics), (annotated, same_metrics))
 
@@ -894,6 +900,6 @@ def test_a_phase_leaves_what_its_notes_are_made_of(module):
     algorithm = module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
     rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
     for phase in ("reevaluate", "align"):
-        _, before = algorithm.prepare(phase, state, rows)
-        state, _ = getattr(algorithm, phase)(state, rows, jax.random.key(1))
-        jax.tree.map(np.testing.assert_array_equal, algorithm.prepare(phase, state, rows)[1], before)
+        _, before = algorithm.phase(phase).prepare(state, rows)
+        state, _ = update_of(algorithm, phase)(state, rows, jax.random.key(1))
+        jax.tree.map(np.testing.assert_array_equal, algorithm.phase(phase).prepare(state, rows)[1], before)

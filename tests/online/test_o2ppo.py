@@ -11,7 +11,7 @@ import pytest
 from o2o_jax import envs, networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.envs.mujoco.tasks import tasks
-from o2o_jax.interfaces import Cadence
+from o2o_jax.interfaces import Schedule
 from o2o_jax.online import o2ppo, ppo
 from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.algorithm import auxiliary_weight, estimate, improve, make_networks
@@ -21,7 +21,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, Rollout
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden
-from tests.tiny import KEYS, far, make_policy, moved, over_keys, random_batch
+from tests.tiny import KEYS, compiled, far, make_policy, moved, over_keys, random_batch
 
 GOLDEN = o2ppo.Config(epochs=2, minibatch_size=16)
 
@@ -35,7 +35,7 @@ def golden_state(golden):
     @jax.jit  # which leaves out the initialisation of weights that are replaced
     def start(key):
         state = algorithm.init(key).replace(actor=actor, critic=golden.params("value"))
-        return algorithm.begin_finetuning(state, False).replace(reference=reference)
+        return algorithm.online.begin(state, False).replace(reference=reference)
 
     return start(jax.random.key(0))
 
@@ -71,9 +71,8 @@ TINY = {"hidden": (8,), "critic_hidden": (8,), "rollout_env_steps": 32, "minibat
 @functools.cache
 def tiny(module=o2ppo, **settings):
     """A tiny algorithm with compiled phases, and its state at the start of fine-tuning."""
-    algorithm = module.make(module.Config(**TINY | settings), SPEC)
-    algorithm = algorithm._replace(finetune=jax.jit(algorithm.finetune), reevaluate=jax.jit(algorithm.reevaluate))
-    return algorithm, jax.jit(lambda key: algorithm.begin_finetuning(algorithm.init(key), False))(jax.random.key(0))
+    algorithm = compiled(module.make(module.Config(**TINY | settings), SPEC))
+    return algorithm, jax.jit(lambda key: algorithm.online.begin(algorithm.init(key), False))(jax.random.key(0))
 
 
 def rollout(algorithm, state, size=32):
@@ -94,7 +93,7 @@ def rollout(algorithm, state, size=32):
 def test_what_fine_tuning_moves(settings, parts):
     # actor, critic and where asked for the rewards' scale or the leash; never the reference, nor the transform
     algorithm, state = tiny(**settings)
-    after, _ = algorithm.finetune(state, rollout(algorithm, state), jax.random.key(1))
+    after, _ = algorithm.online.update(state, rollout(algorithm, state), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == {"actor", "critic"}
     assert int(after.opt.actor[1][0].count) == 2 * 32 // 8  # epochs · minibatches
@@ -103,12 +102,12 @@ def test_what_fine_tuning_moves(settings, parts):
 def test_a_running_normaliser_is_that_of_all_observations_and_waits_for_the_next_rollout():
     algorithm, state = tiny(observation_scaling="running")
     steps = rollout(algorithm, state)
-    plain, _ = tiny()[0].finetune(state, steps, jax.random.key(1))
-    after, _ = algorithm.finetune(state, steps, jax.random.key(1))
+    plain, _ = tiny()[0].online.update(state, steps, jax.random.key(1))
+    after, _ = algorithm.online.update(state, steps, jax.random.key(1))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)  # two programs, which round differently
     jax.tree.map(close, (after.actor, after.critic), (plain.actor, plain.critic))  # the update itself saw the old one
     assert moved(state, after) - moved(state, plain) == {"observations", "transform"}
-    again, _ = algorithm.finetune(after, steps.replace(observation=2.0 * steps.observation), jax.random.key(2))
+    again, _ = algorithm.online.update(after, steps.replace(observation=2.0 * steps.observation), jax.random.key(2))
     seen = np.concatenate([steps.observation, 2.0 * steps.observation])
     np.testing.assert_allclose(again.transform.normalizer.mean, seen.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(again.transform.normalizer.std, seen.std(axis=0) + 1e-3, rtol=1e-4)
@@ -123,17 +122,15 @@ def test_an_agent_from_scratch_begins_with_small_actions():
 def test_what_value_regression_moves():
     algorithm, state = tiny()
     state, dataset = annotated(algorithm, state, random_rollout())
-    after, metrics = algorithm.reevaluate(state, dataset, jax.random.key(1))
+    after, metrics = algorithm.phase("reevaluate").update(state, dataset, jax.random.key(1))
     assert moved(state, after) == {"critic", "opt", "step"}
     assert moved(state.opt, after.opt) == {"critic"}
     assert metrics.keys() == {"critic_loss", "target"}
 
 
 def test_alignment_is_no_phase():
-    algorithm, state = tiny()
-    after, metrics = algorithm.align(state, random_batch(SPEC), jax.random.key(1))
-    assert after is state
-    assert metrics == {}
+    assert [phase.name for phase in tiny()[0].phases] == ["reevaluate"]
+    assert o2ppo.make(o2ppo.Config(reevaluate_updates=0), SPEC).phases == ()
     assert o2ppo.Config.align_updates == 0
     with pytest.raises(TypeError, match="align_updates"):
         o2ppo.Config(align_updates=1)
@@ -143,7 +140,7 @@ def test_a_policy_in_its_own_reach_is_where_the_ratio_is_one():
     # before the first minibatch π is the policy that acted: no divergence, nothing clipped, and the loss is the mean
     # of normalised advantages, 0, less the entropy bonus
     algorithm, state = tiny(epochs=1, minibatch_size=32)
-    _, metrics = algorithm.finetune(state, rollout(algorithm, state), jax.random.key(1))
+    _, metrics = algorithm.online.update(state, rollout(algorithm, state), jax.random.key(1))
     entropy = 3 * 0.5 * np.log(2 * np.pi * np.e)  # σ = 1
     np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-5)
     np.testing.assert_allclose([metrics["divergence"], metrics["clipped"]], 0.0, atol=1e-6)
@@ -210,7 +207,7 @@ def random_rollout(size=12):
 
 
 def annotated(algorithm, state, dataset):
-    state, notes = algorithm.prepare("reevaluate", state, dataset)
+    state, notes = algorithm.phase("reevaluate").prepare(state, dataset)
     return state, Annotated.of(dataset, notes)
 
 
@@ -271,7 +268,7 @@ def test_targets_of_value_regression():
     normalizer = Normalizer(jnp.full(5, 2.0), jnp.full(5, 3.0))
     policy = Policy(actor.init(jax.random.key(2), jnp.zeros((1, 5))), normalizer, actor)
     state, batch = annotated(algorithm, algorithm.init(jax.random.key(0), Handoff(policy)), random_rollout())
-    _, metrics = algorithm.reevaluate(state, batch, jax.random.key(1))
+    _, metrics = algorithm.phase("reevaluate").update(state, batch, jax.random.key(1))
     returns = batch.notes.shared
     last_value, value = (
         nets.critic.apply(state.critic, (observation - 2.0) / 3.0)
@@ -310,7 +307,7 @@ def test_online_rewards_go_on_with_the_dataset_s_scale():
 def test_unannotated_rows_are_refused():
     algorithm, state = tiny()
     with pytest.raises(ValueError, match="regresses on returns, which single transitions don't have: annotate"):
-        algorithm.reevaluate(state, random_batch(SPEC), jax.random.key(0))
+        algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(0))
 
 
 def test_value_regression_finds_a_known_value():
@@ -331,7 +328,7 @@ def test_value_regression_finds_a_known_value():
 
         def training(key, algorithm=algorithm, critic=critic):
             state, data = annotated(algorithm, algorithm.init(key), dataset)
-            state, _ = run_updates(algorithm.reevaluate, state, data, key, 3_000, size)
+            state, _ = run_updates(algorithm.phase("reevaluate").update, state, data, key, 3_000, size)
             return critic.apply(state.critic, observation)
 
         # a tenth of what lies between both with one step left, 1
@@ -341,8 +338,8 @@ def test_value_regression_finds_a_known_value():
 def test_fine_tuning_begins_with_fresh_optimisers():
     algorithm, state = tiny()
     state, dataset = annotated(algorithm, state, random_rollout())
-    trained, _ = algorithm.reevaluate(state, dataset, jax.random.key(0))
-    ready = algorithm.begin_finetuning(trained, True)
+    trained, _ = algorithm.phase("reevaluate").update(state, dataset, jax.random.key(0))
+    ready = algorithm.online.begin(trained, True)
     assert int(ready.step) == 0
     jax.tree.map(np.testing.assert_array_equal, ready.critic, trained.critic)
     assert all(float(jnp.abs(leaf).max()) == 0.0 for leaf in jax.tree.leaves(ready.opt))
@@ -369,8 +366,8 @@ def test_learning_rates_fall_linearly(step, share):
     # one step of Adam from fresh moments is proportional to the rate; 320 steps are ten rollouts
     algorithm, state = tiny(ppo, epochs=1, minibatch_size=32, env_steps=320)
     steps = rollout(algorithm, state)
-    first, _ = algorithm.finetune(state, steps, jax.random.key(1))
-    later, _ = algorithm.finetune(state.replace(step=jnp.asarray(step, jnp.int32)), steps, jax.random.key(1))
+    first, _ = algorithm.online.update(state, steps, jax.random.key(1))
+    later, _ = algorithm.online.update(state.replace(step=jnp.asarray(step, jnp.int32)), steps, jax.random.key(1))
     for part in ("actor", "critic"):
         before, full, found = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(getattr(s, part))])
                                for s in (state, first, later))  # fmt: skip
@@ -382,7 +379,7 @@ def test_gradients_are_clipped_each_by_itself():
     # Adam's first moment is a tenth of the gradient that it gets, whose norm is 0.5 at most
     algorithm, state = tiny(epochs=1, minibatch_size=32)
     steps = rollout(algorithm, state)
-    after, _ = algorithm.finetune(state, steps.replace(reward=100.0 * steps.reward), jax.random.key(1))
+    after, _ = algorithm.online.update(state, steps.replace(reward=100.0 * steps.reward), jax.random.key(1))
     norms = {part: np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(getattr(after.opt, part)[1][0].mu)))
              for part in ("actor", "critic")}  # fmt: skip
     np.testing.assert_allclose(norms["critic"], 0.05, rtol=1e-4)
@@ -463,8 +460,8 @@ def test_the_square_broadcast_is_plain_ppo_with_smaller_advantages():
 def test_without_its_auxiliary_advantage_no_reference_holds_it():
     algorithm, state = tiny(ppo)
     steps = rollout(algorithm, state)
-    here, metrics = algorithm.finetune(state, steps, jax.random.key(1))
-    elsewhere, _ = algorithm.finetune(state.replace(reference=far(state.actor)), steps, jax.random.key(1))
+    here, metrics = algorithm.online.update(state, steps, jax.random.key(1))
+    elsewhere, _ = algorithm.online.update(state.replace(reference=far(state.actor)), steps, jax.random.key(1))
     assert moved(here, elsewhere) == {"reference"}
     assert not {"auxiliary", "auxiliary_weight"} & metrics.keys()
     # and O2PPO whose β has come to 0 is the same
@@ -477,9 +474,8 @@ def test_without_its_auxiliary_advantage_no_reference_holds_it():
 
 def test_act_samples_the_policy_and_stays_within_bounds():
     algorithm, state = tiny()
-    actions = jax.jit(jax.vmap(algorithm.act, (None, None, 0)))(
-        state, jnp.zeros(5), jax.random.split(jax.random.key(0), 300)
-    )
+    act = functools.partial(algorithm.online.act, state, (), jnp.zeros(5), jnp.zeros(()))
+    actions, _ = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 300))
     assert float(jnp.abs(actions).max()) == 1.0
     mean = algorithm.policy(state).distribution(jnp.zeros((1, 5))).mean
     inside = jnp.mean(jnp.abs(actions - mean) < 0.67449, axis=0)  # quartiles of σ = 1
@@ -512,7 +508,7 @@ def test_defaults_are_the_authors():
     assert (config.reevaluate_updates, config.reevaluate_lr, config.batch_size) == (1_000_000, 1e-4, 512)
     assert (config.reward_scaling, config.max_initial_std, config.reward_scale) == ("none", None, 1.0)
     assert (config.reference_update, config.reference_every_evaluations) == ("best", 1)
-    assert config.cadence == Cadence(env_steps=2_048, updates=1, source="rollout")
+    assert config.schedule == Schedule(env_steps=2_048, updates=1)
 
 
 EXPERT = {"auxiliary_env_steps": 500_000}
@@ -564,7 +560,8 @@ def test_an_offline_policy_keeps_its_own_scale_of_observations():
 
 def test_the_control_switches_the_idea_off():
     config = ppo.Config()
-    assert ppo.make is o2ppo.make
+    assert ppo.State is o2ppo.State
+    assert ppo.make(ppo.Config(), SPEC).name == "ppo"
     assert dataclasses.asdict(config) == dataclasses.asdict(o2ppo.Config()) | {"auxiliary_scale": 0.0}
 
 

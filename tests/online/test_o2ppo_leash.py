@@ -26,7 +26,7 @@ def start(module=o2ppo, **settings):
     """Settings, and a state that has moved away from its reference and learnt with some moments."""
     config = module.Config(**TINY | settings)
     algorithm = module.make(config, SPEC)
-    state = algorithm.begin_finetuning(algorithm.init(jax.random.key(0)), False)
+    state = algorithm.online.begin(algorithm.init(jax.random.key(0)), False)
     return config, state.replace(actor=far(state.actor), opt=jax.tree.map(lambda leaf: leaf + 1, state.opt))
 
 
@@ -156,10 +156,10 @@ def play(reward, rollouts, keys=4, **settings):
         action = algorithm.policy(state).distribution(observation).sample(act_key)
         rewards = reward(action[:, 0], jax.random.normal(reward_key, (128,)))
         steps = Rollout(observation, action, rewards, observation, ones, 0.0 * ones)
-        return algorithm.finetune(state, steps, update_key)
+        return algorithm.online.update(state, steps, update_key)
 
     def run(key):
-        state = algorithm.begin_finetuning(algorithm.init(key, handoff), False)
+        state = algorithm.online.begin(algorithm.init(key, handoff), False)
         return jax.lax.scan(update, state, jax.random.split(key, rollouts))
 
     state, metrics = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), keys))

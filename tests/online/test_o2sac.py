@@ -15,8 +15,9 @@ from o2o_jax.offline import cql
 from o2o_jax.online import o2sac, sac
 from o2o_jax.online.o2sac import losses
 from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.policy import hand_over
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_draws
-from tests.tiny import far, moved, random_batch
+from tests.tiny import compiled, far, moved, random_batch, update_of
 
 # Names of the record -> ours. The record logs the first critic alone where we log the mean of both.
 LOGS = {
@@ -52,8 +53,8 @@ def test_golden_updates():
     offline = state.reference
     for phase in ("reevaluate", "align", "finetune"):
         if phase == "finetune":  # recorded with π_ref = π_off
-            state = jax.jit(algorithm.begin_finetuning)(state, True).replace(reference=offline)
-        update = golden.replay(phase, getattr(algorithm, phase))
+            state = jax.jit(algorithm.online.begin)(state, True).replace(reference=offline)
+        update = golden.replay(phase, update_of(algorithm, phase))
         for step in golden.steps(phase):
             if phase == "finetune":
                 state = state.replace(step=jnp.full_like(state.step, 1_000 * (step + 1)))
@@ -239,8 +240,7 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 def tiny(constrain=True):
     """A tiny algorithm with compiled phases, and its state at the start."""
     algorithm = o2sac.make(o2sac.Config(**TINY, constrain=constrain, warmup_env_steps=0), SPEC)
-    compiled = {phase: jax.jit(getattr(algorithm, phase)) for phase in ("reevaluate", "align", "finetune")}
-    return algorithm._replace(**compiled), jax.jit(algorithm.init)(jax.random.key(0))
+    return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def tiny(constrain=True):
 def test_what_a_phase_moves(phase, parts, optimisers):
     # in no phase the reference, the offline policy before fine-tuning, nor the transform
     algorithm, state = tiny()
-    after, _ = getattr(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
+    after, _ = update_of(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == optimisers
 
@@ -267,14 +267,16 @@ def test_targets_of_terminal_states_are_their_rewards():
     algorithm, state = tiny()
     batch = random_batch(SPEC, terminated=1.0)
     for phase in ("reevaluate", "finetune"):
-        _, metrics = getattr(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
+        _, metrics = update_of(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
         np.testing.assert_allclose(metrics["target_q"], jnp.mean(batch.reward), rtol=1e-5)
 
 
 def test_reevaluation_is_of_the_offline_policy():
     algorithm, state = tiny()
-    offline, _ = algorithm.reevaluate(state, random_batch(SPEC), jax.random.key(1))
-    other_actor, _ = algorithm.reevaluate(state.replace(actor=far(state.actor)), random_batch(SPEC), jax.random.key(1))
+    offline, _ = algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(1))
+    other_actor, _ = algorithm.phase("reevaluate").update(
+        state.replace(actor=far(state.actor)), random_batch(SPEC), jax.random.key(1)
+    )
     jax.tree.map(np.testing.assert_array_equal, offline.critic, other_actor.critic)
 
 
@@ -283,7 +285,7 @@ def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign
     algorithm, state = tiny()
     if reference == "another":
         state = state.replace(reference=far(state.actor))
-    after, metrics = algorithm.finetune(state, random_batch(SPEC), jax.random.key(1))
+    after, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))
     np.testing.assert_allclose(after.log_lagrange - state.log_lagrange, sign * 5e-5, rtol=1e-2)
     if reference == "itself":
         # the sample of the divergence is 0, so that u = τ = 0.125 and the loss is λ · 0.3 · 0.125
@@ -299,7 +301,7 @@ def test_the_target_pays_for_the_divergence():
 
     def target(state, lagrange):
         state = state.replace(log_lagrange=jnp.log(jnp.asarray(lagrange, jnp.float32)))
-        return float(algorithm.finetune(state, random_batch(SPEC), jax.random.key(1))[1]["target_q"])
+        return float(algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))[1]["target_q"])
 
     np.testing.assert_allclose(target(state, 2.0), target(state, 1e-9), atol=1e-3)
     away = state.replace(reference=far(state.actor))
@@ -311,7 +313,7 @@ def test_the_target_pays_for_the_divergence():
 def test_temperature_moves_towards_its_entropy():
     # a fresh policy has σ ≈ 1/e in u: more entropy than −|A|, so that α falls
     algorithm, state = tiny()
-    after, metrics = algorithm.finetune(state, random_batch(SPEC), jax.random.key(1))
+    after, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))
     assert -float(metrics["log_prob"]) > -SPEC.action_dim
     np.testing.assert_allclose(after.log_alpha - state.log_alpha, -3e-4, rtol=1e-3)
     np.testing.assert_allclose(metrics["alpha"], 0.2, rtol=1e-6)
@@ -320,7 +322,7 @@ def test_temperature_moves_towards_its_entropy():
 def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
     algorithm, state = tiny(constrain=False)
     nowhere = state.replace(reference=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.actor))
-    after, metrics = algorithm.finetune(nowhere, random_batch(SPEC), jax.random.key(1))
+    after, metrics = algorithm.online.update(nowhere, random_batch(SPEC), jax.random.key(1))
     assert metrics.keys() == {"critic_loss", "q", "target_q", "actor_loss", "log_prob", "alpha", "alpha_loss"}
     assert not {"log_lagrange", "reference"} & moved(state, after.replace(reference=state.reference))
     assert "lagrange" not in moved(state.opt, after.opt)
@@ -329,8 +331,10 @@ def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
 
 def test_a_constraint_that_costs_nothing_is_none():
     algorithm, state = tiny()
-    plain, _ = tiny(constrain=False)[0].finetune(state, random_batch(SPEC), jax.random.key(1))
-    free, _ = algorithm.finetune(state.replace(log_lagrange=jnp.asarray(-100.0)), random_batch(SPEC), jax.random.key(1))
+    plain, _ = tiny(constrain=False)[0].online.update(state, random_batch(SPEC), jax.random.key(1))
+    free, _ = algorithm.online.update(
+        state.replace(log_lagrange=jnp.asarray(-100.0)), random_batch(SPEC), jax.random.key(1)
+    )
     for part in ("actor", "critic", "log_alpha"):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
@@ -342,12 +346,12 @@ def test_a_constraint_that_costs_nothing_is_none():
 def test_act_explores_and_the_policy_is_the_actor():
     algorithm, state = tiny()
     state = state.replace(transform=state.transform.replace(normalizer=Normalizer(jnp.ones(5), jnp.full(5, 2.0))))
-    act = jax.jit(algorithm.act)
-    actions = np.stack([act(state, jnp.ones(5), jax.random.key(i)) for i in range(8)])
+    act = jax.jit(functools.partial(algorithm.online.act, state, (), jnp.ones(5), jnp.zeros(())))
+    actions = np.stack([act(jax.random.key(i))[0] for i in range(8)])
     assert len(np.unique(actions)) == 8 * SPEC.action_dim
     assert np.abs(actions).max() <= 1.0
     policy = algorithm.policy(state)
-    assert policy.head == algorithm.head == "tanh_gaussian"
+    assert policy.head == algorithm.requires.head == "tanh_gaussian"
     np.testing.assert_allclose(
         policy.distribution(jnp.ones(5)).mode(), policy.actor.apply(state.actor, jnp.zeros(5)).mode(), rtol=1e-6
     )
@@ -361,14 +365,14 @@ def test_sac_goes_on_from_cql():
     def start(key):
         state = offline.init(key, Normalizer(jnp.ones(5), jnp.ones(5)))
         state = state.replace(target_critic=far(state.critic), log_alpha=jnp.asarray(-1.5))
-        handoff = offline.handoff(state)
+        handoff = hand_over(offline, state)
         plain = algorithm.init(jax.random.key(9), handoff)
-        return state, plain, algorithm.begin_finetuning(plain, False)
+        return state, plain, algorithm.online.begin(plain, False)
 
     algorithm = sac.make(sac.Config(**spec_of), SPEC)
     state, started, ready = start(jax.random.key(0))
-    assert algorithm.reads_handoff_state
-    assert not o2sac.make(o2sac.Config(), SPEC).reads_handoff_state
+    assert algorithm.requires.state
+    assert not o2sac.make(o2sac.Config(), SPEC).requires.state
     for now in (started, ready):
         for part in ("actor", "critic", "target_critic", "log_alpha"):
             jax.tree.map(np.testing.assert_array_equal, getattr(now, part), getattr(state, part))

@@ -15,8 +15,9 @@ from o2o_jax.online import o2td3, td3
 from o2o_jax.online.o2td3 import losses
 from o2o_jax.ops.alignment import bounded_distance, decayed_anchor
 from o2o_jax.ops.distributions import Deterministic
+from o2o_jax.policy import hand_over
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
-from tests.tiny import far, moved, random_batch
+from tests.tiny import compiled, far, moved, random_batch, update_of
 
 # Names of the record -> ours. The record logs the first critic alone where we log the mean of both.
 LOGS = {
@@ -51,8 +52,8 @@ def test_golden_updates():
     offline = state.reference
     for phase in ("reevaluate", "align", "finetune"):
         if phase == "finetune":  # recorded with π_ref = π_off
-            state = jax.jit(algorithm.begin_finetuning)(state, True).replace(reference=offline)
-        update = golden.replay(phase, getattr(algorithm, phase))
+            state = jax.jit(algorithm.online.begin)(state, True).replace(reference=offline)
+        update = golden.replay(phase, update_of(algorithm, phase))
         for step in golden.steps(phase):
             if phase == "finetune":  # recorded at environment steps 1000, 2000, 3000; the second one moves the actor
                 state = state.replace(step=jnp.full_like(state.step, 2_000 * (step + 1) + step % 2))
@@ -206,8 +207,7 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 def tiny(**settings):
     """A tiny algorithm with compiled phases, and its state at the start."""
     algorithm = o2td3.make(o2td3.Config(**TINY, **settings, warmup_env_steps=0), SPEC)
-    compiled = {phase: jax.jit(getattr(algorithm, phase)) for phase in ("reevaluate", "align", "finetune")}
-    return algorithm._replace(**compiled), jax.jit(algorithm.init)(jax.random.key(0))
+    return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def tiny(**settings):
 )
 def test_what_a_phase_moves(phase, parts, optimisers):
     algorithm, state = tiny()
-    after, _ = getattr(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
+    after, _ = update_of(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == optimisers
 
@@ -229,7 +229,7 @@ def test_what_fine_tuning_moves():
     algorithm, state = tiny()
     for update in range(1, 5):
         before = state
-        state, metrics = algorithm.finetune(state, random_batch(SPEC), jax.random.key(update))
+        state, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(update))
         delayed = update % 2 == 0
         parts = {"actor", "target_actor", "target_critic", "log_lagrange"} if delayed else set()
         assert moved(before, state) == {"critic", "opt", "step"} | parts
@@ -243,15 +243,15 @@ def test_targets_of_terminal_states_are_their_rewards():
     algorithm, state = tiny()
     batch = random_batch(SPEC, terminated=1.0)
     for phase in ("reevaluate", "finetune"):
-        _, metrics = getattr(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
+        _, metrics = update_of(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
         np.testing.assert_allclose(metrics["target_q"], jnp.mean(batch.reward), rtol=1e-5)
 
 
 def test_reevaluation_is_of_the_offline_policy():
     algorithm, state = tiny()
-    offline, _ = algorithm.reevaluate(state, random_batch(SPEC), jax.random.key(1))
+    offline, _ = algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(1))
     others = state.replace(actor=far(state.actor), target_actor=far(state.actor))
-    other_actor, _ = algorithm.reevaluate(others, random_batch(SPEC), jax.random.key(1))
+    other_actor, _ = algorithm.phase("reevaluate").update(others, random_batch(SPEC), jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, offline.critic, other_actor.critic)
 
 
@@ -261,7 +261,7 @@ def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign
     state = state.replace(step=jnp.asarray(1, jnp.int32))  # the next update moves the actor
     if reference == "another":
         state = state.replace(reference=far(state.actor))
-    after, metrics = algorithm.finetune(state, random_batch(SPEC), jax.random.key(1))
+    after, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))
     np.testing.assert_allclose(after.log_lagrange - state.log_lagrange, sign * 5e-5, rtol=1e-2)
     if reference == "itself":
         assert float(metrics["divergence"]) == 0.0
@@ -278,7 +278,7 @@ def test_the_target_pays_for_the_divergence(mode):
 
     def target(state, lagrange):
         state = state.replace(log_lagrange=jnp.log(jnp.asarray(lagrange, jnp.float32)))
-        return float(algorithm.finetune(state, random_batch(SPEC), jax.random.key(1))[1]["target_q"])
+        return float(algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))[1]["target_q"])
 
     assert target(state, 2.0) == target(state, 1e-9)
     away = state.replace(reference=far(state.actor))
@@ -296,8 +296,8 @@ def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
     start = state
     elsewhere = state.replace(reference=far(state.actor))
     for update in range(2):
-        state, metrics = algorithm.finetune(state, random_batch(SPEC), jax.random.key(update))
-        elsewhere, _ = algorithm.finetune(elsewhere, random_batch(SPEC), jax.random.key(update))
+        state, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(update))
+        elsewhere, _ = algorithm.online.update(elsewhere, random_batch(SPEC), jax.random.key(update))
     assert metrics.keys() == {"critic_loss", "q", "target_q", "actor_loss"}
     assert not {"log_lagrange", "reference"} & moved(start, state)
     assert "lagrange" not in moved(start.opt, state.opt)
@@ -308,8 +308,8 @@ def test_a_constraint_that_costs_nothing_is_none():
     algorithm, state = tiny()
     plain = free = state.replace(log_lagrange=jnp.asarray(-100.0))
     for update in range(2):
-        free, _ = algorithm.finetune(free, random_batch(SPEC), jax.random.key(update))
-        plain, _ = tiny(constrain=False)[0].finetune(plain, random_batch(SPEC), jax.random.key(update))
+        free, _ = algorithm.online.update(free, random_batch(SPEC), jax.random.key(update))
+        plain, _ = tiny(constrain=False)[0].online.update(plain, random_batch(SPEC), jax.random.key(update))
     for part in ("actor", "critic", "target_actor", "target_critic"):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
@@ -321,8 +321,8 @@ def test_a_constraint_that_costs_nothing_is_none():
 @pytest.mark.parametrize(("std", "spread"), [(0.0, (0.0, 0.0)), (0.1, (0.05, 0.15)), (50.0, (0.9, 1.0))])
 def test_act_explores_by_its_noise_and_stays_within_bounds(std, spread):
     algorithm, state = tiny(exploration_std=std)
-    act = jax.jit(jax.vmap(algorithm.act, (None, None, 0)))
-    actions = act(state, jnp.zeros(5), jax.random.split(jax.random.key(0), 200))
+    act = functools.partial(algorithm.online.act, state, (), jnp.zeros(5), jnp.zeros(()))
+    actions, _ = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 200))
     assert float(jnp.abs(actions).max()) <= 1.0
     assert spread[0] <= float(actions.std()) <= spread[1]
     if std == 0.0:
@@ -339,12 +339,12 @@ def test_td3_goes_on_from_td3_bc():
     def start(key):
         state = offline.init(key, Normalizer(jnp.ones(5), jnp.ones(5)))
         state = state.replace(target_critic=far(state.critic), target_actor=far(state.actor))
-        plain = algorithm.init(jax.random.key(9), offline.handoff(state))
-        return state, plain, algorithm.begin_finetuning(plain, False)
+        plain = algorithm.init(jax.random.key(9), hand_over(offline, state))
+        return state, plain, algorithm.online.begin(plain, False)
 
     state, started, ready = start(jax.random.key(0))
-    assert algorithm.reads_handoff_state
-    assert not o2td3.make(o2td3.Config(), SPEC).reads_handoff_state
+    assert algorithm.requires.state
+    assert not o2td3.make(o2td3.Config(), SPEC).requires.state
     for now in (started, ready):
         for part in ("actor", "target_actor", "critic", "target_critic"):
             jax.tree.map(np.testing.assert_array_equal, getattr(now, part), getattr(state, part))

@@ -18,7 +18,7 @@ from o2o_jax.runtime.evaluate import (
     Evaluator,
     PoolEvaluator,
     evaluation_metrics,
-    mode_episodes,
+    policy_episodes,
     start_seeds,
     threads_for,
 )
@@ -203,7 +203,7 @@ def test_policies_with_a_memory_begin_every_episode_anew_and_compile_once(make_e
         traced.append(agent)
         return agent
 
-    run = mode_episodes(policy_of, seed_mesh(2, devices))
+    run = policy_episodes(policy_of, range(2), seed_mesh(2, devices))
     evaluator = Evaluator(make_env, [0, 1], 3)
     agent = Counting(np.array([0.2, 0.0], np.float32))
     returns, lengths = run(evaluator, agent)
@@ -218,7 +218,7 @@ def test_policies_with_a_memory_begin_every_episode_anew_and_compile_once(make_e
 def test_policies_without_a_memory(make_env):
     policy = tiny.make_policy("deterministic", observation_dim=1, action_dim=1)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf]), policy)
-    returns, _ = mode_episodes(lambda policy: policy, seed_mesh(1, 1))(Evaluator(make_env, [0], 2), stacked)
+    returns, _ = policy_episodes(lambda policy: policy, [0], seed_mesh(1, 1))(Evaluator(make_env, [0], 2), stacked)
     act = jax.jit(lambda observation: policy.distribution(observation).mode())
     np.testing.assert_array_equal(returns, Evaluator(make_env, [0], 2)(act)[0])
 

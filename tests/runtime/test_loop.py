@@ -15,16 +15,17 @@ import pytest
 
 from o2o_jax.data import replay
 from o2o_jax.diagnosis import REGIMES
-from o2o_jax.interfaces import Cadence, OnlineAlgorithm, Task
+from o2o_jax.interfaces import Algorithm, Online, Reference, Requires, Schedule, Task
 from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3
-from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM
 from o2o_jax.runtime.reference import Tally
+from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import where
-from o2o_jax.types import Rollout, Spec, Transition
+from o2o_jax.types import Notes, Rollout, Spec, Transition
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -77,7 +78,7 @@ def scripted(scores):
     """An evaluator of one episode per seed that gives the scores [calls, S] one after the other."""
     remaining = [np.asarray(score, float) for score in scores]
 
-    def evaluate(act):
+    def evaluate(act, receive):
         score = remaining.pop(0)
         actions = act(np.zeros((len(score), 1, 3), np.float32))
         assert actions.shape == (len(score), 1, 2)
@@ -107,16 +108,15 @@ def launch(
     reference_returns=None,
 ):
     """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled."""
-    mesh = seed_mesh(len(seed_list), num_devices)
+    setup = Setup(algorithm, config, TASK, seed_list, seed_mesh(len(seed_list), num_devices))
     if run is None:
-        run = loop.start_run(algorithm, config, SPEC, None, seed_list, mesh)
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
-        run = loop.begin_finetuning(algorithm, run, accept, best, mesh, reference_returns)
+        run = begin_finetuning(setup, start_run(setup, None), accept, best, reference_returns)
     envs = vector_env(len(seed_list))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
     if evaluator is None and evaluated:
         evaluator = scripted(scores)
-    data = None if getattr(config, "replay", "none") == "none" else dataset()
+    data = algorithm.online and algorithm.online.replay.choose(dataset())
     snapshots = []
 
     def keep(run, metrics, episodes, stopping):
@@ -125,9 +125,7 @@ def launch(
         on_evaluation(run, metrics)
 
     with log.MetricLog(folder) as metric_log, tiny.compilations() as compiled:
-        run = loop.fine_tune(
-            algorithm, config, run, data, envs, evaluator, TASK, seed_list, mesh, metric_log, keep
-        )  # fmt: skip
+        run = loop.fine_tune(setup, run, data, envs, evaluator, metric_log, keep)
     rows = [env.rows() for env in envs.envs]
     return types.SimpleNamespace(
         run=run, rows=rows, envs=envs.envs, snapshots=snapshots, compiled=len(compiled), folder=folder
@@ -243,8 +241,8 @@ def test_episode_rows(td3):
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_every_function_is_compiled_once(name, request):
-    # the step with and without updates, the first action, the evaluation, the look for NaN: no new reference
-    assert request.getfixturevalue(name).compiled == 5
+    # the step with and without updates, the first action, the evaluation's first step and its others, the look for NaN
+    assert request.getfixturevalue(name).compiled == 6
 
 
 def test_the_reference_stays_without_a_better_score(td3):
@@ -261,11 +259,10 @@ def test_the_ring_is_written_in_place(num_devices):
     def array(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    run = loop.start_run(algorithm, config, SPEC, None, [0, 1], mesh)
+    run = start_run(Setup(algorithm, config, TASK, [0, 1], mesh), None)
     taken = Rollout(array(2, 3), array(2, 2), array(2), array(2, 3), array(2), array(2))
-    advance = functools.partial(loop.advance, algorithm, loop.batch_source(config.cadence, config))
-    step = seeds.over_seeds(advance, mesh, shared=(1,), donate=(0,))
-    program = step.lower(run, jax.eval_shape(dataset), taken, array(2, 3)).compile()
+    step = seeds.over_seeds(functools.partial(loop.advance, algorithm.online), mesh, shared=(1,), donate=(0,))
+    program = step.lower(run, jax.eval_shape(dataset), None, taken, array(2, 3)).compile()
     text = program.as_text()
     assert re.search(rf"f32\[{2 // num_devices},{capacity},3\]\S* parameter\(", text)
     assert not re.findall(rf"f32\[\d,{capacity}\S* copy\(", text)
@@ -280,16 +277,16 @@ class Guess:
     reference: jax.Array
     step: jax.Array
 
-    def distribution(self, observation):
-        return Deterministic(jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)))
+    def begin(self, episodes, key):
+        return ()
+
+    def act(self, memory, observation, reward):
+        return jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)), memory
 
 
 @dataclasses.dataclass(frozen=True)
 class GuessConfig:
     env_steps: int = 6
-    buffer_size: int = 100
-    batch_size: int = 4
-    replay: str = "half"
     eval_every_env_steps: int = 1
     reference_update: str = "best"
     reference_every_evaluations: int = 1
@@ -300,15 +297,14 @@ class GuessConfig:
     reject_standard_errors: float = 2.0
     reject_share: float = 0.02
     reject_evaluations: int = 2
-    auto_replay_warmup_env_steps: int = 3
 
 
 def test_when_a_round_of_updates_is_due():
-    assert [step for step in range(1, 8) if Cadence(warmup_env_steps=2).due(step)] == [3, 4, 5, 6, 7]
-    assert [step for step in range(1, 8) if Cadence(env_steps=3, warmup_env_steps=3).due(step)] == [6]
+    assert [step for step in range(1, 8) if Schedule(warmup_env_steps=2).due(step)] == [3, 4, 5, 6, 7]
+    assert [step for step in range(1, 8) if Schedule(env_steps=3, warmup_env_steps=3).due(step)] == [6]
 
 
-def guess(**cadence):
+def guess(mode="half", capacity=100, **schedule):
     """Counts every update in its actor, draws its actions."""
 
     def init(key, handoff):
@@ -320,20 +316,28 @@ def guess(**cadence):
         metrics = {"reward": jnp.mean(batch.reward), "infinite": jnp.asarray(-jnp.inf)}
         return state.replace(actor=actor, step=state.step + 1), metrics
 
-    return OnlineAlgorithm(
-        head="deterministic",
-        cadence=Cadence(**cadence),
-        init=init,
-        reevaluate=finetune,
-        align=finetune,
-        begin_finetuning=lambda state, accept: state,
-        finetune=finetune,
-        set_reference=common.set_reference,
+    reference = Reference(
+        accept=common.set_reference,
         roll_back=lambda state, reject, divergence: state.replace(actor=where(reject, state.reference, state.actor)),
-        act=lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,))),
-        policy=lambda state: state,
-        reference_policy=lambda state: state.replace(actor=state.reference),
+        policy=lambda state: state.replace(actor=state.reference),
     )
+    online = Online(
+        schedule=Schedule(**schedule),
+        begin=lambda state, accept: state,
+        act=common.memoryless(
+            lambda state, observation, key: jnp.tanh(state.actor + 0.1 * jax.random.normal(key, (2,)))
+        ),
+        update=finetune,
+        replay=replay.make(mode, capacity, 4, warmup_env_steps=3),
+        reference=reference,
+    )
+    requires = Requires("deterministic")
+    return Algorithm("guess", init, (), policy=lambda state: state, requires=requires, online=online)
+
+
+def with_online(algorithm, **parts):
+    """The algorithm with other parts of what it does online."""
+    return algorithm._replace(online=algorithm.online._replace(**parts))
 
 
 def accepted(result):
@@ -356,20 +360,7 @@ def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     assert accepted(result) == expected
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
     np.testing.assert_array_equal([run.best_score for run in result.snapshots], np.maximum.accumulate(scores))
-    assert result.compiled == 5  # with the exchange of references
-
-
-@pytest.mark.parametrize(
-    ("regime", "env_steps", "mode"),
-    [("better", 3, "half"), ("better", 4, "none"), ("like", 3, "half"), ("like", 4, "half"), ("worse", 4, "all")],
-)
-def test_what_a_regime_replays_before_and_after_the_warm_up(regime, env_steps, mode):
-    storage = jax.tree.map(lambda column: column + 2.0, dataset())
-    buffer = replay.RingBuffer(storage, jnp.zeros((), jnp.int32), jnp.asarray(5, jnp.int32))
-    run = types.SimpleNamespace(buffer=buffer, regime=jnp.asarray(REGIMES[regime]), env_steps=jnp.asarray(env_steps))
-    found = loop.batch_source(Cadence(), GuessConfig(replay="auto"))(run, dataset(), jax.random.key(3))
-    expected = replay.sample(buffer, dataset(), jax.random.key(3), 4, mode)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert result.compiled == 6  # with the exchange of references
 
 
 def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
@@ -386,16 +377,18 @@ def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
             checkpoints.save(5, run)
             raise Killed
 
-    algorithm, config, mesh = guess()._replace(finetune=count), GuessConfig(replay="auto"), seed_mesh(3, 1)
-    run = loop.start_run(algorithm, config, SPEC, None, range(3), mesh)
-    regimes = seeds.place(np.array([REGIMES[name] for name in ("better", "like", "worse")], np.int32), mesh)
+    algorithm, config = with_online(guess("auto"), update=count), GuessConfig()
+    setup = Setup(algorithm, config, TASK, range(3), seed_mesh(3, 1))
+    run = start_run(setup, None)
+    regimes = seeds.place(np.array([REGIMES[name] for name in ("better", "like", "worse")], np.int32), setup.mesh)
+    run = run.replace(buffer=run.buffer.replace(regime=regimes))
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         with pytest.raises(Killed):
-            launch(algorithm, config, tmp_path, None, range(3), run.replace(regime=regimes), save_and_die)
-        run, _ = checkpoints.restore(loop.start_run(algorithm, config, SPEC, None, range(3), mesh))
-    np.testing.assert_array_equal(run.regime, [1, 0, -1])
+            launch(algorithm, config, tmp_path, None, range(3), run, save_and_die)
+        run, _ = checkpoints.restore(start_run(setup, None))
+    np.testing.assert_array_equal(run.buffer.regime, [1, 0, -1])
     result = launch(algorithm, config, tmp_path, None, range(3), run)
-    np.testing.assert_array_equal(result.run.regime, [1, 0, -1])
+    np.testing.assert_array_equal(result.run.buffer.regime, [1, 0, -1])
     shares = log.read(tmp_path, "finetune")["offline"].reshape(6, 3)
     np.testing.assert_array_equal(shares[:, 0], [0.5, 0.5, 0.5, 0.0, 0.0, 0.0])
     np.testing.assert_array_equal(shares[:, 1], 0.5)
@@ -410,7 +403,7 @@ def test_all_seeds_diverged_stops_before_anything_is_saved(tmp_path):
     saved = []
     with pytest.raises(ValueError, match="diverged: after 2 environment steps the networks of all 2 seeds") as error:
         launch(
-            guess()._replace(finetune=finetune),
+            with_online(guess(), update=finetune),
             GuessConfig(eval_every_env_steps=2),
             tmp_path,
             on_evaluation=lambda run, metrics: saved.append(run),
@@ -465,7 +458,7 @@ def test_evaluations_are_spent_too(tmp_path):
     result = launch(guess(), GuessConfig(env_steps=6, eval_every_env_steps=3), tmp_path)
     assert log.read(tmp_path, "evaluation")["total_env_steps"].tolist() == [4, 4, 8, 8]
     assert log.read(tmp_path, "episode")["total_env_steps"].tolist() == [3, 3, 7, 7]  # before the evaluation
-    run = loop.count_evaluation(result.run, np.array([[5, 2], [1, 1]]))
+    run = count_evaluation(result.run, np.array([[5, 2], [1, 1]]))
     assert run.evaluation_steps.tolist() == [2 + 7, 2 + 2]
 
 
@@ -481,7 +474,7 @@ def test_a_resumed_run_goes_on_comparing(tmp_path):
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         with pytest.raises(Killed):
             launch(guess(), RETURNS, tmp_path / "first", on_evaluation=save_and_die, evaluated=False)
-        run, _ = checkpoints.restore(loop.start_run(guess(), RETURNS, SPEC, None, (0, 1), seed_mesh(2, 1)))
+        run, _ = checkpoints.restore(start_run(Setup(guess(), RETURNS, TASK, (0, 1), seed_mesh(2, 1)), None))
     np.testing.assert_allclose(run.returns.reference.mean, 65, atol=5)
     np.testing.assert_allclose(run.returns.recent.mean, 80, atol=5)  # the one episode since
     result = launch(guess(), RETURNS, tmp_path / "second", run=run, evaluated=False)
@@ -540,7 +533,7 @@ def looking(first=0, again=AGAIN):
     """An evaluator that gives `LOOKS` from number `first` on, and `again` of policy and π_ref, whom it tells apart."""
     looks, played = list(enumerate(LOOKS, 1))[first:], []
 
-    def evaluate(act, stream=None, plays=None):
+    def evaluate(act, receive, stream=None, plays=None):
         act(np.zeros((2, 2, 3), np.float32))
         if stream is None:
             number, returns = looks.pop(0)
@@ -598,7 +591,7 @@ def test_a_resumed_run_goes_on_rejecting(tmp_path):
         with pytest.raises(Killed):
             launch(guess(), ROLLING, tmp_path / "first", on_evaluation=save_and_die, evaluator=looking(),
                    reference_returns=FIRST)  # fmt: skip
-        run, _ = checkpoints.restore(loop.start_run(guess(), ROLLING, SPEC, None, (0, 1), seed_mesh(2, 1)))
+        run, _ = checkpoints.restore(start_run(Setup(guess(), ROLLING, TASK, (0, 1), seed_mesh(2, 1)), None))
     np.testing.assert_array_equal(run.standing.returns, [[13, 15], [10, 12]])
     np.testing.assert_array_equal(run.standing.rejections, [1, 0])
     launch(guess(), ROLLING, tmp_path / "second", run=run, evaluator=looking(4))
@@ -610,7 +603,7 @@ def test_a_resumed_run_goes_on_rejecting(tmp_path):
 def test_training_episodes_roll_back_too(tmp_path):
     # two episodes end by step 5 and two more by step 10: 15 ± 15 and 65 ± 25, of 1,000 before
     config = dataclasses.replace(RETURNS, roll_back=True, eval_episodes=0, env_steps=10)
-    run = loop.start_run(guess(), config, SPEC, None, (0, 1), seed_mesh(2, 1))
+    run = start_run(Setup(guess(), config, TASK, (0, 1), seed_mesh(2, 1)), None)
     before = Tally(*(jnp.full(2, value) for value in (4.0, 1_000.0, 4.0)))
     result = launch(guess(), config, tmp_path, run=run.replace(returns=run.returns.replace(reference=before)),
                     evaluated=False)  # fmt: skip
@@ -624,12 +617,14 @@ def test_a_broken_policy_comes_back_where_it_alone_is_broken(tmp_path):
     def finetune(state, batch, key):
         return state.replace(actor=jnp.full(2, jnp.nan), step=state.step + 1), {"reward": jnp.zeros(())}
 
-    def evaluate(act, stream=None, plays=None):
+    def evaluate(act, receive, stream=None, plays=None):
         actions = np.asarray(act(np.zeros((2, 2, 3), np.float32)))
         return actions[..., 0], np.ones((2, 2), int)
 
     config = dataclasses.replace(ROLLING, env_steps=2)
-    result = launch(guess()._replace(finetune=finetune), config, tmp_path, evaluator=evaluate, reference_returns=FIRST)
+    result = launch(
+        with_online(guess(), update=finetune), config, tmp_path, evaluator=evaluate, reference_returns=FIRST
+    )
     assert np.isnan(result.snapshots[0].agent.actor).all()
     np.testing.assert_array_equal(result.run.agent.actor, result.run.agent.reference)
     assert np.isfinite(result.run.agent.actor).all()
@@ -645,18 +640,18 @@ def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
         settings |= {"batch_size": 4, "warmup_env_steps": 0, "lagrange_travel": 0.0}
     config = module.Config(**settings)
     algorithm, mesh = module.make(config, SPEC), seed_mesh(1, 1)
-    mode = seeds.over_seeds(functools.partial(loop.mode_action, algorithm), mesh)
-    observation = np.ones((1, 2, 3), np.float32)
-    run = loop.start_run(algorithm, config, SPEC, None, (0,), mesh)
+    mode = seeds.over_seeds(lambda agent, observation: algorithm.policy(agent).distribution(observation).mode(), mesh)
+    observation, setup = np.ones((1, 2, 3), np.float32), Setup(algorithm, config, TASK, (0,), mesh)
+    run = start_run(setup, None)
     best = np.asarray(mode(run.agent, observation))
 
     def returns_of(act):
         return np.where(np.abs(np.asarray(act(observation)) - best).max(-1) < 1e-6, 100.0, 10.0)
 
-    run = loop.begin_finetuning(algorithm, run, np.zeros(1, bool), np.full(1, 100.0), mesh, np.full((1, 2), 100.0))
+    run = begin_finetuning(setup, run, np.zeros(1, bool), np.full(1, 100.0), np.full((1, 2), 100.0))
     start = jax.device_get(run.agent)
     result = launch(algorithm, config, tmp_path, seed_list=(0,), run=run,
-                    evaluator=lambda act, **_: (returns_of(act), np.ones((1, 2), int)))  # fmt: skip
+                    evaluator=lambda act, receive, **_: (returns_of(act), np.ones((1, 2), int)))  # fmt: skip
     evaluation = log.read(tmp_path, "evaluation")
     np.testing.assert_array_equal(evaluation["score"], [10, 10])  # what the looks saw
     np.testing.assert_array_equal(evaluation["reference_score"], [100, 100])
@@ -686,7 +681,7 @@ def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):
 
 def test_metrics_are_means_over_updates_and_steps(tmp_path):
     # replay mode none at the very first step: all rows drawn are that step's, so both updates see its reward
-    result = launch(guess(updates=2), GuessConfig(env_steps=1, replay="none"), tmp_path)
+    result = launch(guess("none", updates=2), GuessConfig(env_steps=1), tmp_path)
     metrics = log.read(tmp_path, "finetune")
     np.testing.assert_allclose(metrics["reward"], [rows.reward[0] for rows in result.rows])
     np.testing.assert_array_equal(metrics["infinite"], -np.inf)  # a divergence stays to be seen
@@ -694,13 +689,13 @@ def test_metrics_are_means_over_updates_and_steps(tmp_path):
 
 
 def test_a_row_without_episodes_is_left_out_and_a_seed_without_one_is_nan():
-    metrics = loop._episode_metrics(TASK, [[2.0, 4.0], []])
+    metrics = loop._episode_metrics(Setup(guess(), GuessConfig(), TASK, (0, 1), seed_mesh(2, 1)), [[2.0, 4.0], []])
     np.testing.assert_array_equal(metrics["return"], [3.0, np.nan])
     np.testing.assert_array_equal(metrics["episodes"], [2, 0])
 
 
 def test_random_actions_come_first(tmp_path):
-    algorithm = guess(random_env_steps=40, warmup_env_steps=40)
+    algorithm = guess(capacity=50, random_env_steps=40, warmup_env_steps=40)
     result = launch(algorithm, GuessConfig(env_steps=50, eval_every_env_steps=50), tmp_path)
     actions = np.asarray(result.run.buffer.storage.action)
     assert np.ptp(actions[:, :40]) > 1.8  # 160 draws from [−1, 1]
@@ -720,9 +715,10 @@ def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
             agent = result.snapshots[step - 1 - overlap].agent
             agent = agent.replace(actor=agent.actor[seed])
             key = jax.random.fold_in(jax.random.fold_in(result.run.key[seed], 1), step)
-            np.testing.assert_allclose(rows.action[step], algorithm.act(agent, None, key), rtol=1e-5)
+            expected, _ = algorithm.online.act(agent, (), None, None, key)
+            np.testing.assert_allclose(rows.action[step], expected, rtol=1e-5)
     assert int(result.run.agent.step) == 12
-    assert result.compiled == 4 + overlap
+    assert result.compiled == 5 + overlap
 
 
 def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
@@ -734,8 +730,57 @@ def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
     np.testing.assert_array_equal(actions(True), actions(False))
 
 
+def test_a_policy_remembers_its_episode_and_what_it_earned(tmp_path):
+    # memory: [steps of the episode, its rewards]; the action says both, so that what the next step sees is on record
+    def act(state, memory, observation, reward, key):
+        del state, observation, key
+        memory = memory + jnp.stack([jnp.ones(()), reward])
+        return memory / 1_000.0, memory
+
+    algorithm = with_online(guess("none"), act=act, memory=lambda: jnp.zeros(2))
+    result = launch(algorithm, GuessConfig(env_steps=7), tmp_path)
+    for rows in result.rows:  # episodes of 2, 3 and 2 steps
+        np.testing.assert_allclose(1_000.0 * rows.action[:, 0], [1, 2, 1, 2, 3, 1, 2], rtol=1e-5)
+        earned = np.concatenate([[0, rows.reward[0]], [0, rows.reward[2], rows.reward[2] + rows.reward[3]],
+                                 [0, rows.reward[5]]])  # fmt: skip
+        np.testing.assert_allclose(1_000.0 * rows.action[:, 1], earned, rtol=1e-4, atol=1e-4)
+    assert result.run.memory.shape == (2, 2)
+    overlapping = with_online(algorithm, schedule=Schedule(overlap=True))
+    with pytest.raises(ValueError, match="^guess acts on what came before, .*: set overlap=false"):
+        launch(overlapping, GuessConfig(), tmp_path)
+
+
+def test_rows_may_be_annotated_while_fine_tuning_too(tmp_path):
+    # own notes of each seed's actor; replay hands on rows of the dataset alone
+    def prepare(state, rows):
+        return state, Notes(own=jnp.full_like(rows.reward, state.actor[0]))
+
+    def update(state, batch, key):
+        del key
+        return state.replace(step=state.step + 1), {"noted": batch.notes.own[0]}
+
+    rule = replay.half(4, 4)._replace(sample=lambda buffer, rows, key: rows)
+    algorithm = with_online(guess(), prepare=prepare, update=update, replay=rule)
+    result = launch(algorithm, GuessConfig(env_steps=1), tmp_path)
+    np.testing.assert_allclose(log.read(tmp_path, "finetune")["noted"], result.run.agent.actor[:, 0])
+
+
+def test_a_method_without_a_reference_is_evaluated_alone(tmp_path):
+    result = launch(with_online(guess(), reference=None), GuessConfig(roll_back=True), tmp_path, [[1, 5]] * 6)
+    np.testing.assert_array_equal(result.run.best_score, [1, 5])
+    assert result.run.standing is None
+    assert not (tmp_path / "reference.csv").exists()
+    references = [run.agent.reference for run in result.snapshots]
+    np.testing.assert_array_equal(references[0], references[-1])
+
+
+def test_an_offline_method_takes_no_environment_step(tmp_path):
+    with pytest.raises(ValueError, match="^guess is an offline method, which takes no environment step"):
+        launch(guess()._replace(online=None), GuessConfig(), tmp_path)
+
+
 def test_the_buffer_keeps_the_newest(tmp_path):
-    result = launch(guess(), GuessConfig(env_steps=8, buffer_size=5), tmp_path)
+    result = launch(guess(capacity=5), GuessConfig(env_steps=8), tmp_path)
     buffer = result.run.buffer
     assert (int(buffer.position), int(buffer.size)) == (3, 5)
     newest = [5, 6, 7, 3, 4]
@@ -760,14 +805,14 @@ def test_devices_do_not_change_a_run(tmp_path):
     assert len(two.run.buffer.storage.reward.devices()) == 2
     runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
-    assert two.compiled == 5
+    assert two.compiled == 6
 
 
 def test_a_checkpointed_run_goes_on(tmp_path):
     class Killed(Exception):
         pass
 
-    config, algorithm = GuessConfig(env_steps=8, eval_every_env_steps=2), guess(warmup_env_steps=2)
+    config, algorithm = GuessConfig(env_steps=8, eval_every_env_steps=2), guess(capacity=8, warmup_env_steps=2)
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
 
         def save_and_die(run, metrics):
@@ -777,7 +822,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
 
         with pytest.raises(Killed):
             launch(algorithm, config, tmp_path / "first", [[1, 2], [3, 1]], on_evaluation=save_and_die)
-        template = loop.start_run(algorithm, config, SPEC, None, (0, 1), seed_mesh(2, 1))
+        template = start_run(Setup(algorithm, config, TASK, (0, 1), seed_mesh(2, 1)), None)
         run, _ = checkpoints.restore(template)
     assert int(run.env_steps) == 4
     before = jax.device_get(run.buffer.storage)
@@ -792,7 +837,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
                      buffer.storage, before)  # fmt: skip
         jax.tree.map(lambda column, row, s=seed: np.testing.assert_array_equal(column[s, 4:], row),
                      buffer.storage, rows)  # fmt: skip
-    assert result.compiled == 5
+    assert result.compiled == 6
     assert log.read(tmp_path / "second", "evaluation")["step"].tolist() == [6, 6, 8, 8]
     np.testing.assert_array_equal(result.run.best_score, [4, 2])
     # new episodes, but not those that the run began with
@@ -828,8 +873,7 @@ class Keeper:
     rollout: Rollout
     step: jax.Array
 
-    def distribution(self, observation):
-        return Deterministic(jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)))
+    begin, act = Guess.begin, Guess.act
 
 
 def keeper(length, updates=1):
@@ -845,11 +889,12 @@ def keeper(length, updates=1):
         actor = 0.5 * jax.random.normal(key, (2,))
         return state.replace(actor=actor, rollout=rollout, step=state.step + 1), {"reward": jnp.mean(rollout.reward)}
 
-    return guess()._replace(
-        cadence=Cadence(env_steps=length, updates=updates, source="rollout"),
-        init=init,
-        finetune=finetune,
-        act=lambda state, observation, key: jnp.tanh(state.actor),
+    return with_online(
+        guess()._replace(init=init),
+        schedule=Schedule(env_steps=length, updates=updates),
+        update=finetune,
+        act=common.memoryless(lambda state, observation, key: jnp.tanh(state.actor)),
+        replay=replay.rollout(length),
     )
 
 
@@ -862,7 +907,7 @@ def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
             for name, column in vars(rows).items():
                 np.testing.assert_array_equal(getattr(snapshot.agent.rollout, name)[seed], column[steps], err_msg=name)
     assert result.run.buffer.storage.reward.shape == (2, 5)  # one rollout, all seeds, is one array
-    assert result.compiled == 5  # the step with and without updates, the first action, the evaluation, the look for NaN
+    assert result.compiled == 6  # as of every method without a new reference
 
 
 def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
@@ -913,7 +958,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
 
         with pytest.raises(Killed):
             launch(algorithm, config, tmp_path / "first", on_evaluation=save_and_die)
-        run, _ = checkpoints.restore(loop.start_run(algorithm, config, SPEC, None, (0, 1), seed_mesh(2, 1)))
+        run, _ = checkpoints.restore(start_run(Setup(algorithm, config, TASK, (0, 1), seed_mesh(2, 1)), None))
     before = jax.device_get(run.buffer.storage)
     assert (int(run.env_steps), int(run.buffer.position)) == (6, 1)
     np.testing.assert_array_equal(before.truncated[:, 0], 0.0)  # the third episode had just begun
@@ -926,7 +971,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
         np.testing.assert_array_equal(rollout.truncated[seed, 0], 1.0)
         jax.tree.map(lambda a, b, s=seed: np.testing.assert_array_equal(a[s, 1:], b[:4]),
                      Transition(*(getattr(rollout, name) for name in vars(rows))), rows)  # fmt: skip
-    assert result.compiled == 5  # the step with and without updates, the first action, the evaluation, the look for NaN
+    assert result.compiled == 6  # as of every method without a new reference
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -946,7 +991,7 @@ def test_o2ppo_in_the_loop(tmp_path):
     )
     result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]])
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
-    assert result.compiled == 6  # the same and the new reference
+    assert result.compiled == 7  # the same and the new reference
     metrics = log.read(tmp_path, "finetune")
     assert all(np.isfinite(column).all() for column in metrics.values())
     np.testing.assert_allclose(metrics["auxiliary_weight"][::2], [1 - 8 / 250_000, 1 - 16 / 250_000], rtol=1e-6)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2o_jax.interfaces import Stop
+from o2o_jax.interfaces import Phase, Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.training import Record, Watched, run_updates
@@ -41,8 +41,10 @@ def mesh(request):
 def run(mesh, folder, state=None, updates=10, function=update, dataset=DATASET, **arguments):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(init, mesh, keys) if state is None else state
+    fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
+    phase = Phase("phase", function, updates, 4, **fields)
     with log.MetricLog(folder) as metric_log:
-        return phases.run_phase("phase", function, state, dataset, keys, updates, 4, mesh, metric_log, **arguments)
+        return phases.run_phase(phase, state, dataset, keys, mesh, metric_log, **arguments)
 
 
 def test_rows_are_means_over_chunks_and_count_updates(tmp_path, mesh):
@@ -152,7 +154,7 @@ def test_seed_alone_is_as_among_others(tmp_path):
     keys = seeds.keys([1], "test")
     state = phases.start_states(init, mesh, keys)
     with log.MetricLog(tmp_path / "alone") as metric_log:
-        alone = phases.run_phase("phase", update, state, DATASET, keys, 10, 4, mesh, metric_log)
+        alone = phases.run_phase(Phase("phase", update, 10, 4), state, DATASET, keys, mesh, metric_log)
     np.testing.assert_allclose(alone.total[0], both.total[1], rtol=1e-6)
 
 
@@ -227,7 +229,7 @@ def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
     def report(state, batch, key):
         return state.replace(step=state.step + 1), {"reward": jnp.mean(batch.reward)}
 
-    run(mesh, tmp_path, chunk=5, function=report, draw=last_rows, measure_start=True)
+    run(mesh, tmp_path, chunk=5, function=report, sample=last_rows, measure_start=True)
     np.testing.assert_allclose(log.read(tmp_path, "phase")["reward"], 47.5)  # of rows 46 to 49, at the start too
 
 
@@ -254,11 +256,10 @@ def start_watched(mesh, seed_list=(0, 1), stop=STOP):
 def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, **arguments):
     state = start_watched(mesh, seed_list, stop) if state is None else state
     keys = seeds.keys(seed_list, "test")
+    fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
+    phase = Phase("phase", update, updates, 4, stop=stop, **fields)
     with log.MetricLog(folder) as metric_log:
-        return phases.run_phase(
-            "phase", update, state, DATASET, keys, updates, 4, mesh, metric_log, stop=stop, held_out=HELD_OUT,
-            **arguments,
-        )  # fmt: skip
+        return phases.run_phase(phase, state, DATASET, keys, mesh, metric_log, held_out=HELD_OUT, **arguments)
 
 
 def test_every_seed_stops_at_its_own_time(tmp_path, mesh):

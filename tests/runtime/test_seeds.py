@@ -143,7 +143,7 @@ def finetuned(num_seeds, num_devices, updates=4):
     state = seeds.place(seeds.over_seeds(algorithm.init, seed_mesh(num_seeds, 1), shared=(1,))(keys, None), mesh)
     batch = jax.tree.map(lambda *rows: np.stack(rows), *(batch_of(np.random.default_rng(s), 4) for s in range(4)))
     batch = seeds.place(jax.tree.map(lambda rows: rows[:num_seeds], batch), mesh)
-    program = seeds.over_seeds(algorithm.finetune, mesh).lower(state, batch, seeds.place(keys, mesh)).compile()
+    program = seeds.over_seeds(algorithm.online.update, mesh).lower(state, batch, seeds.place(keys, mesh)).compile()
     for _ in range(updates):
         state, metrics = program(state, batch, seeds.place(keys, mesh))
     return state, metrics, program.as_text()

@@ -11,13 +11,13 @@ import optax
 from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.losses import lowest_value, td_loss, weighted_likelihood_loss
 from o2o_jax.offline.awac import losses
 from o2o_jax.offline.awac.config import Config
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.regression import advantage_weight
-from o2o_jax.policy import Handoff, Policy
+from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, Transition
 
@@ -137,17 +137,18 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     return state, critic_metrics | actor_metrics | own
 
 
-def handoff(nets: Networks, state: State) -> Handoff:
-    """The policy, and the whole state for methods that go on from it."""
-    return Handoff(Policy(state.actor, state.transform.normalizer, nets.actor), state=state, source="awac")
+def policy(nets: Networks, state: State) -> Policy:
+    """Returns the current actor with its normaliser."""
+    return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
-def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
-    return OfflineAlgorithm(
+    return Algorithm(
+        name="awac",
         init=functools.partial(init, nets, config),
-        update=functools.partial(update, nets, config),
-        handoff=functools.partial(handoff, nets),
+        phases=(Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size),),
+        policy=functools.partial(policy, nets),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
     )

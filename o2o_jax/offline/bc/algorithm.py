@@ -5,9 +5,9 @@ import functools
 from o2o_jax import networks
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.offline.bc.config import Config
-from o2o_jax.policy import CloneState, Handoff, clone_state, clone_update
+from o2o_jax.policy import CloneState, Policy, clone_state, clone_update
 from o2o_jax.types import Array, Spec
 
 State = CloneState
@@ -31,16 +31,17 @@ def init(config: Config, spec: Spec, key: Array, normalizer: Normalizer) -> Stat
     return clone_state(config, actor, normalizer, key)
 
 
-def handoff(state: State) -> Handoff:
-    """The policy, and the whole state for methods that go on from it."""
-    return Handoff(state.student, state=state, source="bc")
+def policy(state: State) -> Policy:
+    """Returns the student."""
+    return state.student
 
 
-def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds settings; what comes back are pure functions, not yet jitted."""
-    return OfflineAlgorithm(
+    return Algorithm(
+        name="bc",
         init=functools.partial(init, config, spec),
-        update=functools.partial(clone_update, config),
-        handoff=handoff,
+        phases=(Phase("offline", functools.partial(clone_update, config), config.updates, config.batch_size),),
+        policy=policy,
         select=functools.partial(select, config),
     )

@@ -12,11 +12,11 @@ import optax
 from o2o_jax import networks
 from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.interfaces import OfflineAlgorithm
+from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.offline.dt import losses
 from o2o_jax.offline.dt.config import Config
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start, steps_to_end
-from o2o_jax.policy import Handoff, SequencePolicy
+from o2o_jax.policy import SequencePolicy
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Spec
 
@@ -127,7 +127,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
     return state.replace(target_return=target), Notes(shared={"return_to_go": to_go, "remaining": remaining})
 
 
-def draw(config: Config, dataset: Annotated, key: Array, batch_size: int) -> History:
+def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> History:
     """Histories [B, K]: an episode drawn in proportion to its length, and in it a first step uniformly.
 
     Both together draw the first step uniformly among all rows. A history that would outlast its episode is shorter and
@@ -179,21 +179,27 @@ def update(nets: Networks, config: Config, state: State, batch: History, key: Ar
     return state, metrics | {"actor_loss": loss, "temperature": temperature}
 
 
-def handoff(nets: Networks, config: Config, state: State) -> Handoff:
-    """The policy, which acts on histories, and the whole state for methods that go on from it."""
-    policy = SequencePolicy(
+def policy(nets: Networks, config: Config, state: State) -> SequencePolicy:
+    """Returns the current actor, which acts on histories, with its normaliser and what it asks for."""
+    return SequencePolicy(
         state.actor, state.normalizer, state.target_return, nets.actor, config.return_scale, config.eval_context
     )
-    return Handoff(policy, state=state, source="dt")
 
 
-def make(config: Config, spec: Spec) -> OfflineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
-    return OfflineAlgorithm(
-        init=functools.partial(init, nets, config),
-        update=functools.partial(update, nets, config),
-        handoff=functools.partial(handoff, nets, config),
+    training = Phase(
+        "offline",
+        functools.partial(update, nets, config),
+        config.updates,
+        config.batch_size,
         prepare=functools.partial(prepare, config),
-        draw=functools.partial(draw, config),
+        sample=functools.partial(sample, config),
+    )
+    return Algorithm(
+        name="dt",
+        init=functools.partial(init, nets, config),
+        phases=(training,),
+        policy=functools.partial(policy, nets, config),
     )

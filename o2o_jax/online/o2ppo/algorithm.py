@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
+from o2o_jax.data import replay
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Moments, RewardScale, Transform
-from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.interfaces import Algorithm, Online, Phase, Reference, Requires
 from o2o_jax.online import common
 from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.config import Config
@@ -143,13 +144,11 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     )
 
 
-def prepare(nets: Networks, config: Config, phase: str, state: State, dataset: Rollout) -> tuple[State, Notes]:
+def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Notes]:
     """Computes every row's return, and where rewards are scaled, their scale.
 
     Args:
-      nets: of `make_networks`.
       config: settings.
-      phase: "reevaluate", the only one that there is.
       state: before the phase, or amid it: nothing that the phase moves is read.
       dataset: raw steps [N].
 
@@ -158,7 +157,6 @@ def prepare(nets: Networks, config: Config, phase: str, state: State, dataset: R
 
     Source: section 4.1; D-36, D-40.
     """
-    del nets, phase
     reward = state.transform(dataset).reward
     ended = dataset.terminated if config.return_boundary == "terminals_only" else dataset.ended
     if config.reward_scaling == "running_std":
@@ -198,12 +196,6 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, k
     critic, opt = gradient_step(regression_optimizer(config), gradient, state.opt.critic, state.critic)
     state = state.replace(critic=critic, opt=state.opt.replace(critic=opt), step=state.step + 1)
     return state, {"critic_loss": loss, "target": jnp.mean(target)}
-
-
-def align(state: State, batch: Any, key: Array) -> tuple[State, Metrics]:
-    """No phase of its own: the auxiliary advantage of `finetune` aligns V^μ with the policy (Eq. 17, 18)."""
-    del batch, key
-    return state, {}
 
 
 def begin_finetuning(config: Config, state: State, accept: Array) -> State:
@@ -397,26 +389,34 @@ def policy(nets: Networks, state: State) -> Policy:
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
-def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
+    own_policy = functools.partial(policy, nets)
 
     def bind(function):
         return functools.partial(function, nets, config)
 
-    return OnlineAlgorithm(
-        head=nets.actor.head,
-        cadence=config.cadence,
+    regression = Phase(
+        "reevaluate", bind(reevaluate), config.reevaluate_updates, config.batch_size, functools.partial(prepare, config)
+    )
+    return Algorithm(
+        name="o2ppo",
         init=bind(init),
-        reevaluate=bind(reevaluate),
-        align=align,
-        begin_finetuning=functools.partial(begin_finetuning, config),
-        finetune=bind(finetune),
-        set_reference=functools.partial(set_reference, config),
-        roll_back=functools.partial(roll_back, config),
-        act=functools.partial(act, nets),
-        policy=functools.partial(policy, nets),
-        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
-        prepare=bind(prepare),
-        divergence_term="reference_divergence",
+        phases=(regression,) if regression.updates else (),  # the auxiliary advantage takes the place of alignment
+        policy=own_policy,
+        requires=Requires(nets.actor.head),
+        online=Online(
+            schedule=config.schedule,
+            begin=functools.partial(begin_finetuning, config),
+            act=common.memoryless(functools.partial(act, nets)),
+            update=bind(finetune),
+            replay=replay.rollout(config.rollout_env_steps),
+            reference=Reference(
+                accept=functools.partial(set_reference, config),
+                roll_back=functools.partial(roll_back, config),
+                policy=functools.partial(common.reference_policy, own_policy),
+                divergence_term="reference_divergence",
+            ),
+        ),
     )

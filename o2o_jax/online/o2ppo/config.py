@@ -5,7 +5,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from o2o_jax.interfaces import Cadence, Task
+from o2o_jax.interfaces import Schedule, Task
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.ops.advantage import Baseline, Pairing
 
@@ -84,9 +84,9 @@ class Config(OnlineConfig):
             )
 
     @property
-    def cadence(self) -> Cadence:
+    def schedule(self) -> Schedule:
         """A fresh rollout, then all epochs on it as one update."""
-        return Cadence(env_steps=self.rollout_env_steps, source="rollout")
+        return Schedule(env_steps=self.rollout_env_steps)
 
     @classmethod
     def published(cls, task: Task) -> "Config":

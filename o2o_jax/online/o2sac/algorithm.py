@@ -11,7 +11,7 @@ import optax
 from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
-from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.interfaces import Algorithm, Online, Reference
 from o2o_jax.losses import lowest_value, soft_actor_loss
 from o2o_jax.online import common, constrained
 from o2o_jax.online.o2sac import losses
@@ -160,7 +160,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the notes of `constrained.prepare` or without.
+      batch: raw transitions [B], with the notes of `constrained.prepare_evaluation` or without.
       key: draws the next actions.
 
     Returns:
@@ -343,34 +343,43 @@ def critic(nets: Networks, config: Config, state: State) -> QFunction:
     return QFunction.of(state, nets.critic, config.discount, jnp.zeros(()) if kept else jnp.exp(state.log_alpha))
 
 
-def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
+    own_policy = functools.partial(policy, nets)
 
     def bind(function):
         return functools.partial(function, nets, config)
 
-    return OnlineAlgorithm(
-        head=nets.actor.head,
-        cadence=config.cadence,
+    return Algorithm(
+        name="o2sac",
         init=bind(init),
-        reevaluate=bind(reevaluate),
-        align=bind(align),
-        begin_finetuning=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
-        finetune=bind(finetune),
-        set_reference=constrained.set_reference,
-        roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
-        act=functools.partial(act, nets),
-        policy=functools.partial(policy, nets),
-        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
-        prepare=functools.partial(
-            constrained.prepare,
+        phases=constrained.make_phases(
             config,
-            functools.partial(_offline, nets),
-            functools.partial(_anchor, nets),
-            next_bonus=_entropy_bonus,
+            bind(reevaluate),
+            bind(align),
+            functools.partial(
+                constrained.prepare_evaluation,
+                config,
+                functools.partial(_offline, nets),
+                next_bonus=_entropy_bonus,
+            ),
+            functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
+            config.stops(own_policy, bind(critic)),
         ),
-        stops=config.stops(functools.partial(policy, nets), bind(critic)),
+        policy=own_policy,
         critic=bind(critic),
-        reads_handoff_state=config.critic_source == "offline",
+        requires=config.requires(nets.actor.head),
+        online=Online(
+            schedule=config.schedule,
+            begin=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
+            act=common.memoryless(functools.partial(act, nets)),
+            update=bind(finetune),
+            replay=config.replay_rule,
+            reference=Reference(
+                accept=constrained.set_reference,
+                roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
+                policy=functools.partial(common.reference_policy, own_policy),
+            ),
+        ),
     )

@@ -11,7 +11,7 @@ import optax
 from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
-from o2o_jax.interfaces import OnlineAlgorithm
+from o2o_jax.interfaces import Algorithm, Online, Reference
 from o2o_jax.losses import lowest_value
 from o2o_jax.online import common, constrained
 from o2o_jax.online.o2td3 import losses
@@ -147,7 +147,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the notes of `constrained.prepare` or without.
+      batch: raw transitions [B], with the notes of `constrained.prepare_evaluation` or without.
       key: draws the smoothing noise.
 
     Returns:
@@ -339,31 +339,39 @@ def policy(nets: Networks, state: State) -> Policy:
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
-def make(config: Config, spec: Spec) -> OnlineAlgorithm:
+def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
+    own_policy = functools.partial(policy, nets)
     critic = functools.partial(QFunction.of, network=nets.critic, discount=config.discount)
 
     def bind(function):
         return functools.partial(function, nets, config)
 
-    return OnlineAlgorithm(
-        head=nets.actor.head,
-        cadence=config.cadence,
+    return Algorithm(
+        name="o2td3",
         init=bind(init),
-        reevaluate=bind(reevaluate),
-        align=bind(align),
-        begin_finetuning=bind(begin_finetuning),
-        finetune=bind(finetune),
-        set_reference=constrained.set_reference,
-        roll_back=functools.partial(roll_back, nets),
-        act=bind(act),
-        policy=functools.partial(policy, nets),
-        reference_policy=functools.partial(common.reference_policy, functools.partial(policy, nets)),
-        prepare=functools.partial(
-            constrained.prepare, config, functools.partial(_offline, nets), functools.partial(_anchor, nets)
+        phases=constrained.make_phases(
+            config,
+            bind(reevaluate),
+            bind(align),
+            functools.partial(constrained.prepare_evaluation, config, functools.partial(_offline, nets)),
+            functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
+            config.stops(own_policy, critic),
         ),
-        stops=config.stops(functools.partial(policy, nets), critic),
+        policy=own_policy,
         critic=critic,
-        reads_handoff_state=config.critic_source == "offline",
+        requires=config.requires(nets.actor.head),
+        online=Online(
+            schedule=config.schedule,
+            begin=bind(begin_finetuning),
+            act=common.memoryless(bind(act)),
+            update=bind(finetune),
+            replay=config.replay_rule,
+            reference=Reference(
+                accept=constrained.set_reference,
+                roll_back=functools.partial(roll_back, nets),
+                policy=functools.partial(common.reference_policy, own_policy),
+            ),
+        ),
     )

@@ -1,0 +1,33 @@
+"""Half of every batch from the dataset, half from the fresh transitions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, rows
+from o2o_jax.interfaces import Replay
+from o2o_jax.types import Array, Transition
+
+
+def half(capacity: int, batch_size: int) -> Replay:
+    """Returns the rule of Table 6 and of Ball et al. (2023): ⌊B/2⌋ rows of the dataset, the rest fresh ones.
+
+    Args:
+      capacity: C, fresh transitions that are kept.
+      batch_size: B.
+    """
+
+    def sample(buffer: RingBuffer, dataset: Transition, key: Array) -> Transition:
+        offline_rows, online_rows = indices(key, batch_size, dataset.reward.shape[0], buffer.size)
+        batches = rows(dataset, offline_rows), rows(buffer.storage, online_rows)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *batches)
+
+    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample)
+
+
+def indices(key: Array, batch_size: int, dataset_size: int, size: Array) -> tuple[Array, Array]:
+    """Returns rows [⌊B/2⌋] of the dataset and rows [B − ⌊B/2⌋] of a ring of [] `size` rows, drawn uniformly."""
+    offline_key, online_key = jax.random.split(key)
+    offline_rows = jax.random.randint(offline_key, (batch_size // 2,), 0, dataset_size)
+    return offline_rows, jax.random.randint(online_key, (batch_size - batch_size // 2,), 0, size)

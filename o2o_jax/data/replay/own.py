@@ -1,0 +1,26 @@
+"""Fresh transitions alone."""
+
+import functools
+
+import jax
+
+from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, rows
+from o2o_jax.interfaces import Replay
+from o2o_jax.types import Array, Transition
+
+
+def own(capacity: int, batch_size: int) -> Replay:
+    """Returns the rule that leaves the dataset out.
+
+    Args:
+      capacity: C, fresh transitions that are kept.
+      batch_size: B.
+
+    Source: Table 6, "none".
+    """
+
+    def sample(buffer: RingBuffer, dataset: None, key: Array) -> Transition:
+        del dataset
+        return rows(buffer.storage, jax.random.randint(key, (batch_size,), 0, buffer.size))
+
+    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample, choose=lambda dataset: None)

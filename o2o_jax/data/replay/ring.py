@@ -1,0 +1,61 @@
+"""The newest transitions of one seed, in a ring."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.types import Array, Spec, Transition
+
+
+@flax.struct.dataclass
+class RingBuffer:
+    """The newest transitions of one seed.
+
+    Attributes:
+      storage: transitions [C], rows beyond `size` are zeros; a `Rollout` where the ends of episodes are kept too.
+      position: [] int32, the row that is written next.
+      size: [] int32, rows filled.
+    """
+
+    storage: Transition
+    position: Array
+    size: Array
+
+
+def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
+    """An empty ring for `capacity` transitions.
+
+    Raises:
+      ValueError: if the capacity is less than 1.
+    """
+    if capacity < 1:
+        raise ValueError(f"a replay buffer needs room for at least 1 transition, got {capacity}")
+    observations = jnp.zeros((capacity, spec.observation_dim))
+    scalars = jnp.zeros(capacity)
+    storage = Transition(
+        observation=observations,
+        action=jnp.zeros((capacity, spec.action_dim)),
+        reward=scalars,
+        next_observation=jnp.zeros_like(observations),
+        terminated=jnp.zeros_like(scalars),
+    )
+    return RingBuffer(storage, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def insert(buffer: RingBuffer, step: Transition) -> RingBuffer:
+    """Writes one step (no leading axis) over the oldest row; a ring of mere transitions keeps no ends of episodes."""
+    capacity = buffer.storage.reward.shape[0]
+    columns = {field.name: getattr(step, field.name) for field in dataclasses.fields(buffer.storage)}
+    storage = jax.tree.map(
+        lambda column, row: jax.lax.dynamic_update_index_in_dim(column, row, buffer.position, 0),
+        buffer.storage,
+        buffer.storage.replace(**columns),
+    )
+    return RingBuffer(storage, (buffer.position + 1) % capacity, jnp.minimum(buffer.size + 1, capacity))
+
+
+def rows(columns: Transition, indices: Array) -> Transition:
+    """Returns the rows [B] of transitions [N] at indices [B]."""
+    return jax.tree.map(lambda column: column[indices], columns)

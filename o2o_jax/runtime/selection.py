@@ -1,0 +1,159 @@
+"""Looks at the policy now and then: it becomes π_ref, or goes back to it. Impure: evaluates, writes metrics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, policy_episodes
+from o2o_jax.runtime.log import MetricLog
+from o2o_jax.runtime.reference import Comparison, Verdict
+from o2o_jax.runtime.run import Run, count_evaluation
+from o2o_jax.runtime.seeds import over_seeds, place
+from o2o_jax.runtime.setup import Setup
+
+Play = Callable[..., tuple[np.ndarray, np.ndarray]]  # as of `evaluate.policy_episodes`
+
+
+class Selection:
+    """The rule of a run by which policies become π_ref or go back to it, compiled once.
+
+    Args:
+      setup: with a method that has a π_ref.
+      evaluator: as of `loop.fine_tune`.
+      play: plays the current policy's episodes.
+    """
+
+    def __init__(self, setup: Setup, evaluator: Callable | None, play: Play) -> None:
+        reference = setup.reference
+        assert reference is not None
+        self._setup, self._evaluator, self._play = setup, evaluator, play
+        self._divergence_term = reference.divergence_term
+        self._play_reference = policy_episodes(reference.policy, setup.seeds, setup.mesh)
+        self._accept = over_seeds(reference.accept, setup.mesh, donate=(0,))
+        self._roll_back = over_seeds(reference.roll_back, setup.mesh, donate=(0,))
+
+    def look(
+        self,
+        run: Run,
+        evaluated: np.ndarray | None,
+        score: np.ndarray | None,
+        finished: list[list[float]],
+        means: Mapping[str, np.ndarray],
+        log: MetricLog,
+    ) -> Run:
+        """Looks at the current policy.
+
+        Args:
+          run: after an evaluation, if there is one. Consumed.
+          evaluated: its returns [S, E], or None.
+          score: [S] of them, or None.
+          finished: returns of the training episodes since the last look, S lists.
+          means: [S] metrics of the updates since then.
+          log: gets `reference.csv`.
+
+        Returns:
+          The run with what was found, and with π_ref and actor where they now are.
+        """
+        run, verdict = self._consider(run, evaluated, score, finished, log)
+        if verdict.accept.any():
+            run = run.replace(agent=self._accept(run.agent, verdict.accept))
+        if verdict.roll_back.any():
+            unknown = np.full(len(verdict.roll_back), np.nan)
+            divergence = means.get(self._divergence_term, unknown).astype(np.float32)
+            run = run.replace(agent=self._roll_back(run.agent, verdict.roll_back, divergence))
+        return run
+
+    def _consider(
+        self,
+        run: Run,
+        evaluated: np.ndarray | None,
+        score: np.ndarray | None,
+        finished: list[list[float]],
+        log: MetricLog,
+    ) -> tuple[Run, Verdict]:
+        """The run with what was found on the way, and the verdict; arguments as of `look`."""
+        config, mesh = self._setup.config, self._setup.mesh
+        env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
+        row: dict[str, np.ndarray] = {}
+        comparison = None
+        if config.reference_update == "interval":
+            evaluations = env_steps // config.eval_every_env_steps
+            accept = np.full(best_score.shape, evaluations % config.reference_every_evaluations == 0)
+        elif config.reference_update == "returns":
+            returns = run.returns.replace(recent=run.returns.recent.add(finished))
+            comparison = returns.compare(config.reference_min_episodes)
+            accept, considered = returns.consider(config.reference_min_episodes, config.reference_standard_errors)
+            row |= returns.metrics(accept)
+            run = run.replace(returns=place(considered, mesh))
+        elif run.standing is not None:
+            assert evaluated is not None
+            assert run.standing.returns is not None
+            comparison = Comparison.paired(evaluated, run.standing.returns)
+            accept = comparison.better(config.reference_standard_errors)
+        else:
+            accept = score > best_score
+        verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
+        if run.standing is not None and comparison is not None:
+            verdict, standing = run.standing.judge(config, comparison, accept)
+            if config.reference_update == "best":
+                run, verdict, confirmed = self._confirm(run, verdict)
+                row |= {"accepted": verdict.accept, "confirmed": confirmed}
+            if evaluated is not None:
+                standing = standing.evaluated(verdict.accept, evaluated)
+            row |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
+            row |= {"difference": comparison.difference, "difference_error": comparison.error}
+            run = run.replace(standing=place(standing, mesh))
+        if row:
+            log.write("reference", env_steps, row)
+        return run, verdict
+
+    def _confirm(self, run: Run, verdict: Verdict) -> tuple[Run, Verdict, np.ndarray]:
+        """Lets fresh start states agree to what makes a policy π_ref or sends it back.
+
+        The luckiest of many looks from the same start states would pass. And a π_ref that was lucky there would send
+        all others back: where episodes are chaotic, a policy that hardly differs lacks its luck. Fresh ones know of
+        neither.
+
+        Args:
+          run: after the look from the usual start states.
+          verdict: of that look.
+
+        Returns:
+          The run with the steps counted, the verdict that stands, and [S] 1 or 0 where it was confirmed or not, else
+          NaN.
+        """
+        asked = verdict.accept | verdict.roll_back
+        if not asked.any():
+            return run, verdict, np.full(asked.shape, np.nan)
+        run, again = self._play_again(run, asked)
+        config = self._setup.config
+        better = again.better(config.reference_standard_errors)
+        worse = again.worse(config.reference_standard_errors, config.reject_share)
+        verdict = verdict._replace(accept=verdict.accept & better, roll_back=verdict.roll_back & worse)
+        return run, verdict, np.where(asked, verdict.accept | verdict.roll_back, np.nan)
+
+    def _play_again(self, run: Run, plays: np.ndarray) -> tuple[Run, Comparison]:
+        """Policy against π_ref from fresh start states, for the seeds that play [S] bool; the steps are counted."""
+        stream = CONFIRMATION_STREAM + int(run.env_steps)  # so that a resumed run starts from the same
+        returns = []
+        for play in (self._play, self._play_reference):
+            played, lengths = play(self._evaluator, run.agent, stream=stream, plays=plays)
+            run = count_evaluation(run, lengths)
+            returns.append(played)
+        return run, Comparison.paired(*returns)
+
+
+def keep_best_score(run: Run, score: np.ndarray | None) -> Run:
+    """Returns the run with the best score [S] that an evaluation has found."""
+    if score is None:
+        return run
+    best = np.fmax(np.asarray(run.best_score), score).astype(np.float32)
+    return run.replace(best_score=jax.device_put(best, run.best_score.sharding))
+
+
+def rolled_back(roll_back: Callable, agent: Any) -> Any:
+    """Returns one seed's state as if its policy had just been sent back to π_ref."""
+    return roll_back(agent, jnp.asarray(True), jnp.asarray(jnp.nan))
