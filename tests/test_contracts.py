@@ -21,6 +21,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.training import run_updates, sample_batch
 from o2o_jax.types import Annotated, Notes, Rollout, Spec
+from tests import tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 BATCH_SIZE = 8
@@ -56,8 +57,7 @@ def phases_of(algorithm):
 def make(kind, name):
     """An algorithm with tiny networks, and its settings."""
     module = MODULES[kind].load(name)
-    fields = {field.name for field in dataclasses.fields(module.Config)}
-    config = module.Config(**{key: value for key, value in OVERRIDES.items() if key in fields})
+    config = tiny.configure(module.Config, **OVERRIDES)
     return module.make(config, SPEC), config
 
 

@@ -166,7 +166,7 @@ def test_batches_can_be_drawn_otherwise():
     def first_rows(dataset, key, batch_size):
         return jax.tree.map(lambda column: column[:batch_size], dataset)
 
-    arguments = {"dataset": dataset(1_000), "key": jax.random.key(0), "batch_size": 4, "draw": first_rows}
+    arguments = {"dataset": dataset(1_000), "key": jax.random.key(0), "batch_size": 4, "sample": first_rows}
     state, _ = run_updates(remember, start(), num_updates=8, **arguments)
     np.testing.assert_array_equal(state.rewards, np.tile(np.arange(4.0), (8, 1)))
     report = lambda state, batch, key: (state, {"reward": jnp.mean(batch.reward)})

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,14 @@ def random_rollout(spec, size=16):
     """The same [size] as rows that follow one another until the last, where time is up."""
     columns = {field.name: getattr(random_batch(spec, size), field.name) for field in dataclasses.fields(Transition)}
     return Rollout(**columns, truncated=jnp.zeros(size).at[-1].set(1.0))
+
+
+def configure(kind, **settings):
+    """Settings of a class with those of the given values that it has, in settings within as well."""
+    hints = typing.get_type_hints(kind)
+    own = {name: value for name, value in settings.items() if name in hints}
+    within = {name: configure(hint, **settings) for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    return kind(**within | own)
 
 
 def make_dataset(returns):

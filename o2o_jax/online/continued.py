@@ -138,7 +138,7 @@ def init(config: ContinuedConfig, spec: Spec, method: Algorithm, key: Array, han
         )
     if [jnp.shape(leaf) for leaf in jax.tree.leaves(state)] != [leaf.shape for leaf in jax.tree.leaves(fresh)]:
         raise ValueError(
-            f"the networks of the {name} run are others than these settings': set update.hidden and "
+            f"the networks of the {name} run are others than these settings ask for: set update.hidden and "
             "update.critic_hidden as that run has them"
         )
     return state

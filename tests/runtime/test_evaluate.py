@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from o2o_jax.interfaces import Task
+from o2o_jax.policy import SampledPolicy
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import (
     CONFIRMATION_STREAM,
@@ -186,7 +187,7 @@ class Counting:
 
     gain: jax.Array
 
-    def begin(self, episodes):
+    def begin(self, episodes, key):
         return jnp.zeros(episodes)
 
     def act(self, memory, observation, reward):
@@ -213,6 +214,31 @@ def test_policies_with_a_memory_begin_every_episode_anew_and_compile_once(make_e
     again, _ = run(evaluator, agent)
     np.testing.assert_array_equal(again, returns)
     assert len(traced) == first
+
+
+def test_a_policy_that_draws_gets_the_same_key_for_the_same_starts(make_env):
+    policy = tiny.make_policy("tanh_gaussian", observation_dim=1, action_dim=1)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), policy)
+    run, evaluator = policy_episodes(SampledPolicy, [0, 1], seed_mesh(2, 1)), Evaluator(make_env, [0, 1], 2)
+    acted = []
+    act = lambda step: lambda *arguments: acted.append(np.asarray(step(*arguments))) or acted[-1]
+
+    def played(**which):
+        acted.clear()
+        run(lambda step, receive, **which: evaluator(act(step), receive, **which), stacked, **which)
+        return np.stack(acted[:2])
+
+    first = played()
+    np.testing.assert_array_equal(played(), first)
+    assert len(np.unique(first)) == first.size  # steps, seeds and episodes draw apart
+    assert np.all(played(stream=7)[0] != first[0])
+    alone = policy_episodes(SampledPolicy, [1], seed_mesh(1, 1))
+    acted.clear()
+    one = Evaluator(make_env, [1], 2)
+    alone(lambda step, receive: one(act(step), receive), jax.tree.map(lambda leaf: leaf[1:], stacked))
+    np.testing.assert_allclose(acted[0][0], first[0][1], rtol=1e-6)  # a seed draws alone as among others
+    with pytest.raises(ValueError, match="^a policy that draws its actions needs a key where episodes begin$"):
+        SampledPolicy(policy).begin(1)
 
 
 def test_policies_without_a_memory(make_env):
