@@ -41,7 +41,7 @@ REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 def define(values: FlagValues) -> None:
     """Defines the script's flags."""
-    flags.define_common(values, "seeds", "out", "set", "config", "devices", "resume", "tensorboard")
+    flags.define_common(values, "seeds", "first_seed", "out", "set", "config", "devices", "resume", "tensorboard")
     absl_flags.DEFINE_string(
         "env",
         None,
@@ -71,13 +71,14 @@ def main(args: FlagValues) -> None:
     settings = {
         "env": task.name,
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "algorithm": args.algorithm,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)
     (out / "snapshots").mkdir(exist_ok=True)
 
-    seed_list = range(args.seeds)
+    seed_list = flags.seed_list(args)
     run = loop.start_run(algorithm, config, task.spec, None, seed_list, mesh)
     run = loop.begin_finetuning(algorithm, run, np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf), mesh)
     family = envs.family(task.name)
@@ -86,7 +87,7 @@ def main(args: FlagValues) -> None:
     with (
         locked(out),
         interrupt.deferred(),
-        MetricLog(out, args.tensorboard) as log,
+        MetricLog(out, args.tensorboard, args.first_seed) as log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
         provenance.record(out)
@@ -101,10 +102,11 @@ def main(args: FlagValues) -> None:
         def snapshot(run: loop.Run, env_steps: int) -> None:
             returns, lengths = sampled(act(run))
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
-            for s in seed_list:
+            for s, seed in enumerate(seed_list):
                 policy = algorithm.policy(seeds.take(run.agent, s))
-                metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
-                save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
+                metadata = _metadata(task, returns[s], env_steps, seed)
+                metadata |= {"algorithm": args.algorithm, "command": command}
+                save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{seed}.npz", policy, metadata)
 
         def save(run: loop.Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
             del stopping

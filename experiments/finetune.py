@@ -76,7 +76,8 @@ def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
-    handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
+    seed_list = flags.seed_list(args)
+    handoff, task, source = load_handoff(args.policy, seed_list, args.env)
     family = envs.family(task.name)
     config = flags.settings(args, args.algorithm, module.Config.for_task(task, args.schedule))
     for remark in task.remarks + config.remarks(handoff.source):
@@ -86,7 +87,6 @@ def main(args: FlagValues) -> None:
     cloning = handoff.policy.head != algorithm.head
     clone_config = flags.clone_config(args, config.hidden) if cloning else None
     seed = check(algorithm, config, task.spec, handoff, clone_config, dataset, source["config"])
-    seed_list = range(args.seeds)
     evaluator = None
     if config.eval_episodes:
         evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
@@ -100,6 +100,7 @@ def main(args: FlagValues) -> None:
         "policy": str(args.policy),
         "source": {name: source[name] for name in ("algorithm", "config")},
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "envpool": args.envpool,
         "config": dataclasses.asdict(config),
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
@@ -120,7 +121,7 @@ def main(args: FlagValues) -> None:
         return
     out = claim(args.out, settings, args.resume)
 
-    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard) as metric_log:
+    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log:
         provenance.record(out, dataset)
         teacher = handoff.policy if clone_config else None
         if clone_config:
@@ -141,7 +142,7 @@ def main(args: FlagValues) -> None:
                     reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
                 agent, records = seeds.place(reconstructed, mesh)
                 run = run.replace(agent=agent, records=records)
-                copy_logs(args.reconstruction, args.seeds, metric_log)
+                copy_logs(args.reconstruction, seed_list, metric_log)
             reconstruction = config.reevaluate_updates + config.align_updates
             if saved == reconstruction + 1 + config.env_steps:
                 print(f"the run in {out} is complete: nothing is left to do")
@@ -177,7 +178,7 @@ def main(args: FlagValues) -> None:
                 save,
                 extra.get("episodes"),
             )
-            print("".join(f"{line}\n" for line in delivered(config, task, run, out)), end="")
+            print("".join(f"{line}\n" for line in delivered(config, task, run, seed_list, out)), end="")
     if evaluator is not None:
         evaluator.close()
 
@@ -250,14 +251,14 @@ def clone(
     return handoff.replace(policy=jax.device_get(state.student))
 
 
-def copy_logs(source: str | Path, num_seeds: int, metric_log: log.MetricLog) -> None:
-    """Copies the first seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
+def copy_logs(source: str | Path, seed_list: range, metric_log: log.MetricLog) -> None:
+    """Copies the seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
     for phase in RECONSTRUCTION_LOGS:
         with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures
             columns = log.read(source, phase)
             metric_log.rewind(phase, -1)
             for step in np.unique(columns["step"]):
-                rows = (columns["step"] == step) & (columns["seed"] < num_seeds)
+                rows = (columns["step"] == step) & np.isin(columns["seed"], seed_list)
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 metric_log.write(phase, int(step), terms)
 
@@ -326,8 +327,8 @@ def _reconstruct(
         return loop.begin_finetuning(algorithm, run, np.zeros(len(seed_list), bool), nothing, mesh)
     metric_log.rewind("start", -1)
     metric_log.write("start", 0, closeness | scores)
-    for seed in range(len(seed_list)):
-        measured = ", ".join(f"{name} policy {scores[f'{name}_score'][seed]:.1f}" for name in policies)
+    for s, seed in enumerate(seed_list):
+        measured = ", ".join(f"{name} policy {scores[f'{name}_score'][s]:.1f}" for name in policies)
         print(f"seed {seed}: {measured}")
     offline, aligned = start_scores(metric_log.directory)
     better = aligned > offline
@@ -345,7 +346,7 @@ def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
 
 
-def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
+def delivered(config: Any, task: Task, run: loop.Run, seed_list: range, out: Path) -> list[str]:
     """Returns a line per seed on what a run that rolls back leaves, π_ref, against what it began with."""
     if run.standing is None:
         return []
@@ -355,14 +356,14 @@ def delivered(config: Any, task: Task, run: loop.Run, out: Path) -> list[str]:
             f"seed {seed}: delivered policy {task.score(mean):.1f} in {count:.0f} training episodes"
             if count
             else f"seed {seed}: delivered policy without a score, no comparison was made"
-            for seed, (count, mean) in enumerate(zip(episodes.count, episodes.mean, strict=True))
+            for seed, count, mean in zip(seed_list, episodes.count, episodes.mean, strict=True)
         ]
     offline, aligned = start_scores(out)
     first = np.where(config.aligned_reference(aligned > offline), aligned, offline)
     last = task.score(np.asarray(run.standing.returns).mean(axis=1))
     return [
         f"seed {seed}: delivered policy {score:.1f}, {before:.1f} at the start"
-        for seed, (score, before) in enumerate(zip(last, first, strict=True))
+        for seed, score, before in zip(seed_list, last, first, strict=True)
     ]
 
 
@@ -436,7 +437,7 @@ def reconstruct(
         )
         agent, records = _parts(phase, state, records)
         if stop:
-            for line in _verdicts(phase, updates, stop, records[phase]):
+            for line in _verdicts(phase, updates, stop, records[phase], seed_list):
                 print(line)
     return agent, records
 
@@ -446,13 +447,13 @@ def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dic
     return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
 
 
-def _verdicts(phase: str, updates: int, stop: Stop, record: Record) -> list[str]:
+def _verdicts(phase: str, updates: int, stop: Stop, record: Record, seed_list: range) -> list[str]:
     """Why each seed stopped, where it may, and what there is to say of its report, a line each."""
     reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
     record = jax.device_get(record)
     lines = []
-    for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
-        newest = {term: float(history[seed, -1]) for term, history in record.history.items()}
+    for s, (seed, kept, verdict) in enumerate(zip(seed_list, record.updates, record.verdict, strict=True)):
+        newest = {term: float(history[s, -1]) for term, history in record.history.items()}
         if stop.reasons:
             measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
             lines.append(f"{phase}, seed {seed}: {kept:,} of {updates:,} updates: {reasons[int(verdict)]} ({measures})")

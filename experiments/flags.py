@@ -63,10 +63,19 @@ def _define_config(values: FlagValues) -> None:
     flags.DEFINE_bool("print_config", False, "print the settings, as --config takes them, and end", flag_values=values)
 
 
+def _define_first_seed(values: FlagValues) -> None:
+    """Where the numbers of `seed_list` begin."""
+    flags.DEFINE_integer(
+        "first_seed", 0, "number of the first seed, which the others follow; a seed draws the same numbers in any run",
+        lower_bound=0, upper_bound=10**9, flag_values=values,
+    )  # fmt: skip
+
+
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
-        "seeds", 1, "how many seeds train side by side, from 0 on", lower_bound=1, flag_values=values
+        "seeds", 1, "how many seeds train side by side", lower_bound=1, flag_values=values
     ),
+    "first_seed": _define_first_seed,
     "out": lambda values: flags.DEFINE_string(
         "out", None, "folder for everything that the run writes; new or empty", required=True, flag_values=values
     ),
@@ -177,6 +186,11 @@ def run(
 def _prints(values: FlagValues) -> bool:
     """Returns whether --print_config is on: stdout then is for the settings alone."""
     return "print_config" in values and values.print_config
+
+
+def seed_list(args: FlagValues) -> range:
+    """Returns the numbers of a run's seeds, by the flags "seeds" and "first_seed" of `define_common`."""
+    return range(args.first_seed, args.first_seed + args.seeds)
 
 
 def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:

@@ -71,7 +71,7 @@ def main(args: FlagValues) -> None:
     eval_episodes = args.eval_episodes
     if eval_episodes is None:
         eval_episodes = task.eval_episodes if task else 0
-    seed_list = range(args.seeds)
+    seed_list = flags.seed_list(args)
     evaluator = None
     if task and eval_episodes:
         evaluator = make_evaluator(envs.family(task.name), task, seed_list, eval_episodes, args.envpool)
@@ -83,6 +83,7 @@ def main(args: FlagValues) -> None:
         "transitions": dataset.size,
         "spec": dataclasses.asdict(dataset.spec),
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "eval_every": args.eval_every,
         "eval_episodes": eval_episodes,
         "envpool": args.envpool,
@@ -103,7 +104,7 @@ def main(args: FlagValues) -> None:
     with (
         locked(out),
         interrupt.deferred(),
-        log.MetricLog(out, args.tensorboard) as metric_log,
+        log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
         provenance.record(out, dataset)

@@ -29,6 +29,11 @@ def call(script, *arguments, status=0):
     assert result.value.code == status
 
 
+def rows_of_seed(path, seed):
+    """Lines of a metrics file that are of one seed."""
+    return [line for line in path.read_text().splitlines() if line.split(",")[1] == str(seed)]
+
+
 def over_keys(training, *arguments):
     """What a training finds with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
     # it runs for longer than most programs of the tests, which makes up for a little more compilation
