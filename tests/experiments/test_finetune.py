@@ -8,7 +8,6 @@ import signal
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from experiments import finetune, offline
@@ -128,7 +127,7 @@ def test_a_run_stopped_in_every_phase_ends_as_the_unbroken_one(o2td3, offline_ru
     assert {path.name for path in (out / "stages").iterdir()} == {"4", "8"}  # what experiments.diagnose reads
     for file in sorted(o2td3.glob("*.csv")):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
-    jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))
+    jax.tree.map(np.testing.assert_array_equal, *(tiny.saved(folder / "checkpoints") for folder in (out, o2td3)))
 
 
 def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, tmp_path, monkeypatch, capsys):
@@ -153,24 +152,7 @@ def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, 
     run(out, offline_run, *RECONSTRUCTION, "--resume")
     for file in sorted(o2td3.glob("*.csv")):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
-    jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))
-
-
-def saved_arrays(out):
-    """Every number of a run's last checkpoint, by its path, and what goes with it."""
-    (step,) = (path for path in (out / "checkpoints").iterdir() if path.name.isdigit())
-    with ocp.StandardCheckpointer() as checkpointer:
-        leaves = jax.tree_util.tree_leaves_with_path(checkpointer.restore((step / "state").absolute()))
-    is_key = [jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for _, leaf in leaves]
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if key else leaf)
-        for (path, leaf), key in zip(leaves, is_key, strict=True)
-    }
-    extra = json.loads((step / "meta" / "metadata").read_text())["extra"]
-    for record in extra["episodes"]["records"]:
-        assert record.pop("seed")  # still the first episode, whatever its generator was before
-        record.pop("generators")
-    return arrays | {"extra": np.array(json.dumps(extra))}
+    jax.tree.map(np.testing.assert_array_equal, *(tiny.saved(folder / "checkpoints") for folder in (out, o2td3)))
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +173,9 @@ def test_a_seed_does_not_depend_on_the_others(other_policies, o2td3, tmp_path, c
         assert tiny.rows_of_seed(out / file.name, 1) == tiny.rows_of_seed(file, 1), file.name
         assert tiny.rows_of_seed(out / file.name, 2), file.name
         assert not tiny.rows_of_seed(out / file.name, 0), file.name
-    ours, theirs = saved_arrays(out), saved_arrays(o2td3)
-    extras = [json.loads(str(arrays.pop("extra")))["episodes"] for arrays in (ours, theirs)]
+    ours, theirs = (tiny.saved(folder / "checkpoints") for folder in (out, o2td3))
+    extra = f"{REEVALUATE + ALIGN + 1 + ENV_STEPS} extra"
+    extras = [json.loads(str(arrays.pop(extra)))["episodes"] for arrays in (ours, theirs)]
     for name, numbers in theirs.items():
         pair = (ours[name][:1], numbers[1:]) if numbers.ndim else (ours[name], numbers)  # counters are of all seeds
         np.testing.assert_array_equal(*pair, err_msg=name)
