@@ -3,9 +3,9 @@
     python tests/kill_runs.py --kills=25
 
 Every case is a command of experiments.offline or experiments.finetune on a tiny dataset with tiny networks, in a
-process of its own. SIGKILL comes at a moment drawn uniformly from the time that the unbroken run worked, for some kills
-while the process starts, and for some within the write of a checkpoint. The same command with --resume then goes on,
-until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
+process of its own. SIGKILL comes at a moment drawn uniformly from the time in which the unbroken run wrote, for some
+kills while the process starts, and for some within the write of a checkpoint. The same command with --resume then goes
+on, until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
 the byte, and every number of every checkpoint to the bit; so must be those of a second unbroken run. Prints a table of
 kills by phase; status 1 where anything differs.
 """
@@ -90,7 +90,7 @@ class Unbroken:
 
     Attributes:
       out: its folder.
-      starting: seconds until it had its folder.
+      starting: seconds until it had written something.
       working: seconds from there to its end.
     """
 
@@ -133,10 +133,9 @@ class Process:
             time.sleep(min(0.02, max(0.0, until - time.monotonic())))
         return self.ended()
 
-    def wait_for_folder(self) -> bool:
-        """Waits until it works in its folder; returns whether it has ended instead."""
-        lock = self._out / ".lock"
-        while not self.ended() and not (lock.exists() and f"process {self._process.pid} " in lock.read_text()):
+    def wait_for_row(self) -> bool:
+        """Waits until it has written a row or a checkpoint's draft; returns whether it has ended instead."""
+        while not self.ended() and not any(self._written(path) for path in self._files()):
             time.sleep(0.005)
         return self.ended()
 
@@ -144,7 +143,7 @@ class Process:
         """Waits until it writes the checkpoint of that number; returns whether it has ended instead."""
         seen: set[Path] = set()
         while not self.ended() and len(seen) < number:
-            seen |= {path for path in unfinished(self._out) if _modified(path) > self._began}
+            seen |= {path for path in unfinished(self._out) if self._written(path)}
             time.sleep(0.0005)
         return self.ended()
 
@@ -152,13 +151,19 @@ class Process:
         """Kills it; returns the phase that it was in."""
         self._process.kill()
         self._process.wait()
-        if any(_modified(path) > self._began for path in unfinished(self._out)):
+        written = [path for path in self._files() if self._written(path)]
+        if any(path.suffix != ".csv" for path in written):
             return WRITING
-        written = {path.stem: _modified(path) for path in self._out.glob("*.csv") if _modified(path) > self._began}
         if not written:
             return STARTING
-        newest = max(written, key=lambda name: written[name]).removesuffix("_measures")
+        newest = max(written, key=_modified).stem.removesuffix("_measures")
         return "online" if newest in ONLINE_LOGS else newest
+
+    def _files(self) -> list[Path]:
+        return [*self._out.glob("*.csv"), *unfinished(self._out)]
+
+    def _written(self, path: Path) -> bool:
+        return _modified(path) > self._began
 
 
 def unfinished(out: Path) -> list[Path]:
@@ -171,7 +176,7 @@ def run_unbroken(case: str, out: Path, needed: dict[str, Path]) -> Unbroken:
     first = out.with_name(f"{case}-first")
     Process(case, first, needed).wait()
     process, began = Process(case, out, needed), time.monotonic()
-    process.wait_for_folder()
+    process.wait_for_row()
     starting = time.monotonic() - began
     process.wait()
     if found := compare(first, out):
@@ -200,7 +205,7 @@ def _wait_for_moment(process: Process, unbroken: Unbroken, random: np.random.Gen
         return process.wait(random.uniform(0.0, unbroken.starting))
     if kind == WRITING:
         return process.wait_for_write(random.integers(1, 9)) or process.wait(random.uniform(0.0, 0.02))
-    return process.wait_for_folder() or process.wait(random.uniform(0.0, unbroken.working))
+    return process.wait_for_row() or process.wait(random.uniform(0.0, unbroken.working))
 
 
 def compare(unbroken: Path, broken: Path) -> list[str]:
