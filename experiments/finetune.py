@@ -115,7 +115,7 @@ def main(args: FlagValues) -> None:
         check_claim(args.out, settings, args.resume)
         updates = {"updates of cloning": clone_config.updates if clone_config else 0}
         updates |= {"of re-evaluation": config.reevaluate_updates, "of alignment": config.align_updates}
-        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds))
+        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds, mesh))
         if evaluator is not None:
             evaluator.close()
         return

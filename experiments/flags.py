@@ -264,7 +264,7 @@ def _as_text(value: Any) -> str:
     return json.dumps(value).strip('"').replace("null", "none")
 
 
-def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int) -> str:
+def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
     """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
 
     Args:
@@ -272,14 +272,31 @@ def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: 
       dataset: what it trains on.
       state: of one seed, shapes or arrays.
       num_seeds: S.
+      mesh: devices that share the seeds.
+
+    Raises:
+      ValueError: states, replay and data alone take more memory than there is.
     """
-    megabytes = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / 1e6
-    rows = sum(column.nbytes for column in vars(dataset.transitions).values()) / 1e6
+    states = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    rows = sum(column.nbytes for column in vars(dataset.transitions).values())
+    on_device = rows + states / mesh.size
+    device = mesh.devices.flat[0]
+    where = "this machine" if device.platform == "cpu" else f"each {device.device_kind}"
+    # the processor's devices have copies of their own, but the machine's memory
+    needed = rows + mesh.size * on_device if device.platform == "cpu" else on_device
+    limit = devices.memory_limit(device)
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"states, replay and data of this run take {needed / 1e6:,.0f} MB, but {where} has {limit / 1e6:,.0f}: "
+            "lower --seeds or buffer_size, or take less data"
+        )
+    copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
         "nothing speaks against this run",
         f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in phases.items() if count),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
-        f"memory beside programs and batches: {megabytes:,.0f} MB of states and replay, {rows:,.0f} MB of data",
+        f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"
+        + (f"; {needed / 1e6:,.0f} of the {limit / 1e6:,.0f} MB that {where} has" if limit else ""),
     ]
     return "\n".join(lines)
 

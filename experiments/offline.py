@@ -92,7 +92,7 @@ def main(args: FlagValues) -> None:
     if args.dry_run:
         check_claim(args.out, settings, args.resume)
         state = jax.eval_shape(algorithm.init, jax.random.key(0), dataset.normalizer())
-        print(flags.preview({"updates": config.updates}, dataset, state, args.seeds))
+        print(flags.preview({"updates": config.updates}, dataset, state, args.seeds, mesh))
         if evaluator:
             evaluator.close()
         return

@@ -157,7 +157,9 @@ class Process:
         if not written:
             return STARTING
         newest = max(written, key=_modified).stem.removesuffix("_measures")
-        return "online" if newest in ONLINE_LOGS else newest
+        if newest in ONLINE_LOGS:
+            return "online" if (self._out / "start.csv").exists() else "offline"  # offline runs are evaluated too
+        return newest
 
     def _files(self) -> list[Path]:
         return [*self._out.glob("*.csv"), *unfinished(self._out)]
