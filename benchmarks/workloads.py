@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import flops
 from experiments import flags
 from o2o_jax import offline, online, registry
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
 from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
 
@@ -55,7 +55,7 @@ class Workload:
 
     name: str
     config: Any
-    count: flops.Count
+    count: Count
     init: Callable
     run: Callable
     data: Transition
@@ -86,7 +86,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
         return Workload(
             name,
             config,
-            flops.COUNTS[algorithm_name](config, spec)["update"],
+            module.operations(config, spec)["update"],
             init=lambda key: algorithm.init(key, normalizer),
             run=functools.partial(phases.advance, algorithm.update, batch_size=config.batch_size),
             data=dataset.transitions,
@@ -102,7 +102,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
     return Workload(
         name,
         config,
-        flops.COUNTS[algorithm_name](config, spec)[phase],
+        module.operations(config, spec)[phase],
         init,
         run=functools.partial(_on_rollout, update)
         if on_rollout

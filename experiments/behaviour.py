@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags as absl_flags
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import estimates, flags
 from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import OnlineAlgorithm, Task
@@ -64,7 +64,12 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env or DEFAULT_ENV)
     module = online.load(args.algorithm)
-    config = flags.settings(args, args.algorithm, module.Config.from_scratch())
+
+    def estimate(config: Any) -> list[str]:
+        work = estimates.online_work(module, module.make(config, task.spec), config, task.spec)
+        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+
+    config = flags.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
     if not config.eval_episodes:
         raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
     algorithm = module.make(config, task.spec)

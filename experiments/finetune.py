@@ -26,7 +26,7 @@ import numpy as np
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
-from experiments import flags
+from experiments import estimates, flags
 from experiments.handoffs import STAGES, keep_stage, load_handoff, load_reconstruction
 from experiments.regimes import replay_regimes
 from o2o_jax import envs, online
@@ -79,7 +79,14 @@ def main(args: FlagValues) -> None:
     seed_list = flags.seed_list(args)
     handoff, task, source = load_handoff(args.policy, seed_list, args.env)
     family = envs.family(task.name)
-    config = flags.settings(args, args.algorithm, module.Config.for_task(task, args.schedule))
+
+    def estimate(config: Any) -> list[str]:
+        algorithm = module.make(config, task.spec)
+        cloning = flags.clone_config(args, config.hidden) if handoff.policy.head != algorithm.head else None
+        work = estimates.online_work(module, algorithm, config, task.spec, cloning)
+        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+
+    config = flags.settings(args, args.algorithm, module.Config.for_task(task, args.schedule), estimate)
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)

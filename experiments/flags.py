@@ -60,7 +60,12 @@ def _define_config(values: FlagValues) -> None:
         "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_bool("print_config", False, "print the settings, as --config takes them, and end", flag_values=values)
+    flags.DEFINE_bool(
+        "print_config",
+        False,
+        "print the settings, as --config takes them, on stderr what they take, and end",
+        flag_values=values,
+    )
 
 
 def _define_first_seed(values: FlagValues) -> None:
@@ -203,15 +208,21 @@ def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
     return devices.seed_mesh(num_seeds, num_devices)
 
 
-def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
+def settings(
+    args: FlagValues,
+    algorithm: str,
+    default: ConfigT,
+    estimate: Callable[[ConfigT], Sequence[str]] = lambda config: [],
+) -> ConfigT:
     """Returns the settings that a command runs with: `default` or those of --config, with --set's fields replaced.
 
-    Under --print_config they are printed, and the process ends with status 0.
+    Under --print_config they are printed, with what the run would take on stderr, and the process ends with status 0.
 
     Args:
       args: with the flags "config" and "set" of `define_common`.
       algorithm: whose settings they are.
       default: of its own for the task.
+      estimate: of settings, what a run with them would take, a line each.
 
     Raises:
       ValueError: the file is of another algorithm, has fields that this one lacks, or something in either doesn't fit.
@@ -222,6 +233,8 @@ def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
         default = _of_file(Path(args.config), algorithm, schedule, default)
     config = parse_overrides(default, args.set)
     if args.print_config:
+        for line in estimate(config):
+            print(line)
         schedule = {"schedule": args.schedule} if "schedule" in args else {}
         content = {"algorithm": algorithm, **schedule, "config": dataclasses.asdict(config)}  # type: ignore[call-overload]
         raise _Printed(json.dumps(content, indent=2))

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import estimates, flags
 from o2o_jax import envs, offline
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
@@ -65,7 +65,13 @@ def main(args: FlagValues) -> None:
     module = offline.load(args.algorithm)
     task = find_task(args.env, args.dataset)
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
-    config = flags.settings(args, args.algorithm, module.Config.for_task(task) if task else module.Config())
+
+    def estimate(config: Any) -> list[str]:
+        work = estimates.offline_work(module, config, dataset.spec)
+        return estimates.describe(work, config, dataset.spec, args.seeds, mesh)
+
+    default = module.Config.for_task(task) if task else module.Config()
+    config = flags.settings(args, args.algorithm, default, estimate)
     algorithm = module.make(config, dataset.spec)
     dataset = algorithm.select(dataset)
     eval_episodes = args.eval_episodes

@@ -32,13 +32,13 @@ from experiments import flags  # noqa: E402
 from o2o_jax import registry  # noqa: E402
 from tests import tiny  # noqa: E402
 
-UPDATES, CHECK = 240, 20
+UPDATES, CHECK = 120, 20
 LAUNCH = "from experiments import flags, {0}; {0}.CHECKPOINT_EVERY = {1}; flags.run({0}.main, {0}.define)"
 OFFLINE = ["--algorithm=td3_bc", f"--env={tiny.ENV}", f"--set=updates={UPDATES}", f"--eval_every={CHECK}"]
 RECONSTRUCTION = [f"--set=reevaluate_updates={UPDATES}", f"--set=align_updates={UPDATES}"]
-ONLINE = ["--set=env_steps=120", "--set=eval_every_env_steps=10", "--set=eval_episodes=2", "--checkpoint_every=10"]
-FAST = ["--set=return_updates=100", "--set=actor_ramp_updates=40", f"--set=stop_check_every_updates={CHECK}"]
-REPLAY = [*RECONSTRUCTION, *ONLINE, "--set=warmup_env_steps=20"]
+ONLINE = ["--set=env_steps=60", "--set=eval_every_env_steps=10", "--set=eval_episodes=2", "--checkpoint_every=10"]
+FAST = ["--set=return_updates=50", "--set=actor_ramp_updates=40", f"--set=stop_check_every_updates={CHECK}"]
+REPLAY = [*RECONSTRUCTION, *ONLINE, "--set=warmup_env_steps=10"]
 CLONING = [f"--clone_updates={UPDATES}"]
 ROLLOUTS = ["--set=rollout_env_steps=16", "--set=minibatch_size=8", "--set=epochs=2"]
 MEASURES = [
