@@ -96,10 +96,17 @@ def critics_of(config: Any, spec: Spec, copies: int) -> Network:
     return Network(spec.observation_dim + spec.action_dim, config.critic_hidden, 1, copies)
 
 
-def reconstruction(rows: int, critic: Network, actor_step: int) -> dict[str, Count]:
-    """Re-evaluation, and alignment, whose critics learn at two sets of actions: the probes and the anchors."""
+def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int) -> dict[str, Count]:
+    """Re-evaluation, and alignment, whose critics learn at two sets of actions: the probes and the anchors.
+
+    Re-evaluation counts as a mean over updates with and without returns in their targets: those ask for values where
+    the episodes of the rows ended.
+    """
+    rows = config.batch_size
+    mixed = config.return_updates / config.reevaluate_updates if config.return_updates else 0.0
+    ends = actor.forward(rows) + critic.forward(rows)
     return {
-        "reevaluate": Count(critic.forward(rows) + critic.step(rows)),
+        "reevaluate": Count(critic.forward(rows) + critic.step(rows) + mixed * ends),
         "align": Count(critic.forward(rows) + critic.step(2 * rows) + actor_step),
     }
 

@@ -42,11 +42,15 @@ def test_an_update_by_hand():
         num_critics: int = 2
         policy_delay: int = 2
         constrain: bool = True
+        return_updates: int = 0
+        reevaluate_updates: int = 8
 
     # actor 1-3-1: 6 multiply-adds per row, 3 of them in the output; critics 2 x (2-4-1): 24, 8 of them in the outputs
     counts = o2td3.operations(Config(), Spec(observation_dim=1, action_dim=1))
     target, regression = 24, 24 + 24 + 8  # Q̄; Q forward, dW, to the hidden layer
     assert counts["reevaluate"].needed == 2 * 2 * (target + regression)
+    with_returns = o2td3.operations(Config(return_updates=2), Spec(observation_dim=1, action_dim=1))
+    assert with_returns["reevaluate"].needed == 2 * 2 * (target + regression + (6 + 24) / 4)  # π_off and Q̄ at the ends
     actor_step = (6 + 6 + 3) + 12 + (4 + 4)  # actor forward, dW, to the hidden layer; Q_1; to its one action column
     assert counts["align"].needed == 2 * 2 * (target + 2 * regression + actor_step)
     every = 3 * 6 + target + regression  # π̄, π and π_ref at s'
@@ -83,6 +87,14 @@ def test_executed_operations_are_those_that_xla_counts(name):
     # XLA's count also has what isn't products: never less, and more by 7.3 % at the most as of now
     assert count.executed <= counted <= 1.1 * count.executed
     assert bool(count.beyond) == (name == "o2ppo/finetune")
+
+
+@pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2td3/reevaluate"])
+def test_returns_in_the_targets_are_counted(name):
+    # XLA counts the branch that takes them, as if all updates did
+    config = dataclasses.replace(workloads.settings(name.split("/")[0]), reevaluate_updates=9, return_updates=9)
+    workload = workloads.make(name, config, SPEC, rows=512)
+    assert workload.count.executed <= compiled_operations(workload) <= 1.1 * workload.count.executed
 
 
 @pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2sac/align", "o2td3/reevaluate", "o2td3/align"])

@@ -15,4 +15,4 @@ def operations(config: Any, spec: Spec) -> dict[str, Count]:
     finetune = actor_step + actor.forward(rows) + critic.forward(rows) + critic.step(rows)
     if config.constrain:
         finetune += 2 * actor.forward(rows)  # π_ref at s and s': it changes, and half of the rows are fresh
-    return reconstruction(rows, critic, actor_step) | {"finetune": Count(finetune)}
+    return reconstruction(config, actor, critic, actor_step) | {"finetune": Count(finetune)}

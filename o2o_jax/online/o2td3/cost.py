@@ -19,4 +19,4 @@ def operations(config: Any, spec: Spec) -> dict[str, Count]:
         finetune += 2 * actor.forward(rows)  # π and π_ref at s', for the penalty of the target
         delayed += actor.forward(rows)  # π_ref at s
     count = Count(finetune + delayed / config.policy_delay)
-    return reconstruction(rows, critic, actor_step) | {"finetune": count}
+    return reconstruction(config, actor, critic, actor_step) | {"finetune": count}
