@@ -89,7 +89,7 @@ def _differences(first: str, other: str) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for origin in ORIGINS:
         paths = [facts.pop(origin, None) for facts in settings]
-        if paths[0] != paths[1] and all(path and Path(path).is_dir() for path in paths):
+        if paths[0] != paths[1] and all(path and (Path(path) / "config.json").is_file() for path in paths):
             found |= {f"{origin}.{name}": pair for name, pair in _differences(*paths).items()}
         elif paths[0] != paths[1]:
             found[origin] = (str(paths[0]), str(paths[1]))

@@ -129,8 +129,8 @@ def load_run(
         if _settings(part).get("script") == "offline":
             raise ValueError(f"{part} is a run of experiments.offline: reports are of fine-tuning runs")
     joined.check(folders, may_differ)
-    ends = [int(log.read(part, scores)["step"].max(initial=0)) for part in folders]
-    # episodes end when they do: rows of some seeds alone are rows too
+    ends = [_last_step(part, scores) for part in folders]
+    # episodes end when they do: where one run has a row and another hasn't, none is missing
     scored = joined.read(folders, scores, min(ends) if scores == "episode" else None)
     needed = ["score"] + ["episodes"] * (scores == "episode") + ["total_env_steps"] * (x == "total")
     for column in needed:
@@ -383,6 +383,12 @@ def _labels(folders: Sequence[str]) -> list[str]:
 def _settings(folder: str) -> dict[str, Any]:
     """Settings of a run; none of a folder that has only its logs."""
     return read_config(folder) if (Path(folder) / "config.json").is_file() else {}
+
+
+def _last_step(folder: str, scores: str) -> int:
+    """The last environment step that a run has logged anything at."""
+    logs = [log.read(folder, scores), _read_if_there([folder], "finetune")]
+    return max(int(columns["step"].max(initial=0)) for columns in logs if columns)
 
 
 def _read_if_there(folders: Sequence[str], phase: str) -> dict[str, np.ndarray]:

@@ -53,8 +53,14 @@ def test_rows_of_episodes_are_those_of_any_run(tmp_path):
     steps = (1000, 2000, 3000)
     parts = write_run(tmp_path / "a", 0, steps, seeds=1), write_run(tmp_path / "b", 1, steps, seeds=1)
     run = report.load_run("+".join(map(str, parts)), "both", "episode", "total")
-    np.testing.assert_array_equal(run.score.values, [[-1, np.nan], [-1, 8]])  # the last row lacks seed 1
-    np.testing.assert_array_equal(run.score.steps, [1000, 2000 + (0 + 10) / 2])
+    np.testing.assert_array_equal(run.score.values, [[-1, np.nan], [-1, 8], [-3, 8]])
+    # seed 1 has spent 10 on evaluations, also where it has no row of its own
+    np.testing.assert_array_equal(run.score.steps, [1000, 2005, 3005])
+    # seed 2, like seed 0, had episodes in the odd rows, and stopped after the second
+    shorter = write_run(tmp_path / "c", 2, steps[:2], seeds=1)
+    run = report.load_run(f"{parts[0]}+{shorter}", "both", "episode")
+    np.testing.assert_array_equal(run.score.values, [[-1, 19]])
+    assert run.missing_env_steps == 0  # of 2,000
 
 
 def test_settings_of_runs_before_seeds_had_numbers(tmp_path):
