@@ -68,7 +68,7 @@ def row(seconds: np.ndarray, count: Any, peak: float, num_seeds: int = 1) -> dic
 
     Args:
       seconds: [repeats] per update of all seeds.
-      count: `flops.Count` of an update of one seed.
+      count: `operations.Count` of an update of one seed.
       peak: GFLOP/s.
       num_seeds: S.
     """

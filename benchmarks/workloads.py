@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import flops
 from experiments import flags
 from o2o_jax import offline, online, registry
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Algorithm, Phase
+from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
 from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
 
@@ -56,7 +56,7 @@ class Workload:
 
     name: str
     config: Any
-    count: flops.Count
+    count: Count
     init: Callable
     run: Callable
     data: Transition
@@ -82,7 +82,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
     module, config = _module(algorithm_name), config or settings(algorithm_name)
     algorithm = module.make(config, spec)
     dataset = synthetic(spec, rows)
-    count = flops.COUNTS[algorithm_name](config, spec)[phase or "update"]
+    count = module.operations(config, spec)[phase or "update"]
     if phase == "finetune":
         return _fine_tuning(name, config, count, algorithm, dataset)
     updates = algorithm.phase(phase or "offline")
@@ -97,7 +97,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
     )
 
 
-def _fine_tuning(name: str, config: Any, count: flops.Count, algorithm: Algorithm, dataset: Dataset) -> Workload:
+def _fine_tuning(name: str, config: Any, count: Count, algorithm: Algorithm, dataset: Dataset) -> Workload:
     """Updates in the environment, on rows of the dataset in place of fresh ones, or on one made-up rollout."""
     online_part = algorithm.online
     assert online_part is not None

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags as absl_flags
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import estimates, flags
 from o2o_jax import envs, online
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import Task
@@ -41,7 +41,7 @@ REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 def define(values: FlagValues) -> None:
     """Defines the script's flags."""
-    flags.define_common(values, "seeds", "out", "set", "config", "devices", "resume", "tensorboard")
+    flags.define_common(values, "seeds", "first_seed", "out", "set", "config", "devices", "resume", "tensorboard")
     absl_flags.DEFINE_string(
         "env",
         None,
@@ -64,20 +64,26 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env or DEFAULT_ENV)
     module = online.load(args.algorithm)
-    config = flags.settings(args, args.algorithm, module.Config.from_scratch())
+
+    def estimate(config: Any) -> list[str]:
+        work = estimates.online_work(module, module.make(config, task.spec), config, task.spec)
+        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+
+    config = flags.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
     if not config.eval_episodes:
         raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
     algorithm = module.make(config, task.spec)
     settings = {
         "env": task.name,
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "algorithm": args.algorithm,
         "config": dataclasses.asdict(config),
     }
     out = claim(args.out, settings, args.resume)
     (out / "snapshots").mkdir(exist_ok=True)
 
-    seed_list = range(args.seeds)
+    seed_list = flags.seed_list(args)
     setup = Setup(algorithm, config, task, seed_list, mesh)
     run = begin_finetuning(setup, start_run(setup, None), np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf))
     family = envs.family(task.name)
@@ -86,7 +92,7 @@ def main(args: FlagValues) -> None:
     with (
         locked(out),
         interrupt.deferred(),
-        MetricLog(out, args.tensorboard) as log,
+        MetricLog(out, args.tensorboard, args.first_seed) as log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
         provenance.record(out)
@@ -101,10 +107,11 @@ def main(args: FlagValues) -> None:
         def snapshot(run: Run, env_steps: int) -> None:
             returns, lengths = play(sampled, run.agent)
             log.write("sampled", env_steps, evaluation_metrics(task, returns, lengths))
-            for s in seed_list:
+            for s, seed in enumerate(seed_list):
                 policy = algorithm.policy(seeds.take(run.agent, s))
-                metadata = _metadata(task, returns[s], env_steps, s) | {"algorithm": args.algorithm, "command": command}
-                save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{s}.npz", policy, metadata)
+                metadata = _metadata(task, returns[s], env_steps, seed)
+                metadata |= {"algorithm": args.algorithm, "command": command}
+                save_behaviour(out / "snapshots" / f"{env_steps:08d}-seed{seed}.npz", policy, metadata)
 
         def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
             del stopping

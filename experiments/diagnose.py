@@ -23,7 +23,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from experiments import finetune, flags, readiness
-from experiments.handoffs import Stage, load_offline, load_stages, stage_of
+from experiments.handoffs import Stage, load_offline, load_stages, places, seeds_of, stage_of
 from experiments.report import figure_class
 from o2o_jax import envs, online
 from o2o_jax.critic import QFunction
@@ -70,8 +70,12 @@ def define(values: FlagValues) -> None:
         "out", None, "folder for the report; by default diagnosis in the run's", flag_values=values
     )
     absl.flags.DEFINE_integer(
-        "seeds", None, "how many of the run's seeds, from 0 on; all by default", lower_bound=1, flag_values=values
+        "seeds", None, "how many of the run's seeds; all by default", lower_bound=1, flag_values=values
     )
+    absl.flags.DEFINE_integer(
+        "first_seed", None, "number of the first of them; the run's first one by default", lower_bound=0,
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_string(
         "algorithm", None, "online algorithm that re-evaluates and aligns an offline run's policy; none by default",
         flag_values=values,
@@ -98,9 +102,12 @@ def main(args: FlagValues) -> None:
     settings = read_config(args.run)
     if settings.get("script") not in ("offline", "finetune"):
         raise ValueError(f"{args.run} holds no run of experiments.offline or experiments.finetune")
-    num_seeds = args.seeds or settings["seeds"]
-    if num_seeds > settings["seeds"]:
-        raise ValueError(f"{args.run} has {settings['seeds']} seeds, so it has no {num_seeds} to diagnose")
+    seed_list = seeds_of(settings)
+    if args.first_seed is not None:
+        seed_list = range(args.first_seed, max(args.first_seed + 1, seed_list.stop))
+    if args.seeds:
+        seed_list = range(seed_list.start, seed_list.start + args.seeds)
+    places(args.run, seeds_of(settings), seed_list)
     if args.set and not args.algorithm:
         raise ValueError("--set changes settings of --algorithm, which is missing")
     if args.algorithm and settings["script"] == "finetune":
@@ -109,7 +116,7 @@ def main(args: FlagValues) -> None:
             f"offline run, --run={settings['policy']}"
         )
     figure_class()  # says what is missing before minutes of work
-    mesh = flags.setup_devices(num_seeds, args.devices)
+    mesh = flags.setup_devices(len(seed_list), args.devices)
     task = envs.get_task(settings["env"]) if settings["env"] else None
     dataset = _load(task, args.dataset or settings["dataset"])
     heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes)
@@ -123,19 +130,21 @@ def main(args: FlagValues) -> None:
         "heldout": heldout.name,
         "heldout_episodes": len(heldout.episode_ends),
         "heldout_seen_in_training": seen,
-        "seeds": num_seeds,
+        "seeds": len(seed_list),
+        "first_seed": seed_list.start,
         "margin": args.margin,
         "measured": dataclasses.asdict(DiagnosisConfig()),
     }
     if settings["script"] == "finetune":
-        subject = finetuning_run(args.run, settings, num_seeds, dataset)
+        subject = finetuning_run(args.run, settings, seed_list, dataset)
         _claim(out, record)
     else:
-        subject = offline_run(args, settings, num_seeds, task, dataset, out, record, mesh)
-    result = measure(subject, heldout, support, num_seeds, mesh)
+        subject = offline_run(args, settings, seed_list, task, dataset, out, record, mesh)
+    result = measure(subject, heldout, support, seed_list, mesh)
     report = readiness.Report(
         title=subject.title,
         result=result,
+        seed_list=seed_list,
         dataset=dataset,
         heldout=heldout,
         seen=seen,
@@ -148,7 +157,7 @@ def main(args: FlagValues) -> None:
     print(f"Figure: {(out / 'diagnosis.png').absolute()}")
 
 
-def measure(subject: Subject, heldout: Dataset, support: Dataset, num_seeds: int, mesh: Mesh) -> Diagnosis:
+def measure(subject: Subject, heldout: Dataset, support: Dataset, seed_list: range, mesh: Mesh) -> Diagnosis:
     """Diagnoses all seeds on the same episodes: every number [S], as numpy arrays. Impure: compiles and runs."""
     reevaluated, aligned = (subject.stages.get(phase) for phase in ("reevaluate", "align"))
     networks = (
@@ -159,14 +168,15 @@ def measure(subject: Subject, heldout: Dataset, support: Dataset, num_seeds: int
         aligned and aligned.policy,
     )
     program = seeds.over_seeds(diagnose, mesh, shared=(1, 2))
-    keys = seeds.keys(range(num_seeds), "diagnose")
+    keys = seeds.keys(seed_list, "diagnose")
     episodes, rows = seeds.replicate((heldout.rollout(), support.transitions), mesh)
     return jax.device_get(program(seeds.place(keys, mesh), episodes, rows, *seeds.place(networks, mesh)))
 
 
-def finetuning_run(run: str, settings: dict[str, Any], num_seeds: int, dataset: Dataset) -> Subject:
+def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset: Dataset) -> Subject:
     """What a fine-tuning run's phases ended with, beside the offline critic that it came from. Impure: reads files."""
-    stages = {phase: seeds.take(stage, slice(num_seeds)) for phase, stage in load_stages(run, dataset.spec).items()}
+    chosen = places(run, seeds_of(settings), seed_list)
+    stages = {phase: seeds.take(stage, chosen) for phase, stage in load_stages(run, dataset.spec).items()}
     notes = [
         f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not got so far'}"
         for phase, updates in (
@@ -179,7 +189,7 @@ def finetuning_run(run: str, settings: dict[str, Any], num_seeds: int, dataset: 
         notes.append("the policy is the clone that goes online; the offline critic knew the original")
     offline = policy = None
     try:
-        handoff, offline = load_offline(settings["policy"], num_seeds, dataset.spec)
+        handoff, offline = load_offline(settings["policy"], seed_list, dataset.spec)
         policy = None if settings["clone"] else _on_observations(handoff.policy)
     except FileNotFoundError:
         notes.append(f"no offline critic: the offline run {settings['policy']} is not there any more")
@@ -196,7 +206,7 @@ def finetuning_run(run: str, settings: dict[str, Any], num_seeds: int, dataset: 
 def offline_run(
     args: FlagValues,
     settings: dict[str, Any],
-    num_seeds: int,
+    seed_list: range,
     task: Task | None,
     dataset: Dataset,
     out: Path,
@@ -204,7 +214,7 @@ def offline_run(
     mesh: Mesh,
 ) -> Subject:
     """An offline run's policy and critic; with --algorithm, re-evaluated and aligned first. Impure: claims `out`."""
-    handoff, offline = load_offline(args.run, num_seeds, dataset.spec)
+    handoff, offline = load_offline(args.run, seed_list, dataset.spec)
     title = f"{settings['algorithm']} on {settings['env'] or dataset.name}"
     notes = [] if offline else [f"no offline critic: {settings['algorithm']} learns no values of actions"]
     if not args.algorithm:
@@ -219,7 +229,6 @@ def offline_run(
     switch = module.make(config, dataset.spec)
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
-    seed_list = range(num_seeds)
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
     assert switch.requires is not None
     cloning = flags.clone_config(args, config.hidden)
@@ -229,7 +238,7 @@ def offline_run(
     notes += config.remarks(settings["algorithm"])
     _claim(out, record)
     stages: dict[str, Stage] = {}
-    with log.MetricLog(out) as metric_log:
+    with log.MetricLog(out, first_seed=seed_list.start) as metric_log:
         if needs_clone:
             handoff = finetune.clone(setup, handoff, cloning, dataset, metric_log, out, record)
             notes.append("the policy is the clone that goes online; the offline critic knew the original")

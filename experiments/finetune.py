@@ -16,7 +16,7 @@ stopped goes on with --resume.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ import jax
 import numpy as np
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import estimates, flags
 from experiments.handoffs import STAGES, keep_stage, load_handoff, load_reconstruction
 from experiments.regimes import replay_regimes
 from o2o_jax import envs, online
 from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import Phase, Task
+from o2o_jax.interfaces import Phase
 from o2o_jax.online.constrained import COMPLETENESS
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_phase
 from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
@@ -78,18 +78,23 @@ def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
-    handoff, task, source = load_handoff(args.policy, args.seeds, args.env)
+    seed_list = flags.seed_list(args)
+    handoff, task, source = load_handoff(args.policy, seed_list, args.env)
     family = envs.family(task.name)
-    config = flags.settings(
-        args,
-        args.algorithm,
-        module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"]),
-    )
+
+    def estimate(config: Any) -> list[str]:
+        algorithm = module.make(config, task.spec)
+        assert algorithm.requires is not None
+        cloning = flags.clone_config(args, config.hidden) if handoff.policy.head != algorithm.requires.head else None
+        work = estimates.online_work(module, algorithm, config, task.spec, cloning)
+        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+
+    default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
+    config = flags.settings(args, args.algorithm, default, estimate)
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
-    seed_list = range(args.seeds)
     setup = Setup(algorithm, config, task, seed_list, mesh)
     assert algorithm.requires is not None
     cloning = handoff.policy.head != algorithm.requires.head
@@ -108,6 +113,7 @@ def main(args: FlagValues) -> None:
         "policy": str(args.policy),
         "source": {name: source[name] for name in ("algorithm", "config")},
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "envpool": args.envpool,
         "config": dataclasses.asdict(config),
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
@@ -122,13 +128,13 @@ def main(args: FlagValues) -> None:
         check_claim(args.out, settings, args.resume)
         updates = {"updates of cloning": clone_config.updates if clone_config else 0}
         updates |= {f"of {phase.name}": phase.updates for phase in algorithm.phases}
-        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds))
+        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds, mesh))
         if evaluator is not None:
             evaluator.close()
         return
     out = claim(args.out, settings, args.resume)
 
-    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard) as metric_log:
+    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log:
         provenance.record(out, dataset)
         teacher = handoff.policy if clone_config else None
         if clone_config:
@@ -149,7 +155,7 @@ def main(args: FlagValues) -> None:
                     reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
                 agent, records = seeds.place(reconstructed, mesh)
                 run = run.replace(agent=agent, records=records)
-                copy_logs(args.reconstruction, args.seeds, metric_log)
+                copy_logs(args.reconstruction, seed_list, metric_log)
             reconstruction = algorithm.offline_updates
             if saved == reconstruction + 1 + config.env_steps:
                 print(f"the run in {out} is complete: nothing is left to do")
@@ -177,7 +183,7 @@ def main(args: FlagValues) -> None:
                 save,
                 extra.get("episodes"),
             )
-            print("".join(f"{line}\n" for line in delivered(config, task, run, out)), end="")
+            print("".join(f"{line}\n" for line in delivered(setup, run, out)), end="")
     if evaluator is not None:
         evaluator.close()
 
@@ -247,14 +253,14 @@ def clone(
     return handoff.replace(policy=jax.device_get(state.student))
 
 
-def copy_logs(source: str | Path, num_seeds: int, metric_log: log.MetricLog) -> None:
-    """Copies the first seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
+def copy_logs(source: str | Path, seed_list: range, metric_log: log.MetricLog) -> None:
+    """Copies the seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
     for phase in RECONSTRUCTION_LOGS:
         with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures
             columns = log.read(source, phase)
             metric_log.rewind(phase, -1)
             for step in np.unique(columns["step"]):
-                rows = (columns["step"] == step) & (columns["seed"] < num_seeds)
+                rows = (columns["step"] == step) & np.isin(columns["seed"], seed_list)
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 metric_log.write(phase, int(step), terms)
 
@@ -320,8 +326,8 @@ def _reconstruct(
         return begin_finetuning(setup, run, np.zeros(num_seeds, bool), nothing)
     metric_log.rewind("start", -1)
     metric_log.write("start", 0, closeness | scores)
-    for seed in range(num_seeds):
-        measured = ", ".join(f"{name} policy {scores[f'{name}_score'][seed]:.1f}" for name in policies)
+    for s, seed in enumerate(setup.seeds):
+        measured = ", ".join(f"{name} policy {scores[f'{name}_score'][s]:.1f}" for name in policies)
         print(f"seed {seed}: {measured}")
     offline, aligned = start_scores(metric_log.directory)
     better = aligned > offline
@@ -341,24 +347,24 @@ def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
 
 
-def delivered(config: Any, task: Task, run: Run, out: Path) -> list[str]:
+def delivered(setup: Setup, run: Run, out: Path) -> list[str]:
     """Returns a line per seed on what a run that rolls back leaves, π_ref, against what it began with."""
     if run.standing is None:
         return []
     if run.standing.returns is None:  # it never was evaluated
         episodes = jax.device_get(run.returns.reference)
         return [
-            f"seed {seed}: delivered policy {task.score(mean):.1f} in {count:.0f} training episodes"
+            f"seed {seed}: delivered policy {setup.score(mean):.1f} in {count:.0f} training episodes"
             if count
             else f"seed {seed}: delivered policy without a score, no comparison was made"
-            for seed, (count, mean) in enumerate(zip(episodes.count, episodes.mean, strict=True))
+            for seed, count, mean in zip(setup.seeds, episodes.count, episodes.mean, strict=True)
         ]
     offline, aligned = start_scores(out)
-    first = np.where(config.aligned_reference(aligned > offline), aligned, offline)
-    last = task.score(np.asarray(run.standing.returns).mean(axis=1))
+    first = np.where(setup.config.aligned_reference(aligned > offline), aligned, offline)
+    last = setup.score(np.asarray(run.standing.returns).mean(axis=1))
     return [
         f"seed {seed}: delivered policy {score:.1f}, {before:.1f} at the start"
-        for seed, (score, before) in enumerate(zip(last, first, strict=True))
+        for seed, score, before in zip(setup.seeds, last, first, strict=True)
     ]
 
 
@@ -415,7 +421,7 @@ def reconstruct(
             held_out,
         )
         agent, records = _parts(phase.name, state, records)
-        for line in _verdicts(phase, records):
+        for line in _verdicts(phase, records, setup.seeds):
             print(line)
         first_step += phase.updates
     return agent, records
@@ -426,7 +432,7 @@ def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dic
     return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
 
 
-def _verdicts(phase: Phase, records: dict[str, Record]) -> list[str]:
+def _verdicts(phase: Phase, records: dict[str, Record], seed_list: Sequence[int]) -> list[str]:
     """Why each seed stopped, where it may, and what there is to say of its report, a line each."""
     stop = phase.stop
     if stop is None:
@@ -434,8 +440,8 @@ def _verdicts(phase: Phase, records: dict[str, Record]) -> list[str]:
     reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
     record = jax.device_get(records[phase.name])
     lines = []
-    for seed, (kept, verdict) in enumerate(zip(record.updates, record.verdict, strict=True)):
-        newest = {term: float(history[seed, -1]) for term, history in record.history.items()}
+    for s, (seed, kept, verdict) in enumerate(zip(seed_list, record.updates, record.verdict, strict=True)):
+        newest = {term: float(history[s, -1]) for term, history in record.history.items()}
         if stop.reasons:
             measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
             reason = reasons[int(verdict)]

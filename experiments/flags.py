@@ -60,13 +60,27 @@ def _define_config(values: FlagValues) -> None:
         "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_bool("print_config", False, "print the settings, as --config takes them, and end", flag_values=values)
+    flags.DEFINE_bool(
+        "print_config",
+        False,
+        "print the settings, as --config takes them, on stderr what they take, and end",
+        flag_values=values,
+    )
+
+
+def _define_first_seed(values: FlagValues) -> None:
+    """Where the numbers of `seed_list` begin."""
+    flags.DEFINE_integer(
+        "first_seed", 0, "number of the first seed, which the others follow; a seed draws the same numbers in any run",
+        lower_bound=0, upper_bound=10**9, flag_values=values,
+    )  # fmt: skip
 
 
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
-        "seeds", 1, "how many seeds train side by side, from 0 on", lower_bound=1, flag_values=values
+        "seeds", 1, "how many seeds train side by side", lower_bound=1, flag_values=values
     ),
+    "first_seed": _define_first_seed,
     "out": lambda values: flags.DEFINE_string(
         "out", None, "folder for everything that the run writes; new or empty", required=True, flag_values=values
     ),
@@ -179,6 +193,11 @@ def _prints(values: FlagValues) -> bool:
     return "print_config" in values and values.print_config
 
 
+def seed_list(args: FlagValues) -> range:
+    """Returns the numbers of a run's seeds, by the flags "seeds" and "first_seed" of `define_common`."""
+    return range(args.first_seed, args.first_seed + args.seeds)
+
+
 def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
     """Chooses devices for the seeds and keeps compiled programs across processes. Call it before any JAX operation.
 
@@ -189,15 +208,21 @@ def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
     return devices.seed_mesh(num_seeds, num_devices)
 
 
-def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
+def settings(
+    args: FlagValues,
+    algorithm: str,
+    default: ConfigT,
+    estimate: Callable[[ConfigT], Sequence[str]] = lambda config: [],
+) -> ConfigT:
     """Returns the settings that a command runs with: `default` or those of --config, with --set's fields replaced.
 
-    Under --print_config they are printed, and the process ends with status 0.
+    Under --print_config they are printed, with what the run would take on stderr, and the process ends with status 0.
 
     Args:
       args: with the flags "config" and "set" of `define_common`.
       algorithm: whose settings they are.
       default: of its own for the task.
+      estimate: of settings, what a run with them would take, a line each.
 
     Raises:
       ValueError: the file is of another algorithm, has fields that this one lacks, or something in either doesn't fit.
@@ -208,6 +233,8 @@ def settings(args: FlagValues, algorithm: str, default: ConfigT) -> ConfigT:
         default = _of_file(Path(args.config), algorithm, schedule, default)
     config = parse_overrides(default, args.set)
     if args.print_config:
+        for line in estimate(config):
+            print(line)
         schedule = {"schedule": args.schedule} if "schedule" in args else {}
         content = {"algorithm": algorithm, **schedule, "config": dataclasses.asdict(config)}  # type: ignore[call-overload]
         raise _Printed(json.dumps(content, indent=2))
@@ -261,7 +288,7 @@ def _as_text(value: Any) -> str:
     return json.dumps(value).strip('"').replace("null", "none")
 
 
-def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int) -> str:
+def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
     """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
 
     Args:
@@ -269,14 +296,31 @@ def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: 
       dataset: what it trains on.
       state: of one seed, shapes or arrays.
       num_seeds: S.
+      mesh: devices that share the seeds.
+
+    Raises:
+      ValueError: states, replay and data alone take more memory than there is.
     """
-    megabytes = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / 1e6
-    rows = sum(column.nbytes for column in vars(dataset.transitions).values()) / 1e6
+    states = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    rows = sum(column.nbytes for column in vars(dataset.transitions).values())
+    on_device = rows + states / mesh.size
+    device = mesh.devices.flat[0]
+    where = "this machine" if device.platform == "cpu" else f"each {device.device_kind}"
+    # the processor's devices have copies of their own, but the machine's memory
+    needed = rows + mesh.size * on_device if device.platform == "cpu" else on_device
+    limit = devices.memory_limit(device)
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"states, replay and data of this run take {needed / 1e6:,.0f} MB, but {where} has {limit / 1e6:,.0f}: "
+            "lower --seeds or buffer_size, or take less data"
+        )
+    copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
         "nothing speaks against this run",
         f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in phases.items() if count),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
-        f"memory beside programs and batches: {megabytes:,.0f} MB of states and replay, {rows:,.0f} MB of data",
+        f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"
+        + (f"; {needed / 1e6:,.0f} of the {limit / 1e6:,.0f} MB that {where} has" if limit else ""),
     ]
     return "\n".join(lines)
 

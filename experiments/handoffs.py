@@ -35,12 +35,43 @@ class Stage:
     critic: QFunction
 
 
-def load_handoff(run_dir: str | Path, num_seeds: int, env: str | None = None) -> tuple[Handoff, Task, dict[str, Any]]:
+def seeds_of(settings: dict[str, Any]) -> range:
+    """Returns the numbers of a run's seeds; older versions wrote no first one, which was 0."""
+    first = settings.get("first_seed", 0)
+    return range(first, first + settings["seeds"])
+
+
+def places(run_dir: str | Path, theirs: range, wanted: range) -> slice:
+    """Returns where seeds stand among those of a run.
+
+    Args:
+      run_dir: the run's --out.
+      theirs: numbers of its seeds.
+      wanted: numbers of those to go on with.
+
+    Raises:
+      ValueError: the run lacks one of them.
+    """
+    both = range(max(theirs.start, wanted.start), min(theirs.stop, wanted.stop))
+    if len(both) < len(wanted):
+        start = both or theirs
+        raise ValueError(
+            f"{run_dir} has {_named(theirs)}, not {_named(wanted)}: pass --first_seed={start.start} "
+            f"--seeds={len(start)}, or train the others"
+        )
+    return slice(both.start - theirs.start, both.stop - theirs.start)
+
+
+def _named(seed_list: range) -> str:
+    return f"the seeds {seed_list[0]} to {seed_list[-1]}" if len(seed_list) > 1 else f"the seed {seed_list[0]}"
+
+
+def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) -> tuple[Handoff, Task, dict[str, Any]]:
     """The handoff of a finished offline run.
 
     Args:
       run_dir: the run's --out.
-      num_seeds: S, of which the run must have at least as many; the first S are taken.
+      seed_list: numbers of the S seeds to take, which the run must have.
       env: name of the task to go online in; None for the one that the run was trained on.
 
     Returns:
@@ -51,7 +82,7 @@ def load_handoff(run_dir: str | Path, num_seeds: int, env: str | None = None) ->
       ValueError: see `load_offline`; or the run had no environment, or one of other sizes, and `env` names none that
         fits.
     """
-    settings = offline_settings(run_dir, num_seeds)
+    settings = offline_settings(run_dir, seed_list)
     if not (env or settings["env"]):
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
     task = envs.get_task(env or settings["env"])
@@ -60,37 +91,33 @@ def load_handoff(run_dir: str | Path, num_seeds: int, env: str | None = None) ->
         raise ValueError(
             f"{run_dir} is of {_sizes(trained)}, but {task.name} has {_sizes(wanted)}: pass --env, a task that fits"
         )
-    return load_offline(run_dir, num_seeds, task.spec)[0], task, settings
+    return load_offline(run_dir, seed_list, task.spec)[0], task, settings
 
 
 def _sizes(spec: dict[str, int]) -> str:
     return f"{spec['observation_dim']} observations and {spec['action_dim']} actions"
 
 
-def offline_settings(run_dir: str | Path, num_seeds: int) -> dict[str, Any]:
-    """Settings of an offline run with at least `num_seeds` seeds.
+def offline_settings(run_dir: str | Path, seed_list: range) -> dict[str, Any]:
+    """Settings of an offline run that has the seeds.
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: the run isn't an offline one, or has fewer seeds.
+      ValueError: the run isn't an offline one, or lacks a seed.
     """
     settings = read_config(run_dir)
     if settings.get("script") != "offline":
         raise ValueError(f"{run_dir} holds no offline run: pass the --out of experiments.offline")
-    if settings["seeds"] < num_seeds:
-        raise ValueError(
-            f"{run_dir} has {settings['seeds']} seeds, so it cannot start {num_seeds}: pass --seeds="
-            f"{settings['seeds']}, or train more of them"
-        )
+    places(run_dir, seeds_of(settings), seed_list)
     return settings
 
 
-def load_offline(run_dir: str | Path, num_seeds: int, spec: Spec) -> tuple[Handoff, QFunction | None]:
+def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Handoff, QFunction | None]:
     """What a finished offline run hands over, and its critic.
 
     Args:
       run_dir: the run's --out.
-      num_seeds: S; the run's first S seeds are taken.
+      seed_list: numbers of the S seeds to take, which the run must have.
       spec: sizes of its observations and actions.
 
     Returns:
@@ -100,13 +127,13 @@ def load_offline(run_dir: str | Path, num_seeds: int, spec: Spec) -> tuple[Hando
       FileNotFoundError: there is no run.
       ValueError: see `offline_settings`; or the run hasn't finished, is of other sizes, or is of another version.
     """
-    settings = offline_settings(run_dir, num_seeds)
+    settings = offline_settings(run_dir, seed_list)
     module = offline.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(config, spec)
     template = jax.eval_shape(
         seeds.over_seeds(algorithm.init, _one_device(), shared=(1,)),
-        seeds.keys(range(settings["seeds"]), "offline"),
+        seeds.keys(seeds_of(settings), "offline"),
         Normalizer.identity(spec.observation_dim),
     )
     with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
@@ -121,7 +148,7 @@ def load_offline(run_dir: str | Path, num_seeds: int, spec: Spec) -> tuple[Hando
     def outcome(state: Any) -> tuple[Handoff, QFunction | None]:
         return hand_over(algorithm, state), algorithm.critic(state) if algorithm.critic else None
 
-    state = seeds.take(jax.device_get(state), slice(num_seeds))
+    state = seeds.take(jax.device_get(state), places(run_dir, seeds_of(settings), seed_list))
     return jax.device_get(seeds.over_seeds(outcome, _one_device())(state))
 
 
@@ -187,7 +214,7 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
-    setup = Setup(algorithm, config, spec, range(settings["seeds"]), _one_device())
+    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
     start = seeds.over_seeds(functools.partial(start_seed, setup), setup.mesh, shared=(1,))
     template = jax.eval_shape(start, seeds.keys(setup.seeds, "online"), None)
     with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
@@ -213,11 +240,11 @@ def load_reconstruction(
       spec: sizes of observations and actions.
 
     Returns:
-      The algorithm's state and the records of its phases, of the first S seeds, as numpy arrays.
+      The algorithm's state and the records of its phases, of the seeds of `settings`, as numpy arrays.
 
     Raises:
       FileNotFoundError: there is no run, or it hasn't got so far.
-      ValueError: these settings have no such phase; or those of the run are others, or it has fewer seeds.
+      ValueError: these settings have no such phase; or those of the run are others, or it lacks a seed.
     """
     algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
     if not algorithm.phases:
@@ -225,8 +252,7 @@ def load_reconstruction(
     theirs = read_config(run_dir)
     if theirs.get("script") != "finetune":
         raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
-    if theirs["seeds"] < settings["seeds"]:
-        raise ValueError(f"{run_dir} has {theirs['seeds']} seeds, so it cannot start {settings['seeds']}")
+    chosen = places(run_dir, seeds_of(theirs), seeds_of(settings))
     compare_configs(
         _before_first_step(theirs, type(config)),
         _before_first_step(settings, type(config)),
@@ -239,7 +265,7 @@ def load_reconstruction(
         raise FileNotFoundError(
             f"{run_dir} has not got to its first environment step: go on with it first, by --resume"
         )
-    return seeds.take(ends[phase], slice(settings["seeds"]))
+    return seeds.take(ends[phase], chosen)
 
 
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
@@ -264,11 +290,13 @@ def _load_ends(
     """
     if settings.get("reconstruction"):
         source = settings["reconstruction"]
-        return _load_ends(source, read_config(source), algorithm)
+        theirs = read_config(source)
+        chosen = places(source, seeds_of(theirs), seeds_of(settings))
+        return {phase: seeds.take(end, chosen) for phase, end in _load_ends(source, theirs, algorithm).items()}
     ends = itertools.accumulate(phase.updates for phase in algorithm.phases)
     template = jax.eval_shape(
         seeds.over_seeds(lambda key: (algorithm.init(key, None), start_records(algorithm)), _one_device()),
-        seeds.keys(range(settings["seeds"]), "online"),
+        seeds.keys(seeds_of(settings), "online"),
     )
     with Checkpoints(Path(run_dir) / STAGES, settings, keep=2) as stages:
         kept = stages.all_steps()

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import estimates, flags
 from o2o_jax import envs, offline
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
@@ -65,14 +65,20 @@ def main(args: FlagValues) -> None:
     module = offline.load(args.algorithm)
     task = find_task(args.env, args.dataset)
     dataset = envs.family(task.name).load_dataset(task, args.dataset) if task else sources.load(args.dataset)
-    config = flags.settings(args, args.algorithm, module.Config.for_task(task) if task else module.Config())
+
+    def estimate(config: Any) -> list[str]:
+        work = estimates.offline_work(module, config, dataset.spec)
+        return estimates.describe(work, config, dataset.spec, args.seeds, mesh)
+
+    default = module.Config.for_task(task) if task else module.Config()
+    config = flags.settings(args, args.algorithm, default, estimate)
     algorithm = module.make(config, dataset.spec)
     (training,) = algorithm.phases
     dataset = algorithm.select(dataset)
     eval_episodes = args.eval_episodes
     if eval_episodes is None:
         eval_episodes = task.eval_episodes if task else 0
-    seed_list = range(args.seeds)
+    seed_list = flags.seed_list(args)
     evaluator = None
     if task and eval_episodes:
         evaluator = make_evaluator(envs.family(task.name), task, seed_list, eval_episodes, args.envpool)
@@ -84,6 +90,7 @@ def main(args: FlagValues) -> None:
         "transitions": dataset.size,
         "spec": dataclasses.asdict(dataset.spec),
         "seeds": args.seeds,
+        "first_seed": args.first_seed,
         "eval_every": args.eval_every,
         "eval_episodes": eval_episodes,
         "envpool": args.envpool,
@@ -92,7 +99,7 @@ def main(args: FlagValues) -> None:
     if args.dry_run:
         check_claim(args.out, settings, args.resume)
         state = jax.eval_shape(algorithm.init, jax.random.key(0), dataset.normalizer())
-        print(flags.preview({"updates": config.updates}, dataset, state, args.seeds))
+        print(flags.preview({"updates": config.updates}, dataset, state, args.seeds, mesh))
         if evaluator:
             evaluator.close()
         return
@@ -104,7 +111,7 @@ def main(args: FlagValues) -> None:
     with (
         locked(out),
         interrupt.deferred(),
-        log.MetricLog(out, args.tensorboard) as metric_log,
+        log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log,
         Checkpoints(out / "checkpoints", settings) as checkpoints,
     ):
         provenance.record(out, dataset)

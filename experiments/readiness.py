@@ -62,6 +62,7 @@ class Report:
     Attributes:
       title: which networks and what task.
       result: every number [S].
+      seed_list: numbers of the S seeds.
       dataset: what the policy was trained on.
       heldout: the trajectories.
       seen: whether training has seen them.
@@ -73,6 +74,7 @@ class Report:
 
     title: str
     result: Diagnosis
+    seed_list: range
     dataset: Dataset
     heldout: Dataset
     seen: bool
@@ -134,12 +136,11 @@ def write(report: Report, settings: Mapping[str, Any], out: Path) -> str:
     draw(report, out / "diagnosis.png")
     numbers = measures(report.result)
     regimes = report.regimes()
-    count = len(next(iter(numbers.values())))
     with (out / "diagnosis.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["seed", *numbers, *(["regime"] if regimes else [])])
-        for seed in range(count):
-            writer.writerow([seed, *(column[seed] for column in numbers.values()), *regimes[seed : seed + 1]])
+        for s, seed in enumerate(report.seed_list):
+            writer.writerow([seed, *(column[s] for column in numbers.values()), *regimes[s : s + 1]])
     verdict = report.regime()
     record = {
         "settings": dict(settings),
@@ -313,7 +314,7 @@ def _draw_gaps(report: Report, axis: Any) -> None:
     if value is None:
         axis.text(0.5, 0.5, "no re-evaluated critic", ha="center", va="center", transform=axis.transAxes)
         return
-    seeds, (low, high) = np.arange(len(value.gap)), gap_interval(value)
+    seeds, (low, high) = np.array(report.seed_list), gap_interval(value)
     finite = np.isfinite(low) & np.isfinite(high)
     axis.vlines(seeds[finite], low[finite], high[finite], color="C0", label="band")
     axis.scatter(seeds, value.gap, color="C0", marker="o", label="by values")

@@ -5,6 +5,10 @@
 writes hopper.png, hopper_table.md, hopper_runs.csv and hopper_seeds.csv, and prints the table. An earlier report of
 that name is replaced.
 
+Runs of other seeds are joined to one curve by a plus, as in --runs=runs/o2td3+runs/o2td3-more,runs/td3: they must agree
+in settings, data and code, or in all but what --may_differ names, such as commit,config.env_steps. The curve ends where
+the shortest of them does.
+
 Labels such as Hopper/O2TD3 and Walker2d/O2TD3 give each group a panel of its own.
 
 --x=total counts the environment steps of evaluations too, and --scores=episode takes the returns of training's own
@@ -21,7 +25,7 @@ import absl.flags
 import numpy as np
 from absl.flags import FlagValues
 
-from experiments import flags
+from experiments import flags, joined
 from experiments.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.runtime import log
 from o2o_jax.runtime.checkpoint import read_config
@@ -99,29 +103,41 @@ class Run:
         }
 
 
-def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str = "training") -> Run:
+def load_run(
+    folder: str | Path,
+    label: str,
+    scores: str = "evaluation",
+    x: str = "training",
+    may_differ: Sequence[str] = (),
+) -> Run:
     """Reads `<scores>.csv` and, where they exist, `start.csv` and `finetune.csv` of a run; impure.
 
     Args:
-      folder: of the run.
+      folder: of the run, or of several with a plus in between, whose seeds are joined.
       label: how it is called.
       scores: "evaluation" or "episode". A seed that finished no episode for a row keeps the score of the row before.
       x: environment steps of "training" alone or in "total".
+      may_differ: in what runs that are joined may differ besides their seeds.
 
     Raises:
       FileNotFoundError: the folder holds no such scores.
-      ValueError: one of the files is damaged or lacks the columns that a report needs, or it is an offline run.
+      ValueError: one of the files is damaged or lacks the columns that a report needs, it is an offline run, or see
+        `joined.check`.
     """
-    settings = read_config(folder) if (Path(folder) / "config.json").is_file() else {}
-    if settings.get("script") == "offline":
-        raise ValueError(f"{folder} is a run of experiments.offline: reports are of fine-tuning runs")
-    scored = log.read(folder, scores)
+    folders = joined.folders_of(str(folder))
+    for part in folders:
+        if _settings(part).get("script") == "offline":
+            raise ValueError(f"{part} is a run of experiments.offline: reports are of fine-tuning runs")
+    joined.check(folders, may_differ)
+    ends = [_last_step(part, scores) for part in folders]
+    # episodes end when they do: where one run has a row and another hasn't, none is missing
+    scored = joined.read(folders, scores, min(ends) if scores == "episode" else None)
     needed = ["score"] + ["episodes"] * (scores == "episode") + ["total_env_steps"] * (x == "total")
     for column in needed:
         if column not in scored:
-            raise ValueError(f"{folder}/{scores}.csv has no column {column!r}, only {list(scored)}")
-    start = _read_if_there(folder, "start")
-    finetune = _read_if_there(folder, "finetune")
+            raise ValueError(f"{folders[0]}/{scores}.csv has no column {column!r}, only {list(scored)}")
+    start = _read_if_there(folders, "start")
+    finetune = _read_if_there(folders, "finetune")
     seeds = np.union1d(scored["seed"], start.get("seed", []))
     online = {name: column[scored["step"] > 0] for name, column in scored.items()}
     score = _curve(online, "score", seeds)
@@ -130,7 +146,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         score = dataclasses.replace(score, values=_carried_on(score.values, ~(episodes > 0)))
     lagrange = _curve(finetune, "lagrange", seeds) if "lagrange" in finetune else None
     if x == "total":
-        total = _curve(online, "total_env_steps", seeds).mean()
+        total = _total(_curve(online, "total_env_steps", seeds))
         if lagrange is not None:  # logged at the same steps, of which a run may have more than scores
             lagrange = dataclasses.replace(lagrange, steps=np.interp(lagrange.steps, score.steps, total))
         score = dataclasses.replace(score, steps=total)
@@ -139,12 +155,14 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         scores = dict(zip(start["seed"], start[column], strict=True)) if column in start else {}
         return np.array([scores.get(seed, np.nan) for seed in seeds])
 
-    evaluation = _read_if_there(folder, "evaluation")
+    evaluation = _read_if_there(folders, "evaluation")
     delivered = np.full(len(seeds), np.nan)
     if "reference_score" in evaluation:
         delivered = _curve(evaluation, "reference_score", seeds).values[-1]
     cloned = "teacher_score" in start
-    env_steps = settings.get("config", {}).get("env_steps", 0)
+    missing = [
+        _settings(part).get("config", {}).get("env_steps", 0) - end for part, end in zip(folders, ends, strict=True)
+    ]
     return Run(
         label=label,
         seeds=seeds.astype(int),
@@ -154,7 +172,7 @@ def load_run(folder: str | Path, label: str, scores: str = "evaluation", x: str 
         delivered=delivered,
         score=score,
         lagrange=lagrange,
-        missing_env_steps=max(0, env_steps - int(scored["step"].max(initial=0))),
+        missing_env_steps=max(0, *missing),
     )
 
 
@@ -271,15 +289,17 @@ def write_report(
     out: str | Path,
     scores: str = "evaluation",
     x: str = "training",
+    may_differ: Sequence[str] = (),
 ) -> str:
     """Writes figure and tables next to each other, see the module; impure.
 
     Args:
-      folders: of the runs.
+      folders: of the runs, as of `load_run`.
       labels: one per run.
       out: path of the figure; its ending chooses the format.
       scores: as of `load_run`.
       x: likewise.
+      may_differ: likewise.
 
     Returns:
       The tables as markdown.
@@ -290,7 +310,7 @@ def write_report(
     out = Path(out)
     if out.suffix not in FORMATS:
         raise ValueError(f"--out must be a figure, a path that ends in {', '.join(FORMATS)}; got {out}")
-    runs = [load_run(folder, label, scores, x) for folder, label in zip(folders, labels, strict=True)]
+    runs = [load_run(folder, label, scores, x, may_differ) for folder, label in zip(folders, labels, strict=True)]
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, out, "environment steps, evaluation included" if x == "total" else "environment steps")
     text = table(runs)
@@ -324,8 +344,13 @@ def figure_class() -> Any:
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     absl.flags.DEFINE_list(
-        "runs", None, "folders of fine-tuning runs, comma-separated", required=True, flag_values=values
-    )
+        "runs", None, "folders of fine-tuning runs, comma-separated; a plus joins the seeds of several to one curve",
+        required=True, flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_list(
+        "may_differ", [], "settings, or commit, fingerprint, versions, that runs which are joined may differ in",
+        flag_values=values,
+    )  # fmt: skip
     absl.flags.DEFINE_list(
         "labels", None, "their names in figure and table; the folders' by default", flag_values=values
     )
@@ -345,19 +370,30 @@ def main(args: FlagValues) -> None:
     labels = args.labels or _labels(args.runs)
     if len(labels) != len(args.runs):
         raise ValueError(f"--labels names {len(labels)} runs, but --runs has {len(args.runs)}")
-    print(write_report(args.runs, labels, args.out, args.scores, args.x))
+    print(write_report(args.runs, labels, args.out, args.scores, args.x, args.may_differ))
     print(f"Figure: {Path(args.out).absolute()}")
 
 
 def _labels(folders: Sequence[str]) -> list[str]:
     """Names of the folders, or their whole paths where two are called alike."""
-    names = [Path(folder).name for folder in folders]
+    names = ["+".join(Path(part).name for part in joined.folders_of(folder)) for folder in folders]
     return names if len(set(names)) == len(names) else list(folders)
 
 
-def _read_if_there(folder: str | Path, phase: str) -> dict[str, np.ndarray]:
+def _settings(folder: str) -> dict[str, Any]:
+    """Settings of a run; none of a folder that has only its logs."""
+    return read_config(folder) if (Path(folder) / "config.json").is_file() else {}
+
+
+def _last_step(folder: str, scores: str) -> int:
+    """The last environment step that a run has logged anything at."""
+    logs = [log.read(folder, scores), _read_if_there([folder], "finetune")]
+    return max(int(columns["step"].max(initial=0)) for columns in logs if columns)
+
+
+def _read_if_there(folders: Sequence[str], phase: str) -> dict[str, np.ndarray]:
     try:
-        return log.read(folder, phase)
+        return joined.read(folders, phase)
     except FileNotFoundError:
         return {}
 
@@ -367,6 +403,13 @@ def _curve(columns: dict[str, np.ndarray], term: str, seeds: np.ndarray) -> Curv
     values = np.full((len(steps), len(seeds)), np.nan)
     values[rows, np.searchsorted(seeds, columns["seed"])] = columns[term]
     return Curve(steps, values)
+
+
+def _total(curve: Curve) -> np.ndarray:
+    """[T] mean over seeds of all environment steps spent; a seed without a row has evaluated as much as in its last."""
+    evaluation = curve.values - curve.steps[:, None]
+    evaluation = _carried_on(evaluation, np.isnan(evaluation))
+    return Curve(curve.steps, curve.steps[:, None] + evaluation).mean()
 
 
 def _carried_on(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

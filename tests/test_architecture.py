@@ -16,7 +16,7 @@ LAYERS = [
     {"types", "registry", "settings"},
     {"interfaces", "ops"},
     {"networks"},
-    {"policy", "critic", "data", "training", "losses", "diagnosis"},
+    {"policy", "critic", "data", "training", "losses", "diagnosis", "operations"},
     {"offline", "online", "envs"},
     {"runtime"},
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import typing
@@ -9,6 +10,7 @@ import typing
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments import flags
@@ -29,6 +31,31 @@ def call(script, *arguments, status=0):
     with pytest.raises(SystemExit) as result:
         flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
     assert result.value.code == status
+
+
+def rows_of_seed(path, seed):
+    """Lines of a metrics file that are of one seed."""
+    return [line for line in path.read_text().splitlines() if line.split(",")[1] == str(seed)]
+
+
+def saved(folder):
+    """Every number of the checkpoints in a folder, by step and path, and as text what goes with them; maybe none."""
+    found = {}
+    for step in sorted(path for path in folder.glob("*") if path.name.isdigit()):
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            layout = checkpointer.metadata((step / "state").absolute()).item_metadata.tree
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), layout)  # on whatever devices
+            state = checkpointer.restore((step / "state").absolute(), restore_args=kinds)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            numbers = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+            found[f"{step.name} {jax.tree_util.keystr(path)}"] = numbers
+        extra = json.loads((step / "meta" / "metadata").read_text())["extra"]
+        for record in extra.get("episodes", {}).get("records", []):
+            if record["seed"] is not None:  # still the first episode, whatever its generator was before
+                record.pop("generators")
+        found[f"{step.name} extra"] = np.array(json.dumps(extra))
+    return found
 
 
 def over_keys(training, *arguments):

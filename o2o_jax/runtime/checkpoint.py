@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from o2o_jax.runtime import files
 
 _CONFIG = "config.json"
+_ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
 WAY_OUT = "choose another --out, or go on with it by --resume"
 
 
@@ -232,7 +233,7 @@ def compare_configs(
     """Makes sure that two settings, JSON-like and nested, are the same.
 
     Args:
-      saved: those of `owner`.
+      saved: those of `owner`. Of an older version they have what it left unsaid.
       current: those of now.
       owner: how the message names what has the saved ones.
       advice: what the message says to do.
@@ -240,15 +241,17 @@ def compare_configs(
     Raises:
       ValueError: they differ; the message names every setting that does.
     """
-    flat = [_flatten(_plain(config)) for config in (saved, current)]
-    text = [{name: json.dumps(value) for name, value in config.items()} for config in flat]
-    differences = [
-        f"{name} is {text[0].get(name, 'absent')} there and {text[1].get(name, 'absent')} now"
-        for name in sorted(flat[0].keys() | flat[1].keys())
-        if text[0].get(name) != text[1].get(name)
-    ]
-    if differences:
-        raise ValueError(f"{owner} has other settings: {'; '.join(differences)}. {advice}")
+    found = differences(_ADDED | dict(saved), _ADDED | dict(current))
+    if found:
+        listed = "; ".join(f"{name} is {there} there and {now} now" for name, (there, now) in found.items())
+        raise ValueError(f"{owner} has other settings: {listed}. {advice}")
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Compares settings, JSON-like and nested: dotted name of each that differs, in their order -> both as text."""
+    text = [{name: json.dumps(value) for name, value in _flatten(_plain(config)).items()} for config in (first, second)]
+    pairs = {name: tuple(side.get(name, "absent") for side in text) for name in sorted(text[0].keys() | text[1].keys())}
+    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where seeds run: the devices of this machine, and the cache of compiled programs."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import jax
 from jax.sharding import AxisType, Mesh
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
@@ -42,6 +45,27 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
         raise ValueError(f"{num_devices} devices asked for, but JAX sees {len(available)}: {available}")
     count = num_devices or _most_devices(num_seeds, len(available))
     return jax.make_mesh((count,), ("seed",), devices=available[:count], axis_types=(AxisType.Auto,))
+
+
+def memory_limit(device: jax.Device) -> int | None:
+    """Returns how many bytes there are in all, taken or free; impure: asks the system.
+
+    Args:
+      device: an accelerator, whose own memory is meant; or one of the processor's, which share the machine's, or what
+        the process's control group may have of it.
+
+    Returns:
+      Bytes; None where nothing says it.
+    """
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    limits = []
+    with contextlib.suppress(ValueError, OSError):  # a system without these names
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(ValueError, OSError):  # no control group, or no limit: "max"
+            limits.append(int(path.read_text()))
+    return min(limits, default=None)
 
 
 def enable_compilation_cache() -> None:

@@ -25,13 +25,15 @@ class MetricLog:
     Args:
       directory: folder of the run; made where it is missing.
       tensorboard: also write TensorBoard scalars `phase/term` to `<directory>/tensorboard/<phase>/seed<s>`.
+      first_seed: number of the first of the S seeds that are written; the others follow it.
 
     Raises:
       ValueError: `tensorboard` without the package tensorboardX.
     """
 
-    def __init__(self, directory: str | os.PathLike, tensorboard: bool = False) -> None:
+    def __init__(self, directory: str | os.PathLike, tensorboard: bool = False, first_seed: int = 0) -> None:
         self.directory = Path(directory)
+        self._first_seed = first_seed
         self.directory.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, tuple[io.TextIOWrapper, list[str]]] = {}
         self._summary_writer: Any = summary_writer() if tensorboard else None
@@ -68,10 +70,10 @@ class MetricLog:
         if header != [*_INDEX, *terms]:
             raise ValueError(f"{file.name} has the columns {header[2:]}, so it cannot take {terms}")
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist()))
+        writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist(), self._first_seed))
         file.flush()
         if self._summary_writer is not None:
-            for seed, row in enumerate(table.tolist()):
+            for seed, row in enumerate(table.tolist(), self._first_seed):
                 summary = self._summary(phase, seed)
                 for term, value in zip(terms, row, strict=True):
                     summary.add_scalar(f"{phase}/{term}", value, int(step))

@@ -55,6 +55,19 @@ def test_every_evaluation_leaves_a_snapshot_per_seed(finished):
         assert f"{metadata['env_steps']:08d}-seed{metadata['seed']}.npz" == name
 
 
+def test_a_seed_does_not_depend_on_the_others(finished, tmp_path):
+    out = run(tmp_path / "others", "--first_seed=1")
+    for file in sorted(finished.glob("*.csv")):
+        assert tiny.rows_of_seed(out / file.name, 1) == tiny.rows_of_seed(file, 1), file.name
+        assert tiny.rows_of_seed(out / file.name, 2), file.name
+    taken = sorted(path.name for path in (out / "snapshots").iterdir())
+    assert taken[::2] == SNAPSHOTS[1::2]
+    for name in taken[::2]:
+        (ours, metadata), (theirs, _) = (load_behaviour(folder / "snapshots" / name) for folder in (out, finished))
+        assert metadata["seed"] == 1
+        jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
 def test_snapshots_are_of_their_seed_and_step(finished):
     policies = [load_behaviour(finished / "snapshots" / name)[0] for name in SNAPSHOTS]
     observation = np.linspace(-1.0, 1.0, TASK.spec.observation_dim, dtype=np.float32)

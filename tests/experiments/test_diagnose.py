@@ -58,6 +58,17 @@ def test_an_offline_run_as_it_is(offline_run, tmp_path, capsys):
     np.testing.assert_allclose([float(row["offline.gap"]) for row in rows], record["measures"]["offline.gap"])
 
 
+def test_one_seed_of_a_run_is_diagnosed_as_among_all(offline_run, o2td3, report, tmp_path):
+    run(o2td3, "--first_seed=1", f"--out={tmp_path / 'online'}")
+    _, (row,), record = results(tmp_path / "online")
+    assert (record["settings"]["first_seed"], record["settings"]["seeds"]) == (1, 1)
+    of_both = results(report)[1][1]
+    for name in row.keys() - {"regime"}:
+        assert float(row[name]) == pytest.approx(float(of_both[name]), rel=1e-4, abs=1e-5), name
+    run(offline_run, "--first_seed=0", "--seeds=1", f"--out={tmp_path / 'first'}")
+    assert [row["seed"] for row in results(tmp_path / "first")[1]] == ["0"]
+
+
 @pytest.fixture(scope="module")
 def report(o2td3):
     """The folder of the fine-tuning run's report: where it is written by default."""
@@ -114,7 +125,7 @@ def test_a_fine_tuning_run_is_diagnosed_by_what_it_left(report, reconstructed):
 def test_what_a_fine_tuning_run_keeps(o2td3, offline_run):
     stages = handoffs.load_stages(o2td3, envs.get_task(tiny.ENV).spec)
     assert sorted(int(path.name) for path in (o2td3 / "stages").iterdir()) == [4, 8]
-    handoff, _, _ = handoffs.load_handoff(offline_run, 2)
+    handoff, _, _ = handoffs.load_handoff(offline_run, range(2))
     # re-evaluation leaves the policy alone, alignment moves it
     np.testing.assert_array_equal(_first(stages["reevaluate"].policy.params), _first(handoff.policy.params))
     assert np.any(_first(stages["align"].policy.params) != _first(handoff.policy.params))
@@ -210,7 +221,8 @@ def test_data_that_nothing_was_trained_on(offline_run, arrays, tmp_path):
         (["--algorithm=o2ppo"], "o2ppo re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
         (["--algorithm=td3"], "td3 re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
         (["--algorithm=o2td3"], "the policy's network differs from this algorithm's: set hidden to (8,)"),
-        (["--seeds=5"], "has 2 seeds, so it has no 5 to diagnose"),
+        (["--seeds=5"], "has the seeds 0 to 1, not the seeds 0 to 4"),
+        (["--first_seed=2"], "has the seeds 0 to 1, not the seed 2"),
         (["--holdout_episodes=1000"], "episodes, of which 1000 cannot be set aside"),
         (["--holdout_dataset=nothing.npz"], "nothing.npz"),
         (["--run=nowhere"], "nowhere holds no run"),

@@ -8,10 +8,9 @@ import signal
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from experiments import finetune
+from experiments import finetune, offline
 from experiments.handoffs import load_delivered
 from o2o_jax import envs, online
 from o2o_jax.data import sources
@@ -128,7 +127,7 @@ def test_a_run_stopped_in_every_phase_ends_as_the_unbroken_one(o2td3, offline_ru
     assert {path.name for path in (out / "stages").iterdir()} == {"4", "8"}  # what experiments.diagnose reads
     for file in sorted(o2td3.glob("*.csv")):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
-    jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))
+    jax.tree.map(np.testing.assert_array_equal, *(tiny.saved(folder / "checkpoints") for folder in (out, o2td3)))
 
 
 def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, tmp_path, monkeypatch, capsys):
@@ -153,24 +152,44 @@ def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, 
     run(out, offline_run, *RECONSTRUCTION, "--resume")
     for file in sorted(o2td3.glob("*.csv")):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
-    jax.tree.map(np.testing.assert_array_equal, *(saved_arrays(folder) for folder in (out, o2td3)))
+    jax.tree.map(np.testing.assert_array_equal, *(tiny.saved(folder / "checkpoints") for folder in (out, o2td3)))
 
 
-def saved_arrays(out):
-    """Every number of a run's last checkpoint, by its path, and what goes with it."""
-    (step,) = (path for path in (out / "checkpoints").iterdir() if path.name.isdigit())
-    with ocp.StandardCheckpointer() as checkpointer:
-        leaves = jax.tree_util.tree_leaves_with_path(checkpointer.restore((step / "state").absolute()))
-    is_key = [jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for _, leaf in leaves]
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if key else leaf)
-        for (path, leaf), key in zip(leaves, is_key, strict=True)
-    }
-    extra = json.loads((step / "meta" / "metadata").read_text())["extra"]
-    for record in extra["episodes"]["records"]:
-        assert record.pop("seed")  # still the first episode, whatever its generator was before
-        record.pop("generators")
-    return arrays | {"extra": np.array(json.dumps(extra))}
+@pytest.fixture(scope="module")
+def other_policies(data, tmp_path_factory):
+    """The folder of seeds 1 and 2 of the offline run."""
+    out = tmp_path_factory.mktemp("runs") / "others"
+    argv = ["--algorithm=td3_bc", f"--env={tiny.ENV}", f"--out={out}", *tiny.SETTINGS, "--set=updates=12"]
+    tiny.call(offline, *argv, "--first_seed=1", "--seeds=2", "--eval_every=4", "--eval_episodes=2")
+    return out
+
+
+def test_a_seed_does_not_depend_on_the_others(other_policies, o2td3, tmp_path, capsys):
+    out = run(tmp_path / "out", other_policies, *RECONSTRUCTION, "--first_seed=1")
+    printed = capsys.readouterr().out
+    assert [f"seed {seed}: offline policy" in printed for seed in range(4)] == [False, True, True, False]
+    assert json.loads((out / "config.json").read_text())["first_seed"] == 1
+    for file in sorted(o2td3.glob("*.csv")):
+        assert tiny.rows_of_seed(out / file.name, 1) == tiny.rows_of_seed(file, 1), file.name
+        assert tiny.rows_of_seed(out / file.name, 2), file.name
+        assert not tiny.rows_of_seed(out / file.name, 0), file.name
+    ours, theirs = (tiny.saved(folder / "checkpoints") for folder in (out, o2td3))
+    extra = f"{REEVALUATE + ALIGN + 1 + ENV_STEPS} extra"
+    extras = [json.loads(str(arrays.pop(extra)))["episodes"] for arrays in (ours, theirs)]
+    for name, numbers in theirs.items():
+        pair = (ours[name][:1], numbers[1:]) if numbers.ndim else (ours[name], numbers)  # counters are of all seeds
+        np.testing.assert_array_equal(*pair, err_msg=name)
+    assert [extras[0][name][:1] for name in extras[0]] == [extras[1][name][1:] for name in extras[0]]
+    run(out, other_policies, *RECONSTRUCTION, "--resume", status=1)  # --first_seed=0, of which there is no policy
+    assert "has the seeds 1 to 2, not the seeds 0 to 1: pass --first_seed=1 --seeds=1, or" in capsys.readouterr().err
+
+
+def test_a_seed_takes_the_policy_of_its_number(o2td3, offline_run, tmp_path):
+    out = run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--first_seed=1", seeds=1)
+    for phase in ("reevaluate", "start"):
+        columns = log.read(o2td3, phase)
+        for name, values in log.read(out, phase).items():
+            np.testing.assert_allclose(values, columns[name][columns["seed"] == 1], rtol=1e-3, err_msg=name)
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(o2td3, offline_run, capsys):
@@ -460,8 +479,14 @@ def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_p
         (["--algorithm=td3", "--policy={dt}"], 1, "critic_source=offline goes on from the critics of offline training"),
         (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),
         (["--set=discount=2"], 1, "discount must lie in (0, 1), got 2.0"),
-        (["--seeds=5"], 1, "has 2 seeds, so it cannot start 5: pass --seeds=2, or train more of them"),
+        (
+            ["--seeds=5"],
+            1,
+            "has the seeds 0 to 1, not the seeds 0 to 4: pass --first_seed=0 --seeds=2, or train the others",
+        ),
+        (["--first_seed=1"], 1, "has the seeds 0 to 1, not the seeds 1 to 2: pass --first_seed=1 --seeds=1, or"),
         (["--seeds=0"], 2, "seeds"),
+        (["--first_seed=-1"], 2, "first_seed"),
         (["--policy=nowhere"], 1, "nowhere holds no run"),
         (["--dataset=o2o/nothing-v0"], 1, "o2o/nothing-v0"),
     ],
@@ -482,8 +507,13 @@ def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsy
     assert found[-4] == "nothing speaks against this run"
     assert found[-3] == "2 seeds: 4 of re-evaluation, 4 of alignment, 6 environment steps"
     assert "transitions, " in found[-2]
-    assert found[-1].startswith("memory beside programs and batches: ")
+    assert found[-1].startswith("memory beside programs, batches and simulators: ")
     assert not (tmp_path / "out").exists()
+    too_long = ["--set=env_steps=1e12", "--set=buffer_size=1e12"]  # 27 numbers a row: 216 TB for two seeds
+    run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run", *too_long, status=1)
+    error = capsys.readouterr().err
+    assert "states, replay and data of this run take 216,000,000 MB, but this machine has " in error
+    assert error.count("\n") == 1
     run(o2td3, offline_run, *RECONSTRUCTION, "--dry_run", status=1)
     assert "already holds a run" in capsys.readouterr().err
 
@@ -558,8 +588,14 @@ def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, t
     link = f"--reconstruction={out}"
     third = run(tmp_path / "third", offline_run, *RECONSTRUCTION, *OFFLINE_PHASES, link, seeds=1)
     assert (third / "start.csv").read_text() == (out / "start.csv").read_text()
+    second = [f"--reconstruction={o2td3}", "--first_seed=1"]
+    out_of_second = run(tmp_path / "second", offline_run, *RECONSTRUCTION, *OFFLINE_PHASES, *second, seeds=1)
+    assert tiny.rows_of_seed(out_of_second / "align.csv", 1) == tiny.rows_of_seed(o2td3 / "align.csv", 1)
+    link_to_second = [f"--reconstruction={out_of_second}", "--first_seed=1"]
+    chained = run(tmp_path / "chained", offline_run, *RECONSTRUCTION, *OFFLINE_PHASES, *link_to_second, seeds=1)
+    assert (chained / "start.csv").read_text() == (out_of_second / "start.csv").read_text()
     run(tmp_path / "two", offline_run, *RECONSTRUCTION, link, status=1)
-    assert f"{out} has 1 seeds, so it cannot start 2" in capsys.readouterr().err
+    assert f"{out} has the seed 0, not the seeds 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 import dataclasses
+import functools
 import json
 import sys
+import types
 from typing import Literal
 
 import absl.flags
+import jax
+import numpy as np
 import pytest
 
 from experiments import flags
 from o2o_jax import envs, offline, online
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.policy import CloneConfig
+from o2o_jax.types import Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +179,36 @@ def test_notes_stay_out_of_what_is_printed(capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["algorithm"] == "cql"
     assert captured.err == "note: something\n"
+
+
+def test_a_preview_by_hand(monkeypatch):
+    # a million rows of 4 + 1 + 1 + 4 + 1 numbers: 44 MB, here and on two devices; 3 seeds of 10 MB
+    rows, column = np.zeros((1_000_000, 4), np.float32), np.zeros(1_000_000, np.float32)
+    dataset = Dataset(Transition(rows, column[:, None], column, rows, column), np.array([400, 1_000_000]), "mine")
+    state = {"x": np.zeros(1_249_999), "shape": jax.ShapeDtypeStruct((), np.float64)}
+    mesh = types.SimpleNamespace(size=2, devices=np.array(jax.devices("cpu")))
+    preview = functools.partial(flags.preview, {"updates": 1200, "nothing": 0}, dataset, state, 3)
+    monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 162_000_000)
+    assert preview(mesh).splitlines() == [
+        "nothing speaks against this run",
+        "3 seeds: 1,200 updates",
+        "mine: 1,000,000 transitions, 2 episodes",
+        "memory beside programs, batches and simulators: 30 MB of states and replay, 3 copies of 44 MB of data; 162 of "
+        "the 162 MB that this machine has",
+    ]
+    monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 161_999_999)
+    with pytest.raises(ValueError, match="take 162 MB, but this machine has 162: lower --seeds or buffer_size, or"):
+        preview(mesh)
+    monkeypatch.setattr(flags.devices, "memory_limit", lambda _: None)
+    assert preview(mesh).endswith("3 copies of 44 MB of data")
+    # an accelerator has a copy of the data and half of the seeds
+    gpu = types.SimpleNamespace(platform="gpu", device_kind="H100")
+    on_gpus = types.SimpleNamespace(size=2, devices=np.array([gpu, gpu]))
+    monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 59_000_000)
+    assert preview(on_gpus).endswith("3 copies of 44 MB of data; 59 of the 59 MB that each H100 has")
+    monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 58_999_999)
+    with pytest.raises(ValueError, match="take 59 MB, but each H100 has 59"):
+        preview(on_gpus)
 
 
 def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, capsys):

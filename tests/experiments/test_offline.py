@@ -1,7 +1,9 @@
 """experiments.offline from the command line to the handoff, with tiny data and networks."""
 
 import dataclasses
+import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -41,6 +43,48 @@ def test_run_writes_metrics_settings_and_handoff(finished):
     assert settings["dataset"] == "o2o/hopper/random-v0"
 
 
+def test_a_seed_does_not_depend_on_the_others(finished, tmp_path, capsys):
+    out = run(tmp_path / "others", "--first_seed=1")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-3:]] == ["1", "2", "mean"]
+    assert json.loads((out / "config.json").read_text())["first_seed"] == 1
+    for file in sorted(finished.glob("*.csv")):
+        assert tiny.rows_of_seed(out / file.name, 1) == tiny.rows_of_seed(file, 1)
+        assert tiny.rows_of_seed(out / file.name, 2)
+        assert not tiny.rows_of_seed(out / file.name, 0)
+    handoff_pair = [handoffs.load_handoff(folder, range(1, 2))[0] for folder in (finished, out)]
+    jax.tree.map(np.testing.assert_array_equal, *handoff_pair)
+    with pytest.raises(ValueError, match="has the seeds 1 to 2, not the seeds 0 to 1: pass --first_seed=1 --seeds=1"):
+        handoffs.load_handoff(out, range(2))
+    run(out, "--resume", status=1)
+    assert "first_seed is 1 there and 0 now" in capsys.readouterr().err
+
+
+def test_a_seed_alone_draws_what_it_draws_among_others(finished, tmp_path):
+    # one seed is another program than two, which rounds otherwise
+    out = run(tmp_path / "second", "--first_seed=1", seeds=1)
+    handoff_pair = [handoffs.load_handoff(folder, range(1, 2))[0] for folder in (finished, out)]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *handoff_pair)
+    columns = log.read(finished, "offline")
+    for name, values in log.read(out, "offline").items():
+        np.testing.assert_allclose(values, columns[name][columns["seed"] == 1], rtol=1e-4, err_msg=name)
+
+
+def test_a_run_from_before_seeds_had_numbers_goes_on(finished, tmp_path, capsys):
+    out = tmp_path / "old"
+    shutil.copytree(finished, out)
+    for path in (out / "config.json", *out.glob("checkpoints/*/meta/metadata")):
+        content = json.loads(path.read_text())
+        del (content if path.name == "config.json" else content["config"])["first_seed"]
+        path.write_text(json.dumps(content))
+    run(out, "--resume")
+    assert "is complete" in capsys.readouterr().out
+    jax.tree.map(
+        np.testing.assert_array_equal, *(handoffs.load_handoff(folder, range(2))[0] for folder in (finished, out))
+    )
+    run(out, "--resume", "--first_seed=1", status=1)
+    assert "first_seed is 0 there and 1 now" in capsys.readouterr().err
+
+
 def test_table_lists_seeds_and_their_mean(finished):
     header, *rows, mean = offline.table(finished).splitlines()
     assert header.split() == ["seed", "return", "score"]
@@ -51,7 +95,7 @@ def test_table_lists_seeds_and_their_mean(finished):
 
 
 def test_handoff_acts_as_the_last_evaluation(finished):
-    handoff, task, settings = handoffs.load_handoff(finished, 2)
+    handoff, task, settings = handoffs.load_handoff(finished, range(2))
     assert (task.name, settings["algorithm"], handoff.source, handoff.policy.head) == (
         ENV, "td3_bc", "td3_bc", "deterministic"
     )  # fmt: skip
@@ -74,13 +118,13 @@ def test_envpool_evaluates_from_other_starts(tmp_path, finished):
 
 
 def test_handoff_of_fewer_seeds_is_the_first_ones(finished):
-    whole, one = (handoffs.load_handoff(finished, count)[0] for count in (2, 1))
+    whole, one = (handoffs.load_handoff(finished, range(count))[0] for count in (2, 1))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:1], b), whole.policy, one.policy)
     assert int(one.state.step) == 12
 
 
 def test_observations_are_normalized_by_the_dataset(finished):
-    handoff, task, _ = handoffs.load_handoff(finished, 1)
+    handoff, task, _ = handoffs.load_handoff(finished, range(1))
     rows = envs.family(ENV).load_dataset(task).transitions
     np.testing.assert_allclose(handoff.policy.normalizer.mean[0], rows.observation.mean(axis=0), rtol=1e-3, atol=1e-5)
 
@@ -102,9 +146,9 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     assert "is complete" not in capsys.readouterr().out
     assert saved == [4]
     with pytest.raises(ValueError, match="is not finished: 4 of 12 updates are saved; .* --resume"):
-        handoffs.load_handoff(out, 2)
+        handoffs.load_handoff(out, range(2))
     run(out, "--resume")
-    handoff_pair = [handoffs.load_handoff(folder, 2)[0] for folder in (finished, out)]
+    handoff_pair = [handoffs.load_handoff(folder, range(2))[0] for folder in (finished, out)]
     jax.tree.map(np.testing.assert_array_equal, *handoff_pair)
     for phase in ("offline", "evaluation"):
         jax.tree.map(np.testing.assert_array_equal, log.read(finished, phase), log.read(out, phase))
@@ -124,7 +168,7 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
         patch.setattr(offline.Checkpoints, "save", stop)
         run(out, status=130)
     with pytest.raises(ValueError, match="is not finished: 0 of 12"):
-        handoffs.load_handoff(out, 2)
+        handoffs.load_handoff(out, range(2))
     run(out, "--resume")
     columns = [log.read(folder, "evaluation") for folder in (finished, out)]
     jax.tree.map(np.testing.assert_array_equal, *columns)
@@ -141,12 +185,12 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
 def test_evaluation_at_the_end_alone_and_another_algorithm(algorithm, head, settings, tmp_path):
     out = run(tmp_path / algorithm, "--eval_every=0", *settings, algorithm=algorithm, updates=2, seeds=1)
     assert log.read(out, "evaluation")["step"].tolist() == [2]
-    handoff, _, _ = handoffs.load_handoff(out, 1)
+    handoff, _, _ = handoffs.load_handoff(out, range(1))
     assert handoff.policy.head == head
 
 
 def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_path, monkeypatch):
-    handoff, task, settings = handoffs.load_handoff(dt_run, 2)
+    handoff, task, settings = handoffs.load_handoff(dt_run, range(2))
     assert (settings["algorithm"], handoff.source, handoff.policy.head) == ("dt", "dt", "sequence")
     np.testing.assert_array_equal(handoff.policy.target_return, [3_600.0] * 2)
     run_episodes = policy_episodes(lambda policy: policy, range(2), seed_mesh(2))
@@ -167,7 +211,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
         patch.setattr(offline.Checkpoints, "save", stop)
         tiny.call(offline, *arguments, status=130)
     tiny.call(offline, *arguments, "--resume")
-    resumed, _, _ = handoffs.load_handoff(tmp_path / "dt", 2)
+    resumed, _, _ = handoffs.load_handoff(tmp_path / "dt", range(2))
     jax.tree.map(np.testing.assert_array_equal, resumed, handoff)
     for phase in ("offline", "evaluation"):
         jax.tree.map(np.testing.assert_array_equal, log.read(dt_run, phase), log.read(tmp_path / "dt", phase))
@@ -186,7 +230,7 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
     arguments = ["--algorithm=bc", f"--env={ENV}", f"--out={tmp_path / 'bc'}", "--eval_every=0", "--eval_episodes=1"]
     settings = ["updates=2", "hidden=8", "batch_size=8", "head=tanh_gaussian", "best_fraction=0.3"]
     tiny.call(offline, *arguments, *(f"--set={setting}" for setting in settings))
-    handoff, task, found = handoffs.load_handoff(tmp_path / "bc", 1)
+    handoff, task, found = handoffs.load_handoff(tmp_path / "bc", range(1))
     assert handoff.policy.head == "tanh_gaussian"
     dataset = envs.family(ENV).load_dataset(task)
     best = dataset.best_episodes(int(0.3 * len(dataset.episode_ends)))
@@ -227,13 +271,16 @@ def test_folder_of_another_run_is_refused(finished, capsys):
 
 def test_handoff_errors(finished, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        handoffs.load_handoff(tmp_path / "nothing", 1)
-    with pytest.raises(ValueError, match="has 2 seeds, so it cannot start 5: pass --seeds=2, or train more") as error:
-        handoffs.load_handoff(finished, 5)
+        handoffs.load_handoff(tmp_path / "nothing", range(1))
+    with pytest.raises(
+        ValueError,
+        match="has the seeds 0 to 1, not the seeds 0 to 4: pass --first_seed=0 --seeds=2, or train the others",
+    ) as error:
+        handoffs.load_handoff(finished, range(5))
     assert "\n" not in str(error.value)
     (tmp_path / "config.json").write_text(json.dumps({"algorithm": "sac", "env": "mujoco/hopper", "seeds": 1}))
     with pytest.raises(ValueError, match="holds no offline run: pass the --out of experiments.offline"):
-        handoffs.load_handoff(tmp_path, 1)
+        handoffs.load_handoff(tmp_path, range(1))
 
 
 def test_handoff_of_another_version(finished, tmp_path):
@@ -241,11 +288,11 @@ def test_handoff_of_another_version(finished, tmp_path):
     settings["config"]["forgotten"] = 1
     (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="another version of its algorithm: .*forgotten"):
-        handoffs.load_handoff(tmp_path, 1)
+        handoffs.load_handoff(tmp_path, range(1))
 
 
 def test_rebuilt_config_is_the_one_that_was_saved(finished):
-    _, task, settings = handoffs.load_handoff(finished, 1)
+    _, task, settings = handoffs.load_handoff(finished, range(1))
     module = offline.offline.load("td3_bc")
     config = handoffs._rebuild(module.Config, settings["config"], finished)
     wanted = {"hidden": (8,), "critic_hidden": (8,), "batch_size": 8, "updates": 12}

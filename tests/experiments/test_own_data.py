@@ -86,7 +86,7 @@ def test_a_run_without_an_environment_resumes(pendulum, tmp_path):
     out = tmp_path / "td3_bc"
     for resume in ([], ["--resume"]):
         tiny.call(offline, *OFFLINE, f"--dataset={pendulum}", f"--out={out}", *resume)
-    handoff, task, _ = handoffs.load_handoff(out, 1, "gym/Pendulum-v1")
+    handoff, task, _ = handoffs.load_handoff(out, range(1), "gym/Pendulum-v1")
     assert (int(handoff.state.step), task.name) == (4, "gym/Pendulum-v1")
 
 

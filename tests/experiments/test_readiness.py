@@ -47,7 +47,9 @@ def report(logged=None, coverage=(0.1, 0.1), deterministic=False, **parts):
     empty = dict.fromkeys(("offline", "reevaluated", "aligned", "shift", "alignment", "value"))
     distances = Coverage(*(np.full((SEEDS, 4), distance, np.float32) for distance in coverage))
     result = Diagnosis(**empty | parts, coverage=distances)
-    return readiness.Report("title", result, dataset(), dataset(), True, 0.05, deterministic, logged, ("a note",))
+    return readiness.Report(
+        "title", result, range(SEEDS), dataset(), dataset(), True, 0.05, deterministic, logged, ("a note",)
+    )
 
 
 @pytest.mark.parametrize(

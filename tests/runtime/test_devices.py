@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from o2o_jax.runtime import devices
 from o2o_jax.runtime.devices import enable_compilation_cache, seed_mesh
 
 
@@ -42,6 +44,24 @@ def test_seeds_split_over_the_mesh():
 def test_what_does_not_fit(num_seeds, num_devices, message):
     with pytest.raises(ValueError, match=message):
         seed_mesh(num_seeds, num_devices)
+
+
+def test_memory_of_the_processor_is_the_machine_s_or_the_group_s(tmp_path, monkeypatch):
+    device = jax.devices("cpu")[0]
+    none, unlimited, group = tmp_path / "none", tmp_path / "unlimited", tmp_path / "group"
+    unlimited.write_text("max\n")
+    group.write_text("5000000\n")
+    monkeypatch.setattr(devices, "CGROUP_LIMITS", (none, unlimited))
+    machine = devices.memory_limit(device)
+    assert machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(devices, "CGROUP_LIMITS", (none, group))
+    assert devices.memory_limit(device) == 5_000_000
+
+
+@pytest.mark.parametrize(("stats", "expected"), [({"bytes_limit": 7}, 7), ({}, None), (None, None)])
+def test_memory_of_an_accelerator_is_its_own(stats, expected):
+    device = types.SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+    assert devices.memory_limit(device) == expected
 
 
 def test_a_fresh_process_splits_the_processor(tmp_path):

@@ -20,6 +20,12 @@ def test_file_by_hand(tmp_path):
     assert columns["step"].dtype == np.int64
 
 
+def test_seeds_have_their_own_numbers(tmp_path):
+    with log.MetricLog(tmp_path, first_seed=4) as metrics:
+        metrics.write("align", 10, {"q": np.array([1.5, 2.5])})
+    assert (tmp_path / "align.csv").read_text() == "step,seed,q\n10,4,1.5\n10,5,2.5\n"
+
+
 def test_float32_values_survive(tmp_path):
     values = np.array([1 / 3, 1e-30, 3e8], np.float32)
     with log.MetricLog(tmp_path) as metrics:

@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.awac.algorithm import State, make
 from o2o_jax.offline.awac.config import Config
+from o2o_jax.offline.awac.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

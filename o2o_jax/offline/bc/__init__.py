@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.bc.algorithm import State, make
 from o2o_jax.offline.bc.config import Config
+from o2o_jax.offline.bc.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.cql.algorithm import State, make
 from o2o_jax.offline.cql.config import Config
+from o2o_jax.offline.cql.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

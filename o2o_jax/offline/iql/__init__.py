@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.iql.algorithm import State, make
 from o2o_jax.offline.iql.config import Config
+from o2o_jax.offline.iql.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

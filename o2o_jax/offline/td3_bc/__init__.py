@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.td3_bc.algorithm import State, make
 from o2o_jax.offline.td3_bc.config import Config
+from o2o_jax.offline.td3_bc.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

@@ -2,5 +2,6 @@
 
 from o2o_jax.online.o2ppo.algorithm import State, make
 from o2o_jax.online.o2ppo.config import Config
+from o2o_jax.online.o2ppo.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

@@ -2,5 +2,6 @@
 
 from o2o_jax.online.o2sac.algorithm import State, make
 from o2o_jax.online.o2sac.config import Config
+from o2o_jax.online.o2sac.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

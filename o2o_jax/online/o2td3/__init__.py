@@ -2,5 +2,6 @@
 
 from o2o_jax.online.o2td3.algorithm import State, make
 from o2o_jax.online.o2td3.config import Config
+from o2o_jax.online.o2td3.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

@@ -2,11 +2,11 @@
 
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.online import o2ppo
-from o2o_jax.online.o2ppo import State
+from o2o_jax.online.o2ppo import State, operations
 from o2o_jax.online.ppo.config import Config
 from o2o_jax.types import Spec
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]
 
 
 def make(config: Config, spec: Spec) -> Algorithm:

@@ -2,11 +2,11 @@
 
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.online import o2sac
-from o2o_jax.online.o2sac import State
+from o2o_jax.online.o2sac import State, operations
 from o2o_jax.online.sac.config import Config
 from o2o_jax.types import Spec
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]
 
 
 def make(config: Config, spec: Spec) -> Algorithm:

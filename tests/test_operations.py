@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import flops, workloads
+from benchmarks import workloads
+from o2o_jax import operations
+from o2o_jax.online import o2td3
 from o2o_jax.types import Spec
 
 SPEC = Spec(observation_dim=11, action_dim=3)
-TINY = flops.Network(inputs=2, hidden=(3, 4), outputs=1)  # 6 + 12 + 4 = 22 multiply-adds per row
+TINY = operations.Network(inputs=2, hidden=(3, 4), outputs=1)  # 6 + 12 + 4 = 22 multiply-adds per row
 
 
 def test_forward_by_hand():
@@ -40,11 +42,15 @@ def test_an_update_by_hand():
         num_critics: int = 2
         policy_delay: int = 2
         constrain: bool = True
+        return_updates: int = 0
+        reevaluate_updates: int = 8
 
     # actor 1-3-1: 6 multiply-adds per row, 3 of them in the output; critics 2 x (2-4-1): 24, 8 of them in the outputs
-    counts = flops.o2td3(Config(), Spec(observation_dim=1, action_dim=1))
+    counts = o2td3.operations(Config(), Spec(observation_dim=1, action_dim=1))
     target, regression = 24, 24 + 24 + 8  # Q̄; Q forward, dW, to the hidden layer
     assert counts["reevaluate"].needed == 2 * 2 * (target + regression)
+    with_returns = o2td3.operations(Config(return_updates=2), Spec(observation_dim=1, action_dim=1))
+    assert with_returns["reevaluate"].needed == 2 * 2 * (target + regression + (6 + 24) / 4)  # π_off and Q̄ at the ends
     actor_step = (6 + 6 + 3) + 12 + (4 + 4)  # actor forward, dW, to the hidden layer; Q_1; to its one action column
     assert counts["align"].needed == 2 * 2 * (target + 2 * regression + actor_step)
     every = 3 * 6 + target + regression  # π̄, π and π_ref at s'
@@ -77,10 +83,18 @@ def test_executed_operations_are_those_that_xla_counts(name):
     algorithm = name.split("/")[0]
     config = dataclasses.replace(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
     workload = workloads.make(name, config, SPEC, rows=512)
-    operations, count = compiled_operations(workload), workload.count
+    counted, count = compiled_operations(workload), workload.count
     # XLA's count also has what isn't products: never less, and more by 7.3 % at the most as of now
-    assert count.executed <= operations <= 1.1 * count.executed
+    assert count.executed <= counted <= 1.1 * count.executed
     assert bool(count.beyond) == (name == "o2ppo/finetune")
+
+
+@pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2td3/reevaluate"])
+def test_returns_in_the_targets_are_counted(name):
+    # XLA counts the branch that takes them, as if all updates did
+    config = dataclasses.replace(workloads.settings(name.split("/")[0]), reevaluate_updates=9, return_updates=9)
+    workload = workloads.make(name, config, SPEC, rows=512)
+    assert workload.count.executed <= compiled_operations(workload) <= 1.1 * workload.count.executed
 
 
 @pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2sac/align", "o2td3/reevaluate", "o2td3/align"])
@@ -91,7 +105,7 @@ def test_without_its_notes_an_update_does_more_than_it_needs(name):
 
 def test_a_gradient_step_of_one_network_is_what_xla_counts():
     width, rows = 256, 128
-    network = flops.Network(width, (width, width), width)
+    network = operations.Network(width, (width, width), width)
     weights = [jax.ShapeDtypeStruct((width, width), jnp.float32)] * 3
 
     def loss(weights, x):
@@ -99,11 +113,11 @@ def test_a_gradient_step_of_one_network_is_what_xla_counts():
             x = jax.nn.relu(x @ weight)
         return jnp.sum(jnp.square(x @ weights[-1]))
 
-    def operations(argnums):
+    def compiled(argnums):
         x = jax.ShapeDtypeStruct((rows, width), jnp.float32)
         return jax.jit(jax.grad(loss, argnums)).lower(weights, x).compile().cost_analysis()["flops"]
 
-    np.testing.assert_allclose(operations(0), network.step(rows), rtol=0.02)
+    np.testing.assert_allclose(compiled(0), network.step(rows), rtol=0.02)
     np.testing.assert_allclose(
-        operations(1), network.forward(rows) + network.input_gradient(rows, columns=width), rtol=0.02
+        compiled(1), network.forward(rows) + network.input_gradient(rows, columns=width), rtol=0.02
     )

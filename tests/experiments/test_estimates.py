@@ -1,0 +1,100 @@
+"""What a run will take: updates and operations by hand, the rate by a clock that is held."""
+
+import dataclasses
+import json
+import types
+
+import pytest
+
+from experiments import estimates, finetune, flags, offline
+from o2o_jax import offline as offline_algorithms
+from o2o_jax import online, operations
+from o2o_jax.policy import CloneConfig
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.types import Spec
+from tests import tiny
+
+SPEC = Spec(observation_dim=11, action_dim=3)
+
+
+def of(name, clone_config=None, **settings):
+    module = online.load(name)
+    config = dataclasses.replace(module.Config(), **settings)
+    return estimates.online_work(module, module.make(config, SPEC), config, SPEC, clone_config)
+
+
+def test_updates_of_every_phase_on_replay():
+    settings = {"reevaluate_updates": 7, "align_updates": 5, "env_steps": 100, "warmup_env_steps": 30}
+    work = of("o2sac", **settings, updates_per_env_step=2)
+    assert [(part.phase, part.updates) for part in work] == [("reevaluate", 7), ("align", 5), ("finetune", 140)]
+    module = online.load("o2sac")
+    counts = module.operations(module.Config(), SPEC)
+    assert [part.operations for part in work] == [counts[part.phase].executed for part in work]
+    assert [part.phase for part in of("td3", env_steps=100, warmup_env_steps=100)] == []
+
+
+def test_updates_on_rollouts_are_rollouts():
+    # 40 of 90 steps: two whole rollouts, of which each is one update
+    work = of("o2ppo", reevaluate_updates=3, env_steps=90, rollout_env_steps=40, minibatch_size=20)
+    assert [(part.phase, part.updates) for part in work] == [("reevaluate", 3), ("finetune", 2)]
+    assert [part.phase for part in of("ppo", reevaluate_updates=0)] == ["finetune"]
+
+
+def test_a_clone_comes_first():
+    # an actor 11-8-6 on 4 rows: forward 11 · 8 + 8 · 6, gradient the same and 8 · 6 once more; two for each
+    first = of("o2sac", CloneConfig(hidden=(8,), updates=9, batch_size=4))[0]
+    assert first == estimates.Work("clone", 9, 2 * 4 * (2 * (88 + 48) + 48))
+
+
+def test_what_is_said(monkeypatch):
+    asked = []
+    monkeypatch.setattr(estimates, "measure_rate", lambda *arguments: asked.append(arguments) or 2e9)
+    work = [estimates.Work("align", 1_000_000, 7.2e8), estimates.Work("finetune", 10, 5e6)]
+    *lines, time = estimates.describe(work, "config", SPEC, 2, "mesh")
+    assert asked == [("config", SPEC, 2, "mesh")]
+    assert lines == [
+        "align: 1,000,000 updates of 720 MFLOP",
+        "finetune: 10 updates of 5 MFLOP",
+        "operations: 720 TFLOP per seed, 1,440 in all",
+    ]
+    assert time.startswith("time: about 200.0 h of updates on this machine. That rests on 1 s of gradient steps of 2")
+    assert "all seeds together, just now: 2 GFLOP/s. Simulators" in time
+    *_, time = estimates.describe(work[1:], "config", SPEC, 1, "mesh")
+    assert time.startswith("time: about 0.00042 min")
+
+
+def test_operations_that_nobody_counted_are_no_time():
+    module = offline_algorithms.load("dt")
+    work = estimates.offline_work(module, module.Config(updates=5), SPEC)
+    assert estimates.describe(work, module.Config(), SPEC, 1, None) == [
+        "offline: 5 updates, whose operations aren't counted: no time to say"
+    ]
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_the_rate_is_that_of_all_seeds(num_seeds, monkeypatch):
+    # the clock is read at the start, after each of three calls, and at the end
+    times = iter([10.0, 10.5, 10.9, 11.5, 12.0])
+    monkeypatch.setattr(estimates.time, "perf_counter", lambda: next(times))
+    config = types.SimpleNamespace(critic_hidden=(8, 8), hidden=(4,), batch_size=4)
+    steps = 3 * estimates.STEPS * num_seeds
+    rate = estimates.measure_rate(config, SPEC, num_seeds, seed_mesh(num_seeds))
+    assert rate == steps * operations.Network(14, (8, 8), 1, 2).step(4) / 2.0
+
+
+@pytest.mark.usefixtures("data")
+def test_print_config_says_on_stderr_what_a_run_takes(offline_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(estimates, "SECONDS", 0.01)
+    argv = ["--algorithm=o2sac", f"--policy={offline_run}", f"--out={tmp_path / 'out'}", *tiny.SETTINGS]
+    tiny.call(finetune, *argv, "--set=align_updates=33", "--print_config")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["config"]["align_updates"] == 33
+    assert f"clone: {flags.FAST_CLONE_UPDATES:,} updates of " in printed.err
+    assert "align: 33 updates of " in printed.err
+    assert "GFLOP/s. Simulators, evaluations and compilation come on top\n" in printed.err
+    argv = ["--algorithm=td3_bc", f"--env={tiny.ENV}", f"--out={tmp_path / 'out'}", *tiny.SETTINGS]
+    tiny.call(offline, *argv, "--set=updates=44", "--print_config")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["config"]["updates"] == 44
+    assert "offline: 44 updates of " in printed.err
+    assert not (tmp_path / "out").exists()
