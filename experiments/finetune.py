@@ -35,7 +35,7 @@ from o2o_jax.interfaces import Phase
 from o2o_jax.online.constrained import COMPLETENESS
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_phase
 from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked
+from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, has_checkpoint, locked
 from o2o_jax.runtime.evaluate import AnyEvaluator, evaluation_metrics, make_evaluator, policy_episodes
 from o2o_jax.runtime.run import Run, begin_finetuning, count_evaluation, start_run, start_seed
 from o2o_jax.runtime.setup import Setup
@@ -74,19 +74,69 @@ def define(values: FlagValues) -> None:
     )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a command line asks for, read and checked.
+
+    Attributes:
+      setup: of the run.
+      handoff: of the offline run, seeds stacked [S], as numpy arrays.
+      clone_config: settings of cloning; None where the policy goes online as it is.
+      dataset: what the phases learn from.
+      settings: all that the run follows from, for its config.json.
+      envs: vector environment [S].
+      evaluator: None where nothing is evaluated.
+      reconstruction: states and records of the phases that another run has made; None where this one makes them.
+      seed: shapes of one seed's run.
+    """
+
+    setup: Setup
+    handoff: Handoff
+    clone_config: CloneConfig | None
+    dataset: Dataset
+    settings: dict[str, Any]
+    envs: Any
+    evaluator: AnyEvaluator | None
+    reconstruction: tuple[Any, dict[str, Record]] | None
+    seed: Run
+
+
 def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
+    job = read_job(args)
+    if args.dry_run:
+        check_claim(args.out, job.settings, args.resume)
+        updates = {"updates of cloning": job.clone_config.updates if job.clone_config else 0}
+        updates |= {f"of {phase.name}": phase.updates for phase in job.setup.algorithm.phases}
+        updates |= {"environment steps": job.setup.config.env_steps}
+        print(flags.preview(updates, job.dataset, job.seed, args.seeds, job.setup.mesh))
+    else:
+        out = claim(args.out, job.settings, args.resume)
+        with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log:
+            run_job(job, out, metric_log, args.checkpoint_every)
+    if job.evaluator is not None:
+        job.evaluator.close()
+
+
+def read_job(args: FlagValues) -> Job:
+    """Reads and checks all that a run needs, before hours of work or a claimed folder. Impure: reads files, prints.
+
+    Raises:
+      FileNotFoundError: there is no such run or dataset.
+      ValueError: something doesn't fit.
+    """
     mesh = flags.setup_devices(args.seeds, args.devices)
     module = online.load(args.algorithm)
     seed_list = flags.seed_list(args)
     handoff, task, source = load_handoff(args.policy, seed_list, args.env)
     family = envs.family(task.name)
 
+    def cloning(config: Any, head: str) -> CloneConfig | None:
+        return flags.clone_config(args, config.hidden) if handoff.policy.head != head else None
+
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
-        assert algorithm.requires is not None
-        cloning = flags.clone_config(args, config.hidden) if handoff.policy.head != algorithm.requires.head else None
-        work = estimates.online_work(module, algorithm, config, task.spec, cloning)
+        work = estimates.online_work(module, algorithm, config, task.spec, cloning(config, algorithm.requires.head))
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
@@ -96,13 +146,8 @@ def main(args: FlagValues) -> None:
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     setup = Setup(algorithm, config, task, seed_list, mesh)
-    assert algorithm.requires is not None
-    cloning = handoff.policy.head != algorithm.requires.head
-    clone_config = flags.clone_config(args, config.hidden) if cloning else None
+    clone_config = cloning(config, algorithm.requires.head)
     seed = check(setup, handoff, clone_config, dataset, source["config"])
-    evaluator = None
-    if config.eval_episodes:
-        evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
     settings = {
         "script": "finetune",
         "algorithm": args.algorithm,
@@ -119,73 +164,67 @@ def main(args: FlagValues) -> None:
         "clone": dataclasses.asdict(clone_config) if clone_config else None,
         "reconstruction": args.reconstruction,
     }
-    vector_env = family.make_vector_env(task, args.seeds)  # shows what is missing before hours of updates
-    reconstructed = None
-    started = (Path(args.out) / "checkpoints").is_dir()  # a run with a checkpoint of its own doesn't need another's
-    if args.reconstruction and not started:
-        reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
-    if args.dry_run:
-        check_claim(args.out, settings, args.resume)
-        updates = {"updates of cloning": clone_config.updates if clone_config else 0}
-        updates |= {f"of {phase.name}": phase.updates for phase in algorithm.phases}
-        print(flags.preview(updates | {"environment steps": config.env_steps}, dataset, seed, args.seeds, mesh))
-        if evaluator is not None:
-            evaluator.close()
-        return
-    out = claim(args.out, settings, args.resume)
+    reconstruction = None
+    if args.reconstruction and not has_checkpoint(Path(args.out) / "checkpoints"):
+        reconstruction = load_reconstruction(args.reconstruction, settings, config, task.spec)
+    evaluator = None
+    if config.eval_episodes:
+        evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
+    vector_env = family.make_vector_env(task, args.seeds)
+    return Job(setup, handoff, clone_config, dataset, settings, vector_env, evaluator, reconstruction, seed)
 
-    with locked(out), interrupt.deferred(), log.MetricLog(out, args.tensorboard, args.first_seed) as metric_log:
-        provenance.record(out, dataset)
-        teacher = handoff.policy if clone_config else None
-        if clone_config:
-            handoff = clone(setup, handoff, clone_config, dataset, metric_log, out, settings)
-        if not algorithm.requires.state:
-            handoff = handoff.replace(state=None)
-        run = start_run(setup, handoff)
-        with (
-            Checkpoints(out / "checkpoints", settings) as checkpoints,
-            Checkpoints(out / STAGES, settings, keep=2) as stages,
-        ):
-            saved = checkpoints.latest_step()
-            extra: dict[str, Any] = {}
-            if saved is not None:
-                run, extra = checkpoints.restore(run)
-            elif args.reconstruction:
-                if reconstructed is None:
-                    reconstructed = load_reconstruction(args.reconstruction, settings, config, task.spec)
-                agent, records = seeds.place(reconstructed, mesh)
-                run = run.replace(agent=agent, records=records)
-                copy_logs(args.reconstruction, seed_list, metric_log)
-            reconstruction = algorithm.offline_updates
-            if saved == reconstruction + 1 + config.env_steps:
-                print(f"the run in {out} is complete: nothing is left to do")
-            if saved is None or saved <= reconstruction:
-                run = _reconstruct(setup, run, handoff, teacher, dataset, metric_log, checkpoints, stages, evaluator)
 
-            for phase in ONLINE_LOGS:
-                metric_log.rewind(phase, int(run.env_steps))
+def run_job(job: Job, out: Path, metric_log: log.MetricLog, checkpoint_every: int) -> None:
+    """Runs a job, or what is left of it. Impure.
 
-            def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
-                del scores
-                env_steps, every = int(run.env_steps), args.checkpoint_every
-                due = env_steps // every > (env_steps - config.eval_every_env_steps) // every
-                if due or stopping or env_steps == config.env_steps:
-                    # 1: the checkpoint after alignment is `reconstruction`, before the first environment step
-                    checkpoints.save(reconstruction + 1 + env_steps, run, {"episodes": episodes})
+    Args:
+      job: of `read_job`.
+      out: the run's folder, which is this process's own.
+      metric_log: in that folder.
+      checkpoint_every: environment steps between checkpoints.
+    """
+    setup, handoff = job.setup, job.handoff
+    algorithm, config = setup.algorithm, setup.config
+    provenance.record(out, job.dataset)
+    teacher = handoff.policy if job.clone_config else None
+    if job.clone_config:
+        handoff = clone(setup, handoff, job.clone_config, job.dataset, metric_log, out, job.settings)
+    if not (algorithm.requires and algorithm.requires.state):
+        handoff = handoff.replace(state=None)
+    run = start_run(setup, handoff)
+    with (
+        Checkpoints(out / "checkpoints", job.settings) as checkpoints,
+        Checkpoints(out / STAGES, job.settings, keep=2) as stages,
+    ):
+        saved = checkpoints.latest_step()
+        extra: dict[str, Any] = {}
+        if saved is not None:
+            run, extra = checkpoints.restore(run)
+        elif job.reconstruction is not None:
+            agent, records = seeds.place(job.reconstruction, setup.mesh)
+            run = run.replace(agent=agent, records=records)
+            copy_logs(job.settings["reconstruction"], setup.seeds, metric_log)
+        before = algorithm.offline_updates
+        if saved == before + 1 + config.env_steps:
+            print(f"the run in {out} is complete: nothing is left to do")
+        if saved is None or saved <= before:
+            evaluator = job.evaluator
+            run = _reconstruct(setup, run, handoff, teacher, job.dataset, metric_log, checkpoints, stages, evaluator)
 
-            run = loop.fine_tune(
-                setup,
-                run,
-                replay_data(setup, dataset),
-                vector_env,
-                evaluator,
-                metric_log,
-                save,
-                extra.get("episodes"),
-            )
-            print("".join(f"{line}\n" for line in delivered(setup, run, out)), end="")
-    if evaluator is not None:
-        evaluator.close()
+        for phase in ONLINE_LOGS:
+            metric_log.rewind(phase, int(run.env_steps))
+
+        def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
+            del scores
+            env_steps = int(run.env_steps)
+            due = env_steps // checkpoint_every > (env_steps - config.eval_every_env_steps) // checkpoint_every
+            if due or stopping or env_steps == config.env_steps:
+                # 1: the checkpoint after alignment is `before`, ahead of the first environment step
+                checkpoints.save(before + 1 + env_steps, run, {"episodes": episodes})
+
+        data = replay_data(setup, job.dataset)
+        run = loop.fine_tune(setup, run, data, job.envs, job.evaluator, metric_log, save, extra.get("episodes"))
+        print("".join(f"{line}\n" for line in delivered(setup, run, out)), end="")
 
 
 def check(
@@ -253,7 +292,7 @@ def clone(
     return handoff.replace(policy=jax.device_get(state.student))
 
 
-def copy_logs(source: str | Path, seed_list: range, metric_log: log.MetricLog) -> None:
+def copy_logs(source: str | Path, seed_list: Sequence[int], metric_log: log.MetricLog) -> None:
     """Copies the seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
     for phase in RECONSTRUCTION_LOGS:
         with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures

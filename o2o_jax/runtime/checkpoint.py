@@ -24,6 +24,12 @@ _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -
 WAY_OUT = "choose another --out, or go on with it by --resume"
 
 
+def has_checkpoint(directory: str | Path) -> bool:
+    """Returns whether a folder holds a finished checkpoint. Impure: reads the disk."""
+    # one that is being written has a longer name until it is whole
+    return Path(directory).is_dir() and any(child.name.isdigit() for child in Path(directory).iterdir())
+
+
 class Checkpoints:
     """Checkpoints of one run in one folder; a context manager; impure.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -23,12 +24,24 @@ class Episodes:
     action: np.ndarray
     returns: np.ndarray
     finished: list[list[float]]
-    pending: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    pending: list[Any] = dataclasses.field(default_factory=list)
 
     @classmethod
     def begin(cls, observation: np.ndarray, action: np.ndarray) -> "Episodes":
         """Episodes at their first observations."""
         return cls(observation, action, np.zeros(len(observation)), [[] for _ in observation])
+
+    def add(self, reward: np.ndarray, ended: np.ndarray) -> None:
+        """Counts a step's rewards [S], and the episodes that it ended, [S] bool."""
+        self.returns += reward
+        for s in np.nonzero(ended)[0]:
+            self.finished[s].append(self.returns[s])
+            self.returns[s] = 0.0
+
+    def forget(self) -> None:
+        """Begins to collect anew what an evaluation has looked at."""
+        self.finished = [[] for _ in self.returns]
+        self.pending = []
 
     def save(self, envs: Any) -> dict[str, Any]:
         """Returns the episodes as JSON takes them, exactly.
@@ -42,7 +55,7 @@ class Episodes:
             "action": self.action.tolist(),
             "returns": self.returns.tolist(),
             "finished": [[float(value) for value in values] for values in self.finished],
-            "pending": [{name: np.asarray(value).tolist() for name, value in row.items()} for row in self.pending],
+            "pending": [{name: value.tolist() for name, value in row.items()} for row in jax.device_get(self.pending)],
             "records": [env.record() if hasattr(env, "record") else None for env in getattr(envs, "envs", [])],
         }
 

@@ -154,85 +154,119 @@ def fine_tune(
         to π_ref would mend. A seed that diverges among others stays: its numbers say so.
       Interrupted: a signal has come, and `on_pause` has been called.
     """
-    config, online, mesh, seeds = setup.config, setup.online, setup.mesh, setup.seeds
-    start = int(run.env_steps)
+    config, start = setup.config, int(run.env_steps)
     if start >= config.env_steps:
         return run
-    update, keep = (
-        over_seeds(functools.partial(step, online), mesh, shared=(1,), donate=(0,)) for step in (advance, record)
-    )
-    choose = over_seeds(functools.partial(next_action, online), mesh)
-    finite = over_seeds(functools.partial(_may_go_on, setup), mesh)
-    play = policy_episodes(setup.algorithm.policy, seeds, mesh)
-    selection = Selection(setup, evaluator, play) if setup.reference else None
-    notes: Notes | None = None
-    if online.prepare is not None and dataset is not None:
-        agent, notes = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
-        run = run.replace(agent=agent)
-    run, under_way = _take_up(setup, run, envs, episodes)
-    observation, action, episode_return = under_way.observation, under_way.action, under_way.returns
-    finished, pending = under_way.finished, under_way.pending
-
+    loop = _Loop(setup, run, dataset, envs, evaluator, log, episodes)
     with progress("finetune", config.env_steps, initial=start) as bar:
         for env_steps in range(start + 1, config.env_steps + 1):
-            next_observation, reward, terminated, truncated, info = envs.step(action)
-            next_observation = np.asarray(next_observation, np.float32)
-            taken = Rollout(
-                observation=observation,
-                action=action,
-                reward=np.asarray(reward, np.float32),
-                next_observation=last_observations(next_observation, info),
-                terminated=np.asarray(terminated, np.float32),
-                truncated=np.asarray(truncated & ~terminated, np.float32),
-            )
-            due = online.schedule.due(env_steps)
-            early_action = choose(run, next_observation) if online.schedule.overlap else None
-            run, device_action, metrics = (update if due else keep)(run, dataset, notes, taken, next_observation)
-            # to fetch an action is to wait for the updates before it: of the early one, those of the step before
-            action = np.asarray(device_action if early_action is None else early_action)
-            observation = next_observation
-            if due:
-                pending.append(metrics)
-            episode_return += reward
-            for s in np.nonzero(terminated | truncated)[0]:
-                finished[s].append(episode_return[s])
-                episode_return[s] = 0.0
+            loop.step(env_steps)
             bar.update(1)
-
             stopping = interrupt.requested() and env_steps < config.env_steps
-            if env_steps % config.eval_every_env_steps and env_steps != config.env_steps:
-                if stopping:
-                    under_way = Episodes(observation, action, episode_return, finished, jax.device_get(pending))
-                    on_pause(run, {}, under_way.save(envs), True)
-                    interrupt.end()
-                continue
-            means = _mean_over_time(pending or [metrics])
-            log.write("finetune", env_steps, means)
-            pending.clear()
-            if not np.asarray(finite(run.agent)).any():
-                raise ValueError(
-                    f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(seeds)} seeds "
-                    "are NaN or infinite; lower the learning rates"
-                )
-            if any(finished):
-                log.write("episode", env_steps, _episode_metrics(setup, finished) | _total_env_steps(run))
             scores: dict[str, np.ndarray] = {}
-            returns = None
-            if evaluator is not None:
-                returns, lengths = play(evaluator, run.agent)
-                run = count_evaluation(run, lengths)
-                scores = evaluation_metrics(setup, returns, lengths)
-                bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
-            if selection is not None:
-                run = selection.look(run, returns, scores.get("score"), finished, means, log)
-            run = keep_best_score(run, scores.get("score"))
-            if evaluator is not None:
-                log.write("evaluation", env_steps, scores | _reference_score(setup, run) | _total_env_steps(run))
-            finished = [[] for _ in seeds]
-            on_pause(run, scores, Episodes(observation, action, episode_return, finished).save(envs), stopping)
+            if env_steps % config.eval_every_env_steps == 0 or env_steps == config.env_steps:
+                scores = loop.look(env_steps)
+                if scores:
+                    bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
+            elif not stopping:
+                continue
+            on_pause(loop.run, scores, loop.episodes.save(envs), stopping)
             if stopping:
                 interrupt.end()
-    return run
+    return loop.run
+
+
+class _Loop:
+    """A run under way: its programs, compiled once, and its episodes; arguments as of `fine_tune`.
+
+    Attributes:
+      run: all but the episodes.
+      episodes: under way.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        run: Run,
+        dataset: Transition | None,
+        envs: Any,
+        evaluator: Callable | None,
+        log: MetricLog,
+        episodes: Mapping[str, Any] | None,
+    ) -> None:
+        online, mesh = setup.online, setup.mesh
+        self._setup, self._dataset, self._envs, self._evaluator, self._log = setup, dataset, envs, evaluator, log
+        self._update, self._keep = (
+            over_seeds(functools.partial(step, online), mesh, shared=(1,), donate=(0,)) for step in (advance, record)
+        )
+        self._choose = over_seeds(functools.partial(next_action, online), mesh)
+        self._finite = over_seeds(functools.partial(_may_go_on, setup), mesh)
+        self._play = policy_episodes(setup.algorithm.policy, setup.seeds, mesh)
+        self._selection = Selection(setup, evaluator, self._play) if setup.reference else None
+        self._latest: Metrics = {}  # of the newest step, NaN where it has no update
+        self._notes: Notes | None = None
+        if online.prepare is not None and dataset is not None:
+            agent, self._notes = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
+            run = run.replace(agent=agent)
+        self.run, self.episodes = _take_up(setup, run, envs, episodes)
+
+    def step(self, env_steps: int) -> None:
+        """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
+        schedule, episodes = self._setup.online.schedule, self.episodes
+        next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
+        next_observation = np.asarray(next_observation, np.float32)
+        taken = Rollout(
+            observation=episodes.observation,
+            action=episodes.action,
+            reward=np.asarray(reward, np.float32),
+            next_observation=last_observations(next_observation, info),
+            terminated=np.asarray(terminated, np.float32),
+            truncated=np.asarray(truncated & ~terminated, np.float32),
+        )
+        due = schedule.due(env_steps)
+        early_action = self._choose(self.run, next_observation) if schedule.overlap else None
+        program = self._update if due else self._keep
+        self.run, action, metrics = program(self.run, self._dataset, self._notes, taken, next_observation)
+        # to fetch an action is to wait for the updates before it: of the early one, those of the step before
+        episodes.action = np.asarray(action if early_action is None else early_action)
+        episodes.observation = next_observation
+        if due:
+            episodes.pending.append(metrics)
+        self._latest = metrics
+        episodes.add(reward, terminated | truncated)
+
+    def look(self, env_steps: int) -> dict[str, np.ndarray]:
+        """Logs what has happened since the last look, evaluates, and lets returns settle π_ref.
+
+        Returns:
+          The evaluation's metrics per seed; empty where nothing is evaluated.
+
+        Raises:
+          ValueError: the states of all seeds have diverged.
+        """
+        setup, log, finished = self._setup, self._log, self.episodes.finished
+        means = _mean_over_time(self.episodes.pending or [self._latest])
+        log.write("finetune", env_steps, means)
+        if not np.asarray(self._finite(self.run.agent)).any():
+            raise ValueError(
+                f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(setup.seeds)} "
+                "seeds are NaN or infinite; lower the learning rates"
+            )
+        if any(finished):
+            log.write("episode", env_steps, _episode_metrics(setup, finished) | _total_env_steps(self.run))
+        scores: dict[str, np.ndarray] = {}
+        returns = None
+        if self._evaluator is not None:
+            returns, lengths = self._play(self._evaluator, self.run.agent)
+            self.run = count_evaluation(self.run, lengths)
+            scores = evaluation_metrics(setup, returns, lengths)
+        if self._selection is not None:
+            self.run = self._selection.look(self.run, returns, scores.get("score"), finished, means, log)
+        self.run = keep_best_score(self.run, scores.get("score"))
+        if scores:
+            log.write("evaluation", env_steps, scores | _reference_score(setup, self.run) | _total_env_steps(self.run))
+        self.episodes.forget()
+        return scores
 
 
 def _take_up(setup: Setup, run: Run, envs: Any, episodes: Mapping[str, Any] | None) -> tuple[Run, Episodes]:
