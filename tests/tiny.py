@@ -15,6 +15,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.types import History, Rollout, Transition
+from tests import sharing
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
@@ -34,6 +35,11 @@ def over_keys(training, *arguments):
     # it runs for longer than most programs of the tests, which makes up for a little more compilation
     together = jax.jit(jax.vmap(training), compiler_options={"xla_backend_optimization_level": 1})
     return jax.device_get(together(jax.random.split(jax.random.key(0), KEYS), *arguments))
+
+
+def compiled(algorithm, *names):
+    """An algorithm with these functions compiled: called as they are, each of their operations would be a program."""
+    return algorithm._replace(**{name: jax.jit(getattr(algorithm, name)) for name in names})
 
 
 def make_policy(head="tanh_gaussian", observation_dim=11, action_dim=3, seed=0):
@@ -102,6 +108,7 @@ def compilations():
             if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
                 found.append(record)
 
+    sharing.forget()
     handler, logger = Handler(), logging.getLogger("jax")
     logger.addHandler(handler)
     try:
