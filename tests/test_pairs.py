@@ -55,7 +55,7 @@ def handed_over(name):
         state, notes = jax.jit(algorithm.prepare)(state, BATCH)
         batch = Annotated.of(BATCH, notes)
     if algorithm.draw:
-        batch = algorithm.draw(batch, jax.random.key(6), 8)
+        batch = jax.jit(algorithm.draw, static_argnums=2)(batch, jax.random.key(6), 8)
     state, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
     return algorithm.handoff(state)
 
@@ -69,6 +69,8 @@ def with_head_of(name, head):
 def compiled(name, **settings):
     """An online algorithm and its phases, compiled once for all that start it."""
     algorithm = make("online", name, **settings)
+    if algorithm.prepare:
+        algorithm = algorithm._replace(prepare=jax.jit(algorithm.prepare, static_argnums=0))
     return algorithm, {phase: jax.jit(getattr(algorithm, phase)) for phase in PHASES}
 
 

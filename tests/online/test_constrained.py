@@ -22,6 +22,7 @@ from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Notes, Spec, Transition
+from tests import tiny
 from tests.tiny import random_rollout
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -875,7 +876,7 @@ def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 @pytest.mark.parametrize("phase", ["reevaluate", "align"])
 def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, phase):
-    algorithm = module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
+    algorithm = tiny.compiled(module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC), "align", phase)
     rows = random_rollout(SPEC, 16)
     state = algorithm.init(jax.random.key(0), None)
     state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
@@ -891,9 +892,10 @@ def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 def test_a_phase_leaves_what_its_notes_are_made_of(module):
-    algorithm = module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
+    phases = ("reevaluate", "align")
+    algorithm = tiny.compiled(module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC), *phases)
     rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
-    for phase in ("reevaluate", "align"):
+    for phase in phases:
         _, before = algorithm.prepare(phase, state, rows)
         state, _ = getattr(algorithm, phase)(state, rows, jax.random.key(1))
         jax.tree.map(np.testing.assert_array_equal, algorithm.prepare(phase, state, rows)[1], before)
