@@ -2,6 +2,7 @@
 
 A run that a test resumes, and the same run in another test, make their functions anew, and JAX would trace, lower and
 compile them anew. Here two functions are the same one if they have the same code and are bound to equal values.
+What they read beside these is not looked at: a test that patches a module's constant has to `forget` before and after.
 """
 
 import dataclasses
