@@ -8,7 +8,7 @@ run: .venv/.installed
 	$(BIN)/python -m experiments.demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -182,6 +182,7 @@ def main(args: FlagValues) -> None:
 def reconstruct(setup: Setup, phase: Phase, run: Run, dataset: Dataset, log: MetricLog, done: int) -> Run:
     """A phase of all seeds, as experiments.finetune runs it, after `done` updates of those before. Impure."""
     keys = seeds.keys(setup.seeds, phase.name)
+    phase = phase._replace(stop=None)  # all updates are measured, and no episode is held out
     agent = phases.run_phase(phase, run.agent, dataset.rollout(), keys, setup.mesh, log, first_step=done)
     return run.replace(agent=agent)
 

@@ -183,5 +183,5 @@ def _on_rollout(
 
 
 def _module(algorithm: str) -> Any:
-    package = online if algorithm in online.names() else offline
+    package = offline if algorithm in offline.names() else online
     return package.load(algorithm)

@@ -230,9 +230,8 @@ def offline_run(
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
-    assert switch.requires is not None
     cloning = flags.clone_config(args, config.hidden)
-    needs_clone = handoff.policy.head != switch.requires.head
+    needs_clone = handoff.policy.head != setup.requires.head
     finetune.check(setup, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
     notes += config.remarks(settings["algorithm"])
@@ -253,7 +252,7 @@ def offline_run(
                 phase = "reevaluate" if step == config.reevaluate_updates else "align"
                 stages[phase] = jax.device_get(seeds.over_seeds(functools.partial(stage_of, switch), mesh)(agent))
 
-        if not switch.requires.state:
+        if not setup.requires.state:
             handoff = handoff.replace(state=None)
         agent, records = phases.start_states(start, mesh, seeds.keys(seed_list, "online"), handoff)
         finetune.reconstruct(setup, agent, records, dataset, metric_log, keep)

@@ -78,6 +78,8 @@ def describe(work: Sequence[Work], config: Any, spec: Spec, num_seeds: int, mesh
       mesh: devices that share the seeds.
     """
     lines: list[str] = []
+    if not work:
+        return ["no update is due"]
     for part in work:
         if part.operations is None:
             return [*lines, f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time to say"]

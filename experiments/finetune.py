@@ -106,8 +106,8 @@ def main(args: FlagValues) -> None:
     job = read_job(args)
     if args.dry_run:
         check_claim(args.out, job.settings, args.resume)
-        updates = {"updates of cloning": job.clone_config.updates if job.clone_config else 0}
-        updates |= {f"of {phase.name}": phase.updates for phase in job.setup.algorithm.phases}
+        updates = {"updates of clone": job.clone_config.updates if job.clone_config else 0}
+        updates |= {f"updates of {phase.name}": phase.updates for phase in job.setup.algorithm.phases}
         updates |= {"environment steps": job.setup.config.env_steps}
         print(flags.preview(updates, job.dataset, job.seed, args.seeds, job.setup.mesh))
     else:
@@ -140,13 +140,14 @@ def read_job(args: FlagValues) -> Job:
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
+    module.make(default, task.spec).requires.check_source(args.algorithm, handoff.source)
     config = flags.settings(args, args.algorithm, default, estimate)
     for remark in task.remarks + config.remarks(handoff.source):
         print(f"note: {remark}")
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     setup = Setup(algorithm, config, task, seed_list, mesh)
-    clone_config = cloning(config, algorithm.requires.head)
+    clone_config = cloning(config, setup.requires.head)
     seed = check(setup, handoff, clone_config, dataset, source["config"])
     settings = {
         "script": "finetune",
@@ -189,7 +190,7 @@ def run_job(job: Job, out: Path, metric_log: log.MetricLog, checkpoint_every: in
     teacher = handoff.policy if job.clone_config else None
     if job.clone_config:
         handoff = clone(setup, handoff, job.clone_config, job.dataset, metric_log, out, job.settings)
-    if not (algorithm.requires and algorithm.requires.state):
+    if not setup.requires.state:
         handoff = handoff.replace(state=None)
     run = start_run(setup, handoff)
     with (
@@ -240,16 +241,16 @@ def check(
       ValueError: a phase needs held-out episodes that aren't there, or `algorithm.init` refuses the handoff or clone.
     """
     algorithm, config = setup.algorithm, setup.config
-    assert algorithm.requires is not None
     if any(phase.stop for phase in algorithm.phases) and len(dataset.episode_ends) < 2:
         raise ValueError(
             f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set stop=updates "
             "and critic_report=false"
         )
     discount = offline_config.get("discount", config.discount)
-    if algorithm.requires.state and discount != config.discount:
-        raise ValueError(f"the critics of {handoff.source} were trained with another discount: set discount={discount}")
-    head = algorithm.requires.head
+    if setup.requires.state and discount != config.discount:
+        field = "update.discount" if hasattr(config, "update") else "discount"
+        raise ValueError(f"the critics of {handoff.source} were trained with another discount: set {field}={discount}")
+    head = setup.requires.head
 
     def start(key: Array, handoff: Handoff) -> Run:
         if clone_config:
@@ -270,8 +271,7 @@ def clone(
     settings: dict[str, Any],
 ) -> Handoff:
     """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
-    assert setup.algorithm.requires is not None
-    head, mesh = setup.algorithm.requires.head, setup.mesh
+    head, mesh = setup.requires.head, setup.mesh
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(setup.seeds, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy

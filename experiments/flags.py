@@ -255,6 +255,8 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
+    if not _settable(default).keys() & _flat(content["config"]).keys():
+        raise ValueError(f"--config={path} is of another script, whose {algorithm} has other settings")
     if schedule is not None and schedule != content.get("schedule", schedule):
         theirs = content["schedule"]
         raise ValueError(

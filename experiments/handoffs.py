@@ -180,6 +180,8 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
         values of actions.
     """
     settings = read_config(run_dir)
+    if settings.get("script") != "finetune":
+        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
@@ -211,6 +213,8 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
       ValueError: the run hasn't finished, or is of another version.
     """
     settings = read_config(run_dir)
+    if settings.get("script") != "finetune":
+        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)

@@ -122,7 +122,7 @@ class Phase(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How an online method shares its time between the environment and its updates.
+    """Shares of an online method's time in the environment and in its updates.
 
     Attributes:
       env_steps: environment steps per seed between two rounds of updates.
@@ -149,7 +149,7 @@ class Replay(NamedTuple):
     Attributes:
       init: (spec) -> buffer of one seed, before its first environment step.
       add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis.
-      sample: (buffer, dataset, key) -> batch, after at least one `add`.
+      sample: (buffer, dataset [N], key) -> batch [B], or [T] of a rollout, after at least one `add`.
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
       cut: (buffer) -> buffer, where the episode under way was lost: the next step begins another.
@@ -185,18 +185,19 @@ def no_memory() -> tuple[()]:
 
 
 class Online(NamedTuple):
-    """What a method does in the environment.
+    """The part of a method that acts and learns in the environment.
 
     Attributes:
       schedule: environment steps and updates per round.
       begin: (state, accept) -> state, once, before the first environment step. `accept` [] bool: did the aligned actor
         score better than the offline one?
-      act: with exploration.
+      act: with exploration, an action [A] at an observation [O].
       update: on what `replay` samples.
       replay: rule for its batches.
       reference: None where there is no π_ref.
-      memory: () -> what `act` remembers where an episode begins.
-      prepare: writes notes on the rows of the dataset that `replay` draws from; None where rows alone will do.
+      memory: () -> pytree of arrays of any shape that `act` remembers where an episode begins.
+      prepare: writes notes on the rows of the dataset that `replay` draws from, whose own rows then need notes of the
+        same structure; None where rows alone will do.
     """
 
     schedule: Schedule
@@ -210,7 +211,7 @@ class Online(NamedTuple):
 
 
 class Requires(NamedTuple):
-    """What a method asks of the policy that it starts from.
+    """Demands of a method on the policy that it starts from.
 
     Attributes:
       head: distribution of the policy: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian".
@@ -221,6 +222,19 @@ class Requires(NamedTuple):
     head: str
     state: bool = False
     sources: tuple[str, ...] = ()
+
+    def check_source(self, name: str, source: str) -> None:
+        """Refuses the policy of another offline method, for the method `name`.
+
+        Raises:
+          ValueError: `source` is none of `sources`.
+        """
+        if self.sources and source not in self.sources:
+            theirs = " or ".join(self.sources)
+            raise ValueError(
+                f"{name} goes on from {theirs}, with its critics and all, and this policy comes from "
+                f"{source or 'elsewhere'}: pass the policy of a run of {theirs}"
+            )
 
 
 class Algorithm(NamedTuple):

@@ -103,7 +103,7 @@ def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int
     the episodes of the rows ended.
     """
     rows = config.batch_size
-    mixed = config.return_updates / config.reevaluate_updates if config.return_updates else 0.0
+    mixed = config.return_updates / config.reevaluate_updates if config.reevaluate_updates else 0.0
     ends = actor.forward(rows) + critic.forward(rows)
     return {
         "reevaluate": Count(critic.forward(rows) + critic.step(rows) + mixed * ends),

@@ -64,7 +64,7 @@ def from_dict(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
     hints = typing.get_type_hints(kind)
 
     def restore(name: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name in hints:
             return from_dict(hints[name], value)
         return tuple(value) if isinstance(value, list) else value
 

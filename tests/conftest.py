@@ -1,16 +1,22 @@
 """Settings before the first JAX operation: strict broadcasting, two devices for tests that split seeds, compilation."""
 
+import gc
 import os
 from pathlib import Path
 
 import jax
+import pytest
+from jax._src.interpreters import mlir
+
+from tests import sharing
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # in the environment too, for the processes that tests start
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".xla_cache"))
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":  # XLA's older code generator then compiles twice as fast
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"  # and programs in one piece
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # most of a test's time is compilation: less optimised machine code halves it, the programs stay the same
@@ -18,3 +24,21 @@ jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()  # starts the backend, so that no test can change the number any more
+# One context of MLIR for all programs: making one and loading its dialects takes a fifth of a small program's time.
+context = mlir.make_ir_context()
+mlir.make_ir_context = lambda: context
+sharing.share()
+
+
+def pytest_collection_finish():
+    # tracing allocates much that lives on: looking through all of it for garbage, by default, is 5 % of the tests' time
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_their_own():
+    """The programs that a module's tests share go with it."""
+    yield
+    sharing.forget()

@@ -23,7 +23,10 @@ LAYERS = [
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 # ... but in one layer these are strangers.
 # A door that opens one way: online methods may go on with an offline update, offline ones know of none online.
-STRANGERS = {"offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}}
+STRANGERS = {
+    "offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}, "runtime": {"offline", "online"},
+}  # fmt: skip
+CONTINUED = {"awac", "continued", "iql"}  # online methods that go on with an offline update
 
 
 def imports(path):
@@ -65,6 +68,10 @@ def test_imports_go_one_way(path):
             assert there in HEIGHT, f"{name(path)} imports {imported}, which has no layer"
             assert HEIGHT[there] <= HEIGHT[here], f"{name(path)} imports {imported} from a layer above"
             assert there not in STRANGERS.get(here, ()), f"{name(path)} imports {imported}"
+            if (here, there) == ("online", "offline"):
+                assert path.relative_to(PACKAGE).with_suffix("").parts[1] in CONTINUED, (
+                    f"{name(path)} imports {imported}"
+                )
 
 
 def test_every_part_has_a_layer():

@@ -61,6 +61,15 @@ def make(kind, name):
     return module.make(config, SPEC), config
 
 
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in MODULES for name in MODULES[kind].names()])
+def test_an_algorithm_has_the_name_of_its_folder_and_knows_its_sources(kind, name):
+    algorithm, _ = make(kind, name)
+    assert algorithm.name == name
+    assert (algorithm.online is None) == (algorithm.requires is None) == (kind == "offline")
+    if algorithm.requires:
+        assert set(algorithm.requires.sources) <= set(offline.names())
+
+
 CASES = [
     (kind, name, phase) for kind, module in MODULES.items() for name in module.names()
     for phase in phases_of(make(kind, name)[0])

@@ -42,19 +42,19 @@ def algorithms():
         module = offline.load(name)
         if hasattr(module.Config, "critic_hidden"):
             algorithm = module.make(module.Config(**CONFIG), SPEC)
-            yield name, algorithm, algorithm.init(jax.random.key(0), Normalizer.identity(3))
+            yield f"offline {name}", algorithm, algorithm.init(jax.random.key(0), Normalizer.identity(3))
     for name in online.names():
         module = online.load(name)
-        random = {"critic_source": "random"} if hasattr(module.Config, "critic_source") else {}
-        algorithm = module.make(module.Config(**CONFIG, **random), SPEC)
+        algorithm = module.make(tiny.configure(module.Config, **CONFIG, critic_source="random"), SPEC)
         if algorithm.critic:
-            yield name, algorithm, algorithm.init(jax.random.key(0))
+            yield f"online {name}", algorithm, algorithm.init(jax.random.key(0))
 
 
 def test_every_algorithm_with_critics_shows_them():
     shown = {name: algorithm.critic(state) for name, algorithm, state in algorithms()}
-    assert shown.keys() >= {"td3_bc", "cql", "iql", "awac", "o2sac", "o2td3", "sac", "td3"}
-    assert not {"bc", "o2ppo", "ppo"} & shown.keys()
+    assert shown.keys() >= {f"offline {name}" for name in ("td3_bc", "cql", "iql", "awac")}
+    assert shown.keys() >= {f"online {name}" for name in ("o2sac", "o2td3", "sac", "td3", "iql", "awac")}
+    assert not {"offline bc", "offline dt", "online o2ppo", "online ppo"} & shown.keys()
     batch = tiny.random_batch(SPEC)
     for critic in shown.values():
         values = critic(batch.observation, batch.action)

@@ -51,7 +51,7 @@ def handed_over(name):
         state, notes = jax.jit(training.prepare)(state, BATCH)
         batch = Annotated.of(BATCH, notes)
     if training.sample:
-        batch = training.sample(batch, jax.random.key(6), 8)
+        batch = jax.jit(training.sample, static_argnums=2)(batch, jax.random.key(6), 8)
     state, _ = jax.jit(training.update)(state, batch, jax.random.key(1))
     return hand_over(algorithm, state)
 

@@ -18,6 +18,8 @@ from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 TEACHER = tiny.make_sequence_policy(3, 2)
+RECALL = jax.jit(TEACHER.recall)
+PREPARE = jax.jit(policy.clone_prepare)
 CONFIG = CloneConfig(hidden=(16, 16), updates=1_200, batch_size=64, lr=3e-3, entropy_lr=3e-2)
 
 
@@ -43,7 +45,7 @@ def recorded():
 
 def test_what_it_recalls_of_its_own_episodes_is_what_it_did():
     rows = recorded()
-    distribution = jax.jit(TEACHER.recall)(rows)
+    distribution = RECALL(rows)
     np.testing.assert_allclose(distribution.mode(), rows.action, atol=1e-4)
     assert distribution.log_std.shape == (8, 2)
     assert len(np.unique(rows.action[:, 0])) == 8
@@ -68,8 +70,7 @@ def test_recall_looks_back_within_the_episode_and_as_far_as_its_context(field):
     rows = recorded()
     column = getattr(rows, field)
     changed = rows.replace(**{field: column.at[1].set(column[1] + 0.5)})
-    recall = jax.jit(TEACHER.recall)
-    different = jnp.any(recall(rows).mean != recall(changed).mean, axis=1).tolist()
+    different = np.any(RECALL(rows).mean != RECALL(changed).mean, axis=1).tolist()
     expected = {
         "observation": [False, True, True, True, False],
         "action": [False, False, True, True, False],
@@ -84,7 +85,7 @@ def test_a_clone_acts_like_its_teacher_on_observations_alone(head):
     # in one-step episodes the history is the observation, so that a student can do as well
     rows = tiny.random_rollout(SPEC, 64)
     rows = rows.replace(truncated=jnp.ones(64))
-    expected = np.asarray(TEACHER.recall(rows).mode())
+    expected = np.asarray(RECALL(rows).mode())
 
     def training(key):
         handoff = policy.with_head(Handoff(TEACHER, source="dt"), head, rows, key, CONFIG)
@@ -101,9 +102,9 @@ def test_a_clone_acts_like_its_teacher_on_observations_alone(head):
 def test_the_students_labels_are_drawn_from_the_teacher_s_distributions():
     rows = recorded()
     state = policy.clone_init(CONFIG, "tanh_gaussian", jax.random.key(0), TEACHER)
-    _, notes = policy.clone_prepare(state, rows)
+    _, notes = PREPARE(state, rows)
     batch = Annotated.of(rows, notes)
-    mode, sample = policy._teacher_actions(TEACHER, batch, jax.random.key(1))
+    mode, sample = jax.jit(policy._teacher_actions)(TEACHER, batch, jax.random.key(1))
     np.testing.assert_allclose(mode, rows.action, atol=1e-4)
     np.testing.assert_array_equal(sample, notes.own.sample(jax.random.key(1)))
 
@@ -138,13 +139,13 @@ def test_a_clone_in_progress_survives_the_disk_and_goes_on(tmp_path):
     update = functools.partial(policy.clone_update, config)
     run = jax.jit(functools.partial(run_updates, update, num_updates=2, batch_size=8))
     state = policy.clone_init(config, "gaussian", jax.random.key(0), TEACHER)
-    _, notes = policy.clone_prepare(state, recorded())
+    _, notes = PREPARE(state, recorded())
     half, _ = run(state, Annotated.of(recorded(), notes), jax.random.key(3))
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(2, half)
         restored, _ = checkpoints.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, half)
-    _, again = policy.clone_prepare(restored, recorded())
+    _, again = PREPARE(restored, recorded())
     resumed, whole = (
         run(s, Annotated.of(recorded(), n), jax.random.key(3))[0] for s, n in ((restored, again), (half, notes))
     )

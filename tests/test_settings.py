@@ -1,6 +1,7 @@
 """Settings check themselves: the choices of their fields, and that every `Config` is one of them."""
 
 import dataclasses
+import json
 from typing import Literal
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from o2o_jax import offline, online
 from o2o_jax.diagnosis import DiagnosisConfig
 from o2o_jax.policy import CloneConfig
-from o2o_jax.settings import Settings
+from o2o_jax.settings import Settings, from_dict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,21 @@ def test_numbers_are_finite(value):
         Example(rate=value)
 
 
-@pytest.mark.parametrize("name", [*offline.names(), *online.names()])
-def test_every_algorithm_s_settings_check_their_choices(name):
-    config = (offline.load if name in offline.names() else online.load)(name).Config()
+@pytest.mark.parametrize(
+    ("package", "name"), [(package, name) for package in (offline, online) for name in package.names()]
+)
+def test_every_algorithm_s_settings_check_their_choices_and_survive_json(package, name):
+    config = package.load(name).Config()
     assert isinstance(config, Settings)
+    text = json.dumps(dataclasses.asdict(config))
+    assert from_dict(type(config), json.loads(text)) == config
+
+
+def test_settings_from_elsewhere():
+    with pytest.raises(TypeError, match="unknown"):
+        from_dict(Example, {"unknown": {"rate": 1.0}})
+    with pytest.raises(ValueError, match="^mode must be slow or fast"):
+        from_dict(Example, {"mode": "faster"})
 
 
 @pytest.mark.parametrize(

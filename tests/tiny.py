@@ -19,6 +19,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.types import History, Rollout, Transition
+from tests import sharing
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
@@ -125,8 +126,11 @@ def update_of(algorithm, phase):
 
 
 def compiled(algorithm):
-    """The algorithm with its updates compiled."""
-    phases = tuple(phase._replace(update=jax.jit(phase.update)) for phase in algorithm.phases)
+    """The algorithm with updates and notes compiled: as they are, each of their operations would be a program."""
+    phases = tuple(
+        phase._replace(update=jax.jit(phase.update), prepare=phase.prepare and jax.jit(phase.prepare))
+        for phase in algorithm.phases
+    )
     online = algorithm.online and algorithm.online._replace(update=jax.jit(algorithm.online.update))
     return algorithm._replace(phases=phases, online=online)
 
@@ -159,6 +163,7 @@ def compilations():
             if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
                 found.append(record)
 
+    sharing.forget()
     handler, logger = Handler(), logging.getLogger("jax")
     logger.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""What all online algorithms share: the settings that loop and scripts read, the policy they start from, π_ref."""
+"""Parts of online algorithms: settings that loop and scripts read, the policy they start from, π_ref."""
 
 import dataclasses
 import types

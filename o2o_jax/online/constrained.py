@@ -557,7 +557,7 @@ def return_target(
     Args:
       config: N is `return_updates`.
       state: whose `step` is n.
-      batch: with the notes of `prepare`.
+      batch: with the notes of `prepare_evaluation`.
       target: [B] y_TD, return units.
       last_value: V, normalised observations [B, O] to values [B] by the target critics, without what the notes' `bonus`
         holds at that state.

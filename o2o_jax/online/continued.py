@@ -25,7 +25,7 @@ class ContinuedConfig(LoopConfig):
     """Settings of a method that goes on with its offline update. Defaults: those that the paper compares with.
 
     `update` is what the offline run was trained with: `after` takes it from there, and `--set=update.batch_size=…`
-    changes it. Networks and rewards can't be changed, since the state holds them.
+    changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
     """
 
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({"env_steps": 20_000})
@@ -46,6 +46,11 @@ class ContinuedConfig(LoopConfig):
     def hidden(self) -> tuple[int, ...]:
         """Widths of the actor's layers."""
         return self.update.hidden
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions per update."""
+        return self.update.batch_size
 
     @property
     def discount(self) -> float:
@@ -82,6 +87,7 @@ def make(
       begin: (state) -> state before the first environment step; None leaves it as offline training did.
     """
     capacity = max(1, min(config.buffer_size, config.env_steps))
+    requires = Requires(head, state=True, sources=(method.name,))
 
     def start(state: Any, accept: Array) -> Any:
         del accept
@@ -93,11 +99,11 @@ def make(
 
     return Algorithm(
         name=method.name,
-        init=functools.partial(init, config, spec, method),
+        init=functools.partial(init, config, spec, method, requires),
         phases=(),
         policy=method.policy,
         critic=method.critic,
-        requires=Requires(head, state=True, sources=(method.name,)),
+        requires=requires,
         online=Online(
             schedule=Schedule(updates=config.updates_per_env_step, warmup_env_steps=config.warmup_env_steps),
             begin=start,
@@ -108,13 +114,21 @@ def make(
     )
 
 
-def init(config: ContinuedConfig, spec: Spec, method: Algorithm, key: Array, handoff: Handoff | None = None) -> Any:
+def init(
+    config: ContinuedConfig,
+    spec: Spec,
+    method: Algorithm,
+    requires: Requires,
+    key: Array,
+    handoff: Handoff | None = None,
+) -> Any:
     """The state that offline training left, or from scratch that before its first update.
 
     Args:
       config: settings.
       spec: sizes of the environment.
       method: the offline method.
+      requires: what the handoff must be.
       key: initialises what the handoff doesn't bring.
       handoff: of the same method, with its state; None for random networks.
 
@@ -125,10 +139,10 @@ def init(config: ContinuedConfig, spec: Spec, method: Algorithm, key: Array, han
     if handoff is None:
         return fresh
     name, state = method.name, handoff.state
-    if handoff.source != name or state is None:
+    Requires("", state=True, sources=(name,)).check_source(name, handoff.source)
+    if state is None:
         raise ValueError(
-            f"{name} goes on from {name}, with its critics and all, and this policy comes from "
-            f"{handoff.source or 'elsewhere'}: pass the policy of a run of {name}"
+            f"{name} goes on from its offline state, and this policy comes without one: hand it over whole"
         )
     scale, shift = state.transform.reward_scale, state.transform.reward_shift
     if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):

@@ -216,7 +216,7 @@ def threads_for(family: ModuleType) -> int:
 def policy_episodes(
     policy_of: Callable[[Any], Policy | SampledPolicy | SequencePolicy], seeds: Sequence[int], mesh: Mesh
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Evaluates policies of any kind as they act without exploration.
+    """Evaluates policies of any kind, as their `begin` and `act` say: modes, or samples of those that draw.
 
     What a policy remembers of its episodes stays on the device, as large at the end as at the beginning: a step is one
     compiled call of all seeds and episodes, and the second evaluation compiles nothing. A policy that draws gets a key

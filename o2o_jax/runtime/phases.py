@@ -90,6 +90,8 @@ def run_phase(
     stop, updates = phase.stop, phase.updates
     if stop is not None and held_out is None:
         raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
+    if stop is not None and phase.sample is not None:
+        raise ValueError(f"the phase {phase.name} can't stop by measures: they are made of rows drawn uniformly")
     done = int(state.step) - first_step
     if done < 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a run is made of and never changes while it lasts."""
+"""The parts of a run that never change while it lasts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from o2o_jax.interfaces import Algorithm, Online, Reference, Task
+from o2o_jax.interfaces import Algorithm, Online, Reference, Requires, Task
 from o2o_jax.types import Spec
 
 
@@ -45,7 +45,7 @@ class Setup:
 
     @property
     def online(self) -> Online:
-        """What the method does in the environment.
+        """Part of the method that acts in the environment.
 
         Raises:
           ValueError: nothing, it is an offline method.
@@ -55,11 +55,22 @@ class Setup:
         return self.algorithm.online
 
     @property
+    def requires(self) -> Requires:
+        """Demands of the method on the policy that it starts from.
+
+        Raises:
+          ValueError: none, it is an offline method.
+        """
+        if self.algorithm.requires is None:
+            raise ValueError(f"{self.algorithm.name} is an offline method, which starts from no policy")
+        return self.algorithm.requires
+
+    @property
     def reference(self) -> Reference | None:
-        """How the method deals with π_ref; None where it has none."""
+        """Part of the method that deals with π_ref; None where it has none."""
         return self.online.reference
 
     @property
     def rolls_back(self) -> bool:
-        """Whether a policy that is worse than π_ref goes back to it."""
+        """True where a policy that is worse than π_ref goes back to it."""
         return self.reference is not None and self.config.roll_back

@@ -17,6 +17,7 @@ from o2o_jax.data import sources
 from o2o_jax.runtime import interrupt, log
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
+from o2o_jax.runtime.setup import Setup
 from tests import tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
@@ -505,7 +506,7 @@ def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsy
     run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run")
     found = capsys.readouterr().out.splitlines()
     assert found[-4] == "nothing speaks against this run"
-    assert found[-3] == "2 seeds: 4 of re-evaluation, 4 of alignment, 6 environment steps"
+    assert found[-3] == "2 seeds: 4 updates of reevaluate, 4 updates of align, 6 environment steps"
     assert "transitions, " in found[-2]
     assert found[-1].startswith("memory beside programs, batches and simulators: ")
     assert not (tmp_path / "out").exists()
@@ -535,12 +536,17 @@ def test_the_folder_of_another_run_is_refused(o2td3, offline_run, capsys):
 
 
 def test_replay_data():
-    mesh = finetune.flags.setup_devices(1)
-    dataset = envs.family(tiny.ENV).load_dataset(envs.get_task(tiny.ENV))
-    assert finetune.replay_data("none", 3, dataset, mesh) is None
+    task, module = envs.get_task(tiny.ENV), online.load("o2td3")
+    dataset = envs.family(tiny.ENV).load_dataset(task)
+
+    def data(mode):
+        config = module.Config(replay=mode, part_episodes=3)
+        return finetune.replay_data(Setup(module.make(config, task.spec), config, task, [0], seed_mesh(1, 1)), dataset)
+
+    assert data("none") is None
     for mode in ("half", "all"):
-        assert finetune.replay_data(mode, 3, dataset, mesh).reward.shape == (200,)
-    part = finetune.replay_data("part", 3, dataset, mesh)
+        assert data(mode).reward.shape == (200,)
+    part = data("part")
     np.testing.assert_allclose(np.sum(part.reward), np.sum(np.sort(dataset.returns())[-3:]), rtol=1e-5)
 
 
@@ -572,8 +578,9 @@ def test_stopping_by_measures_needs_a_second_episode(tmp_path):
     module = online.load("o2td3")
     config = module.Config(stop="measures")
     single = sources.load(str(tmp_path / "one.npz"))
+    setup = Setup(module.make(config, single.spec), config, single.spec, [0], seed_mesh(1, 1))
     with pytest.raises(ValueError, match="one.npz is a single one: set stop=updates"):
-        finetune.check(module.make(config, single.spec), config, single.spec, None, None, single, {})
+        finetune.check(setup, None, None, single, {})
 
 
 def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, tmp_path, capsys):

@@ -560,8 +560,8 @@ def test_an_offline_policy_keeps_its_own_scale_of_observations():
 
 def test_the_control_switches_the_idea_off():
     config = ppo.Config()
-    assert ppo.State is o2ppo.State
-    assert ppo.make(ppo.Config(), SPEC).name == "ppo"
+    updates = [module.make(module.Config(), SPEC).online.update for module in (ppo, o2ppo)]
+    assert updates[0].func is updates[1].func
     assert dataclasses.asdict(config) == dataclasses.asdict(o2ppo.Config()) | {"auxiliary_scale": 0.0}
 
 

@@ -18,6 +18,7 @@ def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+@jax.jit
 def plain_layer_norm(x, offset, scale, bias):
     y = x + jnp.broadcast_to(offset, x.shape)
     normal = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
@@ -42,7 +43,7 @@ def test_layer_norm_and_its_gradient(shape):
     weights = draw(*shape, seed=3)
     np.testing.assert_allclose(layer_norm(*arguments, 1e-5), plain_layer_norm(*arguments), rtol=1e-5, atol=1e-6)
     found, wanted = (
-        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1, 2, 3))(*arguments)
+        jax.jit(jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1, 2, 3)))(*arguments)
         for function in (lambda *a: layer_norm(*a, 1e-5), plain_layer_norm)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)
@@ -64,7 +65,7 @@ def test_product_and_its_gradient(shape):
     x, kernel, weights = draw(*shape), draw(5, 7, seed=1), draw(*shape[:-1], 7, seed=3)
     np.testing.assert_allclose(product(x, kernel), np.asarray(x) @ np.asarray(kernel), rtol=1e-5, atol=1e-6)
     found, wanted = (
-        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1))(x, kernel)
+        jax.jit(jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1)))(x, kernel)
         for function in (product, jnp.matmul)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
@@ -72,6 +73,7 @@ def test_product_and_its_gradient(shape):
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
 def test_products_of_many_are_those_of_each(axes):
+    @jax.jit
     def gradient(x, kernel):
         return jax.grad(functools.partial(weighted, product, weights), argnums=(0, 1))(x, kernel)
 
@@ -91,7 +93,7 @@ def test_add_bias_and_its_gradient(shape):
     x, bias, weights = draw(*shape), draw(5, seed=1), draw(*shape, seed=3)
     np.testing.assert_array_equal(add_bias(x, bias), np.asarray(x) + np.asarray(bias))
     found, wanted = (
-        jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1))(x, bias)
+        jax.jit(jax.grad(functools.partial(weighted, function, weights), argnums=(0, 1)))(x, bias)
         for function in (add_bias, lambda x, bias: x + jnp.broadcast_to(bias, x.shape))
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
@@ -99,6 +101,7 @@ def test_add_bias_and_its_gradient(shape):
 
 @pytest.mark.parametrize("axes", [(0, 0, 0, 0), (0, None, None, None), (None, 0, 0, 0)])
 def test_under_vmap_each_row_of_arguments_is_as_alone(axes):
+    @jax.jit
     def gradient(*arguments):
         return jax.grad(functools.partial(weighted, lambda *a: layer_norm(*a, 1e-5), weights), (0, 1, 2, 3))(*arguments)
 
@@ -123,9 +126,11 @@ def test_a_network_is_flax_s_own():
 
     x, weights = draw(7, 4), draw(7, 6, seed=1)
     network = MLP((8, 6), layer_norm=True)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, Flax().init(jax.random.key(0), x))  # biases of 0 would show less
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1, jax.jit(Flax().init)(jax.random.key(0), x)
+    )  # biases of 0 would show less
     ours, theirs = (
-        jax.value_and_grad(lambda params, module=module: jnp.sum(module.apply(params, x) * weights))(params)
+        jax.jit(jax.value_and_grad(lambda params, module=module: jnp.sum(module.apply(params, x) * weights)))(params)
         for module in (network, Flax())
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)

@@ -1,5 +1,6 @@
 """The online loop: what it stores, when it updates, whom it makes the reference, how it resumes."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -106,8 +107,12 @@ def launch(
     evaluated=True,
     evaluator=None,
     reference_returns=None,
+    counted=False,
 ):
-    """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled."""
+    """Fine-tunes; returns the run, snapshots of it, what its environments did, and how many programs it compiled.
+
+    Where programs are `counted`, it shares none with the module's other runs.
+    """
     setup = Setup(algorithm, config, TASK, seed_list, seed_mesh(len(seed_list), num_devices))
     if run is None:
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
@@ -124,7 +129,8 @@ def launch(
         snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
         on_evaluation(run, metrics)
 
-    with log.MetricLog(folder) as metric_log, tiny.compilations() as compiled:
+    counting = tiny.compilations() if counted else contextlib.nullcontext([])
+    with log.MetricLog(folder) as metric_log, counting as compiled:
         run = loop.fine_tune(setup, run, data, envs, evaluator, metric_log, keep)
     rows = [env.rows() for env in envs.envs]
     return types.SimpleNamespace(
@@ -138,7 +144,7 @@ def td3(tmp_path_factory):
     config = o2td3.Config(
         **TINY, env_steps=12, warmup_env_steps=4, exploration_std=5.0, threshold_ramp=20 / 12, threshold_end=0.0425
     )
-    return launch(o2td3.make(config, SPEC), config, tmp_path_factory.mktemp("td3"))
+    return launch(o2td3.make(config, SPEC), config, tmp_path_factory.mktemp("td3"), counted=True)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +153,7 @@ def sac(tmp_path_factory):
     config = o2sac.Config(
         **TINY, env_steps=8, warmup_env_steps=2, updates_per_env_step=3, threshold_ramp=5 / 8, threshold_end=1.125
     )
-    return launch(o2sac.make(config, SPEC), config, tmp_path_factory.mktemp("sac"))
+    return launch(o2sac.make(config, SPEC), config, tmp_path_factory.mktemp("sac"), counted=True)
 
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
@@ -355,7 +361,7 @@ def accepted(result):
 def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     # the start's score is 0; equal is not better, and a dip doesn't lower the bar
     scores = [[1, 0], [1, 5], [3, 4], [2, 5], [2.5, 6], [4, 7]]
-    result = launch(guess(), GuessConfig(), tmp_path, scores)
+    result = launch(guess(), GuessConfig(), tmp_path, scores, counted=True)
     expected = [[True, False], [False, True], [True, False], [False, False], [False, True], [True, True]]
     assert accepted(result) == expected
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
@@ -428,7 +434,7 @@ RETURNS = GuessConfig(reference_update="returns", env_steps=20)
 
 
 def test_returns_of_training_settle_the_reference(tmp_path):
-    result = launch(guess(), RETURNS, tmp_path, evaluated=False)
+    result = launch(guess(), RETURNS, tmp_path, evaluated=False, counted=True)
     expected = np.zeros((20, 2), bool)
     expected[[9, 14]] = True
     np.testing.assert_array_equal(accepted(result), expected)
@@ -709,7 +715,7 @@ def test_random_actions_come_first(tmp_path):
 def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
     # the action after step t is drawn with step t's key by the agent after step t, or with overlap after step t − 1
     algorithm = guess(updates=2, overlap=overlap)
-    result = launch(algorithm, GuessConfig(), tmp_path)
+    result = launch(algorithm, GuessConfig(), tmp_path, counted=True)
     for seed, rows in enumerate(result.rows):
         for step in range(2, 6):  # snapshots[0] was taken after step 1
             agent = result.snapshots[step - 1 - overlap].agent
@@ -801,7 +807,7 @@ def test_a_seed_alone_runs_as_among_others(tmp_path):
 
 def test_devices_do_not_change_a_run(tmp_path):
     scores = [[1, 0], [2, 1], [1, 3], [4, 4], [5, 3], [6, 9]]
-    one, two = (launch(guess(), GuessConfig(), tmp_path / str(n), scores, num_devices=n) for n in (1, 2))
+    one, two = (launch(guess(), GuessConfig(), tmp_path / str(n), scores, num_devices=n, counted=True) for n in (1, 2))
     assert len(two.run.buffer.storage.reward.devices()) == 2
     runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
@@ -827,7 +833,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
     assert int(run.env_steps) == 4
     before = jax.device_get(run.buffer.storage)
     np.testing.assert_array_equal(run.best_score, [3, 2])
-    result = launch(algorithm, config, tmp_path / "second", [[2, 2], [4, 1]], run=run)
+    result = launch(algorithm, config, tmp_path / "second", [[2, 2], [4, 1]], run=run, counted=True)
 
     buffer = result.run.buffer
     assert (int(result.run.env_steps), int(buffer.position), int(buffer.size)) == (8, 0, 8)
@@ -900,7 +906,7 @@ def keeper(length, updates=1):
 
 def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
     # 12 steps in rollouts of 5: updates after steps 5 and 10; evaluations after 3, 6, 9 and 12
-    result = launch(keeper(5), RolloutConfig(), tmp_path)
+    result = launch(keeper(5), RolloutConfig(), tmp_path, counted=True)
     assert [int(run.agent.step) for run in result.snapshots] == [0, 1, 1, 2]
     for snapshot, steps in ((result.snapshots[1], slice(5)), (result.snapshots[3], slice(5, 10))):
         for seed, rows in enumerate(result.rows):
@@ -962,7 +968,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
     before = jax.device_get(run.buffer.storage)
     assert (int(run.env_steps), int(run.buffer.position)) == (6, 1)
     np.testing.assert_array_equal(before.truncated[:, 0], 0.0)  # the third episode had just begun
-    result = launch(algorithm, config, tmp_path / "second", run=run)
+    result = launch(algorithm, config, tmp_path / "second", run=run, counted=True)
     rollout = result.snapshots[-1].agent.rollout
     assert int(result.run.agent.step) == 2
     for seed, rows in enumerate(result.rows):
@@ -989,7 +995,7 @@ def test_o2ppo_in_the_loop(tmp_path):
     config = o2ppo.Config(
         hidden=(4,), critic_hidden=(4,), env_steps=20, eval_every_env_steps=10, rollout_env_steps=8, minibatch_size=4
     )
-    result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]])
+    result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]], counted=True)
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
     assert result.compiled == 7  # the same and the new reference
     metrics = log.read(tmp_path, "finetune")

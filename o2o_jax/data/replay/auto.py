@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax.data.replay.half import indices
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer
+from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows
 from o2o_jax.data.replay.union import of_both
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Rollout, Spec, Transition
@@ -46,13 +46,14 @@ def auto(capacity: int, batch_size: int, warmup_env_steps: int) -> Replay:
     def add(buffer: RegimeBuffer, step: Rollout) -> RegimeBuffer:
         return buffer.replace(ring=insert(buffer.ring, step), env_steps=buffer.env_steps + 1)
 
-    def sample(buffer: RegimeBuffer, dataset: Transition, key: Array) -> Transition:
-        ring, dataset_size = buffer.ring, dataset.reward.shape[0]
+    def sample(buffer: RegimeBuffer, dataset: Transition | None, key: Array) -> Transition:
+        ring, dataset = buffer.ring, offline_rows(dataset, buffer.ring.storage)
+        dataset_size = dataset.reward.shape[0]
         regime = jnp.where((buffer.regime > 0) & (buffer.env_steps <= warmup_env_steps), 0, buffer.regime)
         # all three draws as rows of the union; the networks' work is the batch's, and there is one
         both = jax.random.randint(key, (batch_size,), 0, dataset_size + ring.size)
-        offline_rows, online_rows = indices(key, batch_size, dataset_size, ring.size)
-        each = jnp.concatenate([offline_rows, online_rows + dataset_size])
+        old, new = indices(key, batch_size, dataset_size, ring.size)
+        each = jnp.concatenate([old, new + dataset_size])
         fresh = jax.random.randint(key, (batch_size,), 0, ring.size) + dataset_size
         return of_both(dataset, ring, jnp.where(regime > 0, fresh, jnp.where(regime < 0, both, each)))
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows, rows
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
 
@@ -18,9 +18,10 @@ def half(capacity: int, batch_size: int) -> Replay:
       batch_size: B.
     """
 
-    def sample(buffer: RingBuffer, dataset: Transition, key: Array) -> Transition:
-        offline_rows, online_rows = indices(key, batch_size, dataset.reward.shape[0], buffer.size)
-        batches = rows(dataset, offline_rows), rows(buffer.storage, online_rows)
+    def sample(buffer: RingBuffer, dataset: Transition | None, key: Array) -> Transition:
+        dataset = offline_rows(dataset, buffer.storage)
+        old, fresh = indices(key, batch_size, dataset.reward.shape[0], buffer.size)
+        batches = rows(dataset, old), rows(buffer.storage, fresh)
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *batches)
 
     return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample)
@@ -29,5 +30,5 @@ def half(capacity: int, batch_size: int) -> Replay:
 def indices(key: Array, batch_size: int, dataset_size: int, size: Array) -> tuple[Array, Array]:
     """Returns rows [⌊B/2⌋] of the dataset and rows [B − ⌊B/2⌋] of a ring of [] `size` rows, drawn uniformly."""
     offline_key, online_key = jax.random.split(key)
-    offline_rows = jax.random.randint(offline_key, (batch_size // 2,), 0, dataset_size)
-    return offline_rows, jax.random.randint(online_key, (batch_size - batch_size // 2,), 0, size)
+    old = jax.random.randint(offline_key, (batch_size // 2,), 0, dataset_size)
+    return old, jax.random.randint(online_key, (batch_size - batch_size // 2,), 0, size)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows, rows
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
 
@@ -25,7 +25,8 @@ def union(capacity: int, batch_size: int, best_episodes: int | None = None) -> R
     def choose(dataset: Any) -> Any:
         return dataset if best_episodes is None else dataset.best_episodes(best_episodes)
 
-    def sample(buffer: RingBuffer, dataset: Transition, key: Array) -> Transition:
+    def sample(buffer: RingBuffer, dataset: Transition | None, key: Array) -> Transition:
+        dataset = offline_rows(dataset, buffer.storage)
         indices = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0] + buffer.size)
         return of_both(dataset, buffer, indices)
 

@@ -6,9 +6,10 @@ from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import awac
 from o2o_jax.offline.awac import State
 from o2o_jax.online import continued
+from o2o_jax.operations import Count
 from o2o_jax.types import Spec
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,11 @@ class Config(continued.ContinuedConfig):
     """
 
     update: awac.Config = dataclasses.field(default_factory=awac.Config)
+
+
+def operations(config: Config, spec: Spec) -> dict[str, Count]:
+    """Returns what an update costs: that of the offline method."""
+    return {"finetune": awac.operations(config.update, spec)["update"]}
 
 
 def make(config: Config, spec: Spec) -> Algorithm:

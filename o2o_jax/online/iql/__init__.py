@@ -12,9 +12,10 @@ from o2o_jax.offline import iql
 from o2o_jax.offline.iql import State
 from o2o_jax.offline.iql.algorithm import make_networks, update
 from o2o_jax.online import continued
+from o2o_jax.operations import Count
 from o2o_jax.types import Array, Spec
 
-__all__ = ["Config", "State", "actor_schedule", "make"]
+__all__ = ["Config", "State", "actor_schedule", "make", "operations"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ def actor_schedule(config: Config) -> optax.Schedule:
         return 0.5 * lr * (1.0 + jnp.cos(jnp.pi * count / updates))
 
     return periodic
+
+
+def operations(config: Config, spec: Spec) -> dict[str, Count]:
+    """Returns what an update costs: that of the offline method."""
+    return {"finetune": iql.operations(config.update, spec)["update"]}
 
 
 def make(config: Config, spec: Spec) -> Algorithm:

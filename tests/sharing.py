@@ -1,0 +1,74 @@
+"""Programs over seeds that several tests need, compiled once for a module.
+
+A run that a test resumes, and the same run in another test, make their functions anew, and JAX would trace, lower and
+compile them anew. Here two functions are the same one if they have the same code and are bound to equal values.
+What they read beside these is not looked at: a test that patches a module's constant has to `forget` before and after.
+"""
+
+import dataclasses
+import functools
+import types
+from typing import Any
+
+from o2o_jax.runtime import seeds
+
+_compile = seeds.over_seeds
+_programs: dict[Any, Any] = {}
+
+
+def share() -> None:
+    """From now on `over_seeds` gives an equal function the program that it has; before anything imports it."""
+    seeds.over_seeds = over_seeds
+
+
+def forget() -> None:
+    """Every function is compiled anew."""
+    _programs.clear()
+
+
+@functools.wraps(_compile)
+def over_seeds(function, mesh, shared=(), donate=()):
+    key = (_identity(function), mesh, tuple(shared), tuple(donate))
+    if key not in _programs:
+        _programs[key] = _compile(function, mesh, shared, donate)
+    return _programs[key]
+
+
+class _Same:
+    """What is equal to itself alone; keeps it, so that no other takes its place in memory."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self):
+        return id(self.value)
+
+
+def _identity(value):
+    """What a function computes, or a value that it is bound to, as a key of a dictionary; 1, 1.0 and True differ."""
+    if value is None or isinstance(value, bool | int | float | str | bytes | range):
+        return type(value), repr(value)
+    if isinstance(value, functools.partial):
+        return functools.partial, _identity((value.func, value.args, value.keywords))
+    if isinstance(value, types.MethodType):
+        return types.MethodType, _identity((value.__func__, value.__self__))
+    if isinstance(value, types.FunctionType):
+        bound = tuple(_content(cell) for cell in value.__closure__ or ())
+        return value.__code__, _Same(value.__globals__), _identity((bound, value.__defaults__, value.__kwdefaults__))
+    if isinstance(value, tuple):  # a list may be what tracing writes to
+        return type(value), tuple(_identity(item) for item in value)
+    if isinstance(value, dict | types.MappingProxyType):
+        return type(value), tuple((key, _identity(item)) for key, item in value.items())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value), tuple(_identity(getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    return _Same(value)
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return None
