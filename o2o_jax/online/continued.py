@@ -139,10 +139,10 @@ def init(
     if handoff is None:
         return fresh
     name, state = method.name, handoff.state
-    Requires("", state=True, sources=(name,)).check_source(name, handoff.source)
+    requires.check_source(name, handoff.source)
     if state is None:
         raise ValueError(
-            f"{name} goes on from its offline state, and this policy comes without one: hand it over whole"
+            f"{name} goes on from its offline state, and this policy comes without one: pass the state too"
         )
     scale, shift = state.transform.reward_scale, state.transform.reward_shift
     if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):

@@ -145,7 +145,7 @@ def _entropy_bonus(state: State, offline: TanhGaussian) -> Array:
 
 
 def _sampled_value(nets: Networks, state: State, key: Array, observation: Array) -> Array:
-    """Q̄min(s, a), a ~ π_off(s), [B] at normalised observations [B, O]; without the entropy, which `prepare_evaluation` counts."""
+    """Q̄min(s, a), a ~ π_off(s), [B] at normalised observations [B, O]; without the entropy, counted by the notes."""
     return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation).sample(key))
 
 
