@@ -7,7 +7,7 @@ process of its own. SIGKILL comes at a moment drawn uniformly from the time in w
 kills while the process starts, and for some within the write of a checkpoint. The same command with --resume then goes
 on, until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
 the byte, and every number of every checkpoint to the bit; so must be those of a second unbroken run. Prints a table of
-kills by phase; status 1 where anything differs.
+kills by the phase that the newest row of a log is of; status 1 where anything differs.
 """
 
 import collections
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
 NEEDED = {"reconstruction": ["o2td3"]}  # beside td3_bc, which all others start from
 CHECKPOINTS = ("checkpoints", "stages", "clone")
 STARTING, WRITING, ONLINE_LOGS = "starting", "writing", ("episode", "evaluation", "finetune", "reference")
-PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online", WRITING)
+PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online")
 
 
 @dataclasses.dataclass
@@ -75,11 +75,13 @@ class Outcome:
 
     Attributes:
       kills: how many there were, by phase.
+      writing: how many of them came while a checkpoint was written.
       compared: how many runs got to their end.
       differences: of these to the unbroken one, a line each.
     """
 
     kills: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    writing: int = 0
     compared: int = 0
     differences: list[str] = dataclasses.field(default_factory=list)
 
@@ -147,19 +149,18 @@ class Process:
             time.sleep(0.0005)
         return self.ended()
 
-    def kill(self) -> str:
-        """Kills it; returns the phase that it was in."""
+    def kill(self) -> tuple[str, bool]:
+        """Kills it; returns the phase that it was in, and whether it was writing a checkpoint."""
         self._process.kill()
         self._process.wait()
-        written = [path for path in self._files() if self._written(path)]
-        if any(path.suffix != ".csv" for path in written):
-            return WRITING
-        if not written:
-            return STARTING
-        newest = max(written, key=_modified).stem.removesuffix("_measures")
+        writing = any(self._written(path) for path in unfinished(self._out))
+        logs = [path for path in self._out.glob("*.csv") if self._written(path)]
+        if not logs:
+            return STARTING, writing
+        newest = max(logs, key=_modified).stem.removesuffix("_measures")
         if newest in ONLINE_LOGS:
-            return "online" if (self._out / "start.csv").exists() else "offline"  # offline runs are evaluated too
-        return newest
+            return "online" if (self._out / "start.csv").exists() else "offline", writing  # offline runs have them too
+        return newest, writing
 
     def _files(self) -> list[Path]:
         return [*self._out.glob("*.csv"), *unfinished(self._out)]
@@ -188,8 +189,8 @@ def run_unbroken(case: str, out: Path, needed: dict[str, Path]) -> Unbroken:
 
 def run_broken(
     case: str, out: Path, needed: dict[str, Path], unbroken: Unbroken, kills: int, random: np.random.Generator
-) -> Iterator[str]:
-    """Runs a case until it has ended; yields the phase of every kill, `kills` of them at the most. Impure."""
+) -> Iterator[tuple[str, bool]]:
+    """Runs a case until it has ended; yields what `Process.kill` says of each of up to `kills` kills. Impure."""
     for number in range(kills + 1):
         process = Process(case, out, needed)
         if number == kills:
@@ -232,12 +233,12 @@ def _bits(numbers: np.ndarray) -> tuple[Any, ...]:
 
 def table(outcomes: dict[str, Outcome]) -> str:
     """Kills of every case by phase, runs compared, and the verdict."""
-    rows: list[list[Any]] = [["case", *PHASES, "kills", "runs", "verdict"]]
+    rows: list[list[Any]] = [["case", *PHASES, "kills", WRITING, "runs", "verdict"]]
     for case, outcome in outcomes.items():
         verdict = "DIFFERS" if outcome.differences else "the same"
         counts = [outcome.kills[phase] for phase in PHASES]
-        rows.append([case, *counts, sum(counts), outcome.compared, verdict])
-    sums = [sum(row[column] for row in rows[1:]) for column in range(1, len(PHASES) + 3)]
+        rows.append([case, *counts, sum(counts), outcome.writing, outcome.compared, verdict])
+    sums = [sum(row[column] for row in rows[1:]) for column in range(1, len(PHASES) + 4)]
     rows.append(["all", *sums, "DIFFERS" if any(outcome.differences for outcome in outcomes.values()) else "the same"])
     widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -285,9 +286,10 @@ def kill_all(work: Path, cases: list[str], kills: int, random: np.random.Generat
         share = (kills + number) // len(cases)  # shares that add up to all
         while outcome.kills.total() < share:
             out = work / f"{case}-broken{outcome.compared}"
-            for phase in run_broken(case, out, folders, unbroken[case], share - outcome.kills.total(), random):
+            for phase, writing in run_broken(case, out, folders, unbroken[case], share - outcome.kills.total(), random):
                 outcome.kills[phase] += 1
-                print(f"{case}: killed, {phase}", flush=True)
+                outcome.writing += writing
+                print(f"{case}: killed, {phase}{', writing a checkpoint' * writing}", flush=True)
             found = compare(unbroken[case].out, out)
             outcome.compared += 1
             outcome.differences += found

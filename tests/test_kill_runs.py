@@ -55,16 +55,16 @@ def test_runs_that_differ_are_told_apart(tmp_path):
 
 def test_one_difference_is_enough(monkeypatch, tmp_path, capsys):
     outcomes = {
-        "td3_bc": kill_runs.Outcome(collections.Counter(offline=2, writing=1), 2, []),
-        "o2td3": kill_runs.Outcome(collections.Counter(align=1), 1, ["align.csv is another one"]),
+        "td3_bc": kill_runs.Outcome(collections.Counter(offline=3), 1, 2, []),
+        "o2td3": kill_runs.Outcome(collections.Counter(align=1), 0, 1, ["align.csv is another one"]),
     }
     monkeypatch.setattr(kill_runs, "kill_all", lambda *_: outcomes)
     monkeypatch.setattr(kill_runs.subprocess, "run", lambda *_, **__: None)
     tiny.call(kill_runs, "--kills=4", status=1)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[1] == ["td3_bc", "0", "2", "0", "0", "0", "0", "0", "1", "3", "2", "the", "same"]
-    assert rows[2] == ["o2td3", "0", "0", "0", "0", "1", "0", "0", "0", "1", "1", "DIFFERS"]
-    assert rows[3] == ["all", "0", "2", "0", "0", "1", "0", "0", "1", "4", "3", "DIFFERS"]
+    assert rows[1] == ["td3_bc", "0", "3", "0", "0", "0", "0", "0", "3", "1", "2", "the", "same"]
+    assert rows[2] == ["o2td3", "0", "0", "0", "0", "1", "0", "0", "1", "0", "1", "DIFFERS"]
+    assert rows[3] == ["all", "0", "3", "0", "0", "1", "0", "0", "4", "1", "3", "DIFFERS"]
 
 
 def test_unknown_cases_are_answered_with_the_nearest(capsys):
