@@ -34,20 +34,26 @@ from tests import tiny  # noqa: E402
 
 UPDATES, CHECK = 120, 20
 LAUNCH = "from experiments import flags, {0}; {0}.CHECKPOINT_EVERY = {1}; flags.run({0}.main, {0}.define)"
-OFFLINE = ["--algorithm=td3_bc", f"--env={tiny.ENV}", f"--set=updates={UPDATES}", f"--eval_every={CHECK}"]
+OFFLINE = [
+    f"--env={tiny.ENV}",
+    *tiny.SETTINGS,
+    f"--set=updates={UPDATES}",
+    f"--eval_every={CHECK}",
+    "--eval_episodes=2",
+]
 RECONSTRUCTION = [f"--set=reevaluate_updates={UPDATES}", f"--set=align_updates={UPDATES}"]
 ONLINE = ["--set=env_steps=60", "--set=eval_every_env_steps=10", "--set=eval_episodes=2", "--checkpoint_every=10"]
 FAST = ["--set=return_updates=50", "--set=actor_ramp_updates=40", f"--set=stop_check_every_updates={CHECK}"]
-REPLAY = [*RECONSTRUCTION, *ONLINE, "--set=warmup_env_steps=10"]
+REPLAY = [*tiny.SETTINGS, *RECONSTRUCTION, *ONLINE, "--set=warmup_env_steps=10"]
 CLONING = [f"--clone_updates={UPDATES}"]
-ROLLOUTS = ["--set=rollout_env_steps=16", "--set=minibatch_size=8", "--set=epochs=2"]
+ROLLOUTS = [*tiny.SETTINGS, "--set=rollout_env_steps=16", "--set=minibatch_size=8", "--set=epochs=2"]
 MEASURES = [
     "--set=stop=measures", "--set=stop_window_checks=2", f"--set=stop_min_updates={2 * CHECK}",
     "--set=stop_missing_value=1e9", "--set=held_out_share=0.2",
 ]  # fmt: skip
-# name -> script and arguments; {td3_bc} and {o2td3} are the folders of those cases' unbroken runs
+# name -> script and arguments; {td3_bc}, {o2td3} and {iql} are the folders of their unbroken runs
 CASES: dict[str, tuple[str, list[str]]] = {
-    "td3_bc": ("offline", [*OFFLINE, "--eval_episodes=2"]),
+    "td3_bc": ("offline", ["--algorithm=td3_bc", *OFFLINE]),
     "o2td3": ("finetune", ["--algorithm=o2td3", "--policy={td3_bc}", *REPLAY, *FAST]),
     "o2sac": ("finetune", ["--algorithm=o2sac", "--policy={td3_bc}", *REPLAY, *FAST, *CLONING]),
     "o2ppo": (
@@ -62,8 +68,10 @@ CASES: dict[str, tuple[str, list[str]]] = {
         "finetune",
         ["--algorithm=o2td3", "--policy={td3_bc}", *REPLAY, *FAST, "--reconstruction={o2td3}", "--set=policy_delay=1"],
     ),
+    "iql": ("offline", ["--algorithm=iql", *OFFLINE]),
+    "iql_online": ("finetune", ["--algorithm=iql", "--policy={iql}", *ONLINE]),
 }
-NEEDED = {"reconstruction": ["o2td3"]}  # beside td3_bc, which all others start from
+NEEDED = {"reconstruction": ["o2td3"], "iql_online": ["iql"]}  # beside td3_bc, which the others start from
 CHECKPOINTS = ("checkpoints", "stages", "clone")
 STARTING, WRITING, ONLINE_LOGS = "starting", "writing", ("episode", "evaluation", "finetune", "reference")
 PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online")
@@ -117,7 +125,7 @@ class Process:
         command += [argument.format(**{name: str(path) for name, path in needed.items()}) for argument in arguments]
         self._began = time.time()
         with self.log.open("a") as log:
-            self._process = subprocess.Popen([*command, *tiny.SETTINGS], stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def ended(self) -> bool:
         """Returns whether it has ended of itself, in which case it must have done all."""

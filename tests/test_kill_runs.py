@@ -10,7 +10,14 @@ from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.log import MetricLog
 from tests import kill_runs, tiny
 
-SHORT = ["--algorithm=td3_bc", f"--env={tiny.ENV}", "--set=updates=80", "--eval_every=20", "--eval_episodes=0"]
+SHORT = [
+    "--algorithm=td3_bc",
+    f"--env={tiny.ENV}",
+    *tiny.SETTINGS,
+    "--set=updates=80",
+    "--eval_every=20",
+    "--eval_episodes=0",
+]
 
 
 @pytest.fixture(autouse=True)
