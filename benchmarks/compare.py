@@ -221,7 +221,7 @@ class Side:
         self.close()
 
     def updates_in(self, seconds: float, seeds: int) -> int:
-        """How many updates of each of a process's seeds take about so long, by trying one."""
+        """Returns how many updates of each of a process's seeds take about so long, by trying one."""
         rate = min(answer["updates"] / answer["seconds"] for answer in self._run(1))
         return max(1, round(seconds * rate / seeds))
 

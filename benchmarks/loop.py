@@ -1,4 +1,4 @@
-"""What the fine-tuning loop adds to its parts, and how fast policies are evaluated.
+"""Overhead of the fine-tuning loop over its parts, and speed of evaluation.
 
     python -m benchmarks.loop --algorithms=o2td3,o2sac --seeds=4 --env=mujoco/hopper
 

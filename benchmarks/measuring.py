@@ -1,4 +1,4 @@
-"""How numbers are taken: warm-up apart, blocking until results are there, everything compared in alternating rounds.
+"""Measurement: warm-up apart, blocking until results are there, everything compared in alternating rounds.
 
 Impure throughout: reads clocks, runs programs.
 """
@@ -141,7 +141,7 @@ def gemm_calls(size: int) -> dict[str, Callable[[], Any]]:
 
 
 def gemm_peak(samples: Mapping[Any, np.ndarray], size: int) -> dict[str, float]:
-    """What the machine can do: the best round of each product, in GFLOP/s, and the peak that updates are held against.
+    """Measures the machine: the best round of each product, in GFLOP/s, and the peak that updates are held against.
 
     That is the faster of the two where XLA runs on the processor, and XLA's on an accelerator.
     """

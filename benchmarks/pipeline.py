@@ -104,7 +104,7 @@ class Stages:
         row["steps"] += steps
 
     def row(self, stage: str) -> dict[str, Any]:
-        """What a stage has taken so far."""
+        """Returns what a stage has taken so far."""
         return next(row for row in self.rows if row["stage"] == stage)
 
     def finished(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What measurements leave behind: a table on stdout, and a JSON file that says where the numbers were taken. Impure."""
+"""Reports of measurements: a table on stdout, and a JSON file that says where the numbers were taken. Impure."""
 
 import json
 import math

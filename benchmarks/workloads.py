@@ -1,4 +1,4 @@
-"""What is measured: the updates of all algorithms on transitions, on synthetic data of a task's sizes.
+"""Workloads: the updates of all algorithms on transitions, on synthetic data of a task's sizes.
 
 The decision transformer isn't among them: an update of it, at the published size, has as many operations as some
 thousand of the others.

@@ -190,7 +190,7 @@ def _save_replay(
 
 
 def replay_recipe(env_steps: list[int], random_env_steps: int, count: int) -> tuple[list[int], list[float]]:
-    """Which snapshots of a run stand for its replay buffer, and each for which share.
+    """Returns the snapshots of a run that stand for its replay buffer, and each one's share.
 
     Snapshots evenly spread are kept, the first and the last among them. Every row of the buffer after the random ones
     counts for the snapshot that is nearest in environment steps.

@@ -183,7 +183,7 @@ def _draw(seeds: np.random.Generator) -> int:
 
 @dataclasses.dataclass
 class _Span:
-    """Where an episode lies among the steps."""
+    """Place of an episode among the steps."""
 
     env: int
     seed: int
@@ -277,7 +277,7 @@ def _replacing(folder: Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is in a dataset.
+    """Contents of a dataset.
 
     Attributes:
       task: which the dataset belongs to.
@@ -398,7 +398,7 @@ def main(args: FlagValues) -> None:
 
 
 def _behaviours_of(path: str, task: Task) -> list[Behaviour]:
-    """Who acts for a dataset made with a file of `experiments.behaviour`: its policy or, of a replay, its snapshots."""
+    """Returns the behaviours of a file of `experiments.behaviour`: its policy or, of a replay, its snapshots."""
     policy, metadata = load_behaviour(path)
     return replay(policy, metadata, task) if "shares" in metadata else [sampled(policy, task)]
 

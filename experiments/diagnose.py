@@ -174,7 +174,7 @@ def measure(subject: Subject, heldout: Dataset, support: Dataset, seed_list: ran
 
 
 def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset: Dataset) -> Subject:
-    """What a fine-tuning run's phases ended with, beside the offline critic that it came from. Impure: reads files."""
+    """Returns the ends of a fine-tuning run's phases, beside the offline critic before it. Impure: reads files."""
     chosen = places(run, seeds_of(settings), seed_list)
     stages = {phase: seeds.take(stage, chosen) for phase, stage in load_stages(run, dataset.spec).items()}
     notes = [

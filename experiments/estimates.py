@@ -1,4 +1,4 @@
-"""What a run will take, said before it begins: operations by count, hours by a short measurement."""
+"""Estimates of what a run will take, before it begins: operations by count, hours by a short measurement."""
 
 import dataclasses
 import time

@@ -76,7 +76,7 @@ def define(values: FlagValues) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a command line asks for, read and checked.
+    """Job of a command line, read and checked.
 
     Attributes:
       setup: of the run.
@@ -381,7 +381,7 @@ def _reconstruct(
 
 
 def _closeness(out: Path, num_seeds: int) -> dict[str, np.ndarray]:
-    """How close a clone came, per seed [S], by its last updates: squared error, log-likelihood where there is one."""
+    """Returns how close a clone came, [S] by its last updates: squared error, log-likelihood if it has one."""
     columns = log.read(out, "clone")
     return {f"clone_{name}": columns[name][-num_seeds:] for name in ("mse", "log_likelihood") if name in columns}
 
@@ -467,12 +467,12 @@ def reconstruct(
 
 
 def _parts(phase: str, state: Any, records: dict[str, Record]) -> tuple[Any, dict[str, Record]]:
-    """What a phase has made of the agent, and the records with that of the phase where it stops by measures."""
+    """Returns the agent that a phase has made, and the records with that of the phase where it stops by measures."""
     return (state.state, records | {phase: state.record}) if isinstance(state, Watched) else (state, records)
 
 
 def _verdicts(phase: Phase, records: dict[str, Record], seed_list: Sequence[int]) -> list[str]:
-    """Why each seed stopped, where it may, and what there is to say of its report, a line each."""
+    """Returns why each seed stopped, where it may, and what there is to say of its report, a line each."""
     stop = phase.stop
     if stop is None:
         return []
@@ -496,7 +496,7 @@ def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
 
 
 def replay_data(setup: Setup, dataset: Dataset) -> Transition | None:
-    """What fine-tuning may draw of the dataset, on every device; None where it draws of none."""
+    """Returns what fine-tuning may draw of the dataset [N], on every device; None where it draws of none."""
     chosen = setup.online.replay.choose(dataset)
     if chosen is None:
         return None

@@ -55,7 +55,7 @@ def _define_tensorboard(values: FlagValues) -> None:
 
 
 def _define_config(values: FlagValues) -> None:
-    """Where `settings` begins, and that it may end with them."""
+    """Defines where `settings` begins, and that it may end with them."""
     flags.DEFINE_string(
         "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from",
         flag_values=values,
@@ -69,7 +69,7 @@ def _define_config(values: FlagValues) -> None:
 
 
 def _define_first_seed(values: FlagValues) -> None:
-    """Where the numbers of `seed_list` begin."""
+    """Defines where the numbers of `seed_list` begin."""
     flags.DEFINE_integer(
         "first_seed", 0, "number of the first seed, which the others follow; a seed draws the same numbers in any run",
         lower_bound=0, upper_bound=10**9, flag_values=values,

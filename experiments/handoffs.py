@@ -1,4 +1,4 @@
-"""What runs leave for those that go on from them, read back from their folders. Impure: reads the disk."""
+"""Readers of what runs leave for those that go on from them. Impure: reads the disk."""
 
 import dataclasses
 import functools
@@ -113,7 +113,7 @@ def offline_settings(run_dir: str | Path, seed_list: range) -> dict[str, Any]:
 
 
 def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Handoff, QFunction | None]:
-    """What a finished offline run hands over, and its critic.
+    """Returns what a finished offline run hands over, and its critic.
 
     Args:
       run_dir: the run's --out.
@@ -166,7 +166,7 @@ def keep_stage(stages: Checkpoints, step: int, agent: Any, records: dict[str, Re
 
 
 def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
-    """What a fine-tuning run ended its re-evaluation and its alignment with, as far as it got.
+    """Returns what a fine-tuning run ended its re-evaluation and its alignment with, as far as it got.
 
     Args:
       run_dir: the --out of experiments.finetune.
@@ -235,7 +235,7 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
 def load_reconstruction(
     run_dir: str | Path, settings: dict[str, Any], config: Any, spec: Spec
 ) -> tuple[Any, dict[str, Record]]:
-    """What the last phase without an environment of another fine-tuning run ended with.
+    """Returns what the last phase without an environment of another fine-tuning run ended with.
 
     Args:
       run_dir: its --out.

@@ -84,7 +84,7 @@ def read(folders: Sequence[str], phase: str, last_step: int | None = None) -> di
 
 
 def _differences(first: str, other: str) -> dict[str, tuple[str, str]]:
-    """What two runs differ in besides their seeds: name -> both values as text."""
+    """Returns what two runs differ in besides their seeds: name -> both values as text."""
     settings = [_facts(folder) for folder in (first, other)]
     found: dict[str, tuple[str, str]] = {}
     for origin in ORIGINS:

@@ -57,7 +57,7 @@ class Logged:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the page says.
+    """Contents of the page.
 
     Attributes:
       title: which networks and what task.
@@ -98,7 +98,7 @@ class Report:
         return self.logged_regime()
 
     def logged_regime(self) -> Regime | None:
-        """By the logged evaluation alone; None without one."""
+        """Returns the regime by the logged evaluation alone; None without one."""
         if self.logged is None:
             return None
         return regime_of(self.logged.low, self.logged.high, self.logged.data, self.margin)
@@ -207,7 +207,7 @@ def page(report: Report) -> str:
 
 
 def expectations(report: Report) -> list[str]:
-    """What the numbers say will happen online, a line each."""
+    """Returns what the numbers say will happen online, a line each."""
     result, lines = report.result, []
     if (critic := result.offline) is not None:
         share, reasons = _mean(critic.overestimated), []
@@ -244,7 +244,7 @@ def expectations(report: Report) -> list[str]:
 
 
 def notes(report: Report) -> list[str]:
-    """What readers have to know of how the numbers came about, a line each."""
+    """Returns what readers have to know of how the numbers came about, a line each."""
     config, heldout = DiagnosisConfig(), report.heldout
     where = "of the dataset itself: SEEN IN TRAINING" if report.seen else f"of {heldout.name}, not trained on"
     lines = [

@@ -1,4 +1,4 @@
-"""Which seeds go online with a policy that is better than, like, or worse than its data, for `replay=auto`."""
+"""Regimes of the seeds for `replay=auto`: policies that are better than, like, or worse than their data."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def replay_regimes(
 
 
 def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -> list[Band]:
-    """By evaluation, of the policy that `config.start_actor` sends online."""
+    """Returns the bands by evaluation, of the policy that `config.start_actor` sends online."""
     offline = returns["offline"]
     aligned = returns.get("aligned", offline)
     better = np.mean(aligned, axis=1) > np.mean(offline, axis=1)
@@ -80,7 +80,7 @@ def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -
 
 
 def _by_critics(setup: Setup, agent: Any, handoff: Handoff, dataset: Dataset) -> list[Band]:
-    """By the critics that re-evaluation ended with, of π_off on episodes of the dataset. Impure: compiles and runs."""
+    """Returns the bands by the re-evaluated critics, of π_off on episodes of the dataset. Impure: compiles and runs."""
     to_critic, mesh = setup.algorithm.critic, setup.mesh
     assert to_critic is not None
     episodes = len(dataset.episode_ends)

@@ -61,7 +61,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a report needs of a fine-tuning run.
+    """Parts of a fine-tuning run that a report needs.
 
     Attributes:
       label: how it is called.

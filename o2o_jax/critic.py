@@ -39,6 +39,6 @@ class QFunction:
         return lowest_value(self.params, self.network, self.transform.normalizer(observation), action)
 
     def same_units(self, other: "QFunction") -> bool:
-        """Whether both add up the same rewards with the same discount, so that their values can be compared."""
+        """Returns whether both add up the same rewards with the same discount, so that their values can be compared."""
         units = [(q.discount, q.transform.reward_scale, q.transform.reward_shift) for q in (self, other)]
         return units[0] == units[1]

@@ -1,4 +1,4 @@
-"""What the switch from offline to online training will do, told from dataset and networks alone.
+"""Forecast of the switch from offline to online training, from dataset and networks alone.
 
 Nothing here takes an environment step. `diagnose` is a pure function of one seed; `regime` and `ADVICE` turn its
 numbers into words.
@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 2_048  # of those that networks see at a time: bounds the memory,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnosisConfig(Settings):
-    """How much is measured. No source fixes any of it but the probes of deterministic policies."""
+    """Settings of the measurements. No source fixes any of them but the probes of deterministic policies."""
 
     states: int = 1_000  # held-out states that probes, returns and distances are taken at
     probes: int = 32  # actions per state
@@ -118,7 +118,7 @@ class Samples:
 
 @flax.struct.dataclass
 class Alignment:
-    """What alignment did beside the aligned critic's own report. [] each.
+    """Effects of alignment beside the aligned critic's own report. [] each.
 
     Attributes:
       overestimated: share of the aligned actor's own probes with Q(s, a) > Q(s, ȧ), which it seeks out.
@@ -286,7 +286,7 @@ def log_likelihood(policy: Policy, observation: Array, action: Array) -> Array:
 def recorded_returns(
     config: DiagnosisConfig, key: Array, rollout: Rollout, policy: Policy, critic: QFunction
 ) -> tuple[Array, Array]:
-    """What a critic's values estimate, as far as the data tells: discounted returns in the critic's own units.
+    """Returns what a critic's values estimate, as far as the data tells: discounted returns in the critic's own units.
 
         G_t = r_t + Σ_{i > t} γ^{i−t} ( r_i + α H(π(·|s_i)) )
 
@@ -335,7 +335,7 @@ RETURN_TERMS = ("value", "recorded", "error", "spread", "correlation")  # of `ag
 
 
 def against_returns(q: Array, returns: Array) -> Metrics:
-    """How a critic's values [N] compare with the returns [N] of the same steps, in return units.
+    """Compares a critic's values [N] with the returns [N] of the same steps, in return units.
 
     Returns:
       `value`, mean Q; `recorded`, mean G; `error`, root mean square of Q − G; `spread`, standard deviation of G;
@@ -434,7 +434,7 @@ def gap_interval(value: Value) -> tuple[Array, Array]:
 
 
 def regime(low: float, high: float, margin: float) -> Regime:
-    """How the policy compares with the data that it came from.
+    """Returns the regime: the policy beside the data that it came from.
 
         better where low > margin,   worse where high < −margin,   like otherwise
 

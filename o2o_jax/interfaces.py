@@ -1,4 +1,4 @@
-"""What an algorithm and an environment family owe the rest of the package."""
+"""Interfaces of algorithms and environment families."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ class Act(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the checks of a phase compare with held-out episodes, beside the metrics of the phase's update.
+    """Comparison with held-out episodes that a phase's checks make, beside the metrics of its update.
 
     Attributes:
       terms: names of what `measure` returns.
@@ -64,7 +64,7 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """When a phase of updates on a dataset is done, by measures on rows that its batches never draw from.
+    """Early stopping of a phase, by measures on rows that its batches never draw from.
 
     Attributes:
       terms: metrics of the phase's update that are measured at every check, without a step.
@@ -332,7 +332,7 @@ class Task:
 
     @property
     def robot(self) -> str:
-        """Who acts, or in which maze: "hopper" of "mujoco/hopper-v4-medium-expert"."""
+        """Robot, or maze: "hopper" of "mujoco/hopper-v4-medium-expert"."""
         return self.name.partition("/")[2].partition("-")[0]
 
     @property
@@ -342,12 +342,12 @@ class Task:
 
     @property
     def has_references(self) -> bool:
-        """Whether scores are normalized by reference policies, rather than raw returns."""
+        """True where scores are normalized by reference policies, rather than raw returns."""
         return (self.random_score, self.expert_score) != (0.0, 100.0)
 
     @property
     def remarks(self) -> list[str]:
-        """What readers of the task's numbers have to know, a line each."""
+        """Facts that readers of the task's numbers have to know, a line each."""
         remarks = []
         if not self.has_references:
             remarks.append(f"{self.name} has no reference scores: every score is the raw return")

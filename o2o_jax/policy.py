@@ -56,7 +56,7 @@ class Policy:
         return self.actor.apply(self.params, self.normalizer(observation))
 
     def begin(self, episodes: int, key: Array | None = None) -> tuple[()]:
-        """What it remembers where episodes begin: nothing, and no key, since it doesn't draw."""
+        """Returns its memory where episodes begin: none, and no key, since it doesn't draw."""
         del episodes, key
         return ()
 
@@ -158,7 +158,7 @@ class SequencePolicy:
         return action, memory.replace(action=memory.action.at[:, -1].set(action))
 
     def recall(self, dataset: Rollout) -> TanhGaussian:
-        """What it would do in every step of a dataset [N], on its recorded history and asked for `target_return`.
+        """Returns what it would do in every step of a dataset [N], by its recorded history and `target_return`.
 
         The return to go in row t is R̂_t = R̂ − Σ r over the rows of its episode before t.
 
@@ -185,7 +185,7 @@ class SequencePolicy:
 
 @flax.struct.dataclass
 class Handoff:
-    """What offline training leaves behind.
+    """Outcome of offline training, from which online training starts.
 
     Attributes:
       policy: the only part that O2SAC, O2TD3 and O2PPO read, unless offline critics are asked for.

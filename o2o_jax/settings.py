@@ -1,4 +1,4 @@
-"""What all settings have in common: they check themselves."""
+"""Settings that check themselves."""
 
 import dataclasses
 import math

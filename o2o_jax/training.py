@@ -43,7 +43,7 @@ def sample_batch(dataset: BatchT, key: Array, batch_size: int) -> BatchT:
 
 
 def note_rows(function: Callable, columns: Any) -> Any:
-    """What a function says of every row of a dataset, computed once for a whole phase.
+    """Computes a function of every row of a dataset, once for a whole phase.
 
     Args:
       function: (columns of rows [...]) -> pytree of [..., ...], pure.
@@ -134,7 +134,7 @@ def measure(
     batch_size: int,
     sample: Sample | None = None,
 ) -> Metrics:
-    """What an update reports of a state as it is: mean metrics over batches, no step taken.
+    """Returns an update's mean metrics of a state as it is, over batches, without a step.
 
     Args: as `run_updates`; batch i draws from `fold_in(key, i)`.
 
@@ -154,7 +154,7 @@ def measure(
 
 @flax.struct.dataclass
 class Record:
-    """What the checks of a phase have found so far, of one seed.
+    """Record of a phase's checks so far, of one seed.
 
     Attributes:
       history: term -> [K + 1] at the last checks, oldest first; NaN where there was none yet.
@@ -206,7 +206,7 @@ class Watched:
 
 
 def report_rows(stop: Stop, watched: Watched, held_out: Rollout, key: Array) -> Any:
-    """What the report of a phase's checks looks at, computed once; None without a report.
+    """Returns the rows that the report of a phase's checks looks at, computed once; None without a report.
 
     Args: as `check`; `held_out` are whole episodes.
     """
@@ -280,7 +280,7 @@ def run_watched(
 
 
 def is_finite(state: Any) -> Array:
-    """Whether all numbers of one seed's state are finite: [] bool."""
+    """Returns [] bool, whether all numbers of one seed's state are finite."""
     leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     # one array: tests of their own for dozens of leaves are an eighth of a program's compilation
     return jnp.isfinite(jnp.concatenate([jnp.zeros(1), *leaves])).all()

@@ -52,7 +52,7 @@ class Rollout(Transition):
 
 @flax.struct.dataclass
 class Notes:
-    """What an algorithm wrote down for every row of a dataset before a phase of updates on it.
+    """Values that an algorithm computed for every row of a dataset before a phase of updates on it.
 
     Attributes:
       shared: pytree of [N, ...], of the data alone: one copy serves all seeds.
@@ -103,7 +103,7 @@ BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What networks need to know of an environment: sizes of flat observations and actions."""
+    """Sizes of an environment's flat observations and actions."""
 
     observation_dim: int
     action_dim: int

@@ -103,3 +103,19 @@ def test_importing_the_package_is_light():
     code = f"import o2o_jax, sys; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def docstrings(path):
+    """First lines of a module's docstrings, its functions' and classes' among them."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return [text.splitlines()[0] for node in nodes if isinstance(node, kinds) and (text := ast.get_docstring(node))]
+
+
+SOURCES = sorted(path for folder in ("o2o_jax", "experiments", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+QUESTIONS = {"What", "Who", "Whose", "Whether", "Where", "How", "By", "When", "Why", "Which", "This"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_docstrings_open_with_a_verb_or_a_noun(path):
+    assert [line for line in docstrings(path) if line.split()[0] in QUESTIONS] == []

@@ -1,4 +1,4 @@
-"""This package's updates as a worker; see `benchmarks.peers.worker`."""
+"""Updates of this package as a worker; see `benchmarks.peers.worker`."""
 
 import dataclasses
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from o2o_jax.types import Array, Rollout
 
 @flax.struct.dataclass
 class Tail:
-    """What lies beyond the end of every row's episode.
+    """State and weight beyond the end of every row's episode.
 
     Attributes:
       weight: [N] w_t = γ^k (1 − d): what the value of the last state counts for, k steps on; 0 after a termination.

@@ -1,4 +1,4 @@
-"""Where datasets come from: Minari, local or remote, D4RL's HDF5 files, npz files. Impure: reads disk and network."""
+"""Readers of datasets: Minari, local or remote, D4RL's HDF5 files, npz files. Impure: reads disk and network."""
 
 import contextlib
 import json
@@ -85,7 +85,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
 
 
 def recorded(source: str) -> tuple[str, str]:
-    """What a dataset says of itself: its Minari id, and the gymnasium id of the environment it was recorded in.
+    """Returns a dataset's own account: its Minari id, and the gymnasium id of the environment it was recorded in.
 
     Returns:
       Two ids; "" for what it doesn't say, and for both where it isn't Minari's.
@@ -105,7 +105,7 @@ def unversioned(dataset_id: str) -> str:
 
 
 def newest(dataset_id: str) -> str:
-    """Which version of a Minari dataset to load: that very one if it is here, else the newest one.
+    """Returns the version of a Minari dataset to load: that very one if it is here, else the newest one.
 
     Versions that are here go before those that Minari's remote offers, older ones than the given don't count, and an
     id without a version takes any. Where no other is found, it is the given id. What is made here goes by its version.
@@ -130,7 +130,7 @@ def newest(dataset_id: str) -> str:
 
 
 def minari_folder(dataset_id: str) -> pathlib.Path:
-    """Where Minari keeps a dataset: under MINARI_DATASETS_PATH, by default ~/.minari/datasets."""
+    """Returns Minari's folder for a dataset: under MINARI_DATASETS_PATH, by default ~/.minari/datasets."""
     root = os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets"
     return pathlib.Path(root).expanduser() / dataset_id
 

@@ -1,4 +1,4 @@
-"""How raw observations and rewards become what networks see: one object, offline and online."""
+"""Transforms of raw observations and rewards into what networks see: one object, offline and online."""
 
 import flax.struct
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Who acts while a dataset is made, and the files that behaviour policies are kept in."""
+"""Behaviours that act while a dataset is made, and the files that their policies are kept in."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from o2o_jax.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class Behaviour:
-    """Who acts for a share of a dataset.
+    """One behaviour and its share of a dataset.
 
     Attributes:
       name: for the dataset's metadata: "uniform actions", "sampled policy", "waypoint controller".

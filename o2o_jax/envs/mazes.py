@@ -113,7 +113,7 @@ class Maze:
         return min(ways, key=lambda neighbour: steps[neighbour])
 
     def waypoints(self, positions: np.ndarray, goals: np.ndarray) -> np.ndarray:
-        """Where to head next [N, 2], from positions [N, 2] towards goals [N, 2].
+        """Returns the points [N, 2] to head for next, from positions [N, 2] towards goals [N, 2].
 
         That is the centre of the next cell on a shortest path, or the goal as soon as its cell is the next one.
         """
@@ -127,7 +127,7 @@ class Maze:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the episodes of a task start and lead, in evaluation and while its dataset is made.
+    """Starts and goals of a task's episodes, in evaluation and while its dataset is made.
 
     Attributes:
       maze: the grid.
@@ -146,7 +146,7 @@ class Layout:
     flatten: Callable[[dict[str, np.ndarray]], np.ndarray]
 
     def is_rewarded(self, goal: np.ndarray) -> bool:
-        """Whether a goal [2] that an episode is steered to lies in the cell whose goal is rewarded."""
+        """Returns whether a goal [2] that an episode is steered to lies in the cell whose goal is rewarded."""
         return self.maze.cell(goal) == self.goal
 
     def draw_goal(self, random: np.random.Generator) -> np.ndarray:

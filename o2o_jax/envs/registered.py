@@ -1,4 +1,4 @@
-"""What families share whose tasks need nothing but the id of a registered environment: making it, loading its data."""
+"""Families whose tasks need nothing but the id of a registered environment: making it, loading its data."""
 
 from __future__ import annotations
 

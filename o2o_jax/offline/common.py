@@ -1,4 +1,4 @@
-"""What the offline actor-critics share: their settings."""
+"""Settings that the offline actor-critics share."""
 
 import dataclasses
 

@@ -55,7 +55,7 @@ class LoopConfig(Settings):
         return self
 
     def remarks(self, source: str) -> list[str]:
-        """What speaks against these settings for policies of the offline method `source`, a line each."""
+        """Returns warnings about these settings for policies of the offline method `source`, a line each."""
         del source
         return []
 

@@ -1,4 +1,4 @@
-"""What O2SAC and O2TD3 share: settings, when a phase is done, who goes online, the first reference, the threshold."""
+"""Parts that O2SAC and O2TD3 share: settings, early stopping, the start of fine-tuning, the threshold."""
 
 import dataclasses
 import functools
@@ -193,7 +193,7 @@ class ConstrainedConfig(OnlineConfig):
 
     @property
     def replay_rule(self) -> Replay:
-        """What updates learn from while fine-tuning."""
+        """Replay rule of fine-tuning."""
         capacity = max(1, min(self.buffer_size, self.env_steps))
         return replay.make(
             self.replay, capacity, self.batch_size, self.part_episodes, self.auto_replay_warmup_env_steps
@@ -206,7 +206,7 @@ class ConstrainedConfig(OnlineConfig):
 
     @property
     def interval(self) -> bool:
-        """Whether π_ref is copied on a schedule rather than chosen by evaluation."""
+        """True where π_ref is copied on a schedule rather than chosen by evaluation."""
         return self.reference_update == "interval"
 
     def aligned_reference(self, accept: Any) -> Any:
@@ -218,7 +218,7 @@ class ConstrainedConfig(OnlineConfig):
         return Requires(head, state=self.critic_source == "offline")
 
     def remarks(self, source: str) -> list[str]:
-        """Where the phases that are left out aren't those that Appendix B allows to leave out, a line each."""
+        """Returns warnings where other phases are left out than Appendix B allows, a line each."""
         if not self.constrain:
             return []  # a control, which leaves the idea out on purpose
         offline_critics = self.critic_source == "offline"
@@ -245,7 +245,7 @@ class ConstrainedConfig(OnlineConfig):
         return remarks
 
     def stops(self, policy: Callable, critic: Callable) -> dict[str, Stop]:
-        """When each phase is done and what is measured till then, by the phase's name.
+        """Returns early stopping and measures of each phase, by its name.
 
         Args:
           policy: (state) -> `policy.Policy`, while re-evaluating π_off.
@@ -286,7 +286,7 @@ class ConstrainedConfig(OnlineConfig):
 
 
 def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
-    """Whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
+    """Decides whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
 
     Three measures, since none will do alone. The squared Bellman error is small wherever critics agree with their own
     targets, at any level; the level moves for as long as values are missing, yet says nothing of the error; neither
@@ -319,7 +319,7 @@ def _critic_report(config: ConstrainedConfig, critic: Callable, state: Any, know
 
 
 def reevaluation_remark(config: ConstrainedConfig, metrics: Mapping[str, float]) -> str:
-    """Whether the critics that re-evaluation ends with can be trusted, one line; "" for a control."""
+    """Returns a line on whether the critics that re-evaluation ends with can be trusted; "" for a control."""
     if not config.constrain:
         return ""
     if not math.isfinite(metrics["recorded"]):
@@ -330,7 +330,7 @@ def reevaluation_remark(config: ConstrainedConfig, metrics: Mapping[str, float])
 
 
 def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
-    """Whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
+    """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
 
     Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after
     overestimated actions, and both fall together as the critics are corrected.
@@ -347,7 +347,7 @@ def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> A
 
 
 def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
-    """What a method's settings for a task leave to its control: rewards, depth of critics, lengths, evaluation."""
+    """Returns the settings for a task that a method shares with its control: rewards, depths, lengths, evaluation."""
     names = ("critic_hidden", "reward_scale", "reward_shift", "env_steps", "warmup_env_steps")
     return {name: getattr(config, name) for name in (*names, "eval_every_env_steps", "eval_episodes")}
 
@@ -399,12 +399,12 @@ def threshold(config: ConstrainedConfig, step: Array, cap: Array) -> Array:
 
 
 def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
-    """Whether update `step` [] moves λ: once per environment step, whatever the update-to-data ratio (section C.6)."""
+    """Returns whether update `step` [] moves λ: once per environment step, at any number of updates (section C.6)."""
     return step % config.updates_per_env_step == 0
 
 
 def offline_state(config: ConstrainedConfig, handoff: Handoff | None, critic: Params) -> Any:
-    """What offline training left, for those who go on from its critics.
+    """Returns the state that offline training left, for those who go on from its critics.
 
     Args:
       config: settings, of which the rewards' must be those of offline training.

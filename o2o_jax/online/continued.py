@@ -1,4 +1,4 @@
-"""What methods share that go on online as they trained offline: settings, state, how they act."""
+"""Parts of methods that go on online as they trained offline: settings, state, exploration."""
 
 import dataclasses
 import functools

@@ -61,7 +61,7 @@ def discounted_returns(reward: Array, ended: Array, discount: float) -> Array:
 
 
 def steps_to_end(ended: Array) -> tuple[Array, Array]:
-    """Where each row's episode ends.
+    """Returns the last row of each row's episode.
 
     Args:
       ended: [T] 1 where the next row belongs to another episode; the last row ends one in any case.
@@ -75,7 +75,7 @@ def steps_to_end(ended: Array) -> tuple[Array, Array]:
 
 
 def steps_from_start(ended: Array) -> tuple[Array, Array]:
-    """Where each row's episode began.
+    """Returns the first row of each row's episode.
 
     Args:
       ended: [T] 1 where the next row belongs to another episode; the first row begins one in any case.
@@ -125,7 +125,7 @@ def generalized_advantage(
 
 
 def reference_advantage(log_prob: Array, baseline: Array) -> Array:
-    """How much more likely than a baseline the reference policy takes an action.
+    """Returns how much more likely than a baseline the reference policy takes an action.
 
         z = log π_ref(a|s) − b
 

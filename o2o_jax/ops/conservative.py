@@ -12,7 +12,7 @@ MULTIPLIER_MAX = 1e6  # the authors' code: α' never exceeds it
 def conservative_gap(
     q: Array, q_sampled: Array, log_density: Array, temperature: float, gap_min: float | None
 ) -> Array:
-    """By how much sampled actions are valued above the data's, per critic.
+    """Returns by how much sampled actions are valued above the data's, per critic.
 
         gap_i = mean_b max( T log Σ_k exp( (Q_i(s, a_k) − log μ(a_k)) / T )  −  Q_i(s, a),  lower )
 

@@ -15,7 +15,7 @@ LOG_PROB_LIMIT = 1.0 - 1e-4  # and a given action here, before it asks for its d
 
 
 class Distribution(Protocol):
-    """What every head offers; `log_prob` is missing where there is no density."""
+    """Interface of every head's distribution; `log_prob` is missing where there is no density."""
 
     def mode(self) -> Array:
         """[..., A] the action to evaluate with."""

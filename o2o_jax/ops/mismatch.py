@@ -44,7 +44,7 @@ def rank_correlation(x: Array, y: Array) -> Array:
 
 
 def overestimation(q: Array, q_mode: Array) -> tuple[Array, Array]:
-    """How often, and by how much, probes are worth more than the policy's own action.
+    """Measures how often, and by how much, probes are worth more than the policy's own action.
 
         P( Q(s, a) > Q(s, ȧ) ),   E[ Q(s, a) − Q(s, ȧ) | Q(s, a) > Q(s, ȧ) ]
 
@@ -102,7 +102,7 @@ def proposition_values(
 def neighbour_distance(
     state: Array, action: Array, data_state: Array, data_action: Array, neighbours: int, batch_size: int = 64
 ) -> Array:
-    """How far an action is from the nearest action that the data shows in the states most like this one.
+    """Measures how far an action is from the nearest one that the data shows in the states most like this one.
 
         min_{j ∈ N(s)} ‖a − a_j‖₂ / √|A|,   N(s): the k states of the data that are nearest to s
 

@@ -34,7 +34,7 @@ def expectile_loss(value: Array, target: Array, expectile: float) -> Array:
 
 
 def advantage_weight(advantage: Array, inverse_temperature: float) -> Array:
-    """How much an action of the data counts when the policy imitates it.
+    """Returns the weight of an action of the data in imitation.
 
         w = min( exp(b A), 100 )
 

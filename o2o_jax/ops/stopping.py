@@ -1,4 +1,4 @@
-"""What the last checks of a measure say about whether a phase of updates is done.
+"""Verdicts of the last checks of a measure on whether a phase of updates is done.
 
 A history [K + 1] holds a measure at the last K + 1 checks, the oldest first; NaN where there was none yet, and then
 nothing is ever done but for `no_longer_rises`, which stands beside others.
@@ -10,7 +10,7 @@ from o2o_jax.types import Array
 
 
 def no_longer_falls(history: Array, tolerance: float) -> Array:
-    """Whether an error has reached its floor: over K checks it got no lower than where it was, but for a tolerance.
+    """Decides whether an error is at its floor: over K checks it got no lower than where it was, but for a tolerance.
 
         min( x_1, …, x_K ) ≥ (1 − tolerance) x_0
 
@@ -29,7 +29,7 @@ def no_longer_falls(history: Array, tolerance: float) -> Array:
 
 
 def no_longer_rises(history: Array, tolerance: float) -> Array:
-    """Whether a measure has reached its ceiling: over K checks it got no higher than where it was, but for a tolerance.
+    """Decides whether a measure is at its ceiling: over K checks it got no higher than it was, but for a tolerance.
 
         max( x_1, …, x_K ) ≤ x_0 + tolerance
 
@@ -47,7 +47,7 @@ def no_longer_rises(history: Array, tolerance: float) -> Array:
 
 
 def settled(history: Array, tolerance: float) -> Array:
-    """Whether a measure stands still: its range over the last K + 1 checks is small beside its size.
+    """Decides whether a measure stands still: its range over the last K + 1 checks is small beside its size.
 
         max x − min x ≤ tolerance · max |x|
 
@@ -65,7 +65,7 @@ def settled(history: Array, tolerance: float) -> Array:
 
 
 def missing_share(history: Array, updates: int, rate: float) -> Array:
-    """How much of its final value a bootstrapped value still lacks, from how fast it moves.
+    """Estimates how much of its final value a bootstrapped value still lacks, from how fast it moves.
 
         |x_K − x_0| / (updates · rate · |x_K|)
 

@@ -1,4 +1,4 @@
-"""Where seeds run: the devices of this machine, and the cache of compiled programs."""
+"""Devices of this machine that seeds run on, and the cache of compiled programs."""
 
 import contextlib
 import hashlib

@@ -209,7 +209,7 @@ def make_evaluator(
 
 
 def threads_for(family: ModuleType) -> int:
-    """How many threads step a family's environments in evaluation."""
+    """Returns how many threads step a family's environments in evaluation."""
     return min(THREADS, os.cpu_count() or 1) if getattr(family, "THREAD_SAFE", False) else 1
 
 

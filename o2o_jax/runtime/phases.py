@@ -191,7 +191,7 @@ def _chunk(
 
 
 def _shown(phase: Phase, done: int, metrics: Metrics, finite: np.ndarray) -> dict[str, str]:
-    """What the progress bar shows; raises where the networks of every seed have diverged, `finite` [S]."""
+    """Returns what the progress bar shows; raises where the networks of every seed have diverged, `finite` [S]."""
     if not finite.any():
         raise ValueError(
             f"{phase.name} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or "

@@ -159,7 +159,7 @@ class Tally:
 
 @flax.struct.dataclass
 class Returns:
-    """What training's own episodes, exploration included, say of the current policy and of π_ref.
+    """Returns of training's own episodes, exploration included, of the current policy and of π_ref.
 
     Attributes:
       reference: of the episodes for which π_ref was accepted; at first of those that the start was measured by.
@@ -184,7 +184,7 @@ class Returns:
         )
 
     def consider(self, min_episodes: int, standard_errors: float) -> tuple[np.ndarray, "Returns"]:
-        """Whether the recent episodes are better than the reference's beyond the error of both (Welch).
+        """Decides whether the recent episodes are better than the reference's beyond the error of both (Welch).
 
             m − m_ref > c √( e² + e_ref² ),   e² = var / n
 
@@ -214,7 +214,7 @@ class Returns:
         return np.asarray(self.reference.count) == 0
 
     def metrics(self, accept: np.ndarray) -> dict[str, np.ndarray]:
-        """What a comparison that ended in `accept` [S] looked at, one value per seed."""
+        """Returns the numbers of a comparison that ended in `accept` [S], one value per seed."""
         return {
             "accepted": accept,
             "episodes": np.asarray(self.recent.count),

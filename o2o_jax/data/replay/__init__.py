@@ -1,4 +1,4 @@
-"""What an online update learns from: a rule per file, each an `interfaces.Replay`."""
+"""Replay: the rules by which online updates get their batches, one per file, each an `interfaces.Replay`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Who made the datasets: nobody who could do it again."""
+"""Behaviour of the datasets: none that could be repeated."""
 
 from o2o_jax.envs.behaviour import Behaviour
 from o2o_jax.interfaces import Task

@@ -1,4 +1,4 @@
-"""Who makes the datasets: an ant that reaches goals around it, steered from waypoint to waypoint."""
+"""Behaviour of the datasets: an ant that reaches goals around it, steered from waypoint to waypoint."""
 
 import functools
 import importlib.resources

@@ -9,7 +9,7 @@ ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # which way each leg's ankle ben
 
 
 def view(observation: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What an ant sees that calls forward the side which faces its goal.
+    """Returns what an ant sees that calls forward the side which faces its goal.
 
     Args:
       observation: [N, 27] of v4.

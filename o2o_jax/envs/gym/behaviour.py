@@ -1,4 +1,4 @@
-"""Who makes datasets of environments that nothing else is known of."""
+"""Behaviour of datasets of environments that nothing else is known of."""
 
 from o2o_jax.envs.behaviour import Behaviour, uniform
 from o2o_jax.interfaces import Task

@@ -1,4 +1,4 @@
-"""Who makes the datasets: samples of policies whose weights, small files, ship with the package."""
+"""Behaviours of the datasets: samples of policies whose weights, small files, ship with the package."""
 
 import importlib.resources
 from typing import Any
@@ -15,7 +15,7 @@ POLICIES = {"medium": ("medium",), "medium-expert": ("medium", "expert"), "exper
 
 
 def behaviours(task: Task) -> list[Behaviour]:
-    """Who acts for the task's dataset, one after the other.
+    """Returns the behaviours of the task's dataset, one after the other.
 
     Policies trained in version 5 act in version 4 too, which differs little.
 

@@ -1,4 +1,4 @@
-"""Who makes the datasets: a controller that pushes the ball from waypoint to waypoint."""
+"""Behaviour of the datasets: a controller that pushes the ball from waypoint to waypoint."""
 
 import functools
 from typing import Any

@@ -20,6 +20,6 @@ class Config(OfflineConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Where rewards are sparse, and on the pen, a sharper policy (baselines, section 2.5)."""
+        """Returns the settings for a task: a sharper policy where rewards are sparse, and on the pen."""
         sharp = task.sparse_reward or task.robot == "pen"
         return cls(temperature=0.1 if sharp else cls.temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)

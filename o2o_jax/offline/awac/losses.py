@@ -8,7 +8,7 @@ from o2o_jax.types import Array, Params
 def advantage(
     critic_params: Params, critic: networks.Critic, observation: Array, action: Array, own_action: Array
 ) -> Array:
-    """How much better the data's action is than one of the policy's own.
+    """Returns the advantage of the data's action over one of the policy's own.
 
         A(s, a) = min_i Q_i(s, a) − min_i Q_i(s, a_π),   a_π ~ π(·|s)
 

@@ -36,7 +36,7 @@ class Config(OfflineConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Where rewards are sparse: the Lagrange version, backups of the best action, deeper critics (section 4.1).
+        """Returns the settings for a task: of sparse rewards, the Lagrange version, best backups, deeper critics.
 
         On Adroit's pen a lower weight and a faster actor (baselines, section 2.3).
         """

@@ -25,7 +25,7 @@ class Config(OfflineConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Where rewards are sparse, a higher expectile and a sharper policy (baselines, section 2.4)."""
+        """Returns the settings for a task: a higher expectile and a sharper policy where rewards are sparse."""
         if task.sparse_reward:
             return cls(expectile=0.9, inverse_temperature=10.0, reward_shift=-1.0)
         return cls(expectile=0.8) if task.robot == "pen" else cls()

@@ -14,7 +14,7 @@ from o2o_jax.types import Array, Metrics, Params
 
 @flax.struct.dataclass
 class Anchor:
-    """What alignment holds on to in a state: π_off, and what its own action is worth. Constant throughout the phase.
+    """Anchor of alignment in a state: π_off, and the worth of its own action. Constant throughout the phase.
 
     Attributes:
       offline: π_off(·|s).

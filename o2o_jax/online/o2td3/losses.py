@@ -12,7 +12,7 @@ from o2o_jax.types import Array, Metrics, Params
 
 @flax.struct.dataclass
 class Anchor:
-    """What alignment holds on to in a state: π_off's own action and its worth. Constant throughout the phase.
+    """Anchor of alignment in a state: π_off's own action and its worth. Constant throughout the phase.
 
     Attributes:
       mode_action: [..., A] ȧ = π_off(s).

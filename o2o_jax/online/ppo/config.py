@@ -25,7 +25,7 @@ class Config(o2ppo.Config):
 
     @classmethod
     def published(cls, task: Task) -> "Config":
-        """What O2PPO takes on the same task, without its auxiliary advantage."""
+        """Returns O2PPO's settings on the same task, without its auxiliary advantage."""
         return cls(**dataclasses.asdict(o2ppo.Config.published(task)) | {"auxiliary_scale": 0.0})
 
     @classmethod
