@@ -86,10 +86,11 @@ def measure(
             run = pipeline.reconstruct(setup, phase, run, dataset, log, done)
             done += phase.updates
         run = begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.zeros(num_seeds))
+        data = seeds.replicate(dataset.transitions, mesh)  # stays, to be counted
         run = loop.fine_tune(
             dataclasses.replace(setup, config=flags.parse_overrides(config, [f"env_steps={STEPS}"])),
             run,
-            seeds.replicate(dataset.transitions, mesh),
+            data,
             StillEnvironments(num_seeds, spec),
             functools.partial(no_evaluation, num_seeds),
             log,

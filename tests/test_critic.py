@@ -61,5 +61,5 @@ def test_every_algorithm_with_critics_shows_them():
         assert values.shape == (16,)
         assert jnp.isfinite(values).all()
         assert critic.discount == 0.7
-    np.testing.assert_allclose(shown["o2sac"].alpha, 0.2, rtol=1e-6)  # soft values
-    assert shown["cql"].alpha == shown["o2td3"].alpha == 0.0
+    np.testing.assert_allclose(shown["online o2sac"].alpha, 0.2, rtol=1e-6)  # soft values
+    assert shown["offline cql"].alpha == shown["online o2td3"].alpha == 0.0

@@ -58,7 +58,7 @@ class Config(Settings):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Returns the settings for a task: the return asked for suits its robot, or is a goal where rewards are sparse."""
+        """Returns the settings for a task: its robot's return is asked for, or a goal where rewards are sparse."""
         if task.sparse_reward:
             return cls(target_return=1.0, return_scale=1.0)
         settings = _ROBOTS.get(task.robot, {})
