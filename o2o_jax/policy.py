@@ -165,7 +165,7 @@ class SequencePolicy:
         Returns:
           Distributions over actions [N, A].
 
-        Source: hyperparameters, section 9.
+        Source: this package.
         """
         first, before = steps_from_start(dataset.ended)
         to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)

@@ -44,3 +44,14 @@ def test_arrays_of_the_npz_file_have_the_names_of_the_example():
 def test_named_commands_exist():
     for folder, name in set(re.findall(r"(experiments|benchmarks)\.(\w+)", README.read_text())):
         assert (README.parent / folder / f"{name}.py").exists(), name
+
+
+def test_departures_that_the_code_cites_are_on_their_page():
+    root = README.parent
+    page = (root / "docs" / "departures.md").read_text()
+    known = set(re.findall(r"^\| (D-\d\d\w?) \|", page, re.MULTILINE))
+    files = [path for folder in ("o2o_jax", "experiments", "tests") for path in (root / folder).rglob("*.py")]
+    cited = {number for path in files for number in re.findall(r"\bD-\d\d\b[a-z]?", path.read_text())}
+    assert len(known) == 60  # D-01 to D-59, and D-06a
+    assert cited
+    assert cited <= known

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from o2o_jax.ops.advantage import linear_recurrence
 from o2o_jax.types import Array, BatchT
 
-STD_OFFSET = 1e-3  # hyperparameters, section 4: added to the standard deviation
+STD_OFFSET = 1e-3  # added to the standard deviation, as the authors have it
 
 
 @flax.struct.dataclass

@@ -15,7 +15,7 @@ zeros = nn.initializers.zeros_init()
 
 
 def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Orthogonal initialiser of gain 1 (hyperparameters, section 5: every layer, the output included).
+    """Orthogonal initialiser of gain 1 of every layer, the output included, as the authors have it.
 
     One matrix after another, also under `vmap`: on a processor, batched QR decompositions that run at the same time
     wait for each other's threads, and with few threads for ever.

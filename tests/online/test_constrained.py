@@ -558,7 +558,7 @@ def test_settings_of_a_task(module, name, settings):
     assert module.Config.for_task(tasks()[f"mujoco/{name}"]) == expected
 
 
-# What all of a sparse task's settings have in common; hyperparameters, sections 1.1 and 2.
+# What all of a sparse task's settings have in common.
 SPARSE = {"env_steps": 200_000, "eval_every_env_steps": 5_000, "eval_episodes": 100}
 HALF_A_RAMP = {"threshold_ramp": 0.5, "lagrange_travel": 10.0}  # the authors' 100,000 steps and 5e-5 a step
 O2SAC = (

@@ -496,7 +496,7 @@ def test_the_std_is_capped_in_actor_and_reference():
 
 
 def test_defaults_are_the_authors():
-    # hyperparameters, section 3
+    # of H.5 and the released code
     config = o2ppo.Config()
     assert (config.hidden, config.critic_hidden) == ((256, 256), (256, 256, 256))
     assert (config.env_steps, config.eval_every_env_steps, config.eval_episodes) == (250_000, 2_500, 10)

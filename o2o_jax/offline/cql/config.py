@@ -38,7 +38,7 @@ class Config(OfflineConfig):
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: of sparse rewards, the Lagrange version, best backups, deeper critics.
 
-        On Adroit's pen a lower weight and a faster actor (baselines, section 2.3).
+        On Adroit's pen a lower weight and a faster actor.
         """
         if task.robot == "pen":
             return cls(conservative_weight=1.0, actor_lr=1e-4, alpha_lr=1e-4)

@@ -22,5 +22,5 @@ class Config(OfflineConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Sparse rewards become −1 and 0 (hyperparameters, section 4.3); all else is the same everywhere."""
+        """Sparse rewards become −1 and 0; all else is the same everywhere."""
         return cls(reward_shift=-1.0 if task.sparse_reward else 0.0)

@@ -12,7 +12,7 @@ from o2o_jax.ops.advantage import Baseline, Pairing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OnlineConfig):
-    """Settings of O2PPO. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 3)."""
+    """Settings of O2PPO. Defaults: the authors', for MuJoCo medium data."""
 
     online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
         "rollout_env_steps", "epochs", "minibatch_size", "actor_lr", "critic_lr", "adam_eps", "max_grad_norm",
@@ -98,6 +98,6 @@ class Config(OnlineConfig):
             config = dataclasses.replace(config, epochs=5, max_initial_std=0.05, reference_every_evaluations=4)
         if task.robot == "halfcheetah":
             config = dataclasses.replace(config, reward_scaling="running_std")
-        if task.robot == "pen":  # unpublished: hyperparameters, section 9
+        if task.robot == "pen":  # nothing is published: this package's choice
             config = dataclasses.replace(config, env_steps=100_000, eval_every_env_steps=1_000)
         return config

@@ -11,7 +11,7 @@ from o2o_jax.online.constrained import ConstrainedConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ConstrainedConfig):
-    """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 1)."""
+    """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data."""
 
     online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
         "alpha_lr", "divergence", "reference_log_prob_min",
@@ -64,6 +64,6 @@ class Config(ConstrainedConfig):
             config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
             if task.robot == "hopper":  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
-        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+        elif task.narrow_data:  # nothing is published: this package's choice
             config = dataclasses.replace(config, threshold_start=0.005, threshold_end=0.125)
         return config

@@ -11,7 +11,7 @@ from o2o_jax.online.constrained import ConstrainedConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ConstrainedConfig):
-    """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data (hyperparameters, section 2)."""
+    """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data."""
 
     online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
         "exploration_std", "policy_delay", "normalize_actor_q", "target_penalty",
@@ -59,6 +59,6 @@ class Config(ConstrainedConfig):
             )
             if task.robot == "hopper" or (task.robot, task.quality) == ("walker2d", "expert"):  # section C.3, D-31
                 config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
-        elif task.narrow_data:  # unpublished: hyperparameters, section 9
+        elif task.narrow_data:  # nothing is published: this package's choice
             config = dataclasses.replace(config, threshold_start=2.5e-5, threshold_end=6.25e-4)
         return config

@@ -11,7 +11,7 @@ from o2o_jax.online import o2ppo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(o2ppo.Config):
-    """O2PPO's settings with the idea of the paper switched off (baselines, section 4, "PPO direct").
+    """O2PPO's settings with the idea of the paper switched off.
 
     The value function is fitted to the dataset's returns all the same: no offline critic crosses to PPO, and it would
     otherwise start from noise. `reevaluate_updates=0` leaves that out too.

@@ -12,7 +12,7 @@ from o2o_jax.online.constrained import settings_of_task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(o2sac.Config):
-    """O2SAC's settings with the idea of the paper switched off (baselines, section 4, "SAC direct").
+    """O2SAC's settings with the idea of the paper switched off.
 
     The critics are those that CQL leaves: three hidden layers without LayerNorm.
     """
@@ -35,7 +35,7 @@ class Config(o2sac.Config):
 
     @classmethod
     def from_scratch(cls) -> "Config":
-        """SAC without offline data, as the behaviour policies are trained (baselines, "SAC from scratch")."""
+        """SAC without offline data, as the behaviour policies are trained."""
         return cls(
             hidden=(256, 256),
             critic_hidden=(256, 256),

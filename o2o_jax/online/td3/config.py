@@ -12,7 +12,7 @@ from o2o_jax.online.constrained import settings_of_task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(o2td3.Config):
-    """O2TD3's settings with the idea of the paper switched off (baselines, section 4, "TD3 direct").
+    """O2TD3's settings with the idea of the paper switched off.
 
     The critics are those that TD3+BC leaves: two hidden layers without LayerNorm.
     """
@@ -35,7 +35,7 @@ class Config(o2td3.Config):
 
     @classmethod
     def from_scratch(cls) -> "Config":
-        """TD3 without offline data (baselines, "TD3 from scratch")."""
+        """TD3 without offline data."""
         return cls(
             actor_lr=3e-4,
             normalize_actor_q=False,
