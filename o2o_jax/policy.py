@@ -24,7 +24,7 @@ from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.settings import Settings
 from o2o_jax.training import gradient_step, measure, run_updates
-from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition
+from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition, counter
 
 ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
@@ -246,7 +246,7 @@ class CloneState:
     log_entropy_weight: Array
     opt: Any
     entropy_opt: Any
-    step: Array
+    step: Array = counter()
 
 
 def with_head(

@@ -13,6 +13,18 @@ Params = Any  # a pytree of arrays, as flax's `init` returns it
 Metrics = dict[str, jax.Array]  # scalars, one per term of an update
 
 
+SHARED = "shared"  # in a field's metadata: it has no seed axis
+
+
+def counter() -> Any:
+    """Declares a field of a `flax.struct.dataclass` as a counter that advances alike for all seeds.
+
+    It keeps no seed axis, so that a condition on it, of a delayed actor, stays a branch under `vmap`, and a write to
+    the ring buffer stays a slice.
+    """
+    return flax.struct.field(metadata={SHARED: True})
+
+
 @flax.struct.dataclass
 class Transition:
     """One step of an environment, or a batch of them with leading axes [...].
@@ -59,7 +71,7 @@ class Notes:
       own: pytree of [N, ...], of a seed's own networks.
     """
 
-    shared: Any = None
+    shared: Any = flax.struct.field(default=None, metadata={SHARED: True})
     own: Any = None
 
 

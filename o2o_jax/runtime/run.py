@@ -16,7 +16,7 @@ from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds, place
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import Record
-from o2o_jax.types import Array
+from o2o_jax.types import Array, counter
 
 
 @flax.struct.dataclass
@@ -29,11 +29,11 @@ class Run:
       memory: what the acting policy remembers of its episode, seeds stacked [S].
       key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
       best_score: [S] normalised score that a new reference must beat.
-      env_steps: [] int32, environment steps per seed so far.
       evaluation_steps: [S] int32, environment steps that evaluations took.
       returns: of training's own episodes, where they settle the reference.
       standing: of π_ref; None in a run that doesn't roll back.
       records: of the phases that are checked by measures, seeds stacked [S].
+      env_steps: [] int32, environment steps per seed so far.
     """
 
     agent: Any
@@ -41,11 +41,11 @@ class Run:
     memory: Any
     key: Array
     best_score: Array
-    env_steps: Array
     evaluation_steps: Array
     returns: Returns
     standing: Standing | None
     records: dict[str, Record]
+    env_steps: Array = counter()
 
 
 def start_run(setup: Setup, handoff: Handoff | None) -> Run:

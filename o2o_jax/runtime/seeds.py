@@ -1,5 +1,6 @@
 """Many seeds as one program: where this package jits, vmaps over seeds and spreads them over devices."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,18 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from o2o_jax.types import Array
+from o2o_jax.types import SHARED, Array
 
-# Counters advance alike for every seed. They keep no seed axis, so that a condition on them (a delayed actor) stays a
-# branch under `vmap` and a write to the ring buffer stays a slice. Nor has `types.Notes.shared`, of the data alone.
-COUNTERS = frozenset({"step", "env_steps", "position", "size"})
-SHARED = COUNTERS | {"shared"}
 AXIS = "seed"
 
 
 def seed_axes(tree: Any) -> Any:
     """The axis of every leaf that counts seeds: 0, or None for what all share. A pytree shaped like `tree`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: None if _is_shared(path) else 0, tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: None if _is_shared(tree, path) else 0, tree)
 
 
 def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donate: Sequence[int] = ()) -> Callable:
@@ -41,12 +38,13 @@ def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donat
 
         def one_seed(*arguments):
             # which results all seeds share is known when the function has been traced, and it is traced only once
-            leaves, structure = jax.tree_util.tree_flatten_with_path(function(*arguments))
+            result = function(*arguments)
+            leaves, structure = jax.tree_util.tree_flatten_with_path(result)
             structures.append((structure, [jax.tree_util.keystr(path) for path, _ in leaves]))
             common: dict[str, Array] = {}
             own: dict[str, Array] = {}
             for path, leaf in leaves:
-                (common if _is_shared(path) else own)[jax.tree_util.keystr(path)] = leaf
+                (common if _is_shared(result, path) else own)[jax.tree_util.keystr(path)] = leaf
             return common, own
 
         mapped = jax.vmap(one_seed, in_axes, (None, 0))
@@ -82,8 +80,22 @@ def keys(seeds: Sequence[int], stream: str) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), index))(jnp.asarray(seeds))
 
 
-def _is_shared(path: Sequence[Any]) -> bool:
-    return not SHARED.isdisjoint(getattr(key, "name", None) for key in path)
+def _is_shared(tree: Any, path: Sequence[Any]) -> bool:
+    """Returns whether a field on the way to a leaf is declared as one that seeds share, such as `types.counter`."""
+    node = tree
+    for key in path:
+        name = getattr(key, "name", None)
+        if dataclasses.is_dataclass(node) and name is not None:
+            if node.__dataclass_fields__[name].metadata.get(SHARED):
+                return True
+            node = getattr(node, name)
+        elif isinstance(key, jax.tree_util.DictKey | jax.tree_util.SequenceKey):
+            node = node[key.key if isinstance(key, jax.tree_util.DictKey) else key.idx]
+        elif name is not None:  # of a named tuple
+            node = getattr(node, name)
+        else:  # a node of another make, which declares nothing
+            return False
+    return False
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, int | bool]:

@@ -26,7 +26,7 @@ from o2o_jax.runtime.reference import Tally
 from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import where
-from o2o_jax.types import Notes, Rollout, Spec, Transition
+from o2o_jax.types import Notes, Rollout, Spec, Transition, counter
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -281,7 +281,7 @@ class Guess:
 
     actor: jax.Array
     reference: jax.Array
-    step: jax.Array
+    step: jax.Array = counter()
 
     def begin(self, episodes, key):
         return ()
@@ -877,7 +877,7 @@ class Keeper:
     actor: jax.Array
     reference: jax.Array
     rollout: Rollout
-    step: jax.Array
+    step: jax.Array = counter()
 
     begin, act = Guess.begin, Guess.act
 

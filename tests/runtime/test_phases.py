@@ -10,7 +10,7 @@ from o2o_jax.interfaces import Phase, Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.training import Record, Watched, run_updates
-from o2o_jax.types import Notes, Rollout, Transition
+from o2o_jax.types import Notes, Rollout, Transition, counter
 from tests import tiny
 
 ROWS = jnp.arange(50.0)
@@ -21,7 +21,7 @@ ROLLOUT = Rollout(**vars(DATASET), truncated=(ROWS % 10 == 9).astype(jnp.float32
 @flax.struct.dataclass
 class State:
     total: jax.Array
-    step: jax.Array
+    step: jax.Array = counter()
 
 
 def init(key):
@@ -179,7 +179,7 @@ class Prepared:
 
     constant: jax.Array
     rows: jax.Array
-    step: jax.Array
+    step: jax.Array = counter()
 
 
 def prepare(state, dataset):

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from o2o_jax.online import o2td3
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.types import Notes, Spec, Transition
+from o2o_jax.types import Notes, Spec, Transition, counter
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 CONFIG = o2td3.Config(hidden=(8,), critic_hidden=(8,), batch_size=4, policy_delay=2)
@@ -23,7 +23,13 @@ COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatt
 @flax.struct.dataclass
 class State:
     value: jax.Array
-    step: jax.Array
+    step: jax.Array = counter()
+
+
+@flax.struct.dataclass
+class Undeclared:
+    step: int
+    states: tuple
 
 
 def advance(state, shared, key):
@@ -38,7 +44,8 @@ def states(count):
 
 def test_counters_have_no_seed_axis():
     assert seeds.seed_axes(State(1.0, 2)) == State(0, None)
-    # only fields of that name count, not keys of a dictionary nor a leaf by itself
+    # only what is declared counts: no field of that name, no key of a dictionary nor a leaf by itself
+    assert seeds.seed_axes(Undeclared(2, (State(1.0, 3),))) == Undeclared(0, (State(0, None),))
     assert seeds.seed_axes({"step": 1, "state": State(1.0, 2)}) == {"step": 0, "state": State(0, None)}
     assert seeds.seed_axes(3.0) == 0
 

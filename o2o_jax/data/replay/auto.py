@@ -8,7 +8,7 @@ from o2o_jax.data.replay.half import indices
 from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows
 from o2o_jax.data.replay.union import of_both
 from o2o_jax.interfaces import Replay
-from o2o_jax.types import Array, Rollout, Spec, Transition
+from o2o_jax.types import Array, Rollout, Spec, Transition, counter
 
 
 @flax.struct.dataclass
@@ -24,7 +24,7 @@ class RegimeBuffer:
 
     ring: RingBuffer
     regime: Array
-    env_steps: Array
+    env_steps: Array = counter()
 
 
 def auto(capacity: int, batch_size: int, warmup_env_steps: int) -> Replay:

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.types import Array, Spec, Transition
+from o2o_jax.types import Array, Spec, Transition, counter
 
 
 @flax.struct.dataclass
@@ -20,8 +20,8 @@ class RingBuffer:
     """
 
     storage: Transition
-    position: Array
-    size: Array
+    position: Array = counter()
+    size: Array = counter()
 
 
 def make_buffer(spec: Spec, capacity: int) -> RingBuffer:

@@ -20,7 +20,7 @@ from o2o_jax.ops.conservative import gap_multiplier, gap_multiplier_loss
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, mean_over_blocks, polyak_update
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
 
 # Pairs of state and action in a block of the critics' loss, which has 31 per state: 1 MB for a layer of one critic.
 ACTIONS_AT_ONCE = 1_024
@@ -70,7 +70,7 @@ class State:
     log_alpha_prime: Array
     opt: OptStates
     transform: Transform
-    step: Array
+    step: Array = counter()
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:

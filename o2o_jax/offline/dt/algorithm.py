@@ -18,7 +18,7 @@ from o2o_jax.offline.dt.config import Config
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start, steps_to_end
 from o2o_jax.policy import SequencePolicy
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Spec
+from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Spec, counter
 
 
 class Networks(NamedTuple):
@@ -56,7 +56,7 @@ class State:
     target_return: Array
     opt: OptStates
     normalizer: Normalizer
-    step: Array
+    step: Array = counter()
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:

@@ -19,7 +19,7 @@ from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, polyak_update
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
 
 
 class Networks(NamedTuple):
@@ -61,7 +61,7 @@ class State:
     target_critic: Params
     opt: OptStates
     transform: Transform
-    step: Array
+    step: Array = counter()
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:

@@ -20,7 +20,7 @@ from o2o_jax.ops import advantage as ops
 from o2o_jax.ops.distributions import normal_divergence
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, where
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec
+from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec, counter
 
 # Of the first mean actions of an agent from scratch: Andrychowicz et al., What Matters in On-Policy RL (2021)
 FIRST_OUTPUT_SCALE = 0.01
@@ -71,7 +71,7 @@ class State:
     observations: Moments
     leash: Array
     divergence_cap: Array
-    step: Array
+    step: Array = counter()
 
 
 class Samples(NamedTuple):

@@ -21,7 +21,7 @@ from o2o_jax.ops.distributions import TanhGaussian, normal_divergence
 from o2o_jax.ops.lagrangian import lagrange_loss, temperature_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, polyak_update, where
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition, noted
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter, noted
 
 
 class Networks(NamedTuple):
@@ -73,7 +73,7 @@ class State:
     threshold_cap: Array
     opt: OptStates
     transform: Transform
-    step: Array
+    step: Array = counter()
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
