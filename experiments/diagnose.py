@@ -246,11 +246,13 @@ def offline_run(
             agent = switch.init(jax.random.split(key)[0], handoff)  # the networks that fine-tuning would start from
             return agent, start_records(switch)
 
+        to_stage = seeds.over_seeds(functools.partial(stage_of, switch), mesh)
+        unfinished = [phase.name for phase in switch.phases]
+
         def keep(step: int, agent: Any, records: Any, finished: bool) -> None:
-            del records
+            del step, records
             if finished:
-                phase = "reevaluate" if step == config.reevaluate_updates else "align"
-                stages[phase] = jax.device_get(seeds.over_seeds(functools.partial(stage_of, switch), mesh)(agent))
+                stages[unfinished.pop(0)] = jax.device_get(to_stage(agent))
 
         if not setup.requires.state:
             handoff = handoff.replace(state=None)

@@ -16,7 +16,7 @@ stopped goes on with --resume.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from o2o_jax import envs, online
 from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Phase
-from o2o_jax.online.constrained import COMPLETENESS
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_phase
 from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, has_checkpoint, locked
@@ -43,7 +42,6 @@ from o2o_jax.training import DIVERGED, Record, Watched
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates, while the critics are reconstructed
-RECONSTRUCTION_LOGS = ("reevaluate", "reevaluate_measures", "align", "align_measures")
 ONLINE_LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
@@ -195,7 +193,7 @@ def run_job(job: Job, out: Path, metric_log: log.MetricLog, checkpoint_every: in
     run = start_run(setup, handoff)
     with (
         Checkpoints(out / "checkpoints", job.settings) as checkpoints,
-        Checkpoints(out / STAGES, job.settings, keep=2) as stages,
+        Checkpoints(out / STAGES, job.settings, keep=max(1, len(algorithm.phases))) as stages,
     ):
         saved = checkpoints.latest_step()
         extra: dict[str, Any] = {}
@@ -204,7 +202,7 @@ def run_job(job: Job, out: Path, metric_log: log.MetricLog, checkpoint_every: in
         elif job.reconstruction is not None:
             agent, records = seeds.place(job.reconstruction, setup.mesh)
             run = run.replace(agent=agent, records=records)
-            copy_logs(job.settings["reconstruction"], setup.seeds, metric_log)
+            copy_logs(job.settings["reconstruction"], setup, metric_log)
         before = algorithm.offline_updates
         if saved == before + 1 + config.env_steps:
             print(f"the run in {out} is complete: nothing is left to do")
@@ -292,14 +290,14 @@ def clone(
     return handoff.replace(policy=jax.device_get(state.student))
 
 
-def copy_logs(source: str | Path, seed_list: Sequence[int], metric_log: log.MetricLog) -> None:
+def copy_logs(source: str | Path, setup: Setup, metric_log: log.MetricLog) -> None:
     """Copies the seeds' rows of a run's phases before its first environment step. Impure: writes the log."""
-    for phase in RECONSTRUCTION_LOGS:
+    for phase in (f"{phase.name}{suffix}" for phase in setup.algorithm.phases for suffix in ("", "_measures")):
         with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures
             columns = log.read(source, phase)
             metric_log.rewind(phase, -1)
             for step in np.unique(columns["step"]):
-                rows = (columns["step"] == step) & np.isin(columns["seed"], seed_list)
+                rows = (columns["step"] == step) & np.isin(columns["seed"], setup.seeds)
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 metric_log.write(phase, int(step), terms)
 
@@ -327,17 +325,6 @@ def _reconstruct(
     agent, records = reconstruct(setup, run.agent, run.records, dataset, metric_log, save)
     run = run.replace(agent=agent, records=records)
     aligns = any(phase.name == "align" for phase in algorithm.phases)
-    if aligns:
-        columns = log.read(metric_log.directory, "align")
-        share, distance = (_last(columns[name], num_seeds).mean() for name in COMPLETENESS)
-        before = columns[COMPLETENESS[0]][:num_seeds].mean()
-        complete = share <= config.stop_overestimated and distance <= config.stop_distance
-        print(
-            f"alignment: {share:.1%} of probes are valued above the policy's own action, {before:.1%} before; "
-            f"mean squared distance to the offline policy {distance:.4f}"
-            + ("" if complete else ": not complete, set align_updates or start_actor=offline")
-        )
-
     scores: dict[str, np.ndarray] = {}
     returns: dict[str, np.ndarray] = {}  # [S, E]
     if evaluator is not None:
@@ -462,6 +449,8 @@ def reconstruct(
         agent, records = _parts(phase.name, state, records)
         for line in _verdicts(phase, records, setup.seeds):
             print(line)
+        if phase.remark:
+            print(phase.remark(*_ends_of(log.read(metric_log.directory, phase.name), len(setup.seeds))))
         first_step += phase.updates
     return agent, records
 
@@ -490,9 +479,17 @@ def _verdicts(phase: Phase, records: dict[str, Record], seed_list: Sequence[int]
     return lines
 
 
-def _last(column: np.ndarray, num_seeds: int) -> np.ndarray:
-    """The last number [S] that each seed has in a column of a log; a seed that stopped early has none afterwards."""
-    return np.array([values[np.isfinite(values)][-1:].mean() for values in column.reshape(-1, num_seeds).T])
+def _ends_of(columns: Mapping[str, np.ndarray], num_seeds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns the first and the last number [S] that each seed has in every column of a log.
+
+    A seed that stopped early has none after that.
+    """
+    first, last = {}, {}
+    for name, column in columns.items():
+        finite = [values[np.isfinite(values)] for values in column.reshape(-1, num_seeds).T]
+        first[name] = np.array([values[0] if len(values) else np.nan for values in finite])
+        last[name] = np.array([values[-1] if len(values) else np.nan for values in finite])
+    return first, last
 
 
 def replay_data(setup: Setup, dataset: Dataset) -> Transition | None:

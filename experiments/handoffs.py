@@ -302,7 +302,7 @@ def _load_ends(
         seeds.over_seeds(lambda key: (algorithm.init(key, None), start_records(algorithm)), _one_device()),
         seeds.keys(seeds_of(settings), "online"),
     )
-    with Checkpoints(Path(run_dir) / STAGES, settings, keep=2) as stages:
+    with Checkpoints(Path(run_dir) / STAGES, settings, keep=max(1, len(algorithm.phases))) as stages:
         kept = stages.all_steps()
         return {
             phase.name: jax.device_get(stages.restore(template, step)[0])

@@ -106,6 +106,8 @@ class Phase(NamedTuple):
       show: metrics that the progress bar shows.
       measure_start: whether the log begins with the metrics of the state as it comes.
       chunk: the most updates of one compiled call, after which the log gets a row.
+      remark: (first, last) -> a line for people when the phase has ended. Both map the metrics of the log to their
+        first and last finite values, one per seed [S]. None for nothing.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Phase(NamedTuple):
     show: tuple[str, ...] = ()
     measure_start: bool = False
     chunk: int = 1_000
+    remark: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

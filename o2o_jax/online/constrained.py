@@ -346,6 +346,23 @@ def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> A
     return jnp.where(complete, 1, jnp.where(still, 2, 0))
 
 
+def alignment_remark(config: ConstrainedConfig, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """Returns a line on how far alignment has come, by means over seeds.
+
+    Args:
+      config: settings.
+      first: `overestimated` [S] before the first update.
+      last: `overestimated` and `distance` [S] at the end.
+    """
+    share, distance = (last[name].mean() for name in COMPLETENESS)
+    complete = share <= config.stop_overestimated and distance <= config.stop_distance
+    return (
+        f"alignment: {share:.1%} of probes are valued above the policy's own action, "
+        f"{first[COMPLETENESS[0]].mean():.1%} before; mean squared distance to the offline policy {distance:.4f}"
+        + ("" if complete else ": not complete, set align_updates or start_actor=offline")
+    )
+
+
 def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
     """Returns the settings for a task that a method shares with its control: rewards, depths, lengths, evaluation."""
     names = ("critic_hidden", "reward_scale", "reward_shift", "env_steps", "warmup_env_steps")
@@ -485,6 +502,7 @@ def make_phases(
             stop=stops.get("align"),
             show=COMPLETENESS,
             measure_start=True,
+            remark=functools.partial(alignment_remark, config),
         ),
     )
     return tuple(phase for phase in phases if phase.updates)
