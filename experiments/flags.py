@@ -255,8 +255,9 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
-    if not _settable(default).keys() & _flat(content["config"]).keys():
-        raise ValueError(f"--config={path} is of another script, whose {algorithm} has other settings")
+    script = "offline" if schedule is None else "finetune"  # an offline and an online method may share their name
+    if content.get("script", script) != script:
+        raise ValueError(f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings")
     if schedule is not None and schedule != content.get("schedule", schedule):
         theirs = content["schedule"]
         raise ValueError(

@@ -83,7 +83,11 @@ def test_what_is_refused_before_a_folder_is_claimed(trained, offline_run, tmp_pa
         (("--set=update.discount=0.8",), policy, "trained with another discount: set update.discount=0.9"),
         (("--set=update.reward_scale=2",), policy, "set update.reward_scale=1.0 and update.reward_shift=0.0"),
         (("--set=update.hidden=9",), policy, "set update.hidden and update.critic_hidden as that run has them"),
-        ((f"--config={policy / 'config.json'}",), policy, f"is of another script, whose {name} has other settings"),
+        (
+            (f"--config={policy / 'config.json'}",),
+            policy,
+            f"is of experiments.offline, whose {name} has other settings",
+        ),
     ):
         run(tmp_path / "out", source, name, *arguments, status=1)
         error = capsys.readouterr().err
