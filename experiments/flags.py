@@ -33,7 +33,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.online.common import ScheduleName
+from o2o_jax.online.common import LoopConfig, ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, interrupt, log
 
@@ -255,7 +255,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
-    script = "offline" if schedule is None else "finetune"  # an offline and an online method may share their name
+    script = "finetune" if isinstance(default, LoopConfig) else "offline"  # whose methods may share a name
     if content.get("script", script) != script:
         raise ValueError(f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings")
     if schedule is not None and schedule != content.get("schedule", schedule):
