@@ -107,13 +107,8 @@ def run_phase(
         chunk = stop.check_every_updates
         checkpoint_every = checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
     state, inputs = _begin(phase, state, replicate((dataset, held_out), mesh), keys, mesh)
-    if phase.measure_start and not done:
-        measure_all = over_seeds(functools.partial(_start, phase), mesh, shared=(0,))
-        log.write(phase.name, 0, jax.device_get(measure_all(*inputs, state)))
-    if stop is not None and not done:
-        check_all = over_seeds(functools.partial(_first_check, phase), mesh, shared=(0,), donate=(4,))
-        state = check_all(*inputs, state)
-        log.write(f"{phase.name}_measures", 0, _measures(state.record))
+    if not done:
+        state = _measure_start(phase, state, inputs, mesh, log)
 
     @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
     def program(length: int) -> Callable:
@@ -121,9 +116,7 @@ def run_phase(
 
     with progress(phase.name, updates, initial=done) as bar:
         while done < updates:
-            stops = [updates, _next_multiple(done, chunk)]
-            stops += [_next_multiple(done, checkpoint_every)] if checkpoint_every else []
-            length = min(stops) - done
+            length = min(updates, *(_next_multiple(done, every) for every in (chunk, checkpoint_every) if every)) - done
             state, metrics, finite = program(length)(*inputs, state)
             done += length
             metrics = jax.device_get(metrics)
@@ -160,6 +153,18 @@ def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tu
 
         reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
     return state, (data, notes, reported, keys)
+
+
+def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh, log: MetricLog) -> Any:
+    """Logs what is measured of a state before its first update; returns it, with the first check on record."""
+    if phase.measure_start:
+        measure_all = over_seeds(functools.partial(_start, phase), mesh, shared=(0,))
+        log.write(phase.name, 0, jax.device_get(measure_all(*inputs, state)))
+    if phase.stop is not None:
+        check_all = over_seeds(functools.partial(_first_check, phase), mesh, shared=(0,), donate=(4,))
+        state = check_all(*inputs, state)
+        log.write(f"{phase.name}_measures", 0, _measures(state.record))
+    return state
 
 
 def _start(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any) -> Metrics:

@@ -233,6 +233,11 @@ def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
     np.testing.assert_allclose(log.read(tmp_path, "phase")["reward"], 47.5)  # of rows 46 to 49, at the start too
 
 
+def test_batches_drawn_otherwise_have_no_measures(tmp_path):
+    with pytest.raises(ValueError, match="^the phase phase can't stop by measures: they are made of rows drawn uni"):
+        run_watched(seed_mesh(2, 1), tmp_path, sample=lambda dataset, key, batch_size: dataset)
+
+
 # On held-out rows, all of reward 24.5, `total` is 0.9 of the state's own, and 24.5 and a uniform number more. From 0
 # and from 120 the state follows it to about 250: the second seed is first at 180.
 HELD_OUT = DATASET.replace(reward=jnp.full(50, 24.5))
