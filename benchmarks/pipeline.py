@@ -146,7 +146,7 @@ def main(args: FlagValues) -> None:
         algorithm = module.make(config, task.spec)
         assert algorithm.requires is not None
         head = algorithm.requires.head
-        if handoff.policy.head != head:
+        if head is not None and not algorithm.requires.takes(handoff.policy.head):
             clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
             clone = seeds.over_seeds(
                 lambda handoff, data, key: with_head(handoff, head, data, key, clone_config),

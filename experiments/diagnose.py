@@ -231,7 +231,7 @@ def offline_run(
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
     cloning = flags.clone_config(args, config.hidden)
-    needs_clone = handoff.policy.head != setup.requires.head
+    needs_clone = not setup.requires.takes(handoff.policy.head)
     finetune.check(setup, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)
     notes += config.remarks(settings["algorithm"])

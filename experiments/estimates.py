@@ -61,7 +61,7 @@ def online_work(
     rounds = max(0, config.env_steps // schedule.env_steps - schedule.warmup_env_steps // schedule.env_steps)
     updates = {phase.name: phase.updates for phase in algorithm.phases} | {"finetune": rounds * schedule.updates}
     work = [Work(phase, count, executed.get(phase)) for phase, count in updates.items() if count]
-    if clone_config is not None:
+    if clone_config is not None and algorithm.requires.head is not None:
         cloning = operations.cloning(clone_config, spec, algorithm.requires.head).executed
         work.insert(0, Work("clone", clone_config.updates, cloning))
     return work

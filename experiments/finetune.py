@@ -31,7 +31,7 @@ from experiments.regimes import replay_regimes
 from o2o_jax import envs, online
 from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import Phase
+from o2o_jax.interfaces import Phase, Requires
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone_init, clone_phase
 from o2o_jax.runtime import interrupt, log, loop, phases, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, has_checkpoint, locked
@@ -129,12 +129,12 @@ def read_job(args: FlagValues) -> Job:
     handoff, task, source = load_handoff(args.policy, seed_list, args.env)
     family = envs.family(task.name)
 
-    def cloning(config: Any, head: str) -> CloneConfig | None:
-        return flags.clone_config(args, config.hidden) if handoff.policy.head != head else None
+    def cloning(config: Any, requires: Requires) -> CloneConfig | None:
+        return None if requires.takes(handoff.policy.head) else flags.clone_config(args, config.hidden)
 
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
-        work = estimates.online_work(module, algorithm, config, task.spec, cloning(config, algorithm.requires.head))
+        work = estimates.online_work(module, algorithm, config, task.spec, cloning(config, algorithm.requires))
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
@@ -145,7 +145,7 @@ def read_job(args: FlagValues) -> Job:
     algorithm = module.make(config, task.spec)
     dataset = family.load_dataset(task, args.dataset or source["dataset"])
     setup = Setup(algorithm, config, task, seed_list, mesh)
-    clone_config = cloning(config, setup.requires.head)
+    clone_config = cloning(config, setup.requires)
     seed = check(setup, handoff, clone_config, dataset, source["config"])
     settings = {
         "script": "finetune",
@@ -248,7 +248,7 @@ def check(
     if setup.requires.state and discount != config.discount:
         field = "update.discount" if hasattr(config, "update") else "discount"
         raise ValueError(f"the critics of {handoff.source} were trained with another discount: set {field}={discount}")
-    head = setup.requires.head
+    head = setup.requires.head or handoff.policy.head
 
     def start(key: Array, handoff: Handoff) -> Run:
         if clone_config:
@@ -269,7 +269,7 @@ def clone(
     settings: dict[str, Any],
 ) -> Handoff:
     """The handoff with a cloned policy, seeds stacked [S]; from its checkpoint where there is one. Impure."""
-    head, mesh = setup.requires.head, setup.mesh
+    head, mesh = setup.requires.head or handoff.policy.head, setup.mesh
     init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(setup.seeds, "clone"))
     state = phases.start_states(
         lambda key, teacher: clone_init(config, head, key, teacher), mesh, init_keys, handoff.policy

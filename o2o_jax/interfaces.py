@@ -217,14 +217,19 @@ class Requires(NamedTuple):
     """Demands of a method on the policy that it starts from.
 
     Attributes:
-      head: distribution of the policy: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian".
+      head: distribution of the policy: "deterministic", "gaussian", "gaussian_free" or "tanh_gaussian", to which others
+        are cloned; None where any will do.
       state: whether it reads what offline training left beside the policy too, its critics say.
       sources: offline methods that leave what it reads; () where any of them may do.
     """
 
-    head: str
+    head: str | None
     state: bool = False
     sources: tuple[str, ...] = ()
+
+    def takes(self, head: str) -> bool:
+        """Returns whether a policy of that head is taken as it is, without a clone."""
+        return self.head in (None, head)
 
     def check_source(self, name: str, source: str) -> None:
         """Refuses the policy of another offline method, for the method `name`.
