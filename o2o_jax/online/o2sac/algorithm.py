@@ -207,23 +207,12 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         alpha,
         config.align_log_prob_min,
     )
-    arguments = (state.actor, nets.actor, state.critic, nets.critic)
+    held_to = None
     if config.align_lagrange:
-        lagrange = config.align_lagrange * jnp.mean(jnp.abs(anchor.q_mode))
-        (actor_loss, (log_prob, _)), actor_gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
-            *arguments,
-            anchor.offline,
-            batch.observation,
-            actor_key,
-            alpha,
-            lagrange,
-            config.divergence,
-            config.reference_log_prob_min,
-        )
-    else:
-        (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
-            *arguments, batch.observation, actor_key, alpha
-        )
+        held_to = anchor.offline, config.align_lagrange * jnp.mean(jnp.abs(anchor.q_mode))
+    (actor_loss, log_prob, _), actor_gradient = _actor_gradient(
+        nets, config, state, batch.observation, actor_key, alpha, held_to
+    )
     actor, actor_opt = gradient_step(nets.align_optimizer, actor_gradient, state.opt.actor, state.actor)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
     metrics |= {
@@ -240,6 +229,32 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     return state, metrics
 
 
+def _actor_gradient(
+    nets: Networks,
+    config: Config,
+    state: State,
+    observation: Array,
+    key: Array,
+    alpha: Array,
+    held_to: tuple[TanhGaussian, Array] | None,
+) -> tuple[tuple[Array, Array, Array], Params]:
+    """Loss [], log-densities [B] and divergences [B] of the actor at observations [B, O], and its gradient.
+
+    `held_to` is a policy at these observations and the price [] of leaving it; without it divergences are 0.
+    """
+    arguments = (state.actor, nets.actor, state.critic, nets.critic)
+    if held_to is None:
+        (loss, (_, log_prob, _)), gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
+            *arguments, observation, key, alpha
+        )
+        return (loss, log_prob, jnp.zeros_like(log_prob)), gradient
+    policy, price = held_to
+    (loss, (log_prob, divergence)), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
+        *arguments, policy, observation, key, alpha, price, config.divergence, config.reference_log_prob_min
+    )
+    return (loss, log_prob, divergence), gradient
+
+
 def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
     """One update of constrained fine-tuning: Eq. (36) to (39), (4), (49); all gradients at the old parameters.
 
@@ -254,28 +269,10 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     alpha, lagrange = jnp.exp(state.log_alpha), jnp.exp(state.log_lagrange)
     actor_key, target_key = jax.random.split(key)
 
-    if config.constrain:
-        reference = nets.actor.apply(state.reference, batch.observation)
-        (actor_loss, (log_prob, divergence)), actor_gradient = jax.value_and_grad(
-            losses.constrained_actor_loss, has_aux=True
-        )(
-            state.actor,
-            nets.actor,
-            state.critic,
-            nets.critic,
-            reference,
-            batch.observation,
-            actor_key,
-            alpha,
-            lagrange,
-            config.divergence,
-            config.reference_log_prob_min,
-        )
-    else:
-        (actor_loss, (_, log_prob, _)), actor_gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
-            state.actor, nets.actor, state.critic, nets.critic, batch.observation, actor_key, alpha
-        )
-
+    reference = nets.actor.apply(state.reference, batch.observation) if config.constrain else None
+    (actor_loss, log_prob, divergence), actor_gradient = _actor_gradient(
+        nets, config, state, batch.observation, actor_key, alpha, None if reference is None else (reference, lagrange)
+    )
     next_policy = nets.actor.apply(state.actor, batch.next_observation)
     next_action, next_log_prob = next_policy.sample_and_log_prob(target_key)
     cost = alpha * next_log_prob
