@@ -258,7 +258,7 @@ def offline_run(
             handoff = handoff.replace(state=None)
         agent, records = phases.start_states(start, mesh, seeds.keys(seed_list, "online"), handoff)
         finetune.reconstruct(setup, agent, records, dataset, metric_log, keep)
-    lengths = f"{config.reevaluate_updates:,} + {config.align_updates:,} updates"
+    lengths = " + ".join(f"{phase.updates:,}" for phase in switch.phases) + " updates"
     policy = _on_observations(handoff.policy)
     return Subject(f"{title}, {lengths} of {args.algorithm}", policy, offline, stages, tuple(notes))
 

@@ -257,7 +257,10 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
     script = "finetune" if isinstance(default, LoopConfig) else "offline"  # whose methods may share a name
     if content.get("script", script) != script:
-        raise ValueError(f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings")
+        raise ValueError(
+            f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings: leave it "
+            f"out, or pass the config.json of a run of experiments.{script}"
+        )
     if schedule is not None and schedule != content.get("schedule", schedule):
         theirs = content["schedule"]
         raise ValueError(

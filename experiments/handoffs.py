@@ -252,7 +252,10 @@ def load_reconstruction(
     """
     algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
     if not algorithm.phases:
-        raise ValueError("--reconstruction takes what these settings leave out: reevaluate_updates and align_updates")
+        raise ValueError(
+            f"--reconstruction takes what {settings['algorithm']} doesn't have with these settings: phases before its "
+            "first environment step"
+        )
     theirs = read_config(run_dir)
     if theirs.get("script") != "finetune":
         raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")

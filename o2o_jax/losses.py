@@ -56,7 +56,7 @@ def soft_actor_loss(
     critic: networks.Critic,
     observation: Array,
     key: Array,
-    alpha: Array,
+    alpha: Array | float,
 ) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
     """Entropy-regularised policy loss.
 

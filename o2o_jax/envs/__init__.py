@@ -28,6 +28,8 @@ from o2o_jax import registry
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 
+EXPORTS = ("tasks", "make_env", "make_vector_env", "load_dataset", "behaviours")  # that no family is without
+
 
 def families() -> list[str]:
     """Names of all families, sorted."""
@@ -40,7 +42,11 @@ def family(name: str) -> ModuleType:
     Raises:
       ValueError: no such family; the message lists those that exist.
     """
-    return registry.load(__name__, name.split("/", maxsplit=1)[0], "environment family")
+    module = registry.load(__name__, name.split("/", maxsplit=1)[0], "environment family")
+    missing = [export for export in EXPORTS if not hasattr(module, export)]
+    if missing:
+        raise ValueError(f"the environment family {module.__name__} lacks {', '.join(missing)}: see {__name__}")
+    return module
 
 
 def get_task(name: str) -> Task:

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ ScheduleName = Literal["paper", "fast"]  # the published settings, or the best f
 class LoopConfig(Settings):
     """Settings that the loop reads of every online method. Defaults: the authors', for O2TD3 on MuJoCo medium data."""
 
+    # Read from the first environment step on: runs that differ in these alone may share all that comes before it
+    online_fields: ClassVar[frozenset[str]] = frozenset({"env_steps", "eval_every_env_steps", "eval_episodes"})
     # Set by the schedule "fast": the best found that needs at most a tenth of the published updates
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
@@ -64,14 +66,10 @@ class LoopConfig(Settings):
 class OnlineConfig(LoopConfig):
     """Settings common to the methods that are held to π_ref, and to their controls."""
 
-    # Read from the first environment step on: runs that differ in these alone may share all that comes before it
-    online_fields: ClassVar[frozenset[str]] = frozenset(
-        {
-            "env_steps", "reference_update", "reference_every_evaluations", "reference_min_episodes",
-            "reference_standard_errors", "roll_back", "reject_standard_errors", "reject_share", "reject_evaluations",
-            "eval_every_env_steps", "eval_episodes",
-        }
-    )  # fmt: skip
+    online_fields: ClassVar[frozenset[str]] = LoopConfig.online_fields | {
+        "reference_update", "reference_every_evaluations", "reference_min_episodes", "reference_standard_errors",
+        "roll_back", "reject_standard_errors", "reject_share", "reject_evaluations",
+    }  # fmt: skip
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor
@@ -123,7 +121,19 @@ class OnlineConfig(LoopConfig):
         return jnp.zeros_like(accept)
 
 
-def initial_transform(config: OnlineConfig, handoff: Handoff | None, observation_dim: int) -> Transform:
+class Rewards(Protocol):
+    """Settings of a linear transform of rewards."""
+
+    @property
+    def reward_scale(self) -> float:
+        """Factor of raw rewards."""
+
+    @property
+    def reward_shift(self) -> float:
+        """Added after it."""
+
+
+def initial_transform(config: Rewards, handoff: Handoff | None, observation_dim: int) -> Transform:
     """The offline policy's own normaliser, or none for an agent from scratch, with the task's reward transform."""
     normalizer = handoff.policy.normalizer if handoff else Normalizer.identity(observation_dim)
     return Transform(normalizer, config.reward_scale, config.reward_shift)
@@ -147,7 +157,10 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
         raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
     found, wanted = jax.tree.map(jnp.shape, policy.params), jax.tree.map(jnp.shape, actor)
     if found != wanted:
-        raise ValueError(f"the policy's network differs from this algorithm's: set hidden to {policy.actor.hidden}")
+        raise ValueError(
+            f"the policy's network differs from this algorithm's: set hidden to {policy.actor.hidden}, or mind the "
+            "sizes of observations and actions"
+        )
     return policy.params
 
 

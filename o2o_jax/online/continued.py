@@ -28,6 +28,9 @@ class ContinuedConfig(LoopConfig):
     changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
     """
 
+    online_fields: ClassVar[frozenset[str]] = LoopConfig.online_fields | {
+        "replay", "part_episodes", "buffer_size", "updates_per_env_step", "warmup_env_steps"
+    }  # fmt: skip
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({"env_steps": 20_000})
 
     update: OfflineConfig = dataclasses.field(default_factory=OfflineConfig)  # of the offline method
@@ -41,6 +44,8 @@ class ContinuedConfig(LoopConfig):
         super().__post_init__()
         self._counts("part_episodes", "buffer_size", "updates_per_env_step")
         self._not_negative("warmup_env_steps")
+        if self.replay == "half" and self.update.batch_size % 2:
+            raise ValueError(f"replay=half needs an even update.batch_size, got {self.update.batch_size}")
 
     @property
     def hidden(self) -> tuple[int, ...]:

@@ -611,7 +611,7 @@ def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, t
         (["--set=align_updates=6"], "other settings: config.align_updates is 4 there and 6 now. Use the same"),
         (
             ["--set=reevaluate_updates=0", "--set=align_updates=0"],
-            "takes what these settings leave out",
+            "phases before its first environment step",
         ),
     ],
 )
