@@ -28,7 +28,7 @@ __all__ = [
 
 
 def make(mode: Mode, capacity: int, batch_size: int, part_episodes: int = 50, warmup_env_steps: int = 5_000) -> Replay:
-    """Returns the rule of a mode's name, as Table 6 and `--set=replay=…` have it.
+    """Returns the rule of a mode's name, batches [B] of a dataset [N] and a ring [C], as Table 6 has it.
 
     Args:
       mode: "half" of every batch from the dataset; the union of the dataset, or of its best episodes, "part", with the

@@ -32,8 +32,8 @@ def auto(capacity: int, batch_size: int, warmup_env_steps: int) -> Replay:
     like its data, `union` where it is worse.
 
     Args:
-      capacity: C, fresh transitions that are kept.
-      batch_size: B.
+      capacity: C of the ring [C] of fresh transitions.
+      batch_size: B of a batch [B].
       warmup_env_steps: for which a better policy too draws half of the data: its own steps have to be there before
         they replace the data.
 

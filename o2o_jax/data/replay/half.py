@@ -14,8 +14,8 @@ def half(capacity: int, batch_size: int) -> Replay:
     """Returns the rule of Table 6 and of Ball et al. (2023): ⌊B/2⌋ rows of the dataset, the rest fresh ones.
 
     Args:
-      capacity: C, fresh transitions that are kept.
-      batch_size: B.
+      capacity: C of the ring [C] of fresh transitions.
+      batch_size: B of a batch [B].
     """
 
     def sample(buffer: RingBuffer, dataset: Transition | None, key: Array) -> Transition:

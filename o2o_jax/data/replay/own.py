@@ -13,8 +13,8 @@ def own(capacity: int, batch_size: int) -> Replay:
     """Returns the rule that leaves the dataset out.
 
     Args:
-      capacity: C, fresh transitions that are kept.
-      batch_size: B.
+      capacity: C of the ring [C] of fresh transitions.
+      batch_size: B of a batch [B].
 
     Source: Table 6, "none".
     """

@@ -25,7 +25,7 @@ class RingBuffer:
 
 
 def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
-    """An empty ring for `capacity` transitions.
+    """Returns an empty ring [C] for C = `capacity` transitions.
 
     Raises:
       ValueError: if the capacity is less than 1.
@@ -45,7 +45,7 @@ def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
 
 
 def insert(buffer: RingBuffer, step: Transition) -> RingBuffer:
-    """Writes one step (no leading axis) over the oldest row; a ring of mere transitions keeps no ends of episodes."""
+    """Writes one step, without a leading axis, over a ring's [C] oldest row; one of transitions keeps no ends."""
     capacity = buffer.storage.reward.shape[0]
     columns = {field.name: getattr(step, field.name) for field in dataclasses.fields(buffer.storage)}
     storage = jax.tree.map(

@@ -27,7 +27,7 @@ def rollout(length: int) -> Replay:
 
 
 def make_rollout(spec: Spec, length: int) -> RingBuffer:
-    """Returns an empty ring for the newest `length` steps, which keeps the ends of episodes too.
+    """Returns an empty ring [T] for the newest T = `length` steps, which keeps the ends of episodes too.
 
     Raises:
       ValueError: if the length is less than 1.

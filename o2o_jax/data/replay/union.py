@@ -15,8 +15,8 @@ def union(capacity: int, batch_size: int, best_episodes: int | None = None) -> R
     """Returns the rule that draws as if the dataset had been loaded into the buffer first, without a copy per seed.
 
     Args:
-      capacity: C, fresh transitions that are kept.
-      batch_size: B.
+      capacity: C of the ring [C] of fresh transitions.
+      batch_size: B of a batch [B].
       best_episodes: of the dataset, by return, that alone are drawn from; None for all of it.
 
     Source: Table 6, "all" and "part".
