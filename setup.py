@@ -27,6 +27,7 @@ setup(
         "o2o_jax.envs.antmaze": ["policies/*.npz"],
         "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"],
     },
+    entry_points={"console_scripts": ["o2o = o2o_jax.cli.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",

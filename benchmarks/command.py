@@ -7,7 +7,7 @@ from absl import flags
 from absl.flags import FlagValues
 
 from benchmarks import workloads
-from experiments.flags import define_common
+from o2o_jax.cli.flags import define_common
 
 OUT = "runs/benchmarks"
 

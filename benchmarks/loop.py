@@ -25,11 +25,12 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from benchmarks import command, measuring, reports, workloads
-from experiments import flags
 from o2o_jax import envs, online
+from o2o_jax.cli import flags
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.runtime import loop, seeds
 from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator, policy_episodes, threads_for
+from o2o_jax.runtime.events import finish
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.run import Run, begin_finetuning, start_run
 from o2o_jax.runtime.setup import Setup
@@ -182,7 +183,7 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     rounds = Rounds(args.seeds, args.steps, parts)
     with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
         loop_environments = family.make_vector_env(task, args.seeds)
-        loop.fine_tune(setup, start(), data, loop_environments, rounds, log)
+        finish(loop.fine_tune(setup, start(), data, loop_environments, rounds), log.take)
     samples = {part: np.array(values) for part, values in rounds.samples.items()}
     ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
     milliseconds = {f"{part}_milliseconds": 1e3 * float(np.median(values)) for part, values in samples.items()}

@@ -8,10 +8,8 @@ own. "copies" is how often the dataset lies on the devices at the end, counted o
 """
 
 import concurrent.futures
-import dataclasses
 import functools
 import multiprocessing
-import tempfile
 from typing import Any
 
 import absl.flags
@@ -19,14 +17,14 @@ import jax
 import numpy as np
 from absl.flags import FlagValues
 
-from benchmarks import command, pipeline, reports, workloads
-from experiments import flags
+from benchmarks import command, reports, workloads
 from o2o_jax import online
+from o2o_jax.cli import flags
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime import devices, loop, seeds
-from o2o_jax.runtime.log import MetricLog
-from o2o_jax.runtime.run import begin_finetuning, start_run
+from o2o_jax.runtime import devices
+from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.runtime.train import train
 from o2o_jax.types import Spec
 
 COLUMNS = {
@@ -76,25 +74,21 @@ def measure(
     capacity = min(config.buffer_size, config.env_steps)
     short = [f"reevaluate_updates={STEPS}", f"align_updates={STEPS}", "warmup_env_steps=0"]
     config = flags.parse_overrides(config, [*short, f"eval_every_env_steps={STEPS}"])
-    dataset, seed_list = workloads.synthetic(spec, rows), range(num_seeds)
-    algorithm = online.load(algorithm_name).make(config, spec)
-    with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
-        task = Task("benchmark/still", "", spec, workloads.EPISODE)
-        setup = Setup(algorithm, config, task, seed_list, mesh)
-        run, done = start_run(setup, None), 0
-        for phase in algorithm.phases:
-            run = pipeline.reconstruct(setup, phase, run, dataset, log, done)
-            done += phase.updates
-        run = begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.zeros(num_seeds))
-        data = seeds.replicate(dataset.transitions, mesh)  # stays, to be counted
-        run = loop.fine_tune(
-            dataclasses.replace(setup, config=flags.parse_overrides(config, [f"env_steps={STEPS}"])),
-            run,
-            data,
-            StillEnvironments(num_seeds, spec),
-            functools.partial(no_evaluation, num_seeds),
-            log,
-        )
+    dataset = workloads.synthetic(spec, rows)
+    plan = Plan(
+        Setup(
+            online.load(algorithm_name).make(config, spec),
+            config,
+            Task("benchmark/still", "", spec, workloads.EPISODE),
+            range(num_seeds),
+            mesh,
+        ),
+        dataset,
+        envs=StillEnvironments(num_seeds, spec),
+        evaluator=functools.partial(no_evaluation, num_seeds),
+    )
+    events = train(plan)  # stays under way, with all that it has on the devices
+    run = next(event.run for event in events if event.phase == "evaluation" and event.run is not None)
     assert run.buffer.storage.reward.shape == (num_seeds, capacity)
     dataset_bytes = sum(column.nbytes for column in jax.tree.leaves(dataset.transitions))
     live = [array for array in jax.live_arrays() if array.shape]

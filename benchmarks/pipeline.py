@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from benchmarks import command, reports, workloads
-from experiments import finetune, flags
 from o2o_jax import envs, offline, online
+from o2o_jax.cli import flags
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.interfaces import Phase, Task
-from o2o_jax.policy import CloneConfig, Handoff, hand_over, with_head
-from o2o_jax.runtime import loop, phases, seeds
+from o2o_jax.interfaces import Task
+from o2o_jax.policy import CloneConfig, Handoff, hand_over
+from o2o_jax.runtime import seeds
 from o2o_jax.runtime.evaluate import make_evaluator
-from o2o_jax.runtime.log import MetricLog
-from o2o_jax.runtime.run import Run, begin_finetuning, start_run
+from o2o_jax.runtime.events import Event, Events
+from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.runtime.train import train
 
 COLUMNS = {
     "stage": ("stage", ""),
@@ -77,35 +78,33 @@ class Stages:
         if event == COMPILED:
             self._compiled += duration_secs
 
-    def time(self, stage: str, run: Callable[[], Any], steps: int = 0) -> Any:
-        """Runs a stage to its end; what it compiles doesn't count as its seconds.
+    def time(self, stage: str, run: Callable[[], Any]) -> Any:
+        """Runs a stage to its end; returns its result."""
+        return self.follow(_single(stage, run))
 
-        Args:
-          stage: its name; one that ran before is added to.
-          run: () -> result.
-          steps: updates or environment steps of all seeds, for the rate.
+    def follow(self, events: Events[Any]) -> Any:
+        """Runs events to their end; what they lead to.
 
-        Returns:
-          The result.
+        The time up to an event is its phase's, but for what was compiled, which doesn't count as its seconds.
         """
-        compiled, started = self._compiled, time.perf_counter()
-        result = jax.block_until_ready(run())
-        compiled = self._compiled - compiled
-        self.add(stage, time.perf_counter() - started - compiled, compiled, steps)
-        return result
+        while True:
+            compiled, started = self._compiled, time.perf_counter()
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            jax.block_until_ready(event.run)
+            compiled = self._compiled - compiled
+            self.add(event.phase, time.perf_counter() - started - compiled, compiled)
 
-    def add(self, stage: str, seconds: float, compiled: float = 0.0, steps: int = 0) -> None:
-        """Adds to a stage: seconds without compilation, seconds of compilation, steps."""
+    def add(self, stage: str, seconds: float = 0.0, compiled: float = 0.0, steps: int = 0) -> None:
+        """Adds to a stage: seconds without compilation, seconds of compilation, updates or environment steps."""
         if stage not in (row["stage"] for row in self.rows):
             self.rows.append({"stage": stage, "seconds": 0.0, "compile_seconds": 0.0, "steps": 0})
-        row = self.row(stage)
+        row = next(row for row in self.rows if row["stage"] == stage)
         row["seconds"] += seconds
         row["compile_seconds"] += compiled
         row["steps"] += steps
-
-    def row(self, stage: str) -> dict[str, Any]:
-        """Returns what a stage has taken so far."""
-        return next(row for row in self.rows if row["stage"] == stage)
 
     def finished(self) -> list[dict[str, Any]]:
         """The rows with rates and shares, and their sum."""
@@ -132,42 +131,25 @@ def main(args: FlagValues) -> None:
     task = envs.get_task(args.env)
     configs = workloads.all_settings([args.offline, args.online], args.set)
     stages, seed_list = Stages(), range(args.seeds)
-    with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
+    family = envs.family(task.name)
+    with tempfile.TemporaryDirectory() as folder:
         path = args.dataset or _save(workloads.synthetic(task.spec, args.rows), Path(folder) / "synthetic.npz")
-        family = envs.family(task.name)
         dataset = stages.time("dataset load", lambda: family.load_dataset(task, str(path)))
-        handoff = stages.time(
-            "offline",
-            lambda: _train_offline(args.offline, configs, args.offline_updates, dataset, seed_list, mesh, log),
-            args.seeds * args.offline_updates,
-        )
-        module = online.load(args.online)
-        config = flags.parse_overrides(configs[args.online], _schedule(args, configs[args.online]))
-        algorithm = module.make(config, task.spec)
-        assert algorithm.requires is not None
-        head = algorithm.requires.head
-        if head is not None and not algorithm.requires.takes(handoff.policy.head):
-            clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
-            clone = seeds.over_seeds(
-                lambda handoff, data, key: with_head(handoff, head, data, key, clone_config),
-                mesh,
-                shared=(1,),
-            )
-            handoff = stages.time(
-                "clone",
-                lambda: clone(handoff, dataset.rollout(), seeds.keys(seed_list, "clone")),
-                args.seeds * args.clone_updates,
-            )
-        setup = Setup(algorithm, config, task, seed_list, mesh)
-        run, done = start_run(setup, handoff.replace(state=None)), 0
-        for phase in algorithm.phases:
-            run = stages.time(
-                phase.name,
-                functools.partial(reconstruct, setup, phase, run, dataset, log, done),
-                args.seeds * phase.updates,
-            )
-            done += phase.updates
-        _fine_tune(stages, setup, task, run, dataset, log)
+    config = flags.parse_overrides(configs[args.offline], [f"updates={args.offline_updates}"])
+    algorithm = offline.load(args.offline).make(config, dataset.spec)
+    plan = Plan(Setup(algorithm, config, dataset.spec, seed_list, mesh), algorithm.select(dataset))
+    run = stages.follow(train(plan))
+    stages.add("offline", steps=args.seeds * args.offline_updates)
+    handoff = jax.device_get(seeds.over_seeds(functools.partial(hand_over, algorithm), mesh)(run.agent))
+    plan = _online_plan(args, configs[args.online], task, seed_list, mesh, dataset, handoff)
+    run = stages.follow(train(plan))
+    work = {"clone": plan.clone.updates if plan.clone else 0}
+    work |= {phase.name: phase.updates for phase in plan.setup.algorithm.phases} | {"finetune": args.env_steps}
+    for stage, steps in work.items():
+        if steps:
+            stages.add(stage, steps=args.seeds * steps)
+    stages.add("evaluation", steps=int(np.sum(run.evaluation_steps)))
+    plan.evaluator.close()
     rows = stages.finished()
     print(reports.table(rows, COLUMNS))
     report.write(
@@ -179,61 +161,35 @@ def main(args: FlagValues) -> None:
     )
 
 
-def reconstruct(setup: Setup, phase: Phase, run: Run, dataset: Dataset, log: MetricLog, done: int) -> Run:
-    """A phase of all seeds, as experiments.finetune runs it, after `done` updates of those before. Impure."""
-    keys = seeds.keys(setup.seeds, phase.name)
-    phase = phase._replace(stop=None)  # all updates are measured, and no episode is held out
-    agent = phases.run_phase(phase, run.agent, dataset.rollout(), keys, setup.mesh, log, first_step=done)
-    return run.replace(agent=agent)
-
-
-def _train_offline(
-    name: str,
-    configs: dict[str, Any],
-    updates: int,
-    dataset: Dataset,
-    seed_list: Sequence[int],
+def _online_plan(
+    args: FlagValues,
+    config: Any,
+    task: Task,
+    seed_list: range,
     mesh: Mesh,
-    log: MetricLog,
-) -> Handoff:
-    config = flags.parse_overrides(configs[name], [f"updates={updates}"])
-    algorithm = offline.load(name).make(config, dataset.spec)
-    chosen = algorithm.select(dataset)
-    init_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(seed_list, "offline"))
-    state = phases.start_states(algorithm.init, mesh, init_keys, chosen.normalizer(), shared=(1,))
-    (training,) = algorithm.phases
-    state = phases.run_phase(training, state, chosen.rollout(), update_keys, mesh, log)
-    return seeds.over_seeds(functools.partial(hand_over, algorithm), mesh)(state)
-
-
-def _fine_tune(stages: Stages, setup: Setup, task: Task, run: Run, dataset: Dataset, log: MetricLog) -> None:
-    """Fine-tunes; what the evaluations take goes to a stage of their own."""
-    config, num_seeds = setup.config, len(setup.seeds)
+    dataset: Dataset,
+    handoff: Handoff,
+) -> Plan:
+    """Returns the plan of everything after offline training. Impure: makes environments."""
+    config = flags.parse_overrides(config, _schedule(args, config))
+    setup = Setup(online.load(args.online).make(config, task.spec), config, task, seed_list, mesh)
+    fits = setup.requires.takes(handoff.policy.head)
     family = envs.family(task.name)
-    evaluator = make_evaluator(family, task, setup.seeds, config.eval_episodes)
-    stages.add("evaluation", 0.0)
-
-    def timed_evaluation(*arguments: Any, **which: Any) -> tuple[np.ndarray, np.ndarray]:
-        returns, lengths = stages.time("evaluation", lambda: evaluator(*arguments, **which))
-        stages.add("evaluation", 0.0, steps=int(lengths.sum()))
-        return returns, lengths
-
-    run = begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.full(num_seeds, -np.inf))
-    stages.time(
-        "finetune",
-        lambda: loop.fine_tune(
-            setup,
-            run,
-            finetune.replay_data(setup, dataset),
-            family.make_vector_env(task, num_seeds),
-            timed_evaluation,
-            log,
-        ),
-        num_seeds * config.env_steps,
+    return Plan(
+        setup,
+        dataset,
+        handoff,
+        clone=None if fits else CloneConfig(hidden=config.hidden, updates=args.clone_updates),
+        envs=family.make_vector_env(task, args.seeds),
+        evaluator=make_evaluator(family, task, seed_list, config.eval_episodes),
     )
-    evaluation = stages.row("evaluation")
-    stages.add("finetune", -evaluation["seconds"], -evaluation["compile_seconds"])
-    evaluator.close()
+
+
+def _single(stage: str, run: Callable[[], Any]) -> Events[Any]:
+    """Leads to the result of a function, by one event at its end."""
+    result = run()
+    yield Event(stage, 0)
+    return result
 
 
 def _schedule(args: FlagValues, config: Any) -> list[str]:

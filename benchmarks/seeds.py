@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports
 from benchmarks.updates import row
-from experiments import flags
+from o2o_jax.cli import flags
 from o2o_jax.runtime import devices
 
 COLUMNS = {

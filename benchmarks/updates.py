@@ -13,7 +13,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports, workloads
-from experiments import flags
+from o2o_jax.cli import flags
 from o2o_jax.runtime import devices
 
 COLUMNS = {

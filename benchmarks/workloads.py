@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import flags
 from o2o_jax import offline, online, registry
+from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.operations import Count

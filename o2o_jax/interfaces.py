@@ -103,11 +103,11 @@ class Phase(NamedTuple):
       prepare: writes notes on every row first, so that batches are `types.Annotated`; None where rows alone will do.
       sample: draws batches that are no rows drawn uniformly; None for uniform rows.
       stop: when seeds are done before `updates`, or what is measured till then; None to make them all.
-      show: metrics that the progress bar shows.
+      show: metrics that the progress bar shows, and `remark` reads.
       measure_start: whether the log begins with the metrics of the state as it comes.
       chunk: the most updates of one compiled call, after which the log gets a row.
-      remark: (first, last) -> a line for people when the phase has ended. Both map the metrics of the log to their
-        first and last finite values, one per seed [S]. None for nothing.
+      remark: (first, last) -> a line for people when the phase has ended. Both map the metrics of `show` to their
+        first and last finite values in the log, one per seed [S]. None for nothing.
     """
 
     name: str

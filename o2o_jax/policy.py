@@ -427,9 +427,11 @@ def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, N
     return state, Notes(own=state.teacher.recall(dataset))
 
 
-def clone_phase(config: CloneConfig) -> Phase:
-    """Returns cloning as a phase on a dataset; its state is that of `clone_init`."""
-    return Phase("clone", functools.partial(clone_update, config), config.updates, config.batch_size, clone_prepare)
+def clone_phase(config: CloneConfig, head: str) -> Phase:
+    """Returns cloning to a head as a phase on a dataset; its state is that of `clone_init`."""
+    update = functools.partial(clone_update, config)
+    show = ("mse",) if head == "deterministic" else ("mse", "log_likelihood")
+    return Phase("clone", update, config.updates, config.batch_size, clone_prepare, show=show)
 
 
 def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key: Array) -> tuple[CloneState, Metrics]:

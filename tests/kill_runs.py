@@ -28,12 +28,15 @@ from absl.flags import FlagValues
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # of a script Python knows only the script's own folder
 
-from experiments import flags  # noqa: E402
 from o2o_jax import registry  # noqa: E402
+from o2o_jax.cli import flags  # noqa: E402
 from tests import tiny  # noqa: E402
 
 UPDATES, CHECK = 120, 20
-LAUNCH = "from experiments import flags, {0}; {0}.CHECKPOINT_EVERY = {1}; flags.run({0}.main, {0}.define)"
+LAUNCH = (
+    "from o2o_jax.cli import flags, {0}; from o2o_jax.runtime import train; train.CHECKPOINT_EVERY = {1}; "
+    "flags.run({0}.main, {0}.define)"
+)
 OFFLINE = [
     f"--env={tiny.ENV}",
     *tiny.SETTINGS,

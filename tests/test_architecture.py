@@ -19,6 +19,8 @@ LAYERS = [
     {"policy", "critic", "data", "training", "losses", "diagnosis", "operations"},
     {"offline", "online", "envs"},
     {"runtime"},
+    {"jobs"},
+    {"cli"},
 ]
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 # ... but in one layer these are strangers.

@@ -143,7 +143,7 @@ def test_a_clone_in_progress_survives_the_disk_and_goes_on(tmp_path):
     half, _ = run(state, Annotated.of(recorded(), notes), jax.random.key(3))
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(2, half)
-        restored, _ = checkpoints.restore(state)
+        restored = checkpoints.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, half)
     _, again = PREPARE(restored, recorded())
     resumed, whole = (

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import typing
@@ -13,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import flags
+from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
@@ -40,7 +39,7 @@ def rows_of_seed(path, seed):
 
 
 def saved(folder):
-    """Every number of the checkpoints in a folder, by step and path, and as text what goes with them; maybe none."""
+    """Every number of the checkpoints in a folder, by step and path; maybe none."""
     found = {}
     for step in sorted(path for path in folder.glob("*") if path.name.isdigit()):
         with ocp.PyTreeCheckpointer() as checkpointer:
@@ -51,11 +50,9 @@ def saved(folder):
             is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             numbers = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
             found[f"{step.name} {jax.tree_util.keystr(path)}"] = numbers
-        extra = json.loads((step / "meta" / "metadata").read_text())["extra"]
-        for record in extra.get("episodes", {}).get("records", []):
-            if record["seed"] is not None:  # still the first episode, whatever its generator was before
-                record.pop("generators")
-        found[f"{step.name} extra"] = np.array(json.dumps(extra))
+        if np.all(found.get(f"{step.name} ['episodes']['simulators']['seed']", -1) >= 0):
+            # still the first episodes: the generators then are as their seeds make them, whatever they were before
+            found.pop(f"{step.name} ['episodes']['simulators']['generators']", None)
     return found
 
 

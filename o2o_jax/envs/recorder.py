@@ -6,6 +6,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
+from o2o_jax.envs.recording import UNSEEDED, Recording, state_of, words_of
+
 
 class Recorder(gymnasium.Wrapper):
     """Remembers how the episode under way began and the actions since, so that another process gets there again.
@@ -19,13 +21,14 @@ class Recorder(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self._start: dict[str, Any] | None = None
+        self._start: tuple[int, np.ndarray] | None = None
         self._actions: list[np.ndarray] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode as the environment does, and a new record."""
-        states = [generator.bit_generator.state for generator in self._generators()]
-        self._start = None if options else {"seed": seed, "generators": states}
+        """Begins an episode as the environment does, and a new recording."""
+        states = [words_of(generator) for generator in self._generators()]
+        known = not options and all(words is not None for words in states)
+        self._start = (UNSEEDED if seed is None else seed, np.array(states, np.uint32)) if known else None
         self._actions = []
         return self.env.reset(seed=seed, options=options)
 
@@ -34,24 +37,30 @@ class Recorder(gymnasium.Wrapper):
         self._actions.append(np.array(action))
         return self.env.step(action)
 
-    def record(self) -> dict[str, Any] | None:
-        """Returns how to get to the present state, as JSON takes it; None where nothing is known of it."""
+    def recording(self) -> Recording | None:
+        """Returns how to get to the present state; None where that isn't known, as after a reset with options."""
         if self._start is None:
             return None
-        dtype = str(self._actions[0].dtype) if self._actions else "float32"
-        return {**self._start, "dtype": dtype, "actions": [action.tolist() for action in self._actions]}
+        seed, generators = self._start
+        space = self.action_space
+        actions = np.stack(self._actions) if self._actions else np.zeros((0, *(space.shape or ())), space.dtype)
+        return Recording(np.asarray(seed, np.int64), generators, actions)
 
-    def replay(self, record: dict[str, Any]) -> Any:
-        """Goes to the state that a record tells of, and returns the observation there.
+    def replay(self, recording: Recording) -> Any:
+        """Goes to the state that a recording tells of, and returns the observation there.
 
         Args:
-          record: of another process's environment of the same kind.
+          recording: of another process's environment of the same kind.
+
+        Raises:
+          ValueError: the environment has another number of generators.
         """
-        for generator, state in zip(self._generators(), record["generators"], strict=True):
-            generator.bit_generator.state = state
-        observation, _ = self.reset(seed=record["seed"])
-        for action in record["actions"]:
-            observation, *_ = self.step(np.asarray(action, record["dtype"]))
+        for generator, words in zip(self._generators(), recording.generators, strict=True):
+            generator.bit_generator.state = state_of(words)
+        seed = int(recording.seed)
+        observation, _ = self.reset(seed=None if seed == UNSEEDED else seed)
+        for action in recording.actions:
+            observation, *_ = self.step(action)
         return observation
 
     def _generators(self) -> list[np.random.Generator]:

@@ -34,7 +34,7 @@ class Checkpoints:
     """Checkpoints of one run in one folder; a context manager; impure.
 
     A checkpoint is one folder `<directory>/<step>` and appears at once or not at all, so a killed save leaves the one
-    before. It holds the state, the run's configuration and a JSON `extra`. `save` returns when all is on disk, which
+    before. It holds the state and the run's configuration. `save` returns when all is on disk, which
     makes it safe to donate the state's buffers next.
 
     Args:
@@ -70,26 +70,25 @@ class Checkpoints:
         """Steps of all checkpoints that stayed, the oldest first."""
         return sorted(self._manager.all_steps()) if self._directory.is_dir() else []
 
-    def save(self, step: int, state: Any, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Writes a checkpoint, then deletes those beyond the latest `keep`.
 
         Args:
           step: counter of the run, above that of every checkpoint in the folder.
           state: a pytree of arrays, typed PRNG keys, numpy arrays and Python numbers; no array may be empty.
-          extra: JSON-like values that go with it, such as the states of environments.
 
         Raises:
           ValueError: the folder has this step or a later one.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         latest = self.latest_step()
-        meta = {"config": self._config, "extra": _plain(extra or {}), "layout": _layout(state)}
+        meta = {"config": self._config, "layout": _layout(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
         if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
             raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
 
-    def restore(self, template: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+    def restore(self, template: Any, step: int | None = None, free: str = "") -> Any:
         """Reads a checkpoint.
 
         Args:
@@ -97,9 +96,11 @@ class Checkpoints:
             `jax.eval_shape` gives). Arrays come back placed as the template's are; without a placement, on the first
             device.
           step: which one; None for the latest.
+          free: field of the template whose shapes only the checkpoint knows: nested dictionaries, which come back as
+            numpy arrays, or None where none were saved. The template's is None.
 
         Returns:
-          The state and the `extra` that were saved.
+          The state that was saved.
 
         Raises:
           FileNotFoundError: there is no checkpoint, or not that one.
@@ -113,8 +114,10 @@ class Checkpoints:
         path = self._directory / str(step)
         meta = self._read(step, meta=ocp.args.JsonRestore()).meta
         compare_configs(meta["config"], self._config, f"the checkpoint {path}")
+        if free:
+            template = template.replace(**{free: _arrays(meta["layout"], free)})
         _compare_layouts(meta["layout"], _layout(template), path)
-        return self._read(step, state=ocp.args.StandardRestore(_placed(template))).state, meta["extra"]
+        return self._read(step, state=ocp.args.StandardRestore(_placed(template))).state
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -164,7 +167,10 @@ def claim(
 
 
 def check_claim(
-    directory: str | os.PathLike, config: Mapping[str, Any], resume: bool = False, way_out: str = WAY_OUT
+    directory: str | os.PathLike,
+    config: Mapping[str, Any],
+    resume: bool = False,
+    way_out: str = WAY_OUT,
 ) -> Path:
     """Checks whether `claim` would have a folder, and writes nothing.
 
@@ -282,6 +288,18 @@ def _describe(leaf: Any) -> str:
     if hasattr(leaf, "dtype"):
         return f"{leaf.dtype}{list(leaf.shape)}"
     return type(leaf).__name__
+
+
+def _arrays(layout: dict[str, str], field: str) -> dict[str, Any] | None:
+    """Nested dictionaries of numpy arrays as a layout describes them below a field; None where it has no such field."""
+    found: dict[str, Any] = {}
+    for path, description in layout.items():
+        top, *names = path.split(".")
+        if top == field:
+            dtype, _, shape = description.removesuffix("]").partition("[")
+            below = functools.reduce(lambda branch, name: branch.setdefault(name, {}), names[:-1], found)
+            below[names[-1]] = np.zeros([int(size) for size in shape.split(",") if size], dtype)
+    return found or None
 
 
 def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from o2o_jax.envs.recording import Recording
+
 
 @dataclasses.dataclass
 class Episodes:
@@ -44,20 +46,29 @@ class Episodes:
         self.pending = []
 
     def save(self, envs: Any) -> dict[str, Any]:
-        """Returns the episodes as JSON takes them, exactly.
+        """Returns the episodes as a pytree of numpy arrays [S, ...], whose shapes depend on how far they are.
 
         Args:
           envs: vector environment [S] that they take place in, of `envs.vector.make_vector`; of any other kind nothing
             is saved but the numbers here.
         """
-        return {
-            "observation": self.observation.tolist(),
-            "action": self.action.tolist(),
-            "returns": self.returns.tolist(),
-            "finished": [[float(value) for value in values] for values in self.finished],
-            "pending": [{name: value.tolist() for name, value in row.items()} for row in jax.device_get(self.pending)],
-            "records": [env.record() if hasattr(env, "record") else None for env in getattr(envs, "envs", [])],
+        longest = max(1, *map(len, self.finished))
+        finished = np.full((len(self.finished), longest), np.nan)
+        for s, values in enumerate(self.finished):
+            finished[s, : len(values)] = values
+        saved: dict[str, Any] = {
+            "observation": self.observation,
+            "action": self.action,
+            "returns": np.array(self.returns),
+            "finished": finished,
+            "counts": np.array([len(values) for values in self.finished], np.int32),
         }
+        if self.pending:
+            saved["metrics"] = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *jax.device_get(self.pending))
+        recordings = [env.recording() for env in getattr(envs, "envs", []) if hasattr(env, "recording")]
+        if len(recordings) == len(self.returns) and None not in recordings:
+            saved["simulators"] = _stacked(recordings)
+        return saved
 
     @classmethod
     def restore(cls, envs: Any, saved: Mapping[str, Any] | None) -> "Episodes | None":
@@ -73,17 +84,17 @@ class Episodes:
         """
         if saved is None:
             return None
+        finished = [row[:count].tolist() for row, count in zip(saved["finished"], saved["counts"], strict=True)]
+        metrics = saved.get("metrics", {})
+        rows = range(next(iter(metrics.values())).shape[1] if metrics else 0)
+        pending = [{name: values[:, row] for name, values in metrics.items()} for row in rows]
         episodes = cls(
-            np.asarray(saved["observation"], np.float32),
-            np.asarray(saved["action"], np.float32),
-            np.asarray(saved["returns"], np.float64),
-            saved["finished"],
-            [{name: np.asarray(value, np.float32) for name, value in row.items()} for row in saved["pending"]],
+            np.array(saved["observation"]), np.array(saved["action"]), np.array(saved["returns"]), finished, pending
         )
-        records = saved["records"]
-        if len(records) == len(episodes.returns) and all(records):
+        if "simulators" in saved:
             try:
-                found = [env.replay(record) for env, record in zip(envs.envs, records, strict=True)]
+                recordings = _each(saved["simulators"])
+                found = [env.replay(recording) for env, recording in zip(envs.envs, recordings, strict=True)]
             except Exception as error:  # whatever an environment of another version or make raises
                 print(f"note: an environment refuses what it took before: {error}")
             else:
@@ -91,3 +102,23 @@ class Episodes:
                     return episodes
         print("note: the environments don't get back to where they were: every seed begins a new episode")
         return None
+
+
+def _stacked(recordings: list[Recording]) -> dict[str, np.ndarray]:
+    """Recordings of all seeds as arrays [S, ...]; actions are as many as the longest has, at least one, then zeros."""
+    steps = [len(recording.actions) for recording in recordings]
+    actions = np.zeros((len(steps), max(1, *steps), *recordings[0].actions.shape[1:]), recordings[0].actions.dtype)
+    for s, recording in enumerate(recordings):
+        actions[s, : steps[s]] = recording.actions
+    return {
+        "seed": np.stack([recording.seed for recording in recordings]),
+        "generators": np.stack([recording.generators for recording in recordings]),
+        "actions": actions,
+        "steps": np.array(steps, np.int32),
+    }
+
+
+def _each(simulators: Mapping[str, np.ndarray]) -> list[Recording]:
+    """The recordings that `_stacked` made one of."""
+    columns = zip(*(simulators[name] for name in ("seed", "generators", "actions", "steps")), strict=True)
+    return [Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in columns]

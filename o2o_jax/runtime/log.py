@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from o2o_jax.runtime.events import Event
+
 _INDEX = ("step", "seed")  # leading columns of every file
 
 
@@ -45,6 +47,13 @@ class MetricLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def take(self, event: Event) -> None:
+        """Drops and appends the rows of an event."""
+        for phase, step in event.cut.items():
+            self.rewind(phase, step)
+        for phase, metrics in event.rows.items():
+            self.write(phase, event.step, metrics)
 
     def write(self, phase: str, step: int, metrics: Mapping[str, ArrayLike]) -> None:
         """Appends one row per seed.

@@ -1,8 +1,8 @@
-"""The online loop: act, step, store, update, now and then evaluate. Impure: steps environments, writes metrics."""
+"""The online loop: act, step, store, update, now and then evaluate. Impure: steps environments."""
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,13 +14,16 @@ from o2o_jax.interfaces import Online
 from o2o_jax.runtime import interrupt
 from o2o_jax.runtime.episodes import Episodes
 from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
-from o2o_jax.runtime.log import MetricLog, progress
+from o2o_jax.runtime.events import Event, Events
+from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.run import Run, count_evaluation
 from o2o_jax.runtime.seeds import over_seeds
 from o2o_jax.runtime.selection import Selection, keep_best_score, rolled_back
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import is_finite
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Rollout, Transition
+
+LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
 def begin_episode(online: Online, run: Run, observation: Array) -> tuple[Run, Array]:
@@ -124,10 +127,8 @@ def fine_tune(
     dataset: Transition | None,
     envs: Any,
     evaluator: Callable | None,
-    log: MetricLog,
-    on_pause: Callable[[Run, dict[str, np.ndarray], dict[str, Any], bool], None] = lambda *_: None,
-    episodes: Mapping[str, Any] | None = None,
-) -> Run:
+    checkpoint_every: int = 1,
+) -> Events[Run]:
     """Fine-tunes all seeds for `config.env_steps` environment steps each, or what is left of them.
 
     Args:
@@ -138,39 +139,41 @@ def fine_tune(
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
         rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference_update` must allow.
-      log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
-        or the run rolls back. `total_env_steps` counts the steps of evaluations too.
-      on_pause: called every `eval_every_env_steps`, and where a signal ends the run, with the run, the evaluation's
-        metrics per seed, if there was one, the episodes under way as JSON takes them, and whether the run ends: save,
-        take a snapshot.
-      episodes: under way when `run` was saved, as `on_pause` got them, to go on as if nothing had happened; None
-        begins new ones.
+      checkpoint_every: environment steps between events that ask to be saved, all of them at evaluations.
 
     Returns:
-      The run after the last step.
+      Events, which lead to the run after the last step. There are two every `eval_every_env_steps`: "finetune" with the
+      logs `finetune` and `episode`, then, once the policy was evaluated, "evaluation" with the run, the log
+      `evaluation`, and `reference` where returns settle the reference or the run rolls back. `total_env_steps` counts
+      the steps of evaluations too.
 
     Raises:
       ValueError: the states of all seeds have become NaN or infinite, in a run that rolls back beyond what going back
         to π_ref would mend. A seed that diverges among others stays: its numbers say so.
-      Interrupted: a signal has come, and `on_pause` has been called.
+      Interrupted: a signal has come, after an event that asks to be saved.
     """
     config, start = setup.config, int(run.env_steps)
+    yield Event("finetune", start, cut=dict.fromkeys(LOGS, start))
     if start >= config.env_steps:
         return run
-    loop = _Loop(setup, run, dataset, envs, evaluator, log, episodes)
+    loop = _Loop(setup, run, dataset, envs, evaluator)
     with progress("finetune", config.env_steps, initial=start) as bar:
         for env_steps in range(start + 1, config.env_steps + 1):
             loop.step(env_steps)
             bar.update(1)
-            stopping = interrupt.requested() and env_steps < config.env_steps
-            scores: dict[str, np.ndarray] = {}
-            if env_steps % config.eval_every_env_steps == 0 or env_steps == config.env_steps:
-                scores = loop.look(env_steps)
-                if scores:
-                    bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))
-            elif not stopping:
-                continue
-            on_pause(loop.run, scores, loop.episodes.save(envs), stopping)
+            ended = env_steps == config.env_steps
+            stopping = interrupt.requested() and not ended
+            due = env_steps // checkpoint_every > (env_steps - config.eval_every_env_steps) // checkpoint_every
+            if env_steps % config.eval_every_env_steps == 0 or ended:
+                yield Event("finetune", env_steps, loop.logged())
+                loop.check(env_steps)
+                rows = loop.look()
+                scores = rows.get("evaluation", {}).get("score", ())
+                bar.set_postfix({"score": " ".join(f"{score:.0f}" for score in scores)} if len(scores) else {})
+                phase = "evaluation" if evaluator is not None else "finetune"
+                yield Event(phase, env_steps, rows, loop.whole_run(), save=due or ended or stopping, ended=ended)
+            elif stopping:
+                yield Event("finetune", env_steps, run=loop.whole_run(), save=True)
             if stopping:
                 interrupt.end()
     return loop.run
@@ -185,17 +188,10 @@ class _Loop:
     """
 
     def __init__(
-        self,
-        setup: Setup,
-        run: Run,
-        dataset: Transition | None,
-        envs: Any,
-        evaluator: Callable | None,
-        log: MetricLog,
-        episodes: Mapping[str, Any] | None,
+        self, setup: Setup, run: Run, dataset: Transition | None, envs: Any, evaluator: Callable | None
     ) -> None:
         online, mesh = setup.online, setup.mesh
-        self._setup, self._dataset, self._envs, self._evaluator, self._log = setup, dataset, envs, evaluator, log
+        self._setup, self._dataset, self._envs, self._evaluator = setup, dataset, envs, evaluator
         self._update, self._keep = (
             over_seeds(functools.partial(step, online), mesh, shared=(1,), donate=(0,)) for step in (advance, record)
         )
@@ -204,11 +200,12 @@ class _Loop:
         self._play = policy_episodes(setup.algorithm.policy, setup.seeds, mesh)
         self._selection = Selection(setup, evaluator, self._play) if setup.reference else None
         self._latest: Metrics = {}  # of the newest step, NaN where it has no update
+        self._means: dict[str, np.ndarray] = {}  # of the updates since the look before
         self._notes: Notes | None = None
         if online.prepare is not None and dataset is not None:
             agent, self._notes = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
             run = run.replace(agent=agent)
-        self.run, self.episodes = _take_up(setup, run, envs, episodes)
+        self.run, self.episodes = _take_up(setup, run, envs)
 
     def step(self, env_steps: int) -> None:
         """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
@@ -235,25 +232,36 @@ class _Loop:
         self._latest = metrics
         episodes.add(reward, terminated | truncated)
 
-    def look(self, env_steps: int) -> dict[str, np.ndarray]:
-        """Logs what has happened since the last look, evaluates, and lets returns settle π_ref.
+    def whole_run(self) -> Run:
+        """Returns the run with its episodes."""
+        return self.run.replace(episodes=self.episodes.save(self._envs))
 
-        Returns:
-          The evaluation's metrics per seed; empty where nothing is evaluated.
+    def logged(self) -> dict[str, dict[str, np.ndarray]]:
+        """Returns rows of what has happened since the last look, before this one's evaluation."""
+        finished = self.episodes.finished
+        self._means = _mean_over_time(self.episodes.pending or [self._latest])
+        rows = {"finetune": self._means}
+        if any(finished):
+            rows["episode"] = _episode_metrics(self._setup, finished) | _total_env_steps(self.run)
+        return rows
+
+    def check(self, env_steps: int) -> None:
+        """Checks the states of all seeds.
 
         Raises:
-          ValueError: the states of all seeds have diverged.
+          ValueError: all of them have diverged.
         """
-        setup, log, finished = self._setup, self._log, self.episodes.finished
-        means = _mean_over_time(self.episodes.pending or [self._latest])
-        log.write("finetune", env_steps, means)
-        if not np.asarray(self._finite(self.run.agent)).any():
+        finite = np.asarray(self._finite(self.run.agent))
+        if not finite.any():
             raise ValueError(
-                f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(setup.seeds)} "
-                "seeds are NaN or infinite; lower the learning rates"
+                f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(finite)} seeds "
+                "are NaN or infinite; lower the learning rates"
             )
-        if any(finished):
-            log.write("episode", env_steps, _episode_metrics(setup, finished) | _total_env_steps(self.run))
+
+    def look(self) -> dict[str, dict[str, np.ndarray]]:
+        """Evaluates, and lets returns settle π_ref; returns rows of both."""
+        setup = self._setup
+        rows: dict[str, dict[str, np.ndarray]] = {}
         scores: dict[str, np.ndarray] = {}
         returns = None
         if self._evaluator is not None:
@@ -261,27 +269,30 @@ class _Loop:
             self.run = count_evaluation(self.run, lengths)
             scores = evaluation_metrics(setup, returns, lengths)
         if self._selection is not None:
-            self.run = self._selection.look(self.run, returns, scores.get("score"), finished, means, log)
+            finished = self.episodes.finished
+            self.run, row = self._selection.look(self.run, returns, scores.get("score"), finished, self._means)
+            if row:
+                rows["reference"] = row
         self.run = keep_best_score(self.run, scores.get("score"))
         if scores:
-            log.write("evaluation", env_steps, scores | _reference_score(setup, self.run) | _total_env_steps(self.run))
+            rows["evaluation"] = scores | _reference_score(setup, self.run) | _total_env_steps(self.run)
         self.episodes.forget()
-        return scores
+        return rows
 
 
-def _take_up(setup: Setup, run: Run, envs: Any, episodes: Mapping[str, Any] | None) -> tuple[Run, Episodes]:
-    """The run with its episodes under way: those that were saved, or new ones at their first observations."""
+def _take_up(setup: Setup, run: Run, envs: Any) -> tuple[Run, Episodes]:
+    """The run and its episodes under way: those that it was saved with, or new ones at their first observations."""
     # starts that depend on where a run stopped: its seeds are not used up again where its episodes are lost
     start = int(run.env_steps)
     seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in setup.seeds]
     observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
-    under_way = Episodes.restore(envs, episodes)
+    under_way = Episodes.restore(envs, run.episodes)
     if under_way is not None:
-        return run, under_way
-    if episodes is not None:  # whatever has been played of them since
+        return run.replace(episodes=None), under_way
+    if run.episodes is not None:  # whatever has been played of them since
         observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
     begin = over_seeds(functools.partial(begin_episode, setup.online), setup.mesh, donate=(0,))
-    run, device_action = begin(run, observation)
+    run, device_action = begin(run.replace(episodes=None), observation)
     return run, Episodes.begin(observation, np.asarray(device_action))
 
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from o2o_jax.interfaces import Phase
 from o2o_jax.runtime import interrupt
-from o2o_jax.runtime.log import MetricLog, progress
+from o2o_jax.runtime.events import Event, Events
+from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import (
     MEASURED_BATCHES,
@@ -48,94 +49,103 @@ def run_phase(
     dataset: Transition,
     keys: Array,
     mesh: Mesh,
-    log: MetricLog,
     first_step: int = 0,
-    checkpoint: Callable[[Any, int], None] = lambda state, done: None,
     checkpoint_every: int = 0,
     held_out: Transition | None = None,
-) -> Any:
-    """Runs a phase of all seeds, or what is left of it, in compiled chunks.
+) -> Events[Any]:
+    """Runs a phase of all seeds, or what is left of it, in compiled chunks, each of which is an event.
 
-    How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state that
-    was saved by `checkpoint` goes on as if it had never stopped, and a state from beyond the phase comes back as it
-    is. Rows that a stopped run logged after its last checkpoint are dropped, to be logged again.
+    How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state of an
+    event goes on as if it had never stopped, and a state from beyond the phase comes back as it is.
 
     With `phase.stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The
     state then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
 
     Args:
-      phase: pure, of one seed. The log gets `<name>.csv`: after every chunk the chunk's mean metrics, where `step`
-        counts the phase's updates; with `stop` also `<name>_measures.csv`: at every check the measures, the `updates`
-        that a seed has kept, and its `verdict`.
+      phase: pure, of one seed. Events have the log `<name>`: every chunk's mean metrics, where `step` counts the
+        phase's updates; with `stop` also `<name>_measures`: at every check the measures, the `updates` that a seed has
+        kept, and its `verdict`.
       state: of all seeds [S], with a counter `step` [] that updates advance. Consumed: its memory is reused.
       dataset: transitions [N], shared by all seeds; a `Rollout` where the phase prepares it.
       keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
       mesh: devices.
-      log: gets the rows.
       first_step: `state.step` where the phase begins.
-      checkpoint: (state, done) called after every `checkpoint_every` updates, at the end, and where a signal ends the
-        phase: save, evaluate.
-      checkpoint_every: in updates; 0 for the end alone.
+      checkpoint_every: updates between events that ask to be saved; 0 for the end alone.
       held_out: transitions [M] for the checks, none of them in `dataset`; a `Rollout` where rows are prepared or
         `stop` has a report.
 
     Returns:
-      The state after the phase.
+      Events, which lead to the state after the phase.
 
     Raises:
       ValueError: `stop` without `held_out`; the state is from before the phase, or the states of all
         seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
-      Interrupted: a signal has come, and what is done has been saved.
+      Interrupted: a signal has come, after an event that asks to be saved.
     """
-    stop, updates = phase.stop, phase.updates
-    if stop is not None and held_out is None:
+    done = _done(phase, state, first_step, held_out)
+    # the row of step 0 too is written again
+    yield Event(phase.name, done, cut={file: done or -1 for file in (phase.name, f"{phase.name}_measures")})
+    if done >= phase.updates:
+        return state
+    chunk, checkpoint_every = _intervals(phase, checkpoint_every)
+    state, inputs = _begin(phase, state, replicate((dataset, held_out), mesh), keys, mesh)
+    if not done:
+        state, rows = _measure_start(phase, state, inputs, mesh)
+        yield Event(phase.name, 0, rows)
+
+    @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
+    def program(length: int) -> Callable:
+        return over_seeds(functools.partial(_chunk, phase, length), mesh, shared=(0,), donate=(4,))
+
+    with progress(phase.name, phase.updates, initial=done) as bar:
+        while done < phase.updates:
+            stops = (_next_multiple(done, every) for every in (chunk, checkpoint_every) if every)
+            length = min(phase.updates, *stops) - done
+            state, metrics, finite = program(length)(*inputs, state)
+            done += length
+            metrics = jax.device_get(metrics)
+            bar.update(length)
+            rows = {phase.name: metrics} if metrics else {}
+            if not np.asarray(finite).any():
+                yield Event(phase.name, done, rows)
+                raise _diverged(phase, done, len(finite))
+            bar.set_postfix(_shown(phase, metrics, np.asarray(finite)), refresh=False)
+            if phase.stop is not None:
+                measures = _measures(state.record)
+                rows[f"{phase.name}_measures"] = measures
+            at, ended = done, done == phase.updates
+            if phase.stop is not None and measures["verdict"].all():
+                done, ended = phase.updates, True
+                state = state.skip_to(jax.device_put(np.int32(first_step + done), state.step.sharding))
+            stopping = interrupt.requested() and not ended
+            due = ended or stopping or bool(checkpoint_every and at % checkpoint_every == 0)
+            yield Event(phase.name, at, rows, state, save=due, ended=ended)
+            if stopping:
+                interrupt.end()
+    return state
+
+
+def _done(phase: Phase, state: Any, first_step: int, held_out: Transition | None) -> int:
+    """Returns the updates of a phase that a state has behind it; raises what speaks against the phase."""
+    if phase.stop is not None and held_out is None:
         raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
-    if stop is not None and phase.sample is not None:
+    if phase.stop is not None and phase.sample is not None:
         raise ValueError(f"the phase {phase.name} can't stop by measures: they are made of rows drawn uniformly")
     done = int(state.step) - first_step
     if done < 0:
         raise ValueError(
             f"the phase {phase.name} begins at step {first_step}, but the state is at step {int(state.step)}"
         )
-    for file in (phase.name, f"{phase.name}_measures"):
-        log.rewind(file, done or -1)  # the row of step 0 too is logged again
-    if done >= updates:
-        return state
-    if stop is None:
-        chunk = _even_chunk(phase.chunk, updates, checkpoint_every)
-    else:  # checkpoints at checks, the last one not beyond the interval that was asked for
-        chunk = stop.check_every_updates
-        checkpoint_every = checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
-    state, inputs = _begin(phase, state, replicate((dataset, held_out), mesh), keys, mesh)
-    if not done:
-        state = _measure_start(phase, state, inputs, mesh, log)
+    return done
 
-    @functools.cache  # one program per length; all chunks but the last are alike where `chunk` divides the phase
-    def program(length: int) -> Callable:
-        return over_seeds(functools.partial(_chunk, phase, length), mesh, shared=(0,), donate=(4,))
 
-    with progress(phase.name, updates, initial=done) as bar:
-        while done < updates:
-            length = min(updates, *(_next_multiple(done, every) for every in (chunk, checkpoint_every) if every)) - done
-            state, metrics, finite = program(length)(*inputs, state)
-            done += length
-            metrics = jax.device_get(metrics)
-            if metrics:
-                log.write(phase.name, done, metrics)
-            bar.update(length)
-            bar.set_postfix(_shown(phase, done, metrics, np.asarray(finite)), refresh=False)
-            if stop is not None:
-                measures = _measures(state.record)
-                log.write(f"{phase.name}_measures", done, measures)
-                if measures["verdict"].all():
-                    done = updates
-                    state = state.skip_to(jax.device_put(np.int32(first_step + updates), state.step.sharding))
-            stopping = interrupt.requested() and done < updates
-            if done == updates or stopping or (checkpoint_every and done % checkpoint_every == 0):
-                checkpoint(state, done)
-            if stopping:
-                interrupt.end()
-    return state
+def _intervals(phase: Phase, checkpoint_every: int) -> tuple[int, int]:
+    """Returns the updates of a compiled chunk, and those between checkpoints."""
+    if phase.stop is None:
+        return _even_chunk(phase.chunk, phase.updates, checkpoint_every), checkpoint_every
+    chunk = phase.stop.check_every_updates
+    # checkpoints at checks, the last one not beyond the interval that was asked for
+    return chunk, checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
 
 
 def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
@@ -155,16 +165,17 @@ def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tu
     return state, (data, notes, reported, keys)
 
 
-def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh, log: MetricLog) -> Any:
-    """Logs what is measured of a state before its first update; returns it, with the first check on record."""
+def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+    """Measures a state before its first update; returns it, with the first check on record, and rows of the logs."""
+    rows = {}
     if phase.measure_start:
         measure_all = over_seeds(functools.partial(_start, phase), mesh, shared=(0,))
-        log.write(phase.name, 0, jax.device_get(measure_all(*inputs, state)))
+        rows[phase.name] = jax.device_get(measure_all(*inputs, state))
     if phase.stop is not None:
         check_all = over_seeds(functools.partial(_first_check, phase), mesh, shared=(0,), donate=(4,))
         state = check_all(*inputs, state)
-        log.write(f"{phase.name}_measures", 0, _measures(state.record))
-    return state
+        rows[f"{phase.name}_measures"] = _measures(state.record)
+    return state, rows
 
 
 def _start(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any) -> Metrics:
@@ -195,17 +206,20 @@ def _chunk(
     return state, metrics, is_finite(state.state)
 
 
-def _shown(phase: Phase, done: int, metrics: Metrics, finite: np.ndarray) -> dict[str, str]:
-    """Returns what the progress bar shows; raises where the networks of every seed have diverged, `finite` [S]."""
-    if not finite.any():
-        raise ValueError(
-            f"{phase.name} diverged: after {done} updates the networks of all {len(finite)} seeds are NaN or "
-            "infinite; lower the learning rates, or look for outliers in the dataset's rewards"
-        )
+def _shown(phase: Phase, metrics: Metrics, finite: np.ndarray) -> dict[str, str]:
+    """Returns what the progress bar shows; `finite` [S] bool says whose states are."""
     shown = {name: f"{np.nanmean(metrics[name]):.3g}" for name in phase.show}
     if not finite.all():
         shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
     return shown
+
+
+def _diverged(phase: Phase, done: int, num_seeds: int) -> ValueError:
+    """Returns the error of a phase in which no seed is left."""
+    return ValueError(
+        f"{phase.name} diverged: after {done} updates the networks of all {num_seeds} seeds are NaN or infinite; lower "
+        "the learning rates, or look for outliers in the dataset's rewards"
+    )
 
 
 def advance(

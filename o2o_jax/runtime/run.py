@@ -1,6 +1,7 @@
 """A run as one value, and how it begins."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -8,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o_jax.interfaces import Algorithm
-from o2o_jax.policy import Handoff
+from o2o_jax.interfaces import Phase
+from o2o_jax.policy import CloneConfig, Handoff, clone_init, clone_phase
 from o2o_jax.runtime.phases import start_states
 from o2o_jax.runtime.reference import Returns, Standing
 from o2o_jax.runtime.seeds import keys as seed_keys
@@ -21,75 +22,121 @@ from o2o_jax.types import Array, counter
 
 @flax.struct.dataclass
 class Run:
-    """All that a run is, as one value: saving it and the environments' states saves the run.
+    """All that a run is, as one value: saving it saves the run.
 
     Attributes:
       agent: the algorithm's state, seeds stacked [S].
-      buffer: of the replay rule, seeds stacked [S].
-      memory: what the acting policy remembers of its episode, seeds stacked [S].
       key: [S] PRNG keys; environment step t draws from `fold_in(key, t)`.
-      best_score: [S] normalised score that a new reference must beat.
-      evaluation_steps: [S] int32, environment steps that evaluations took.
-      returns: of training's own episodes, where they settle the reference.
-      standing: of π_ref; None in a run that doesn't roll back.
-      records: of the phases that are checked by measures, seeds stacked [S].
+      records: of the phases that are checked by measures, by their names, seeds stacked [S].
+      ends: of the phases, by their names: of each metric that they show the first and the last finite value [S, 2], NaN
+        where there is none yet.
+      updates: [] int32, updates of the phases on the dataset so far.
+      begun: [] int32, 1 from the moment that fine-tuning begins, 0 before.
       env_steps: [] int32, environment steps per seed so far.
+      buffer: of the replay rule, seeds stacked [S]. This and all below are None in a run that takes no such step.
+      memory: of the acting policy's episode, seeds stacked [S].
+      best_score: [S] normalised score that a new reference must beat.
+      start_score: [S] normalised score of the first π_ref, NaN where it wasn't evaluated.
+      evaluation_steps: [S] int32, environment steps that evaluations took.
+      returns: `reference.Returns` of training's own episodes, where they settle π_ref.
+      standing: of π_ref; None in a run that doesn't roll back.
+      episodes: those under way, of `episodes.Episodes.save`, simulators among them; None in a run that has none, or
+        whose loop has them.
     """
 
     agent: Any
-    buffer: Any
-    memory: Any
     key: Array
-    best_score: Array
-    evaluation_steps: Array
-    returns: Returns
-    standing: Standing | None
     records: dict[str, Record]
+    ends: dict[str, dict[str, Any]]
+    updates: Array = counter()
+    begun: Array = counter()
     env_steps: Array = counter()
+    buffer: Any = None
+    memory: Any = None
+    best_score: Any = None
+    start_score: Any = None
+    evaluation_steps: Any = None
+    returns: Any = None
+    standing: Standing | None = None
+    episodes: Any = None
+
+    @property
+    def progress(self) -> int:
+        """Number that grows from one moment at which a run can be saved to the next."""
+        return int(self.updates) + int(self.begun) + int(self.env_steps)
 
 
-def start_run(setup: Setup, handoff: Handoff | None) -> Run:
+def start_run(setup: Setup, start: Any) -> Run:
     """Returns a run before its first phase, placed on the mesh.
 
     Args:
       setup: of the run.
-      handoff: what offline training left, seeds stacked [S]; None starts from scratch.
+      start: of an online method what offline training left, a `Handoff` with seeds stacked [S], or None from scratch;
+        of an offline one the `Normalizer` of its data, which all seeds share.
 
     Raises:
-      ValueError: the algorithm refuses the handoff, or takes no environment step.
+      ValueError: the algorithm refuses the start.
     """
-    keys = seed_keys(setup.seeds, "online")
-    start = functools.partial(start_seed, setup)
-    return start_states(start, setup.mesh, keys, handoff, shared=() if handoff is not None else (1,))
+    keys = seed_keys(setup.seeds, "offline" if setup.algorithm.online is None else "online")
+    shared = () if isinstance(start, Handoff) else (1,)
+    return start_states(functools.partial(start_seed, setup), setup.mesh, keys, start, shared=shared)
 
 
-def start_seed(setup: Setup, key: Array, handoff: Handoff | None) -> Run:
+def start_seed(setup: Setup, key: Array, start: Any) -> Run:
     """The part of `start_run` that is pure, of one seed."""
-    online, config = setup.online, setup.config
+    online, algorithm = setup.algorithm.online, setup.algorithm
     init_key, run_key = jax.random.split(key)
+    zero = jnp.zeros((), jnp.int32)
+    run = Run(
+        agent=algorithm.init(init_key, start),
+        key=run_key,
+        records=start_records(algorithm.phases),
+        ends=start_ends(algorithm.phases),
+        updates=zero,
+        begun=zero,
+        env_steps=zero,
+    )
+    if online is None:
+        return run
     memory = online.memory()
     if online.schedule.overlap and jax.tree.leaves(memory):
         raise ValueError(
-            f"{setup.algorithm.name} acts on what came before, which an action chosen early doesn't know: set "
-            "overlap=false"
+            f"{algorithm.name} acts on what came before, which an action chosen early doesn't know: set overlap=false"
         )
-    return Run(
-        agent=setup.algorithm.init(init_key, handoff),
+    return run.replace(
         buffer=online.replay.init(setup.spec),
         memory=memory,
-        key=run_key,
         best_score=jnp.asarray(-jnp.inf),
-        env_steps=jnp.zeros((), jnp.int32),
-        evaluation_steps=jnp.zeros((), jnp.int32),
+        start_score=jnp.asarray(jnp.nan),
+        evaluation_steps=zero,
         returns=Returns.empty(),
-        standing=Standing.start(config.eval_episodes) if setup.rolls_back else None,
-        records=start_records(setup.algorithm),
+        standing=Standing.start(setup.config.eval_episodes) if setup.rolls_back else None,
     )
 
 
-def start_records(algorithm: Algorithm) -> dict[str, Record]:
-    """Records of the phases that stop by measures, before their first checks; of one seed."""
-    return {phase.name: Record.start(phase.stop) for phase in algorithm.phases if phase.stop is not None}
+def start_clone(config: CloneConfig, head: str, key: Array, update_key: Array, teacher: Any) -> Run:
+    """Returns the cloning of a policy as a run before its first update, of one seed.
+
+    Args:
+      config: settings.
+      head: of the clone.
+      key: draws its first parameters.
+      update_key: `Run.key`, which its updates draw from.
+      teacher: `Policy` or `SequencePolicy`.
+    """
+    zero, phase = jnp.zeros((), jnp.int32), clone_phase(config, head)
+    agent = clone_init(config, head, key, teacher)
+    return Run(agent, update_key, {}, start_ends((phase,)), updates=zero, begun=zero, env_steps=zero)
+
+
+def start_records(phases: Sequence[Phase]) -> dict[str, Record]:
+    """Returns `Run.records` of one seed before the first check."""
+    return {phase.name: Record.start(phase.stop) for phase in phases if phase.stop is not None}
+
+
+def start_ends(phases: Sequence[Phase]) -> dict[str, dict[str, Array]]:
+    """Returns `Run.ends` of one seed before the first update."""
+    return {phase.name: {term: jnp.full(2, jnp.nan) for term in phase.show} for phase in phases}
 
 
 def count_evaluation(run: Run, lengths: np.ndarray) -> Run:
@@ -112,18 +159,23 @@ def begin_finetuning(
       run: after its phases, or instead of them. Consumed.
       accept: [S] bool, whether the aligned policy scored better than the offline one.
       best_score: [S] normalised score of the better one.
-      reference_returns: [S, E] of the first π_ref from the evaluations' start states, for a run that rolls back; None
-        where it wasn't evaluated.
+      reference_returns: [S, E] of the first π_ref from the evaluations' start states; None where it wasn't evaluated.
     """
     begin = over_seeds(
         lambda run, accept, best: run.replace(
-            agent=setup.online.begin(run.agent, accept), best_score=jnp.asarray(best, jnp.float32)
+            agent=setup.online.begin(run.agent, accept),
+            begun=jnp.ones((), jnp.int32),
+            best_score=jnp.asarray(best, jnp.float32),
         ),
         setup.mesh,
         donate=(0,),
     )
     run = begin(run, np.asarray(accept, bool), np.asarray(best_score, np.float32))
-    if run.standing is None or reference_returns is None:
+    if reference_returns is None:
+        return run
+    score = np.asarray(setup.score(reference_returns.mean(axis=1)), np.float32)
+    run = run.replace(start_score=place(score, setup.mesh))
+    if run.standing is None:
         return run
     standing = run.standing.evaluated(np.ones(len(reference_returns), bool), reference_returns)
     return run.replace(standing=place(standing, setup.mesh))

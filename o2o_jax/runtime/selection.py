@@ -1,4 +1,4 @@
-"""Looks at the policy now and then: it becomes π_ref, or goes back to it. Impure: evaluates, writes metrics."""
+"""Looks at the policy now and then: it becomes π_ref, or goes back to it. Impure: evaluates."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, policy_episodes
-from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.reference import Comparison, Verdict
 from o2o_jax.runtime.run import Run, count_evaluation
 from o2o_jax.runtime.seeds import over_seeds, place
@@ -42,8 +41,7 @@ class Selection:
         score: np.ndarray | None,
         finished: list[list[float]],
         means: Mapping[str, np.ndarray],
-        log: MetricLog,
-    ) -> Run:
+    ) -> tuple[Run, dict[str, np.ndarray]]:
         """Looks at the current policy.
 
         Args:
@@ -52,19 +50,19 @@ class Selection:
           score: [S] of them, or None.
           finished: returns of the training episodes since the last look, S lists.
           means: [S] metrics of the updates since then.
-          log: gets `reference.csv`.
 
         Returns:
-          The run with what was found, and with π_ref and actor where they now are.
+          The run with what was found, and with π_ref and actor where they now are; a row of the log `reference`, empty
+          where returns don't settle it.
         """
-        run, verdict = self._consider(run, evaluated, score, finished, log)
+        run, verdict, row = self._consider(run, evaluated, score, finished)
         if verdict.accept.any():
             run = run.replace(agent=self._accept(run.agent, verdict.accept))
         if verdict.roll_back.any():
             unknown = np.full(len(verdict.roll_back), np.nan)
             divergence = means.get(self._divergence_term, unknown).astype(np.float32)
             run = run.replace(agent=self._roll_back(run.agent, verdict.roll_back, divergence))
-        return run
+        return run, row
 
     def _consider(
         self,
@@ -72,9 +70,8 @@ class Selection:
         evaluated: np.ndarray | None,
         score: np.ndarray | None,
         finished: list[list[float]],
-        log: MetricLog,
-    ) -> tuple[Run, Verdict]:
-        """The run with what was found on the way, and the verdict; arguments as of `look`."""
+    ) -> tuple[Run, Verdict, dict[str, np.ndarray]]:
+        """The run with what was found on the way, the verdict, and a row of the log; arguments as of `look`."""
         config, mesh = self._setup.config, self._setup.mesh
         env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
         row: dict[str, np.ndarray] = {}
@@ -106,9 +103,7 @@ class Selection:
             row |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
             row |= {"difference": comparison.difference, "difference_error": comparison.error}
             run = run.replace(standing=place(standing, mesh))
-        if row:
-            log.write("reference", env_steps, row)
-        return run, verdict
+        return run, verdict, row
 
     def _confirm(self, run: Run, verdict: Verdict) -> tuple[Run, Verdict, np.ndarray]:
         """Lets fresh start states agree to what makes a policy π_ref or sends it back.

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import flax.struct
 import jax
@@ -47,23 +48,36 @@ def assert_equal(restored, expected):
 @pytest.mark.parametrize("abstract", [False, True])
 def test_a_state_comes_back_as_it_was(tmp_path, abstract):
     state = make_state()
-    extra = {"environments": [[1, 2], {"rng": 2**64}], "name": "fünf"}
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         assert checkpoints.latest_step() is None
-        checkpoints.save(10, state, extra)
+        checkpoints.save(10, state)
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         template = jax.eval_shape(make_state) if abstract else make_state(0.0)
-        restored, restored_extra = checkpoints.restore(template)
+        restored = checkpoints.restore(template)
     assert_equal(restored, state)
-    assert restored_extra == extra
+
+
+@flax.struct.dataclass
+class Free:
+    total: jax.Array
+    rest: Any = None
+
+
+def test_shapes_of_a_free_field_come_from_the_checkpoint(tmp_path):
+    rest = {"returns": np.array([0.1, 1e9 / 3]), "deeper": {"steps": np.array([[3]], np.int32)}}
+    with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
+        for step, saved in enumerate((rest, None)):
+            checkpoints.save(step, Free(jnp.ones(2), saved))
+            restored = checkpoints.restore(jax.eval_shape(lambda: Free(jnp.zeros(2))), free="rest")
+            jax.tree.map(np.testing.assert_array_equal, restored.rest, saved)
+    assert isinstance(restored.total, jax.Array)
 
 
 def test_numpy_and_python_values_keep_their_type(tmp_path):
     state = {"array": np.arange(3, dtype=np.int64), "count": 5, "mean": 0.5, "none": None, "empty": ()}
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         checkpoints.save(0, state)
-        restored, extra = checkpoints.restore(state)
-    assert extra == {}
+        restored = checkpoints.restore(state)
     assert isinstance(restored["array"], np.ndarray)
     assert (restored["count"], restored["mean"]) == (5, 0.5)
     assert isinstance(restored["count"], int)
@@ -94,7 +108,7 @@ def test_the_buffers_may_be_donated_at_once(tmp_path):
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(0, state)
         later = overwrite(state)
-        restored, _ = checkpoints.restore(later)
+        restored = checkpoints.restore(later)
         assert jax.tree.leaves(overwrite(restored))[0].sum() == 100_000
     assert later["x"].sum() == 100_000
 
@@ -104,8 +118,8 @@ def test_arrays_come_back_where_the_template_has_them(tmp_path):
     sharded = jax.device_put({"x": jnp.arange(4.0), "key": jax.random.split(jax.random.key(0), 4)}, sharding)
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(0, sharded)
-        restored, _ = checkpoints.restore(jax.tree.map(jnp.copy, sharded))
-        alone, _ = checkpoints.restore(jax.eval_shape(lambda: sharded))
+        restored = checkpoints.restore(jax.tree.map(jnp.copy, sharded))
+        alone = checkpoints.restore(jax.eval_shape(lambda: sharded))
     assert_equal(restored, sharded)
     assert_equal(alone, sharded)
     assert restored["x"].sharding.is_equivalent_to(sharding, 1)

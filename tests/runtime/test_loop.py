@@ -22,6 +22,7 @@ from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM
+from o2o_jax.runtime.events import finish
 from o2o_jax.runtime.reference import Tally
 from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
 from o2o_jax.runtime.setup import Setup
@@ -124,14 +125,16 @@ def launch(
     data = algorithm.online and algorithm.online.replay.choose(dataset())
     snapshots = []
 
-    def keep(run, metrics, episodes, stopping):
-        assert not stopping
-        snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
-        on_evaluation(run, metrics)
+    def take(event):
+        metric_log.take(event)
+        if event.run is not None:
+            run = event.run.replace(episodes=None)  # a run that goes on from it begins new ones
+            snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
+            on_evaluation(run, event.rows.get("evaluation", {}))
 
     counting = tiny.compilations() if counted else contextlib.nullcontext([])
     with log.MetricLog(folder) as metric_log, counting as compiled:
-        run = loop.fine_tune(setup, run, data, envs, evaluator, metric_log, keep)
+        run = finish(loop.fine_tune(setup, run, data, envs, evaluator), take)
     rows = [env.rows() for env in envs.envs]
     return types.SimpleNamespace(
         run=run, rows=rows, envs=envs.envs, snapshots=snapshots, compiled=len(compiled), folder=folder
@@ -391,7 +394,7 @@ def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         with pytest.raises(Killed):
             launch(algorithm, config, tmp_path, None, range(3), run, save_and_die)
-        run, _ = checkpoints.restore(start_run(setup, None))
+        run = checkpoints.restore(start_run(setup, None))
     np.testing.assert_array_equal(run.buffer.regime, [1, 0, -1])
     result = launch(algorithm, config, tmp_path, None, range(3), run)
     np.testing.assert_array_equal(result.run.buffer.regime, [1, 0, -1])
@@ -480,7 +483,7 @@ def test_a_resumed_run_goes_on_comparing(tmp_path):
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
         with pytest.raises(Killed):
             launch(guess(), RETURNS, tmp_path / "first", on_evaluation=save_and_die, evaluated=False)
-        run, _ = checkpoints.restore(start_run(Setup(guess(), RETURNS, TASK, (0, 1), seed_mesh(2, 1)), None))
+        run = checkpoints.restore(start_run(Setup(guess(), RETURNS, TASK, (0, 1), seed_mesh(2, 1)), None))
     np.testing.assert_allclose(run.returns.reference.mean, 65, atol=5)
     np.testing.assert_allclose(run.returns.recent.mean, 80, atol=5)  # the one episode since
     result = launch(guess(), RETURNS, tmp_path / "second", run=run, evaluated=False)
@@ -597,7 +600,7 @@ def test_a_resumed_run_goes_on_rejecting(tmp_path):
         with pytest.raises(Killed):
             launch(guess(), ROLLING, tmp_path / "first", on_evaluation=save_and_die, evaluator=looking(),
                    reference_returns=FIRST)  # fmt: skip
-        run, _ = checkpoints.restore(start_run(Setup(guess(), ROLLING, TASK, (0, 1), seed_mesh(2, 1)), None))
+        run = checkpoints.restore(start_run(Setup(guess(), ROLLING, TASK, (0, 1), seed_mesh(2, 1)), None))
     np.testing.assert_array_equal(run.standing.returns, [[13, 15], [10, 12]])
     np.testing.assert_array_equal(run.standing.rejections, [1, 0])
     launch(guess(), ROLLING, tmp_path / "second", run=run, evaluator=looking(4))
@@ -829,7 +832,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
         with pytest.raises(Killed):
             launch(algorithm, config, tmp_path / "first", [[1, 2], [3, 1]], on_evaluation=save_and_die)
         template = start_run(Setup(algorithm, config, TASK, (0, 1), seed_mesh(2, 1)), None)
-        run, _ = checkpoints.restore(template)
+        run = checkpoints.restore(template)
     assert int(run.env_steps) == 4
     before = jax.device_get(run.buffer.storage)
     np.testing.assert_array_equal(run.best_score, [3, 2])
@@ -964,7 +967,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
 
         with pytest.raises(Killed):
             launch(algorithm, config, tmp_path / "first", on_evaluation=save_and_die)
-        run, _ = checkpoints.restore(start_run(Setup(algorithm, config, TASK, (0, 1), seed_mesh(2, 1)), None))
+        run = checkpoints.restore(start_run(Setup(algorithm, config, TASK, (0, 1), seed_mesh(2, 1)), None))
     before = jax.device_get(run.buffer.storage)
     assert (int(run.env_steps), int(run.buffer.position)) == (6, 1)
     np.testing.assert_array_equal(before.truncated[:, 0], 0.0)  # the third episode had just begun

@@ -9,6 +9,7 @@ import pytest
 from o2o_jax.interfaces import Phase, Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.events import finish
 from o2o_jax.training import Record, Watched, run_updates
 from o2o_jax.types import Notes, Rollout, Transition, counter
 from tests import tiny
@@ -33,18 +34,32 @@ def update(state, batch, key):
     return State(total, state.step + 1), {"step_seen": state.step.astype(jnp.float32), "total": total}
 
 
+def ignored(state, done):
+    pass
+
+
 @pytest.fixture(params=[1, 2])
 def mesh(request):
     return seed_mesh(2, request.param)
 
 
-def run(mesh, folder, state=None, updates=10, function=update, dataset=DATASET, **arguments):
+def run(mesh, folder, state=None, updates=10, function=update, dataset=DATASET, checkpoint=ignored, **arguments):
+    """Runs the phase; `checkpoint` gets every state that asks to be saved, and its updates."""
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(init, mesh, keys) if state is None else state
     fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
     phase = Phase("phase", function, updates, 4, **fields)
+    return follow(phases.run_phase(phase, state, dataset, keys, mesh, **arguments), folder, checkpoint)
+
+
+def follow(events, folder, checkpoint):
+    def take(event):
+        metric_log.take(event)
+        if event.save:
+            checkpoint(event.run, int(event.run.step))
+
     with log.MetricLog(folder) as metric_log:
-        return phases.run_phase(phase, state, dataset, keys, mesh, metric_log, **arguments)
+        return finish(events, take)
 
 
 def test_rows_are_means_over_chunks_and_count_updates(tmp_path, mesh):
@@ -154,7 +169,7 @@ def test_seed_alone_is_as_among_others(tmp_path):
     keys = seeds.keys([1], "test")
     state = phases.start_states(init, mesh, keys)
     with log.MetricLog(tmp_path / "alone") as metric_log:
-        alone = phases.run_phase(Phase("phase", update, 10, 4), state, DATASET, keys, mesh, metric_log)
+        alone = finish(phases.run_phase(Phase("phase", update, 10, 4), state, DATASET, keys, mesh), metric_log.take)
     np.testing.assert_allclose(alone.total[0], both.total[1], rtol=1e-6)
 
 
@@ -258,13 +273,14 @@ def start_watched(mesh, seed_list=(0, 1), stop=STOP):
     return phases.start_states(init_watched, mesh, seeds.keys(seed_list, "test"), totals)
 
 
-def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, **arguments):
+def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, checkpoint=ignored, **arguments):
     state = start_watched(mesh, seed_list, stop) if state is None else state
     keys = seeds.keys(seed_list, "test")
     fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
     phase = Phase("phase", update, updates, 4, stop=stop, **fields)
-    with log.MetricLog(folder) as metric_log:
-        return phases.run_phase(phase, state, DATASET, keys, mesh, metric_log, held_out=HELD_OUT, **arguments)
+    return follow(
+        phases.run_phase(phase, state, DATASET, keys, mesh, held_out=HELD_OUT, **arguments), folder, checkpoint
+    )
 
 
 def test_every_seed_stops_at_its_own_time(tmp_path, mesh):

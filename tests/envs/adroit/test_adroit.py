@@ -6,8 +6,8 @@ import minari
 import numpy as np
 import pytest
 
-from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.cli import dataset
 from o2o_jax.envs import adroit
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.offline import cql

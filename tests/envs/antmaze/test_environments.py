@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
-from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.cli import dataset
 from o2o_jax.envs import antmaze, registered
 from o2o_jax.envs.antmaze import behaviour, egocentric
 from o2o_jax.envs.antmaze.tasks import NAMES, layout

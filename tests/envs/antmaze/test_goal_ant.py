@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import behaviour
 from o2o_jax import envs
+from o2o_jax.cli import behaviour
 from o2o_jax.envs import antmaze, registered
 from o2o_jax.envs.antmaze import egocentric
 from o2o_jax.envs.behaviour import load_behaviour

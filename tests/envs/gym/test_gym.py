@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.cli import dataset
 from o2o_jax.data import sources
 from o2o_jax.envs import gym
 from o2o_jax.types import Spec

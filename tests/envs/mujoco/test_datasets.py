@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.cli import dataset
 from o2o_jax.envs import mujoco
 
 

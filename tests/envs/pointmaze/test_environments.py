@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
-from experiments import dataset
 from o2o_jax import envs
+from o2o_jax.cli import dataset
 from o2o_jax.envs import pointmaze
 from o2o_jax.envs.pointmaze.behaviour import act
 from o2o_jax.envs.pointmaze.tasks import layout

@@ -3,8 +3,8 @@
 import h5py
 import pytest
 
-from experiments import dataset, verify
 from o2o_jax import envs
+from o2o_jax.cli import dataset, verify
 from o2o_jax.data.sources import minari_folder
 from tests import tiny
 

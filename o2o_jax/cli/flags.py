@@ -36,6 +36,10 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.online.common import LoopConfig, ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, interrupt, log
+from o2o_jax.runtime.checkpoint import check_claim
+from o2o_jax.runtime.output import Output
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.train import train
 
 ConfigT = TypeVar("ConfigT")
 FAST_CLONE_UPDATES = 10_000
@@ -294,11 +298,34 @@ def _as_text(value: Any) -> str:
     return json.dumps(value).strip('"').replace("null", "none")
 
 
-def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
+def execute(args: FlagValues, plan: Plan) -> None:
+    """Runs a plan in the folder --out, or under --dry_run says what it would do. Impure.
+
+    Args:
+      args: with the flags of `define_common`.
+      plan: whose evaluator is closed at the end.
+    """
+    for remark in plan.remarks:
+        print(f"note: {remark}")
+    try:
+        if args.dry_run:
+            check_claim(args.out, plan.settings, args.resume)
+            assert plan.dataset is not None
+            print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))
+        else:
+            with Output(args.out, plan, args.resume, args.tensorboard) as output:
+                for event in train(plan, output.restore):
+                    output.take(event)
+    finally:
+        if plan.evaluator is not None:
+            plan.evaluator.close()
+
+
+def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
     """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
 
     Args:
-      phases: what is counted -> how many.
+      work: what is counted -> how many.
       dataset: what it trains on.
       state: of one seed, shapes or arrays.
       num_seeds: S.
@@ -323,7 +350,7 @@ def preview(phases: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: 
     copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
         "nothing speaks against this run",
-        f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in phases.items() if count),
+        f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in work.items() if count),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
         f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"
         + (f"; {needed / 1e6:,.0f} of the {limit / 1e6:,.0f} MB that {where} has" if limit else ""),

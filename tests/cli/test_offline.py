@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import handoffs, offline
 from o2o_jax import envs
+from o2o_jax.cli import offline
+from o2o_jax.jobs import handoffs
 from o2o_jax.runtime import log
+from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
 from tests import tiny
@@ -131,17 +133,17 @@ def test_observations_are_normalized_by_the_dataset(finished):
 
 def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, capsys):
     saved = []
-    save = offline.Checkpoints.save
+    save = Checkpoints.save
 
-    def save_and_stop(self, step, state, extra=None):
+    def save_and_stop(self, step, state):
         if step == 8:
             raise KeyboardInterrupt  # between the evaluation and its checkpoint
-        save(self, step, state, extra)
+        save(self, step, state)
         saved.append(step)
 
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(offline.Checkpoints, "save", save_and_stop)
+        patch.setattr(Checkpoints, "save", save_and_stop)
         run(out, "--resume", status=130)  # the same command starts it, goes on with it, and says that it is complete
     assert "is complete" not in capsys.readouterr().out
     assert saved == [4]
@@ -165,7 +167,7 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
 
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(offline.Checkpoints, "save", stop)
+        patch.setattr(Checkpoints, "save", stop)
         run(out, status=130)
     with pytest.raises(ValueError, match="is not finished: 0 of 12"):
         handoffs.load_handoff(out, range(2))
@@ -198,17 +200,17 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
     np.testing.assert_allclose(returns.mean(axis=1), log.read(dt_run, "evaluation")["return"][-2:], rtol=1e-4)
 
     # stopped between the first evaluation and its checkpoint, and gone on with
-    save = offline.Checkpoints.save
+    save = Checkpoints.save
 
-    def stop(self, step, state, extra=None):
+    def stop(self, step, state):
         if step == 4:
             raise KeyboardInterrupt
-        save(self, step, state, extra)
+        save(self, step, state)
 
     arguments = ["--algorithm=dt", f"--env={ENV}", f"--out={tmp_path / 'dt'}", "--seeds=2", *tiny.TRANSFORMER,
                  "--set=batch_size=8", "--set=updates=4", "--eval_every=2", "--eval_episodes=2"]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(offline.Checkpoints, "save", stop)
+        patch.setattr(Checkpoints, "save", stop)
         tiny.call(offline, *arguments, status=130)
     tiny.call(offline, *arguments, "--resume")
     resumed, _, _ = handoffs.load_handoff(tmp_path / "dt", range(2))
@@ -220,7 +222,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
 def test_a_dry_run_checks_and_writes_nothing(finished, tmp_path, capsys):
     run(tmp_path / "out", "--dry_run")
     found = capsys.readouterr().out.splitlines()
-    assert found[-4:-2] == ["nothing speaks against this run", "2 seeds: 12 updates"]
+    assert found[-4:-2] == ["nothing speaks against this run", "2 seeds: 12 updates of offline"]
     assert not (tmp_path / "out").exists()
     run(finished, "--dry_run", status=1)
     assert "already holds a run" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import dataset, offline
 from o2o_jax import envs
+from o2o_jax.cli import dataset, offline
 from tests import tiny
 
 

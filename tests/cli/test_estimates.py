@@ -6,9 +6,9 @@ import types
 
 import pytest
 
-from experiments import estimates, finetune, flags, offline
 from o2o_jax import offline as offline_algorithms
 from o2o_jax import online, operations
+from o2o_jax.cli import estimates, finetune, flags, offline
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.types import Spec

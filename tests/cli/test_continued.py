@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments import diagnose, finetune, offline, report
-from experiments.handoffs import load_delivered, load_handoff
 from o2o_jax import envs
+from o2o_jax.cli import diagnose, finetune, offline, report
+from o2o_jax.jobs.handoffs import load_delivered, load_handoff
 from o2o_jax.runtime import log
 from tests import tiny
-from tests.experiments.test_finetune import stop_at
+from tests.cli.test_finetune import stop_at
 
 SIZES = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8", "--set=discount=0.9"]
 ONLINE = ["--set=env_steps=6", "--set=eval_every_env_steps=2", "--set=eval_episodes=1", "--checkpoint_every=2"]

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import behaviour, dataset
 from o2o_jax import envs
+from o2o_jax.cli import behaviour, dataset
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs.behaviour import load_behaviour, replay, sample_actions, save_behaviour
 from o2o_jax.runtime import log
+from o2o_jax.runtime.checkpoint import Checkpoints
 from tests import tiny
 
 ENV = "mujoco/hopper"
@@ -104,16 +105,16 @@ def test_settings(finished):
 
 
 def test_a_stopped_run_goes_on_and_takes_every_snapshot_once(tmp_path, finished, monkeypatch):
-    save = behaviour.Checkpoints.save
+    save = Checkpoints.save
 
-    def stop_once(self, step, state, extra=None):
-        if step == 4:
+    def stop_once(self, step, state):
+        if step == 1 + 4:
             monkeypatch.undo()
             raise KeyboardInterrupt  # after the snapshot of step 4, before its checkpoint
-        save(self, step, state, extra)
+        save(self, step, state)
 
     out = tmp_path / "stopped"
-    monkeypatch.setattr(behaviour.Checkpoints, "save", stop_once)
+    monkeypatch.setattr(Checkpoints, "save", stop_once)
     run(out, status=130)
     assert not (out / "expert.npz").exists()
     with pytest.MonkeyPatch.context() as patch:

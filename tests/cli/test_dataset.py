@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import dataset, flags
 from o2o_jax import envs
+from o2o_jax.cli import dataset, flags
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs import behaviour, mujoco
 from o2o_jax.envs.mujoco.tasks import QUALITIES

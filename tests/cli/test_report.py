@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import flags, report
+from o2o_jax.cli import flags, report
 from o2o_jax.runtime import log
 
 

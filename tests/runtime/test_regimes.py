@@ -6,9 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from experiments.regimes import replay_regimes
 from o2o_jax.diagnosis import REGIMES
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.regimes import replay_regimes
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Spec
 

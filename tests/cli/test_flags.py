@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import flags
 from o2o_jax import envs, offline, online
+from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.policy import CloneConfig
 from o2o_jax.types import Transition

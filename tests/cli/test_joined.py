@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import flags, joined, report
+from o2o_jax.cli import flags, joined, report
 from o2o_jax.runtime import log
 
 

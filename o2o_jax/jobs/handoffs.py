@@ -1,13 +1,16 @@
 """Readers of what runs leave for those that go on from them. Impure: reads the disk."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from o2o_jax import envs, offline, online
@@ -16,15 +19,16 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy, hand_over
-from o2o_jax.runtime import seeds
-from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, read_config
-from o2o_jax.runtime.run import start_records, start_seed
+from o2o_jax.runtime import log, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
+from o2o_jax.runtime.events import Event
+from o2o_jax.runtime.output import CHECKPOINTS, STAGES
+from o2o_jax.runtime.plan import Plan, Reconstruction
+from o2o_jax.runtime.run import Run, start_clone, start_ends, start_records, start_seed
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.runtime.train import CLONE
 from o2o_jax.settings import from_dict
-from o2o_jax.training import Record
-from o2o_jax.types import Spec
-
-STAGES = "stages"  # folder of a fine-tuning run: what its phases without an environment ended with
+from o2o_jax.types import Array, Spec
 
 
 @flax.struct.dataclass
@@ -83,6 +87,21 @@ def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) 
         fits.
     """
     settings = offline_settings(run_dir, seed_list)
+    task = online_task(run_dir, settings, env)
+    return load_offline(run_dir, seed_list, task.spec)[0], task, settings
+
+
+def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None = None) -> Task:
+    """Returns the task in which the policies of an offline run go online.
+
+    Args:
+      run_dir: the run's --out.
+      settings: of the run.
+      env: name of the task; None for the one that the run was trained on.
+
+    Raises:
+      ValueError: the run had no environment, or one of other sizes, and `env` names none that fits.
+    """
     if not (env or settings["env"]):
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
     task = envs.get_task(env or settings["env"])
@@ -91,7 +110,7 @@ def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) 
         raise ValueError(
             f"{run_dir} is of {_sizes(trained)}, but {task.name} has {_sizes(wanted)}: pass --env, a task that fits"
         )
-    return load_offline(run_dir, seed_list, task.spec)[0], task, settings
+    return task
 
 
 def _sizes(spec: dict[str, int]) -> str:
@@ -131,38 +150,40 @@ def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Han
     module = offline.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(config, spec)
-    template = jax.eval_shape(
-        seeds.over_seeds(algorithm.init, _one_device(), shared=(1,)),
-        seeds.keys(seeds_of(settings), "offline"),
-        Normalizer.identity(spec.observation_dim),
-    )
-    with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
-        done = checkpoints.latest_step() or 0
-        if done < config.updates:
-            raise ValueError(
-                f"{run_dir} is not finished: {done} of {config.updates} updates are saved; go on with it first, by "
-                "the command that started it and --resume"
-            )
-        state, _ = checkpoints.restore(template)
+    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
+    run, done = None, 0
+    if has_checkpoint(Path(run_dir) / CHECKPOINTS):
+        run = _restore(run_dir, settings, setup, Normalizer.identity(spec.observation_dim))
+        done = int(run.updates)
+    if run is None or done < config.updates:
+        raise ValueError(
+            f"{run_dir} is not finished: {done} of {config.updates} updates are saved; go on with it first, by the "
+            "command that started it and --resume"
+        )
 
     def outcome(state: Any) -> tuple[Handoff, QFunction | None]:
         return hand_over(algorithm, state), algorithm.critic(state) if algorithm.critic else None
 
-    state = seeds.take(jax.device_get(state), places(run_dir, seeds_of(settings), seed_list))
+    state = seeds.take(jax.device_get(run.agent), places(run_dir, seeds_of(settings), seed_list))
     return jax.device_get(seeds.over_seeds(outcome, _one_device())(state))
 
 
-def stage_of(algorithm: Algorithm, agent: Any) -> Stage:
+def _restore(run_dir: str | Path, settings: dict[str, Any], setup: Setup, start: Any) -> Run:
+    """The newest run that was saved in a folder, on one device; `start` as of `start_run`, shared by all seeds.
+
+    Raises:
+      FileNotFoundError: nothing was saved yet.
+    """
+    begin = seeds.over_seeds(functools.partial(start_seed, setup), setup.mesh, shared=(1,))
+    template = jax.eval_shape(begin, seeds.keys(setup.seeds, "any"), start)
+    with Checkpoints(Path(run_dir) / CHECKPOINTS, settings) as checkpoints:
+        return checkpoints.restore(template, free="episodes")
+
+
+def networks_of(algorithm: Algorithm, agent: Any) -> Stage:
     """Actor and critic of one seed's state; the algorithm must have a critic."""
     assert algorithm.critic is not None
     return Stage(algorithm.policy(agent), algorithm.critic(agent))
-
-
-def keep_stage(stages: Checkpoints, step: int, agent: Any, records: dict[str, Record]) -> None:
-    """Saves the states of all seeds at the end of a phase, `step` updates on; once."""
-    latest = stages.latest_step()
-    if latest is None or step > latest:
-        stages.save(step, jax.device_get((agent, records)))
 
 
 def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
@@ -187,9 +208,9 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
     algorithm = module.make(_with_any_critics(config), spec)
     found = {}
     if algorithm.critic is not None:
-        to_stage = seeds.over_seeds(functools.partial(stage_of, algorithm), _one_device())
+        to_stage = seeds.over_seeds(functools.partial(networks_of, algorithm), _one_device())
         ends = _load_ends(run_dir, settings, algorithm)
-        found = {phase: jax.device_get(to_stage(agent)) for phase, (agent, _) in ends.items()}
+        found = {phase: jax.device_get(to_stage(end["agent"])) for phase, end in ends.items()}
     if not found:
         raise FileNotFoundError(
             f"{run_dir} has no re-evaluated or aligned critic to diagnose: diagnose the run that it started from, "
@@ -219,10 +240,7 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
     setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
-    start = seeds.over_seeds(functools.partial(start_seed, setup), setup.mesh, shared=(1,))
-    template = jax.eval_shape(start, seeds.keys(setup.seeds, "online"), None)
-    with Checkpoints(Path(run_dir) / "checkpoints", settings) as checkpoints:
-        run, _ = checkpoints.restore(template)
+    run = _restore(run_dir, settings, setup, None)
     if int(run.env_steps) < config.env_steps:
         raise ValueError(
             f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; go on with "
@@ -232,24 +250,22 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
 
 
-def load_reconstruction(
-    run_dir: str | Path, settings: dict[str, Any], config: Any, spec: Spec
-) -> tuple[Any, dict[str, Record]]:
+def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Reconstruction:
     """Returns what the last phase without an environment of another fine-tuning run ended with.
 
     Args:
       run_dir: its --out.
       settings: of the run that is to go on from there: all that matters before the first environment step must agree.
-      config: its algorithm's settings, likewise.
-      spec: sizes of observations and actions.
+      plan: of it.
 
     Returns:
-      The algorithm's state and the records of its phases, of the seeds of `settings`, as numpy arrays.
+      What the run made, of the seeds of `settings`.
 
     Raises:
       FileNotFoundError: there is no run, or it hasn't got so far.
       ValueError: these settings have no such phase; or those of the run are others, or it lacks a seed.
     """
+    config, spec = plan.setup.config, plan.setup.spec
     algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
     if not algorithm.phases:
         raise ValueError(
@@ -272,7 +288,44 @@ def load_reconstruction(
         raise FileNotFoundError(
             f"{run_dir} has not got to its first environment step: go on with it first, by --resume"
         )
-    return seeds.take(ends[phase], chosen)
+    end = seeds.take(ends[phase], chosen)
+    clone = None
+    if plan.clone is not None:
+        clone = seeds.take(_load_clone(run_dir, theirs, plan), chosen)
+    names = [CLONE, *(phase.name for phase in algorithm.phases)]
+    return Reconstruction(**end, events=_logged(run_dir, names, seeds_of(settings)), clone=clone)
+
+
+def _load_clone(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Run:
+    """The run of another run's cloning at its end, all its seeds stacked [S] as numpy arrays."""
+    if settings.get("reconstruction"):
+        source = settings["reconstruction"]
+        theirs = read_config(source)
+        clone = _load_clone(source, theirs, plan)
+        return seeds.take(clone, places(source, seeds_of(theirs), seeds_of(settings)))
+    assert plan.clone is not None
+    assert plan.start is not None
+    head = plan.setup.requires.head or plan.start.policy.head
+    start = functools.partial(start_clone, plan.clone, head)
+    keys = seeds.keys(seeds_of(settings), "any")
+    teacher = seeds.take(plan.start.policy, 0)
+    template = jax.eval_shape(seeds.over_seeds(start, _one_device(), shared=(2,)), keys, keys, teacher)
+    with Checkpoints(Path(run_dir) / CLONE, settings) as checkpoints:
+        return jax.device_get(checkpoints.restore(template, free="episodes"))
+
+
+def _logged(run_dir: str | Path, phases: Sequence[str], seed_list: range) -> tuple[Event, ...]:
+    """The rows that a run's phases logged of some seeds, as events."""
+    events = []
+    for phase in (f"{phase}{suffix}" for phase in phases for suffix in ("", "_measures")):
+        with contextlib.suppress(FileNotFoundError):  # phases that were left out, or don't stop by measures
+            columns = log.read(run_dir, phase)
+            events.append(Event(phase, 0, cut={phase: -1}))
+            for step in np.unique(columns["step"]):
+                rows = (columns["step"] == step) & np.isin(columns["seed"], seed_list)
+                terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
+                events.append(Event(phase, int(step), {phase: terms}))
+    return tuple(events)
 
 
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
@@ -288,10 +341,8 @@ def _with_any_critics(config: Any) -> Any:
     return dataclasses.replace(config, critic_source="random") if hasattr(config, "critic_source") else config
 
 
-def _load_ends(
-    run_dir: str | Path, settings: dict[str, Any], algorithm: Algorithm
-) -> dict[str, tuple[Any, dict[str, Record]]]:
-    """Phase -> state and records at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
+def _load_ends(run_dir: str | Path, settings: dict[str, Any], algorithm: Algorithm) -> dict[str, dict[str, Any]]:
+    """Phase -> `output.stage_of` at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
 
     A run that took these from another one leaves them there.
     """
@@ -301,14 +352,16 @@ def _load_ends(
         chosen = places(source, seeds_of(theirs), seeds_of(settings))
         return {phase: seeds.take(end, chosen) for phase, end in _load_ends(source, theirs, algorithm).items()}
     ends = itertools.accumulate(phase.updates for phase in algorithm.phases)
-    template = jax.eval_shape(
-        seeds.over_seeds(lambda key: (algorithm.init(key, None), start_records(algorithm)), _one_device()),
-        seeds.keys(seeds_of(settings), "online"),
-    )
+
+    def start(key: Array) -> dict[str, Any]:
+        phases = algorithm.phases
+        return {"agent": algorithm.init(key, None), "records": start_records(phases), "ends": start_ends(phases)}
+
+    template = jax.eval_shape(seeds.over_seeds(start, _one_device()), seeds.keys(seeds_of(settings), "any"))
     with Checkpoints(Path(run_dir) / STAGES, settings, keep=max(1, len(algorithm.phases))) as stages:
         kept = stages.all_steps()
         return {
-            phase.name: jax.device_get(stages.restore(template, step)[0])
+            phase.name: jax.device_get(stages.restore(template, step))
             for phase, step in zip(algorithm.phases, ends, strict=True)
             if step in kept
         }

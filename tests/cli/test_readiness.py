@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import readiness
+from o2o_jax.cli import readiness
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import Alignment, Coverage, CriticReport, Diagnosis, Samples, Value
 from o2o_jax.runtime import log

@@ -8,8 +8,8 @@ import minari
 import numpy as np
 import pytest
 
-from experiments import dataset, verify
 from o2o_jax import envs
+from o2o_jax.cli import dataset, verify
 from o2o_jax.envs.mujoco.behaviour import shipped_behaviours
 
 SIZES = {

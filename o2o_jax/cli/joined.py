@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.handoffs import seeds_of
+from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
 from o2o_jax.runtime.checkpoint import differences, read_config
 

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import finetune, handoffs, offline
 from o2o_jax import envs
+from o2o_jax.cli import finetune, offline
+from o2o_jax.jobs import handoffs
 from o2o_jax.runtime import log
 from tests import tiny
 

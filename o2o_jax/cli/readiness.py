@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.report import figure_class
+from o2o_jax.cli.report import figure_class
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import (
     ADVICE,

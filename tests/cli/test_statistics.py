@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.statistics import bootstrap_interval, interquartile_mean
+from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 11])

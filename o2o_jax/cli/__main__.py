@@ -1,0 +1,44 @@
+"""Command `o2o`: the first argument names what to do, the others are its flags."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from o2o_jax import cli, registry
+from o2o_jax.cli import flags
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command and exits. Impure.
+
+    Args:
+      argv: the command line without the program's name; None takes that of the process.
+
+    Raises:
+      SystemExit: always; see `flags.run`. Status 2 for an unknown command.
+    """
+    name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
+    if name in ("--help", "-h"):
+        print(overview())
+        sys.exit(0)
+    if name not in cli.COMMANDS:
+        print(f"error: {registry.unknown('command', name, cli.COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    command = _load(name)
+    flags.run(command.main, command.define, command.__doc__, rest)
+
+
+def overview() -> str:
+    """Returns a line per command."""
+    width = max(map(len, cli.COMMANDS))
+    lines = [f"  {name:{width}}  {(_load(name).__doc__ or '').splitlines()[0]}" for name in cli.COMMANDS]
+    return "\n".join(["usage: o2o <command> --flag=value …", "", *lines, "", "o2o <command> --help lists its flags."])
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"o2o_jax.cli.{name}")
+
+
+if __name__ == "__main__":
+    main()

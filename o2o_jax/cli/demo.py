@@ -1,0 +1,76 @@
+"""The whole road once, in minutes: data, an offline policy, and its fine-tuning with and without the method.
+
+    python -m experiments.demo --out=runs/demo-walker2d
+
+Every step is a command of this package, printed before it runs. What was stopped goes on, so that the same command
+continues a demo that was interrupted.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import absl.flags
+from absl.flags import FlagValues
+
+from o2o_jax.cli import flags, report
+
+TASK = "mujoco/walker2d-medium"
+# The published schedules are 1,000,000 of the first two, and 100,000.
+TRANSITIONS = 100_000
+OFFLINE_UPDATES = 10_000
+ENV_STEPS = 6_000
+EVAL_EVERY = 750
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values, "seeds")
+    values.set_default("seeds", 2)
+    absl.flags.DEFINE_string(
+        "out", "runs/demo-walker2d", "folder for everything that the demo writes", flag_values=values
+    )
+
+
+def main(args: FlagValues) -> None:
+    """Runs the commands, then reports. Impure."""
+    started = time.monotonic()
+    out = Path(args.out)
+    # datasets of the demo's size stay apart from those in the home folder
+    environment = {**os.environ, "MINARI_DATASETS_PATH": str((out / "datasets").absolute())}
+
+    made = out / "datasets" / "made"  # written last, so that a dataset whose writing was killed is made again
+    if not made.exists():
+        _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}", "--overwrite")
+        made.touch()
+    seeds, task = f"--seeds={args.seeds}", f"--env={TASK}"
+    _call(
+        "offline", environment, f"--out={out / 'td3_bc'}", seeds, "--algorithm=td3_bc", task,
+        f"--set=updates={OFFLINE_UPDATES}", "--eval_every=0", "--resume",
+    )  # fmt: skip
+    for algorithm in ("o2td3", "td3"):
+        _call(
+            "finetune", environment, f"--out={out / algorithm}", seeds, f"--algorithm={algorithm}",
+            f"--policy={out / 'td3_bc'}", f"--set=env_steps={ENV_STEPS}", f"--set=eval_every_env_steps={EVAL_EVERY}",
+            "--resume",
+        )  # fmt: skip
+    picture = out / "demo.png"
+    print()
+    print(report.write_report([out / "o2td3", out / "td3"], ["O2TD3", "direct TD3"], picture))
+    print(f"learning curves: {picture.absolute()}")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
+    command = ["-m", f"experiments.{script}", *arguments]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    with subprocess.Popen([sys.executable, *command], env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the command got it too, and saves what it has
+            status = process.wait()
+    if status:  # the command has said what is wrong
+        raise SystemExit(status)

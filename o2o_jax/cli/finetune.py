@@ -1,0 +1,99 @@
+"""Takes the policies of an offline run online, all seeds side by side.
+
+    python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
+
+Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
+gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
+with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
+checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
+`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back=true π_ref, the
+best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+--reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
+`start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
+stopped goes on with --resume.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import absl.flags
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from o2o_jax import online
+from o2o_jax.cli import estimates, flags
+from o2o_jax.jobs.handoffs import load_handoff, offline_settings, online_task
+from o2o_jax.jobs.job import OnlineJob
+from o2o_jax.runtime.checkpoint import has_checkpoint
+from o2o_jax.runtime.output import CHECKPOINTS
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values)
+    flags.define_schedule(values)
+    absl.flags.DEFINE_string(
+        "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_string(
+        "policy", None, "output folder of experiments.offline, where the policies come from", required=True,
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_string(
+        "env", None, "task to go online in; by default the one that the policy was trained on", flag_values=values
+    )
+    absl.flags.DEFINE_string(
+        "dataset", None, "Minari id or path; by default the data that the policy was trained on", flag_values=values
+    )
+    absl.flags.DEFINE_string(
+        "reconstruction", None, "output folder of a run of this script, with the same settings up to the first "
+        "environment step, whose re-evaluated and aligned networks to take", flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_integer(
+        "checkpoint_every", 1_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+
+
+def main(args: FlagValues) -> None:
+    """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    started = has_checkpoint(Path(args.out) / CHECKPOINTS)
+    flags.execute(args, read_job(args, mesh).plan(mesh, started))
+
+
+def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
+    """Returns the job of a command line. Impure: reads what the offline run says of itself.
+
+    Raises:
+      FileNotFoundError: there is no such run.
+      ValueError: no such task, or settings that don't fit.
+    """
+    module = online.load(args.algorithm)
+    source = offline_settings(args.policy, flags.seed_list(args))
+    task = online_task(args.policy, source, args.env)
+
+    def estimate(config: Any) -> list[str]:
+        algorithm = module.make(config, task.spec)
+        head = load_handoff(args.policy, flags.seed_list(args), args.env)[0].policy.head
+        cloning = None if algorithm.requires.takes(head) else flags.clone_config(args, config.hidden)
+        work = estimates.online_work(module, algorithm, config, task.spec, cloning)
+        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+
+    default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
+    module.make(default, task.spec).requires.check_source(args.algorithm, source["algorithm"])
+    config = flags.settings(args, args.algorithm, default, estimate)
+    return OnlineJob(
+        algorithm=args.algorithm,
+        config=config,
+        env=task.name,
+        dataset=args.dataset or "",
+        seeds=args.seeds,
+        first_seed=args.first_seed,
+        envpool=args.envpool,
+        policy=str(args.policy),
+        schedule=args.schedule,
+        clone=flags.clone_config(args, config.hidden),
+        reconstruction=args.reconstruction,
+        checkpoint_every=args.checkpoint_every,
+    )

@@ -1,0 +1,127 @@
+"""Trains offline policies, all seeds side by side, and evaluates them.
+
+    python -m experiments.offline --algorithm=td3_bc --env=mujoco/hopper-medium --seeds=5 --out=runs/td3_bc
+
+The output folder gets `offline.csv`, `evaluation.csv` (both by updates) and the checkpoint that experiments.finetune
+takes as --policy=runs/td3_bc. A run that was stopped goes on with --resume.
+
+Data of one's own is an npz file, and a registered environment a task:
+
+    python -m experiments.offline --algorithm=td3_bc --env=gym/Pendulum-v1 --dataset=arrays.npz --out=runs/td3_bc
+
+Without --env it is the environment that the dataset says it was recorded in. Where it doesn't say, training goes on
+without an environment, and without evaluation.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import absl.flags
+import numpy as np
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from o2o_jax import envs, offline
+from o2o_jax.cli import estimates, flags
+from o2o_jax.data import sources
+from o2o_jax.interfaces import Task
+from o2o_jax.jobs.job import OfflineJob
+from o2o_jax.runtime import log
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    flags.define_common(values)
+    absl.flags.DEFINE_string(
+        "algorithm", None, f"offline algorithm: {', '.join(offline.names())}", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_string(
+        "env", None, "task, such as mujoco/hopper-medium or gym/Pendulum-v1; the dataset's by default",
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_string(
+        "dataset", None, "Minari id, or path of a Minari dataset, a D4RL or an npz file; the task's own by default",
+        flag_values=values,
+    )  # fmt: skip
+    absl.flags.DEFINE_integer(
+        "eval_episodes",
+        None,
+        "per seed and evaluation, what the task asks for by default; 0 for no evaluation, which needs no simulator",
+        lower_bound=0,
+        flag_values=values,
+    )
+    absl.flags.DEFINE_integer(
+        "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
+    )
+
+
+def main(args: FlagValues) -> None:
+    """Trains, evaluates, saves. Impure."""
+    mesh = flags.setup_devices(args.seeds, args.devices)
+    plan = read_job(args, mesh).plan(mesh)
+    flags.execute(args, plan)
+    if plan.evaluator is not None and not args.dry_run:
+        print(table(args.out))
+
+
+def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
+    """Returns the job of a command line. Impure: reads what the dataset says of itself, prints.
+
+    Raises:
+      FileNotFoundError: there is no such dataset.
+      ValueError: no such task, or settings that don't fit.
+    """
+    module = offline.load(args.algorithm)
+    task = find_task(args.env, args.dataset)
+
+    def estimate(config: Any) -> list[str]:
+        spec = task.spec if task else sources.load(args.dataset).spec
+        return estimates.describe(estimates.offline_work(module, config, spec), config, spec, args.seeds, mesh)
+
+    default = module.Config.for_task(task) if task else module.Config()
+    eval_episodes = args.eval_episodes
+    if eval_episodes is None:
+        eval_episodes = task.eval_episodes if task else 0
+    return OfflineJob(
+        algorithm=args.algorithm,
+        config=flags.settings(args, args.algorithm, default, estimate),
+        env=task.name if task else "",
+        dataset=args.dataset or "",
+        seeds=args.seeds,
+        first_seed=args.first_seed,
+        envpool=args.envpool,
+        eval_every=args.eval_every,
+        eval_episodes=eval_episodes if task else 0,
+    )
+
+
+def find_task(env: str | None, dataset: str | None) -> Task | None:
+    """The task that --env names or that the dataset belongs to; None, and says so, where it belongs to none.
+
+    Raises:
+      ValueError: neither is given; no such task.
+      FileNotFoundError: no such dataset.
+    """
+    if not env and not dataset:
+        raise ValueError("pass --env, a task, or --dataset, its data, or both")
+    try:
+        task = envs.get_task(env) if env else envs.task_of_dataset(dataset or "")
+    except ValueError as error:
+        if env:
+            raise
+        print(f"note: this run has no environment and no evaluation, since {error}")
+        return None
+    for remark in task.remarks:
+        print(f"note: {remark}")
+    return task
+
+
+def table(out: str | Path) -> str:
+    """Returns and normalized scores of the last evaluation, per seed and their mean; impure: reads the CSV file."""
+    columns = log.read(out, "evaluation")
+    last = columns["step"] == columns["step"].max()
+    rows = [f"{'seed':>4}  {'return':>8}  {'score':>6}"]
+    names = [*(str(seed) for seed in columns["seed"][last]), "mean"]
+    with_mean = [np.append(columns[term][last], columns[term][last].mean()) for term in ("return", "score")]
+    rows += [f"{name:>4}  {mean:>8.1f}  {score:>6.1f}" for name, mean, score in zip(names, *with_mean, strict=True)]
+    return "\n".join(rows)

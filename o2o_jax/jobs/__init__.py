@@ -1,0 +1,1 @@
+"""Jobs, what they need from the disk, and what they leave there."""

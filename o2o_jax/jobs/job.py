@@ -1,0 +1,220 @@
+"""Jobs: what to run, as values."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+from jax.sharding import Mesh
+
+from o2o_jax import envs, offline, online
+from o2o_jax.data import sources
+from o2o_jax.interfaces import Task
+from o2o_jax.jobs.handoffs import load_handoff, load_reconstruction
+from o2o_jax.policy import CloneConfig
+from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
+from o2o_jax.settings import Settings, from_dict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A method with its settings on a task, for some seeds: values alone, to be pickled, hashed and compared.
+
+    Attributes:
+      algorithm: its name.
+      config: its settings.
+      env: name of the task; "" where there is none.
+      dataset: Minari id or path; "" for the task's own.
+      seeds: S.
+      first_seed: number of the first of them, which the others follow.
+      envpool: evaluate in envpool's environments, where it has the task's.
+    """
+
+    script: ClassVar[str]  # the command that makes such jobs
+    methods: ClassVar[ModuleType]  # offline or online ones, by their names
+
+    algorithm: str
+    config: Any
+    env: str = ""
+    dataset: str = ""
+    seeds: int = 1
+    first_seed: int = 0
+    envpool: bool = False
+
+    @property
+    def seed_list(self) -> range:
+        """Numbers of the seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the job as JSON takes it; `from_json` makes an equal one of it."""
+        return {"script": self.script} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Returns a job from what `to_json` made of it, or from a run's config.json, whose other entries don't count.
+
+        Raises:
+          ValueError: it is of another kind of job, or settings refuse a value.
+          TypeError: settings that this version doesn't know.
+        """
+        if values.get("script") != cls.script:
+            raise ValueError(f"expected a job of {cls.script}, got one of {values.get('script')!r}")
+        names = [field.name for field in dataclasses.fields(cls) if field.name in values]
+        kinds: dict[str, type[Settings]] = {
+            "config": cls.methods.load(values["algorithm"]).Config,
+            "clone": CloneConfig,
+        }
+        fields: dict[str, Any] = {
+            name: from_dict(kinds[name], values[name]) if name in kinds and values[name] else values[name]
+            for name in names
+        }
+        return cls(**fields)
+
+    def _evaluator(self, task: Task, episodes: int) -> AnyEvaluator | None:
+        """Plays the evaluations' episodes; None where there are none. Impure: makes environments."""
+        family = envs.family(task.name)
+        return make_evaluator(family, task, self.seed_list, episodes, self.envpool) if episodes else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfflineJob(Job):
+    """Offline training.
+
+    Attributes: those of `Job`, and
+      eval_every: updates between evaluations; 0 for one at the end.
+      eval_episodes: per seed and evaluation; 0 for none.
+    """
+
+    script: ClassVar[str] = "offline"
+    methods: ClassVar[ModuleType] = offline
+
+    eval_every: int = 0
+    eval_episodes: int = 0
+
+    def plan(self, mesh: Mesh) -> Plan:
+        """Reads and checks all that the job needs. Impure: reads files, makes environments.
+
+        Args:
+          mesh: devices that share the seeds.
+
+        Raises:
+          FileNotFoundError: there is no such dataset.
+          ValueError: something doesn't fit.
+        """
+        task = envs.get_task(self.env) if self.env else None
+        source = self.dataset or None
+        dataset = envs.family(task.name).load_dataset(task, source) if task else sources.load(self.dataset)
+        algorithm = self.methods.load(self.algorithm).make(self.config, dataset.spec)
+        dataset = algorithm.select(dataset)
+        facts = {"dataset": dataset.name, "transitions": dataset.size, "spec": dataclasses.asdict(dataset.spec)}
+        return Plan(
+            Setup(algorithm, self.config, task or dataset.spec, self.seed_list, mesh),
+            dataset,
+            evaluator=self._evaluator(task, self.eval_episodes) if task else None,
+            eval_every=self.eval_every,
+            settings=self.to_json() | facts,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineJob(Job):
+    """Fine-tuning of the policies of an offline run.
+
+    Attributes: those of `Job`, and
+      policy: output folder of the offline run.
+      schedule: that `config` comes from, "paper" or "fast".
+      clone: settings of cloning, for a policy whose head doesn't fit.
+      reconstruction: output folder of another run, whose phases before the first environment step are taken.
+      checkpoint_every: environment steps between checkpoints; what a run comes to doesn't depend on it.
+    """
+
+    script: ClassVar[str] = "finetune"
+    methods: ClassVar[ModuleType] = online
+
+    policy: str
+    schedule: str = ""
+    clone: CloneConfig | None = None
+    reconstruction: str | None = None
+    checkpoint_every: int = dataclasses.field(default=1_000, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the job as JSON takes it; `from_json` makes an equal one of it."""
+        return {name: value for name, value in super().to_json().items() if name != "checkpoint_every"}
+
+    def plan(self, mesh: Mesh, started: bool = False) -> Plan:
+        """Reads and checks all that the job needs. Impure: reads files, makes environments.
+
+        Args:
+          mesh: devices that share the seeds.
+          started: whether the run has been saved before; it then needs no reconstruction any more.
+
+        Raises:
+          FileNotFoundError: there is no such run or dataset.
+          ValueError: something doesn't fit.
+        """
+        handoff, task, source = load_handoff(self.policy, self.seed_list, self.env or None)
+        algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
+        setup = Setup(algorithm, self.config, task, self.seed_list, mesh)
+        setup.requires.check_source(self.algorithm, handoff.source)
+        self._check_discount(source, setup)
+        clone = None if setup.requires.takes(handoff.policy.head) else self.clone or CloneConfig()
+        family = envs.family(task.name)
+        dataset = family.load_dataset(task, self.dataset or source["dataset"])
+        facts = {
+            "env": task.name,
+            "dataset": dataset.name,
+            "transitions": dataset.size,
+            "source": {name: source[name] for name in ("algorithm", "config")},
+            "clone": dataclasses.asdict(clone) if clone else None,
+        }
+        plan = Plan(
+            setup,
+            dataset,
+            handoff,
+            clone,
+            envs=family.make_vector_env(task, self.seeds),
+            evaluator=self._evaluator(task, self.config.eval_episodes),
+            checkpoint_every=self.checkpoint_every,
+            settings=self.to_json() | facts,
+            remarks=(*task.remarks, *self.config.remarks(handoff.source)),
+        )
+        plan.shapes()
+        if self.reconstruction and not started:
+            made = load_reconstruction(self.reconstruction, dict(plan.settings), plan)
+            plan = dataclasses.replace(plan, reconstruction=made)
+        return plan
+
+    def _check_discount(self, source: Mapping[str, Any], setup: Setup) -> None:
+        """Refuses critics that were trained with another discount."""
+        discount = source["config"].get("discount", self.config.discount)
+        if setup.requires.state and discount != self.config.discount:
+            field = "update.discount" if hasattr(self.config, "update") else "discount"
+            raise ValueError(
+                f"the critics of {source['algorithm']} were trained with another discount: set {field}={discount}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScratchJob(Job):
+    """Training without data or a policy to start from, as those of datasets are trained."""
+
+    script: ClassVar[str] = "behaviour"
+    methods: ClassVar[ModuleType] = online
+
+    def plan(self, mesh: Mesh) -> Plan:
+        """Checks all that the job needs. Impure: makes environments.
+
+        Args:
+          mesh: devices that share the seeds.
+        """
+        task = envs.get_task(self.env)
+        algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
+        return Plan(
+            Setup(algorithm, self.config, task, self.seed_list, mesh),
+            envs=envs.family(task.name).make_vector_env(task, self.seeds),
+            evaluator=self._evaluator(task, self.config.eval_episodes),
+            settings=self.to_json(),
+        )

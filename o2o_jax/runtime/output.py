@@ -1,0 +1,105 @@
+"""Folder of a run: logs, checkpoints, and what it was made with. Impure: writes the disk, prints."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+
+from o2o_jax.runtime import interrupt, provenance
+from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, locked
+from o2o_jax.runtime.events import Event
+from o2o_jax.runtime.log import MetricLog
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.run import Run
+from o2o_jax.runtime.train import CLONE
+
+CHECKPOINTS = "checkpoints"  # the newest run
+STAGES = "stages"  # an online method's networks at the end of each phase, for experiments.diagnose
+
+
+class Output:
+    """Output folder of a run, which belongs to this process alone: a context manager that takes its events.
+
+        with Output(folder, plan, resume=True) as output:
+            for event in train(plan, output.restore):
+                output.take(event)
+
+    A signal then ends the run where it has been saved.
+
+    Args:
+      folder: new or empty; with `resume` that of the same run, if there is one.
+      plan: of the run. Its settings go to config.json, and must be those of the run in the folder.
+      resume: go on with the run in `folder`; where there is none, it starts.
+      tensorboard: write TensorBoard files too.
+      way_out: what to do where the folder holds a run and `resume` is off, for a message.
+
+    Raises:
+      FileExistsError: the folder holds something and `resume` is off.
+      BlockingIOError: a live process works on the run.
+      ValueError: the run in the folder has other settings or other data.
+      PermissionError: the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        plan: Plan,
+        resume: bool = False,
+        tensorboard: bool = False,
+        way_out: str = WAY_OUT,
+    ) -> None:
+        self._plan, self._tensorboard = plan, tensorboard
+        self.folder = claim(folder, plan.settings, resume, way_out)
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(locked(self.folder))
+            opened.enter_context(interrupt.deferred())
+            first_seed = self._plan.setup.seeds[0]
+            self.log = opened.enter_context(MetricLog(self.folder, self._tensorboard, first_seed))
+            phases, settings = self._plan.setup.algorithm.phases, self._plan.settings
+            self._checkpoints = opened.enter_context(Checkpoints(self.folder / CHECKPOINTS, settings))
+            self._clones = opened.enter_context(Checkpoints(self.folder / CLONE, settings))
+            self._stages = opened.enter_context(Checkpoints(self.folder / STAGES, settings, max(1, len(phases))))
+            provenance.record(self.folder, self._plan.dataset)
+            self._resources = opened.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self._resources.__exit__(*error)  # type: ignore[arg-type]
+
+    def restore(self, template: Run, cloning: bool = False, /) -> Run | None:
+        """Returns what was saved last, as `train.Restore`."""
+        checkpoints = self._clones if cloning else self._checkpoints
+        if checkpoints.latest_step() is None:
+            return None
+        run = checkpoints.restore(template, free="episodes")
+        if not cloning and run.progress == self._plan.progress:
+            print(f"the run in {self.folder} is complete: nothing is left to do")
+        return run
+
+    def take(self, event: Event) -> None:
+        """Writes the rows of an event, saves its run where that is due, and prints its lines."""
+        self.log.take(event)
+        if event.save:
+            cloning = event.phase == CLONE
+            if event.ended and not cloning and not int(event.run.begun) and self._plan.setup.algorithm.online:
+                _save_newer(self._stages, event.run.progress, jax.device_get(stage_of(event.run)))
+            _save_newer(self._clones if cloning else self._checkpoints, event.run.progress, event.run)
+        for line in event.lines:
+            print(line)
+
+
+def stage_of(run: Run) -> Mapping[str, Any]:
+    """Returns what a run is known by at the end of a phase."""
+    return {"agent": run.agent, "records": run.records, "ends": run.ends}
+
+
+def _save_newer(checkpoints: Checkpoints, step: int, state: Any) -> None:
+    """Saves a state that isn't there yet: a kill may come between two folders."""
+    latest = checkpoints.latest_step()
+    if latest is None or step > latest:
+        checkpoints.save(step, state)
