@@ -31,7 +31,7 @@ def gather(columns: History, last: Array, length: Array, context: int) -> Histor
 
 
 def normalize(history: History, normalizer: Normalizer, return_scale: float) -> History:
-    """Normalises raw histories [..., K] as a network sees them; returns to go are multiplied by `return_scale`."""
+    """Normalises raw histories [..., K] for a network; returns to go are multiplied by `return_scale`."""
     return history.replace(
         observation=normalizer(history.observation), return_to_go=return_scale * history.return_to_go
     )

@@ -104,7 +104,7 @@ def no_dataset(task: Task, way_out: str) -> ValueError:
 
 
 def make_collection_env(task: Task, num_envs: int) -> Any:
-    """Makes the vector environment of `num_envs` that a task's dataset is recorded in: the family's own one, or the task's."""
+    """Makes the `num_envs` environments that a task's dataset is recorded in: the family's own, or the task's."""
     module = family(task.name)
     return getattr(module, "make_collection_env", module.make_vector_env)(task, num_envs)
 

@@ -175,7 +175,7 @@ def make_env(task: Task, layout: Layout) -> gymnasium.Env:
 
 
 def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Makes `num_envs` that step together, to record in: other starts, steered to other goals, rewarded as in evaluation.
+    """Makes `num_envs` that step together, to record in: other starts and steered goals, the rewards of evaluation.
 
     Controllers read `steering_goal` of each environment.
 

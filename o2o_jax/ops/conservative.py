@@ -43,7 +43,10 @@ def conservative_gap(
 
 
 def gap_multiplier(log_alpha_prime: Array) -> Array:
-    """Returns the price [] of a gap beyond its target, α' = min(exp(log α'), 1e6), of [] log α'."""
+    """Returns the price [] of a gap beyond its target, α' = min(exp(log α'), 1e6), of [] log α'.
+
+    Source: Kumar et al. (arXiv:2006.04779), appendix F; the bound is the authors' code's alone.
+    """
     return jnp.minimum(jnp.exp(log_alpha_prime), MULTIPLIER_MAX)
 
 
