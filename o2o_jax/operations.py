@@ -17,8 +17,8 @@ by its `operations(config, spec)`, phase -> `Count`, or "update" -> `Count` offl
 
 Three choices where one could count otherwise. min over the critics takes both of them, forward and backward: which one
 a row needs is known only after the forward pass, and a product takes every row. Every set of actions at the same
-states counts with its whole first layer, though the states' share of it could be had once. A delayed actor counts with
-its share of the updates.
+states counts with its whole first layer, though the states' share of it could be computed once. A delayed actor counts
+with its share of the updates.
 """
 
 import dataclasses

@@ -154,7 +154,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
       Transitions [N] of all episodes in their order; not yet checked by `validate`.
 
     Raises:
-      FileNotFoundError: not here and not to be had from the network.
+      FileNotFoundError: not here, and the network doesn't give it.
       ValueError: damaged or incomplete file, an empty episode, a one-step episode without any end, dictionary
         observations that nothing converts, actions that aren't continuous.
     """

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
-        """Maps tokens [..., L, W]; mask [..., L, L] is true where the row's token may look at the column's."""
+        """Maps tokens [..., L, W] to [..., L, W]; `mask` [..., L, L]: may the row's token look at the column's?"""
         drop = lambda values: nn.Dropout(self.dropout)(values, deterministic=deterministic)
         width = x.shape[-1]
         joint = _linear(3 * width)(

@@ -18,7 +18,7 @@ def tasks() -> dict[str, Task]:
 
 
 def make_task(name: str) -> Task:
-    """Makes the task of a registered environment; makes one of these to see its sizes and its time limit.
+    """Makes the task of a registered environment, whose sizes and time limit it reads off one that it makes.
 
     The task has no dataset and no reference scores: its scores are raw returns.
 

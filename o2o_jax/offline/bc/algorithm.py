@@ -14,7 +14,7 @@ State = CloneState
 
 
 def select(config: Config, dataset: Dataset) -> Dataset:
-    """Selects the best episodes [N, ...] by undiscounted return: `best_fraction` of all, rounded down, at least one."""
+    """Selects the best episodes by undiscounted return: `best_fraction` of all, rounded down, and at least one."""
     return dataset.best_episodes(max(1, int(config.best_fraction * len(dataset.episode_ends))))
 
 
