@@ -31,11 +31,18 @@ class QFunction:
 
     @classmethod
     def of(cls, state: Any, network: networks.Critics, discount: float, alpha: Array | float = 0.0) -> "QFunction":
-        """The critics of a train state with the fields `critic` and `transform`."""
+        """Returns the critics of a train state, from its fields `critic`, leaves [E, ...], and `transform`.
+
+        Args:
+          state: of one seed.
+          network: the ensemble.
+          discount: γ of the values, in (0, 1).
+          alpha: [] temperature of the entropy that the values contain, return units per nat.
+        """
         return cls(state.critic, state.transform, jnp.asarray(alpha, jnp.float32), network, discount)
 
     def __call__(self, observation: Array, action: Array) -> Array:
-        """Raw observations [..., O] and actions [..., A] to values [...], in units of the transformed reward."""
+        """Maps raw observations [..., O] and actions [..., A] to values [...], in units of the transformed reward."""
         return lowest_value(self.params, self.network, self.transform.normalizer(observation), action)
 
     def same_units(self, other: "QFunction") -> bool:

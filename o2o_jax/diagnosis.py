@@ -36,7 +36,11 @@ ROWS_AT_ONCE = 2_048  # of those that networks see at a time: bounds the memory,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnosisConfig(Settings):
-    """Settings of the measurements. No source fixes any of them but the probes of deterministic policies."""
+    """Settings of the measurements. No source fixes any of them but the probes of deterministic policies.
+
+    Raises:
+      ValueError: a count below 1, fewer than 2 probes, noise below 0, or `max_tail` outside (0, 1).
+    """
 
     states: int = 1_000  # held-out states that probes, returns and distances are taken at
     probes: int = 32  # actions per state
@@ -261,7 +265,7 @@ def diagnose(
 
 
 def probe_actions(config: DiagnosisConfig, policy: Policy, observation: Array, key: Array) -> Array:
-    """Actions [N, K, A] that an update would try at raw observations [N, O].
+    """Draws actions [N, K, A] that an update would try at raw observations [N, O].
 
     Samples of a stochastic policy. Around a deterministic one's action, with the smoothing noise of TD3 (section G.2).
     """
@@ -273,7 +277,7 @@ def probe_actions(config: DiagnosisConfig, policy: Policy, observation: Array, k
 
 
 def log_likelihood(policy: Policy, observation: Array, action: Array) -> Array:
-    """Log-density log π(a|s), nats, of actions [N, K, A] at raw observations [N, O]: [N, K].
+    """Computes log π(a|s) [N, K], nats, of actions [N, K, A] at raw observations [N, O].
 
     A deterministic policy has no density: −‖a − ȧ‖² orders actions in its place, the distance that O2TD3 constrains.
     """
@@ -311,7 +315,7 @@ def recorded_returns(
 def known_returns(
     config: DiagnosisConfig, key: Array, rollout: Rollout, policy: Policy, critic: QFunction
 ) -> KnownReturns:
-    """Steps drawn among those whose recorded return counts, uniformly with replacement.
+    """Draws steps among those whose recorded return counts, uniformly with replacement.
 
     Args:
       config: `states`, N, and what `recorded_returns` reads.
@@ -371,7 +375,7 @@ def trust(value: float, recorded: float, spread: float, correlation: float) -> t
 def policy_against_data(
     config: DiagnosisConfig, key: Array, rollout: Rollout, policy: Policy, critic: QFunction
 ) -> Value:
-    """The policy's value at the episodes' starts against what was recorded from there, by two estimates.
+    """Compares the policy's value at the episodes' starts with what was recorded from there, by two estimates.
 
         V(s_0) − G_0,   G_0 = Σ_t γ^t ( r_t + α H(π(·|s_t)) ) + γ^L (1 − d) V(s_L)
         Σ_t γ^t E_{a~π}[ Q(s_t, a) − Q(s_t, a_t) ]
@@ -418,7 +422,7 @@ def policy_against_data(
 
 
 def gap_interval(value: Value) -> tuple[Array, Array]:
-    """Lower and upper end of a band around the gap, in return units.
+    """Returns the lower and the upper end, [] each, of a band around the gap, in return units.
 
         min and max over both estimates of  estimate ∓ 1.96 · standard error
 
@@ -457,7 +461,7 @@ def regime(low: float, high: float, margin: float) -> Regime:
 
 
 def returns_interval(policy: float, episodes: int, data: np.ndarray) -> tuple[float, float]:
-    """Lower and upper end of a band around the difference of undiscounted returns, policy less data.
+    """Returns the ends of a band around the difference of undiscounted returns, policy less data.
 
         m − m_D ∓ 1.96 σ_D √( 1/E + 1/n )
 
@@ -469,7 +473,7 @@ def returns_interval(policy: float, episodes: int, data: np.ndarray) -> tuple[fl
       data: [n] returns of the dataset's episodes, as far as they were recorded.
 
     Returns:
-      NaN for both ends where one episode says nothing of the scatter.
+      The lower and the upper end, return units; NaN for both where one episode says nothing of the scatter.
     """
     if len(data) < 2:
         return float("nan"), float("nan")
@@ -479,13 +483,16 @@ def returns_interval(policy: float, episodes: int, data: np.ndarray) -> tuple[fl
 
 
 def regime_of(low: float, high: float, data: float, margin: float = MARGIN) -> Regime | None:
-    """`regime` with the margin as a share of the data's value; None where a number is none.
+    """Returns `regime` with the margin as a share of the data's value; None where a number is NaN.
 
     Args:
       low: lower end of a band around J(π) − J(data).
       high: its upper end.
       data: J(data), in the same unit.
       margin: share of |J(data)|, ≥ 0.
+
+    Raises:
+      ValueError: see `regime`.
     """
     width = margin * abs(data)
     return None if np.isnan([low, high, width]).any() else regime(low, high, width)

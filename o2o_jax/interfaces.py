@@ -11,14 +11,14 @@ class Update(Protocol):
     """One update of one seed, pure: (state, batch [B], key) -> (state with `step` advanced, metrics)."""
 
     def __call__(self, state: Any, batch: Any, key: Array, /) -> tuple[Any, Metrics]:
-        """Returns the state after the update, and its metrics."""
+        """Returns the state after the update, and its metrics, [] each."""
 
 
 class Sample(Protocol):
     """Draws a batch of a dataset, pure: (dataset [N], key, batch_size) -> batch [B]."""
 
     def __call__(self, dataset: Any, key: Array, batch_size: int, /) -> Any:
-        """Returns the batch."""
+        """Returns the batch [B]."""
 
 
 class Prepare(Protocol):
@@ -29,7 +29,7 @@ class Prepare(Protocol):
     """
 
     def __call__(self, state: Any, dataset: Rollout, /) -> tuple[Any, Any]:
-        """Returns the state and the notes."""
+        """Returns the state and the notes [N, ...]."""
 
 
 class Act(Protocol):
@@ -40,7 +40,7 @@ class Act(Protocol):
     """
 
     def __call__(self, state: Any, memory: Any, observation: Array, reward: Array, key: Array, /) -> tuple[Array, Any]:
-        """Returns the action and the memory after it."""
+        """Returns the action [A] in [-1, 1], and the memory after it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,6 +310,9 @@ class Task:
       long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
         the paper, where umaze is AM-U).
       eval_episodes: how many episodes settle a score; many where each has a goal of its own.
+
+    Raises:
+      ValueError: `expert_score` doesn't exceed `random_score`.
     """
 
     name: str
@@ -335,7 +338,7 @@ class Task:
             raise ValueError(f"expert_score must exceed random_score, got {self}")
 
     def score(self, returns: Any) -> Any:
-        """Normalized score 100 (return − random) / (expert − random) of undiscounted returns [...] (D4RL)."""
+        """Normalizes undiscounted returns [...]: 100 (return − random) / (expert − random), D4RL's score [...]."""
         return 100.0 * (returns - self.random_score) / (self.expert_score - self.random_score)
 
     @property

@@ -12,7 +12,7 @@ from o2o_jax.types import Array, Metrics, Params
 def td_loss(
     critic_params: Params, critic: networks.Critic, observation: Array, action: Array, target: Array
 ) -> tuple[Array, Metrics]:
-    """Squared temporal-difference error of every critic, summed.
+    """Sums the squared temporal-difference errors of the critics.
 
         Σ_i mean (Q_i(s, a) − y)²
 
@@ -33,7 +33,7 @@ def td_loss(
 
 
 def lowest_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
-    """The lower of the twin critics: min_i Q_i(s, a).
+    """Returns the lowest value of the critics: min_i Q_i(s, a).
 
     Args:
       critic_params: parameters with a leading axis E.
@@ -58,7 +58,7 @@ def soft_actor_loss(
     key: Array,
     alpha: Array | float,
 ) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
-    """Entropy-regularised policy loss.
+    """Computes the entropy-regularised policy loss.
 
         mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
 
@@ -85,7 +85,7 @@ def soft_actor_loss(
 def weighted_likelihood_loss(
     actor_params: Params, actor: networks.Actor, observation: Array, action: Array, weight: Array
 ) -> tuple[Array, Metrics]:
-    """Negative log-likelihood of the batch's actions, each with its own weight.
+    """Computes the negative log-likelihood of the batch's actions, each with its own weight.
 
         −mean( w log π(a|s) )
 
@@ -109,7 +109,7 @@ def weighted_likelihood_loss(
 def align_and_retain_loss(
     critic_params: Params, critic: networks.Critic, states: Array, actions: Array, target: Array, target_mode: Array
 ) -> tuple[Array, Metrics]:
-    """Regression of the probes on their capped values, and of the policy's own actions on the values they had.
+    """Regresses the probes on their capped values, and the policy's own actions on the values they had.
 
         Σ_i mean (Q_i(s, a) − Q'_i(s, a))²  +  Σ_i mean (Q_i(s, ȧ) − q̇)²
 

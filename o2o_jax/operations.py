@@ -17,8 +17,8 @@ by its `operations(config, spec)`, phase -> `Count`, or "update" -> `Count` offl
 
 Three choices where one could count otherwise. min over the critics takes both of them, forward and backward: which one
 a row needs is known only after the forward pass, and a product takes every row. Every set of actions at the same
-states counts with its whole first layer, though the states' share of it could be had once. A delayed actor counts with
-its share of the updates.
+states counts with its whole first layer, though the states' share of it could be computed once. A delayed actor counts
+with its share of the updates.
 """
 
 import dataclasses
@@ -52,19 +52,19 @@ class Network:
         return [self.copies * fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths)]
 
     def forward(self, rows: int) -> int:
-        """x_l = x_{l−1} W_l for every layer l: operations for a batch of `rows`."""
+        """Counts x_l = x_{l−1} W_l for every layer l, in operations for a batch of `rows`."""
         return 2 * rows * sum(self._layers)
 
     def parameter_gradient(self, rows: int) -> int:
-        """dW_l = x_{l−1}ᵀ g_l for every layer, g_{l−1} = g_l W_lᵀ for all but the first; without the forward pass."""
+        """Counts dW_l = x_{l−1}ᵀ g_l for every layer, g_{l−1} = g_l W_lᵀ for all but the first; no forward pass."""
         return 2 * rows * (sum(self._layers) + sum(self._layers[1:]))
 
     def input_gradient(self, rows: int, columns: int) -> int:
-        """g_{l−1} = g_l W_lᵀ for all layers, of the first for `columns` of its inputs; no dW, no forward pass."""
+        """Counts g_{l−1} = g_l W_lᵀ for all layers, of the first for `columns` of its inputs; no dW, no forward."""
         return 2 * rows * (sum(self._layers[1:]) + self.copies * columns * self.hidden[0])
 
     def step(self, rows: int) -> int:
-        """Forward pass and parameters' gradient."""
+        """Counts the forward pass and the parameters' gradient, in operations for a batch of `rows`."""
         return self.forward(rows) + self.parameter_gradient(rows)
 
 
@@ -87,17 +87,17 @@ class Count:
 
 
 def actor_of(config: Any, spec: Spec, outputs: int) -> Network:
-    """An actor as wide as `config.hidden`."""
+    """Returns an actor as wide as `config.hidden`."""
     return Network(spec.observation_dim, config.hidden, outputs)
 
 
 def critics_of(config: Any, spec: Spec, copies: int) -> Network:
-    """So many values of actions as wide as `config.critic_hidden`."""
+    """Returns an ensemble of so many critics as wide as `config.critic_hidden`."""
     return Network(spec.observation_dim + spec.action_dim, config.critic_hidden, 1, copies)
 
 
 def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int) -> dict[str, Count]:
-    """Re-evaluation, and alignment, whose critics learn at two sets of actions: the probes and the anchors.
+    """Counts re-evaluation, and alignment, whose critics learn at two sets of actions: the probes and the anchors.
 
     Re-evaluation counts as a mean over updates with and without returns in their targets: those ask for values where
     the episodes of the rows ended.
@@ -112,6 +112,6 @@ def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int
 
 
 def cloning(config: Any, spec: Spec, head: str) -> Count:
-    """An update of a clone: its own, what it learns from being computed once for the whole dataset."""
+    """Counts an update of a clone: its own, what it learns from being computed once for the whole dataset."""
     outputs = spec.action_dim * (2 if head == "tanh_gaussian" else 1)
     return Count(actor_of(config, spec, outputs).step(config.batch_size))

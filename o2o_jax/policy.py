@@ -52,16 +52,16 @@ class Policy:
         return self.actor.head
 
     def distribution(self, observation: Array) -> Distribution:
-        """Raw observations [..., O] to a distribution over actions [..., A]."""
+        """Maps raw observations [..., O] to a distribution over actions [..., A]."""
         return self.actor.apply(self.params, self.normalizer(observation))
 
     def begin(self, episodes: int, key: Array | None = None) -> tuple[()]:
-        """Returns its memory where episodes begin: none, and no key, since it doesn't draw."""
+        """Returns its memory where episodes begin: none, and the key [] goes unused, since it doesn't draw."""
         del episodes, key
         return ()
 
     def act(self, memory: tuple[()], observation: Array, reward: Array) -> tuple[Array, tuple[()]]:
-        """Modes [E, A] at raw observations [E, O]; the rest is there for those that act on more, `SequencePolicy`."""
+        """Returns modes [E, A] at raw observations [E, O]; the rest is for those that act on more, `SequencePolicy`."""
         del reward
         return self.distribution(observation).mode(), memory
 
@@ -77,7 +77,7 @@ class SampledPolicy:
     policy: Policy
 
     def begin(self, episodes: int, key: Array | None = None) -> Array:
-        """The key [] that all further steps draw from.
+        """Returns the key [] that all further steps draw from.
 
         Raises:
           ValueError: without a key.
@@ -88,7 +88,7 @@ class SampledPolicy:
         return key
 
     def act(self, memory: Array, observation: Array, reward: Array) -> tuple[Array, Array]:
-        """Samples [E, A] at raw observations [E, O], and the key of the next step."""
+        """Draws samples [E, A] at raw observations [E, O]; returns them and the key [] of the next step."""
         del reward
         key, memory = jax.random.split(memory)
         return self.policy.distribution(observation).sample(key), memory
@@ -122,12 +122,12 @@ class SequencePolicy:
         return self.actor.head
 
     def distribution(self, history: History) -> TanhGaussian:
-        """Raw histories [..., K] to a distribution over the last step's action [..., A], whatever it says there."""
+        """Maps raw histories [..., K] to a distribution over the last action [..., A], whatever stands in its place."""
         history = histories.normalize(history, self.normalizer, self.return_scale)
         return jax.tree.map(lambda leaf: leaf[..., -1, :], self.actor.apply(self.params, history))
 
     def begin(self, episodes: int, key: Array | None = None) -> History:
-        """Histories [E, C] before the first step: padding, and what the episodes are asked for; it doesn't draw."""
+        """Returns histories [E, C] before the first step: padding, and the returns asked for; it doesn't draw."""
         del key
         return History(
             observation=jnp.zeros((episodes, self.context, self.normalizer.mean.shape[-1])),
@@ -252,7 +252,7 @@ class CloneState:
 def with_head(
     handoff: Handoff, head: str, dataset: Transition, key: Array, config: CloneConfig | None = None
 ) -> Handoff:
-    """A handoff whose policy has the wanted head: itself, or a clone that learnt on the dataset's states.
+    """Returns a handoff whose policy has the wanted head: itself, or a clone that learnt on the dataset's states.
 
     Args:
       handoff: of one seed; `head` being static, it may be traced and mapped over seeds.
@@ -325,7 +325,7 @@ def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key:
 
 
 def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int = 10_000) -> Transition:
-    """The dataset with a Python function's actions in place of its own; impure if the function is.
+    """Replaces a dataset's actions by those of a Python function; impure if the function is.
 
     Args:
       function: raw observations [N, O] to actions [N, A] in [-1, 1], both numpy.
@@ -364,7 +364,7 @@ def clone_init(
     normalizer: Normalizer | None = None,
     action_dim: int | None = None,
 ) -> CloneState:
-    """The state before the first update: a random student.
+    """Makes the state before the first update: a random student.
 
     Args:
       config: settings.
@@ -373,6 +373,9 @@ def clone_init(
       teacher: the policy to imitate; None where the dataset's actions are the teacher's, see `label`.
       normalizer: of the student; only without a teacher, whose own it is otherwise.
       action_dim: A; likewise.
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
 
     Raises:
       ValueError: no such head, or neither a teacher nor what stands in for it.
@@ -394,7 +397,7 @@ def clone_state(
     key: Array,
     teacher: Policy | SequencePolicy | None = None,
 ) -> CloneState:
-    """The state before the first update of a student of any make; arguments as of `clone_init`."""
+    """Makes the state before the first update of any student, `step` [] at 0; arguments as of `clone_init`."""
     params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
     log_entropy_weight = jnp.asarray(math.log(ENTROPY_WEIGHT_START), jnp.float32)
     return CloneState(
@@ -408,7 +411,7 @@ def clone_state(
 
 
 def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, Notes]:
-    """Before cloning: what a sequence teacher does in every row, written down once, since a batch has no histories.
+    """Writes down, before cloning, what a sequence teacher does in every row, since a batch has no histories.
 
     Args:
       state: before or within the phase.
@@ -435,7 +438,7 @@ def clone_phase(config: CloneConfig, head: str) -> Phase:
 
 
 def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key: Array) -> tuple[CloneState, Metrics]:
-    """One update of the student and, if it is stochastic, of the weight that holds its entropy.
+    """Updates the student and, if it is stochastic, the weight that holds its entropy.
 
     Args:
       config: settings.
@@ -479,7 +482,7 @@ def clone_update(config: CloneConfig, state: CloneState, batch: Transition, key:
 
 
 def imitation_loss(params: Params, student: Policy, observation: Array, action: Array) -> tuple[Array, Metrics]:
-    """Squared error of a deterministic student, the mean over batch and dimensions.
+    """Computes the squared error of a deterministic student, the mean over batch and dimensions.
 
         mean ( π_θ(s) − a )²
 
@@ -501,7 +504,7 @@ def imitation_loss(params: Params, student: Policy, observation: Array, action: 
 def likelihood_loss(
     params: Params, student: Policy, observation: Array, action: Array, mode: Array, key: Array, weight: Array
 ) -> tuple[Array, tuple[Array, Metrics]]:
-    """Negative log-likelihood of the teacher's actions, less the student's weighted entropy.
+    """Computes the negative log-likelihood of the teacher's actions, less the student's weighted entropy.
 
         −mean[ log π_θ(a|s) + c H(π_θ(·|s)) ],   H by one sample
 
@@ -539,7 +542,7 @@ def _teacher_actions(teacher: Policy | SequencePolicy | None, batch: Transition,
 
 
 def own_log_prob(distribution: Any, key: Array) -> Array:
-    """[...] log-density of reparameterised samples, nats; of those that are not clipped, for a plain normal."""
+    """Returns the log-density [...] of reparameterised samples, nats; for a plain normal of samples not clipped."""
     if isinstance(distribution, TanhGaussian):
         return distribution.sample_and_log_prob(key)[1]
     noise = jax.random.normal(key, distribution.mean.shape)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def names(package: str) -> list[str]:
-    """Names of the folders inside a package, sorted; single files beside them do not count.
+    """Lists the names of the folders inside a package, sorted; single files beside them do not count.
 
     Args:
       package: full name, "o2o_jax.offline".
@@ -35,7 +35,7 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """The line that answers an unknown name: the nearest valid one if any is near, and all of them."""
+    """Writes the line that answers an unknown name: the nearest valid one if any is near, and all of them."""
     valid = list(valid)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -21,13 +21,13 @@ DIVERGED = -1  # verdict of a state whose measures are NaN or infinite
 def gradient_step(
     optimizer: optax.GradientTransformation, gradient: Params, opt_state: Any, params: Params
 ) -> tuple[Params, Any]:
-    """Applies one gradient, a pytree shaped like `params`; returns the new parameters and optimiser state."""
+    """Applies one gradient, leaves [...] as those of `params`; returns the new parameters and optimiser state."""
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
 
 
 def polyak_update(params: Params, target: Params, rate: float) -> Params:
-    """Moves target parameters towards the current ones, leaf by leaf: θ̄ ← (1 − ρ) θ̄ + ρ θ."""
+    """Moves target parameters towards the current ones, leaf [...] by leaf: θ̄ ← (1 − ρ) θ̄ + ρ θ."""
     return jax.tree.map(lambda new, old: (1.0 - rate) * old + rate * new, params, target)
 
 
@@ -56,7 +56,7 @@ def note_rows(function: Callable, columns: Any) -> Any:
 
 
 def mean_over_blocks(function: Callable, rows: Any, at_once: int) -> Any:
-    """A function that is a mean over rows, taken over blocks of them one after the other on a processor.
+    """Computes a function that is a mean over rows, on a processor over blocks of them one after the other.
 
     Value and gradient of a loss are the same but for rounding; what lies between them is as large as a block, and stays
     in the processor's cache (`benchmarks/NOTES.md`). Accelerators take all rows at once.
@@ -111,7 +111,7 @@ def run_updates(
       sample: where an algorithm has batches of its own; None for uniform rows.
 
     Returns:
-      The state after `num_updates` updates, and the mean of every metric over them. Metrics that an update leaves
+      The state after `num_updates` updates, and the mean [] of every metric over them. Metrics that an update leaves
       out (NaN: a delayed actor) do not count.
     """
 
@@ -139,7 +139,7 @@ def measure(
     Args: as `run_updates`; batch i draws from `fold_in(key, i)`.
 
     Returns:
-      The mean of every metric.
+      The mean [] of every metric over the batches.
     """
 
     sample = sample or sample_batch
@@ -168,13 +168,22 @@ class Record:
 
     @classmethod
     def start(cls, stop: Stop) -> "Record":
-        """Before the first check."""
+        """Returns the record before the first check: NaN [K + 1] for every measure."""
         empty = jnp.full(stop.window_checks + 1, jnp.nan)
         zero = jnp.zeros((), jnp.int32)
         return cls({term: empty for term in stop.measures}, zero, zero)
 
     def check(self, stop: Stop, measures: Metrics, updates: int) -> "Record":
-        """With the measures of one more check, `updates` after the last, and the verdict on them."""
+        """Adds one more check, and the verdict on it.
+
+        Args:
+          stop: what is measured, and when to stop.
+          measures: [] of each of `stop.measures`.
+          updates: since the last check.
+
+        Returns:
+          The record; its verdict is `DIVERGED` where one of `stop.terms` is NaN or infinite.
+        """
         newest = {term: jnp.asarray(measures[term], jnp.float32) for term in stop.measures}
         history = {term: jnp.append(self.history[term][1:], value) for term, value in newest.items()}
         kept = self.updates + updates
@@ -201,14 +210,14 @@ class Watched:
         return self.state.step
 
     def skip_to(self, step: Array) -> "Watched":
-        """With the counter at [] `step`, as if the updates that are left had been made."""
+        """Sets the counter to [] `step`, as if the updates that are left had been made."""
         return self.replace(state=self.state.replace(step=step))
 
 
 def report_rows(stop: Stop, watched: Watched, held_out: Rollout, key: Array) -> Any:
     """Returns the rows that the report of a phase's checks looks at, computed once; None without a report.
 
-    Args: as `check`; `held_out` are whole episodes.
+    Args: as `check`; `held_out` [M] are whole episodes.
     """
     if stop.report is None:
         return None
@@ -270,7 +279,7 @@ def run_watched(
     Args: as `run_updates` and `check`.
 
     Returns:
-      The state and its record, and the mean of every metric; NaN where the state had stopped before.
+      The state and its record, and the mean [] of every metric; NaN where the state had stopped before.
     """
     state, metrics = run_updates(update, watched.state, dataset, key, num_updates, batch_size)
     moved = check(update, stop, watched.replace(state=state), held_out, key, num_updates, batch_size, rows)

@@ -77,13 +77,17 @@ class Notes:
 
 @flax.struct.dataclass
 class Annotated(Transition):
-    """A dataset [N], or a batch of it [B], with an algorithm's notes on every row."""
+    """A dataset [N], or a batch of it [B], with an algorithm's notes on every row.
+
+    Attributes: those of `Transition`, and
+      notes: on the same rows, [N, ...] or [B, ...].
+    """
 
     notes: Notes
 
     @classmethod
     def of(cls, dataset: Transition, notes: Notes) -> "Annotated":
-        """The dataset's transitions with these notes."""
+        """Returns the transitions [N] of a dataset with notes on its rows [N, ...]."""
         columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(Transition)}
         return cls(**columns, notes=notes)
 
@@ -95,7 +99,7 @@ class History:
     Attributes:
       observation: [..., K, O] s.
       action: [..., K, A] a in [-1, 1] that followed; nothing that is asked of a step may depend on its own.
-      return_to_go: [..., K] what is still to be received from the step on, undiscounted.
+      return_to_go: [..., K] what is still to be received from the step on, undiscounted, in reward units.
       valid: [..., K] float32, 0 where there was no step yet: padding, whose numbers mean nothing.
     """
 
@@ -106,7 +110,7 @@ class History:
 
 
 def noted(batch: Transition, compute: Callable[[], Any]) -> Any:
-    """A seed's own notes on a batch's rows; computed, () -> notes, where the batch brings none."""
+    """Returns a seed's own notes on a batch's rows [B, ...]; computed, () -> notes, where the batch brings none."""
     return batch.notes.own if isinstance(batch, Annotated) else compute()
 
 
@@ -115,7 +119,15 @@ BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Sizes of an environment's flat observations and actions."""
+    """Sizes of an environment's flat observations and actions.
+
+    Attributes:
+      observation_dim: O.
+      action_dim: A.
+
+    Raises:
+      ValueError: either is below 1.
+    """
 
     observation_dim: int
     action_dim: int

@@ -1,6 +1,9 @@
-"""Imports go one way, side effects and compilation stay where they belong, and importing the package is light."""
+"""Imports go one way, side effects and compilation stay where they belong, importing the package is light, and
+docstrings say what they have to.
+"""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +124,32 @@ QUESTIONS = {"What", "Who", "Whose", "Whether", "Where", "How", "By", "When", "W
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_docstrings_open_with_a_verb_or_a_noun(path):
     assert [line for line in docstrings(path) if line.split()[0] in QUESTIONS] == []
+
+
+def public(path):
+    """Pairs of a module's public functions and methods, as they stand in the file, and their docstrings."""
+    body = ast.parse(path.read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    nodes = body + [node for each in classes for node in each.body]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return [(function, ast.get_docstring(function) or "") for function in functions]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if HEIGHT.get(part(path), 9) < HEIGHT["runtime"]], ids=name)
+def test_docstrings_tell_the_errors(path):
+    raising = [(f, text) for f, text in public(path) if any(isinstance(node, ast.Raise) for node in ast.walk(f))]
+    assert [f.name for f, text in raising if "Raises:" not in text] == []
+
+
+SHAPE = re.compile(r"\[[\w.,*+−/⌊⌋ ]*\]")  # [], [B], [..., O], [K + 1], [⌊B/2⌋]
+
+
+def takes_arrays(function):
+    """Whether arrays other than a random key come in or go out."""
+    hints = [arg.annotation for arg in function.args.args if arg.arg != "key"] + [function.returns]
+    return any(re.search(r"\b(Array|ndarray)\b", ast.unparse(hint)) for hint in hints if hint is not None)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if HEIGHT.get(part(path), 9) <= HEIGHT["data"]], ids=name)
+def test_docstrings_tell_the_shapes(path):
+    assert [f.name for f, text in public(path) if takes_arrays(f) and not SHAPE.search(text)] == []

@@ -58,7 +58,7 @@ class Dataset:
         name: str = "arrays",
         env_id: str = "",
     ) -> "Dataset":
-        """A dataset of one's own: a row per step, in the order in which the steps were taken.
+        """Makes a dataset of one's own arrays: a row per step, in the order in which the steps were taken.
 
         With `next_observations` every row is kept. Without them the next row's observation is s', so that rows whose
         s' isn't there are dropped: those that only truncate, and the last one unless it terminates. A terminating
@@ -129,16 +129,16 @@ class Dataset:
         return len(self.transitions.reward)
 
     def returns(self) -> np.ndarray:
-        """[episodes] float64 undiscounted return of each episode, as far as it was recorded."""
+        """Returns the undiscounted returns [episodes], float64, of the episodes as far as they were recorded."""
         starts = np.concatenate([[0], self.episode_ends[:-1]])
         return np.add.reduceat(np.asarray(self.transitions.reward, np.float64), starts)
 
     def on_device(self) -> Transition:
-        """The transitions [N] as arrays on the device; all seeds share them."""
+        """Copies the transitions [N] to the device; all seeds share them."""
         return jax.tree.map(jnp.asarray, self.transitions)
 
     def rollout(self) -> Rollout:
-        """The transitions [N] with the ends of their episodes, as numpy arrays.
+        """Returns the transitions [N] with the ends of their episodes, as numpy arrays.
 
         An episode whose recording stopped counts as truncated, as one that reached a time limit.
         """
@@ -148,9 +148,9 @@ class Dataset:
         return Rollout(**vars(self.transitions), truncated=truncated)
 
     def best_episodes(self, count: int) -> "Dataset":
-        """The `count` episodes of highest return, or all if there are fewer: what replay mode `part` preloads.
+        """Selects the `count` episodes of highest return, or all if there are fewer: rows [M] of the N.
 
-        Episodes keep their order. Of equal returns the earlier episode counts as better.
+        Replay mode `part` preloads them. Episodes keep their order; of equal returns the earlier one counts as better.
 
         Raises:
           ValueError: `count` below 1.
@@ -163,7 +163,7 @@ class Dataset:
         """Sets episodes aside, spread evenly over the dataset: where a policy improved as it recorded, so do they.
 
         Returns:
-          The other episodes, and the `count` that were set aside.
+          The other episodes, rows [N − M], and the `count` that were set aside, [M].
 
         Raises:
           ValueError: `count` below 1, or so high that no other episode is left.
@@ -186,7 +186,7 @@ class Dataset:
         )
 
     def normalizer(self) -> Normalizer:
-        """Mean and standard deviation of the observations, summed in float64 and kept in float32."""
+        """Fits a normalizer [O] to the observations [N, O], summed in float64 and kept in float32."""
         observations = np.asarray(self.transitions.observation, np.float64)
         mean, std = observations.mean(axis=0), observations.std(axis=0) + STD_OFFSET
         return Normalizer(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
@@ -194,6 +194,10 @@ class Dataset:
 
 def validate(dataset: Dataset, spec: Spec) -> Dataset:
     """Checks that a dataset can be learnt from and fits the environment.
+
+    Args:
+      dataset: of N rows.
+      spec: O and A of the environment.
 
     Returns:
       The dataset; actions outside [-1, 1] by no more than 1e-6 are clipped.
@@ -234,7 +238,7 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
 
 
 def to_float32(column: np.ndarray) -> np.ndarray:
-    """A column as float32; what is too large becomes infinite, for `validate` to report."""
+    """Converts a column [N, ...] to float32; what is too large becomes infinite, for `validate` to report."""
     with np.errstate(over="ignore"):
         return column.astype(np.float32)
 

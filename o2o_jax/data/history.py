@@ -8,7 +8,7 @@ from o2o_jax.types import Array, History
 
 
 def gather(columns: History, last: Array, length: Array, context: int) -> History:
-    """The steps up to a row, filled up in front with padding.
+    """Gathers the steps up to a row, filled up in front with padding.
 
     Args:
       columns: every row of a dataset [N] in order, each valid: an episode's rows lie next to one another.
@@ -31,7 +31,7 @@ def gather(columns: History, last: Array, length: Array, context: int) -> Histor
 
 
 def normalize(history: History, normalizer: Normalizer, return_scale: float) -> History:
-    """Raw histories [..., K] as a network sees them: observations normalised, returns times `return_scale`."""
+    """Normalises raw histories [..., K] for a network; returns to go are multiplied by `return_scale`."""
     return history.replace(
         observation=normalizer(history.observation), return_to_go=return_scale * history.return_to_go
     )

@@ -37,12 +37,15 @@ class ReturnsToGo:
 
     @classmethod
     def of(cls, reward: Array, rollout: Rollout, discount: float) -> "ReturnsToGo":
-        """Of whole episodes, one after the other, with their tails.
+        """Computes the returns to go of whole episodes, one after the other, with their tails.
 
         Args:
           reward: [N] of every step, transformed.
           rollout: raw steps [N]; the last row ends an episode in any case.
           discount: γ, in (0, 1).
+
+        Returns:
+          [N] returns and their tail.
         """
         last, steps = steps_to_end(rollout.ended)
         weight = (1.0 - rollout.terminated[last]) * discount**steps
@@ -50,7 +53,7 @@ class ReturnsToGo:
         return cls(discounted_returns(reward, rollout.ended, discount), tail)
 
     def bootstrapped(self, last_value: Callable[[Array], Array]) -> Array:
-        """Returns that go on with a value where their episode was cut off.
+        """Extends the returns by a value where their episode was cut off.
 
             G + w V(s_e')
 
@@ -65,10 +68,10 @@ class ReturnsToGo:
         return self.value + self.tail.weight * jax.lax.stop_gradient(last_value(self.tail.observation))
 
     def level(self, bonus: Array | float = 0.0) -> Array:
-        """The constant [] that satisfies b = mean(G + bonus + w b): about the mean value of who recorded the data.
+        """Solves b = mean(G + bonus + w b) for b, [] return units: about the mean value of the policy behind the data.
 
         Args:
-          bonus: [N] what values contain beside these returns.
+          bonus: [N] or [] what values contain beside these returns, return units.
         """
         weight = 0.0 if self.tail is None else jnp.mean(self.tail.weight)
         return jnp.mean(self.value + bonus) / (1.0 - weight)

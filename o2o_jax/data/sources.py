@@ -60,6 +60,9 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
       convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
         recorded.
 
+    Returns:
+      The dataset: transitions [N], actions in [-1, 1].
+
     Raises:
       FileNotFoundError: nothing is there; the message says how to make the data.
       ValueError: damaged or unsuitable data, see `load_npz`, `load_minari`, `load_d4rl_hdf5` and `validate`; or data
@@ -100,7 +103,7 @@ def recorded(source: str) -> tuple[str, str]:
 
 
 def unversioned(dataset_id: str) -> str:
-    """A Minari or gymnasium id without its "-v<n>"."""
+    """Returns a Minari or gymnasium id without its "-v<n>"."""
     return re.sub(r"-v\d+$", "", dataset_id)
 
 
@@ -147,8 +150,11 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
       task: what error messages put into the command that makes a dataset here.
       convert: applied to every episode.
 
+    Returns:
+      Transitions [N] of all episodes in their order; not yet checked by `validate`.
+
     Raises:
-      FileNotFoundError: not here and not to be had from the network.
+      FileNotFoundError: not here, and the network doesn't give it.
       ValueError: damaged or incomplete file, an empty episode, a one-step episode without any end, dictionary
         observations that nothing converts, actions that aren't continuous.
     """
@@ -181,6 +187,8 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
 def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
     """Reads a flat file of D4RL: observations, actions, rewards, terminals, timeouts and perhaps next_observations.
 
+    Each has a row per step, as the arguments [N, ...] of `Dataset.from_arrays`.
+
     Episodes end at `terminals` and `timeouts`, never after a fixed count. Rows without a next observation are dropped
     as in `Dataset.from_arrays`; D4RL's own `qlearning_dataset` drops timeouts and the last row either way.
 
@@ -193,7 +201,7 @@ def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
 
 
 def load_npz(path: str | pathlib.Path) -> Dataset:
-    """Reads arrays of one's own: a file of `np.savez`, with the names of `Dataset.from_arrays`' arguments.
+    """Reads one's own arrays [N, ...]: a file of `np.savez`, with the names of `Dataset.from_arrays`' arguments.
 
     Raises:
       FileNotFoundError: no such file.

@@ -23,26 +23,31 @@ class Normalizer:
 
     @classmethod
     def identity(cls, observation_dim: int) -> "Normalizer":
-        """Leaves observations [..., O] as they are."""
+        """Returns the one that leaves observations [..., O] as they are."""
         return cls(jnp.zeros(observation_dim), jnp.ones(observation_dim))
 
     @classmethod
     def fit(cls, observations: Array) -> "Normalizer":
-        """Statistics of raw observations [N, O]."""
+        """Fits mean and standard deviation [O] to raw observations [N, O]."""
         return cls(jnp.mean(observations, axis=0), jnp.std(observations, axis=0) + STD_OFFSET)
 
     def __call__(self, observation: Array) -> Array:
-        """[..., O] raw to [..., O] normalised."""
+        """Normalises raw observations [..., O]."""
         shape = (1,) * (observation.ndim - 1) + (-1,)
         return (observation - self.mean.reshape(shape)) / self.std.reshape(shape)
 
 
 @flax.struct.dataclass
 class Transform:
-    """Normalises observations and maps rewards to `scale · r + shift`; part of every train state.
+    """Transform of observations, normalised, and rewards, `scale · r + shift`; part of every train state.
 
     The dataset and the replay buffer hold raw values and every update transforms its batch, so that data of both
     sources can't differ in scale. Evaluation never passes through here: it reports raw returns.
+
+    Attributes:
+      normalizer: of observations.
+      reward_scale: factor of raw rewards, static.
+      reward_shift: added after the scale, static.
     """
 
     normalizer: Normalizer
@@ -50,7 +55,7 @@ class Transform:
     reward_shift: float = flax.struct.field(pytree_node=False, default=0.0)
 
     def __call__(self, batch: BatchT) -> BatchT:
-        """A raw batch [B] to what the losses see [B], of the same kind."""
+        """Transforms a raw batch [B] to what the losses see [B], of the same kind."""
         return batch.replace(
             observation=self.normalizer(batch.observation),
             next_observation=self.normalizer(batch.next_observation),
@@ -64,8 +69,8 @@ class Moments:
 
     Attributes:
       count: [] float32, values seen.
-      mean: [...].
-      variance: [...], 1 before the first value.
+      mean: [...] 0 before the first value.
+      variance: [...] 1 before the first value.
     """
 
     count: Array
@@ -74,7 +79,7 @@ class Moments:
 
     @classmethod
     def start(cls, shape: tuple[int, ...] = ()) -> "Moments":
-        """Before the first value, of that shape."""
+        """Returns the moments before the first value, mean and variance of `shape` [...]."""
         return cls(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
     def update(self, values: Array) -> "Moments":
@@ -92,7 +97,7 @@ class Moments:
 
 @flax.struct.dataclass
 class RewardScale:
-    """Divides rewards by the standard deviation of their discounted sums, over all steps seen so far.
+    """Scale of rewards: the standard deviation of their discounted sums, over all steps seen so far.
 
     Attributes:
       sums: moments [] of the discounted sums.
@@ -104,7 +109,7 @@ class RewardScale:
 
     @classmethod
     def start(cls) -> "RewardScale":
-        """Before the first step: leaves rewards as they are."""
+        """Returns the scale before the first step, which leaves rewards [...] as they are."""
         return cls(Moments.start(), jnp.zeros(()))
 
     def update(self, reward: Array, ended: Array, discount: float) -> "RewardScale":
@@ -122,5 +127,5 @@ class RewardScale:
         return RewardScale(self.sums.update(sums), last=sums[-1] * (1.0 - ended[-1]))
 
     def __call__(self, reward: Array) -> Array:
-        """Rewards [...] in units of that standard deviation."""
+        """Divides rewards [...] by that standard deviation, plus 1e-8."""
         return reward / (jnp.sqrt(self.sums.variance) + 1e-8)

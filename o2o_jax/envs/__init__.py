@@ -32,15 +32,15 @@ EXPORTS = ("tasks", "make_env", "make_vector_env", "load_dataset", "behaviours")
 
 
 def families() -> list[str]:
-    """Names of all families, sorted."""
+    """Lists the names of all families, sorted."""
     return registry.names(__name__)
 
 
 def family(name: str) -> ModuleType:
-    """The family's module, from its name ("mujoco") or a task's ("mujoco/hopper-medium").
+    """Imports a family, by its name ("mujoco") or a task's ("mujoco/hopper-medium").
 
     Raises:
-      ValueError: no such family; the message lists those that exist.
+      ValueError: no such family; the message lists those that exist. Or it lacks one of `EXPORTS`.
     """
     module = registry.load(__name__, name.split("/", maxsplit=1)[0], "environment family")
     missing = [export for export in EXPORTS if not hasattr(module, export)]
@@ -50,7 +50,7 @@ def family(name: str) -> ModuleType:
 
 
 def get_task(name: str) -> Task:
-    """Facts of the task called "<family>/<task>".
+    """Returns the facts of the task called "<family>/<task>".
 
     Raises:
       ValueError: unknown family or task; the message lists the valid names and the nearest one. Or what `make_task` of
@@ -66,7 +66,7 @@ def get_task(name: str) -> Task:
 
 
 def task_of_dataset(source: str) -> Task:
-    """The task that a dataset belongs to, for who names nothing but the dataset.
+    """Finds the task that a dataset belongs to, for those who name nothing but the dataset.
 
     Its Minari id says so, where it is some task's, in whatever version. Else it is the environment that the dataset
     was recorded in: a task that is this environment alone, or one of the family "gym" made of its id.
@@ -97,20 +97,20 @@ def task_of_dataset(source: str) -> Task:
 
 
 def no_dataset(task: Task, way_out: str) -> ValueError:
-    """The error for a task without a dataset, with the tasks of its family that have one of that environment."""
+    """Returns the error for a task without a dataset; it names the family's tasks with one of that environment."""
     others = [other.name for other in family(task.name).tasks().values() if other.env_id == task.env_id]
     choice = f"choose {', '.join(name for name in others if name != task.name)}, or " if others else ""
     return ValueError(f"{task.name} names no dataset: {choice}{way_out}")
 
 
 def make_collection_env(task: Task, num_envs: int) -> Any:
-    """The vector environment [N] that the task's dataset is recorded in: the family's own one, or that of the task."""
+    """Makes the `num_envs` environments that a task's dataset is recorded in: the family's own, or the task's."""
     module = family(task.name)
     return getattr(module, "make_collection_env", module.make_vector_env)(task, num_envs)
 
 
 def benchmark(name: str) -> list[str]:
-    """Names of the tasks whose datasets make up a family's benchmark: those that it says, or all with a dataset.
+    """Lists the tasks whose datasets make up a family's benchmark: those that it says, or all with a dataset.
 
     Raises:
       ValueError: no such family; the message lists those that exist.

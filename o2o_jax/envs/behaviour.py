@@ -38,12 +38,12 @@ class Behaviour:
 
 
 def uniform(share: float = 1.0) -> Behaviour:
-    """Uniform actions in [-1, 1]."""
+    """Returns the behaviour of uniform actions [N, A] in [-1, 1]."""
     return Behaviour("uniform actions", share, _uniform_actions)
 
 
 def sampled(policy: Policy, task: Task, share: float = 1.0, name: str = "sampled policy") -> Behaviour:
-    """A policy that samples its actions.
+    """Returns the behaviour of a policy that samples its actions [N, A] at raw observations [N, O].
 
     Raises:
       ValueError: the policy's sizes aren't the task's.
@@ -59,18 +59,21 @@ def sampled(policy: Policy, task: Task, share: float = 1.0, name: str = "sampled
 
 @jax.jit  # for all policies of equal shapes: the weights are arguments
 def sample_actions(policy: Policy, observations: Array, key: Array) -> Array:
-    """Raw observations [..., O] to sampled actions [..., A]."""
+    """Draws actions [..., A] at raw observations [..., O]."""
     return policy.distribution(jnp.asarray(observations, jnp.float32)).sample(key)
 
 
 def replay(snapshots: Policy, metadata: dict[str, Any], task: Task) -> list[Behaviour]:
-    """A training run's replay buffer from its beginning, made again with snapshots of the run in place of its agent.
+    """Makes a training run's replay buffer again, from its beginning, with snapshots of the run for its agent.
 
     Args:
       snapshots: policies of one run, arrays with a leading axis K, the earliest first.
       metadata: with `shares`, [K] of the buffer, for which each stands, and `random_share`, that of the uniform
         actions before them, perhaps 0; all together are 1.
       task: what the snapshots act in.
+
+    Returns:
+      K behaviours, after uniform actions where these have a share.
 
     Raises:
       ValueError: the policies' sizes aren't the task's.
@@ -95,7 +98,7 @@ def save_behaviour(
     Args:
       path: the file, ending in .npz; an existing one is replaced.
       policy: of any head; the sizes needed to build its network again are stored along. Its arrays may have a leading
-        axis K, for snapshots of one run.
+        axis [K], for snapshots of one run.
       metadata: JSON values that say where the policy comes from: env_id, return_mean, return_std, env_steps,
         algorithm, command.
       dtype: of the stored weights. float16 halves the file and moves an action by about a thousandth of its spread.
@@ -116,7 +119,7 @@ def save_behaviour(
 
 
 def load_behaviour(path: str | pathlib.Path | Traversable) -> tuple[Policy, dict[str, Any]]:
-    """Reads a policy, in float32, and its metadata.
+    """Reads a policy, in float32 and with an axis [K] where it was saved with one, and its metadata.
 
     Raises:
       FileNotFoundError: no such file.

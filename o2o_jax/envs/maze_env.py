@@ -40,7 +40,7 @@ class MazeEnv(gymnasium.Wrapper):
         return self._maze.goal
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The first observation [O] of an episode; `info` is empty."""
+        """Begins an episode; returns its first observation [O] and an empty `info`."""
         observation, _ = self.env.reset(seed=seed, options=options)
         steered_to = self._maze.goal.copy()
         rewarded = self._layout.is_rewarded(steered_to)
@@ -48,7 +48,7 @@ class MazeEnv(gymnasium.Wrapper):
         return self._layout.flatten(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; `info["success"]` says whether it reached the goal."""
+        """Takes an action [A]; `info["success"]` says whether it reached the goal."""
         observation, _, _, truncated, _ = self.env.step(action)
         success = bool(np.linalg.norm(observation["achieved_goal"] - self.goal) <= GOAL_RADIUS)
         if self._layout.is_rewarded(self._maze.goal):  # the simulator may just have drawn it, with noise of its own
@@ -58,7 +58,7 @@ class MazeEnv(gymnasium.Wrapper):
 
 
 def make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> MazeEnv:
-    """One environment, truncated at the task's time limit.
+    """Makes one environment, truncated at the task's time limit.
 
     Args:
       task: with the gymnasium id of the maze.

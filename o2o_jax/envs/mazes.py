@@ -75,11 +75,11 @@ class Maze:
 
     @classmethod
     def named(cls, name: str, cell_size: float) -> Maze:
-        """One of `GRIDS`."""
+        """Returns one of `GRIDS`."""
         return cls(tuple(GRIDS[name].split()), cell_size)
 
     def cells(self, letter: str | None = None) -> tuple[Cell, ...]:
-        """Cells with a letter, or all free ones, row by row."""
+        """Lists the cells with a letter, or all free ones, row by row."""
         return tuple(
             (row, column)
             for row, letters in enumerate(self.rows)
@@ -88,18 +88,18 @@ class Maze:
         )
 
     def centre(self, cell: Cell) -> np.ndarray:
-        """[2] position of a cell's centre."""
+        """Returns the position [2] of a cell's centre, length units."""
         row, column = cell
         x, y = column + 0.5 - len(self.rows[0]) / 2, len(self.rows) / 2 - row - 0.5
         return self.cell_size * np.array([x, y])
 
     def cell(self, position: np.ndarray) -> Cell:
-        """The cell that a position [2] lies in, free or not."""
+        """Returns the cell that a position [2] lies in, free or not."""
         x, y = np.asarray(position) / self.cell_size
         return int(np.floor(len(self.rows) / 2 - y)), int(np.floor(x + len(self.rows[0]) / 2))
 
     def next_cell(self, cell: Cell, goal: Cell) -> Cell:
-        """The cell after `cell` on a shortest path to `goal`; the goal itself once there.
+        """Returns the cell after `cell` on a shortest path to `goal`; the goal itself once there.
 
         Raises:
           ValueError: no way leads there.
@@ -116,6 +116,9 @@ class Maze:
         """Returns the points [N, 2] to head for next, from positions [N, 2] towards goals [N, 2].
 
         That is the centre of the next cell on a shortest path, or the goal as soon as its cell is the next one.
+
+        Raises:
+          ValueError: no way leads to a goal.
         """
         waypoints = np.array(goals, np.float64)
         for n, (position, goal) in enumerate(zip(positions, goals, strict=True)):
@@ -150,20 +153,20 @@ class Layout:
         return self.maze.cell(goal) == self.goal
 
     def draw_goal(self, random: np.random.Generator) -> np.ndarray:
-        """[2] a goal as evaluation draws it anew for each episode: somewhere near the centre of its cell."""
+        """Draws a goal [2] as evaluation does for each episode: somewhere near the centre of its cell."""
         noise = random.uniform(-POSITION_NOISE, POSITION_NOISE, size=2)
         return self.maze.centre(self.goal) + self.maze.cell_size * noise
 
 
 def same_dynamics(env_id: str) -> tuple[str, ...]:
-    """Ids of gymnasium-robotics' other mazes that have the walls of one, with other starts, goals and rewards."""
+    """Lists ids of gymnasium-robotics' other mazes that have the walls of one; starts, goals and rewards differ."""
     name, _, version = env_id.rpartition("-")
     variants = [f"{goals}{reward}" for goals in ("", "_Diverse_G", "_Diverse_GR") for reward in ("", "Dense")]
     return tuple(f"{name}{variant}-{version}" for variant in variants if variant)
 
 
 def make_env(task: Task, layout: Layout) -> gymnasium.Env:
-    """One environment of the task: the goal, drawn anew at each reset, is worth 1 and ends the episode.
+    """Makes one environment of the task: the goal, drawn anew at each reset, is worth 1 and ends the episode.
 
     Raises:
       ValueError: gymnasium-robotics isn't installed.
@@ -172,7 +175,7 @@ def make_env(task: Task, layout: Layout) -> gymnasium.Env:
 
 
 def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several that step together, to record in: other starts, steered to other goals, rewarded as in evaluation.
+    """Makes `num_envs` that step together, to record in: other starts and steered goals, the rewards of evaluation.
 
     Controllers read `steering_goal` of each environment.
 
@@ -191,7 +194,7 @@ def _make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cel
 
 
 def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
-    """A maze's dataset: the one made here, or one of Minari's. Reads the disk, and the network for remote ids.
+    """Loads a maze's dataset: the one made here, or one of Minari's. Reads the disk, and the network for remote ids.
 
     Minari's own recordings hold a dictionary per observation, go on after the goal, and reward whatever goal they
     were steered to. Here they get flat observations and the rewards of evaluation; see `relabelled`.
@@ -200,6 +203,9 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
       task: the task.
       layout: which goal is rewarded.
       source: a Minari id or the folder of a Minari dataset; None for `task.dataset_id`.
+
+    Returns:
+      The dataset: flat observations [N, O], actions [N, A] in [-1, 1].
 
     Raises:
       ValueError: the data doesn't fit the task; see `sources.load`.
@@ -216,7 +222,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
 
 
 def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources.Episode | None:
-    """A goal environment's episode as evaluation would have recorded it: 1 at its goal, where it ends.
+    """Relabels a goal environment's episode as evaluation would have recorded it: 1 at its goal, where it ends.
 
     An episode that was steered to the rewarded cell keeps its goal. Every other one gets a goal of evaluation, drawn
     with `number` as the seed, so that loading twice gives the same data. What follows the first success is cut off,
@@ -224,11 +230,11 @@ def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources
 
     Args:
       layout: which goal is rewarded.
-      episode: as recorded; with flat observations it was made here and is returned as it is.
+      episode: as recorded, of T steps; with flat observations it was made here and is returned as it is.
       number: of the episode in its dataset.
 
     Returns:
-      The episode, or None where it never leaves the goal.
+      The episode, of at most T steps, observations [T + 1, O]; None where it never leaves the goal.
     """
     if not isinstance(episode.observations, dict):
         return episode
@@ -271,7 +277,7 @@ def _steps_to(rows: tuple[str, ...], goal: Cell) -> dict[Cell, int]:
 
 
 def gymnasium_map(maze: Maze, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> list[list[Any]]:
-    """The maze as gymnasium-robotics reads it: 1 is wall, "r" a start, "g" a goal, "c" both, 0 neither."""
+    """Writes the maze as gymnasium-robotics reads it: 1 is wall, "r" a start, "g" a goal, "c" both, 0 neither."""
     letters = {(False, False): 0, (True, False): "r", (False, True): "g", (True, True): "c"}
     return [
         [1 if letter == "#" else letters[(r, c) in starts, (r, c) in goals] for c, letter in enumerate(row)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_env(task: Task) -> gymnasium.Env:
-    """One environment of the task: actions in [-1, 1], truncated at the task's time limit.
+    """Makes one environment of the task: actions in [-1, 1], truncated at the task's time limit.
 
     Raises:
       ValueError: gymnasium isn't installed, doesn't know `task.env_id`, or lacks its simulator.
@@ -36,12 +36,12 @@ def make_env(task: Task) -> gymnasium.Env:
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments of the task that step together; see `vector.make_vector`."""
+    """Makes `num_envs` environments of the task that step together; see `vector.make_vector`."""
     return make_vector(functools.partial(make_env, task), num_envs)
 
 
 def make_registered(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> gymnasium.Env:
-    """An environment as it is registered, with settings of its own; None leaves its time limit.
+    """Makes an environment as it is registered, with settings of its own; None leaves its time limit.
 
     Raises:
       ValueError: gymnasium isn't installed, or can't make it.
@@ -57,11 +57,14 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
 
 
 def load_dataset(task: Task, source: str | None = None) -> Dataset:
-    """The task's dataset, checked against its environment. Reads the disk, and the network for remote ids.
+    """Loads the task's dataset, checked against its environment. Reads the disk, and the network for remote ids.
 
     Args:
       task: the task.
       source: what `sources.load` reads; None for `task.dataset_id`, or a newer version of it where that isn't here.
+
+    Returns:
+      The dataset: transitions [N], actions in [-1, 1].
 
     Raises:
       ValueError: the task has no dataset, or the data doesn't fit it; see `sources.load`.
@@ -77,6 +80,7 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
       ValueError: it isn't installed; the message names the extra of this package that brings it.
+      ModuleNotFoundError: it is, but lacks a package that it imports itself.
     """
     try:
         return importlib.import_module(module)

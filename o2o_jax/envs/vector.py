@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments that step together, in this process.
+    """Makes environments that step together, in this process.
 
     An episode's end resets its environment on the same step: every row is a transition, and the true last
     observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder`.
@@ -36,7 +36,7 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
 
 
 def last_observations(observations: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-    """The observations s' that a step really led to, where an environment reset itself on that very step.
+    """Returns the observations s' that a step really led to, where an environment reset itself on that very step.
 
     Args:
       observations: [N, O] as `step` returned them: the first of a new episode where one has just ended.

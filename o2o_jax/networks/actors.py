@@ -37,7 +37,7 @@ class DeterministicActor(Actor):
 
     @nn.compact
     def __call__(self, observation: Array) -> Deterministic:
-        """[..., O] -> point mass over [..., A]."""
+        """Maps observations [..., O] to a point mass over actions [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
         return Deterministic(jnp.tanh(dense(self.action_dim, x.shape[-1], self.layer_init)(x)))
 
@@ -50,7 +50,7 @@ class GaussianActor(Actor):
 
     @nn.compact
     def __call__(self, observation: Array) -> Gaussian:
-        """[..., O] -> normal over [..., A]."""
+        """Maps observations [..., O] to a normal over actions [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
         mean = dense(self.action_dim, x.shape[-1], self.layer_init)(x)
         log_std = self.param("log_std", zeros, (self.action_dim,))
@@ -61,6 +61,8 @@ class FreeGaussianActor(GaussianActor):
     """The same without tanh, so that only the executed action is bounded: AWAC.
 
     A head of its own: its parameters look like those of `GaussianActor`, which would read them as another policy.
+
+    Attributes: those of `Actor`.
     """
 
     layer_init: str = "fan_in"
@@ -69,13 +71,13 @@ class FreeGaussianActor(GaussianActor):
 
 
 def cap_std(params: Params, std: float) -> Params:
-    """Parameters of a `GaussianActor` whose σ is nowhere above `std`, in units of the action."""
+    """Returns a `GaussianActor`'s parameters with a σ [A] that is nowhere above `std`, in units of the action."""
     log_std = jnp.minimum(params["params"]["log_std"], math.log(std))
     return {"params": params["params"] | {"log_std": log_std}}
 
 
 def scale_output(params: Params, scale: float) -> Params:
-    """Parameters of a `GaussianActor` whose output layer, before any tanh, is `scale` times as large."""
+    """Returns a `GaussianActor`'s parameters with the output layer, [W, A] and [A], `scale` times as large."""
     output = jax.tree.map(lambda leaf: scale * leaf, params["params"]["Dense_0"])
     return {"params": params["params"] | {"Dense_0": output}}
 
@@ -84,14 +86,17 @@ class TanhGaussianActor(Actor):
     """Squashed normal with state-dependent mean and log σ: SAC, CQL, O2SAC.
 
     log σ = m · raw + b with trainable scalars m (from 1) and b (from −1), clipped to [−20, 2].
+
+    Attributes: those of `Actor`, whose `layer_init` is of the hidden layers alone here; the output's is Xavier uniform
+      of gain 0.01.
     """
 
-    layer_init: str = "fan_in"  # of the hidden layers
+    layer_init: str = "fan_in"
     head: ClassVar[str] = "tanh_gaussian"
 
     @nn.compact
     def __call__(self, observation: Array) -> TanhGaussian:
-        """[..., O] -> squashed normal over [..., A]."""
+        """Maps observations [..., O] to a squashed normal over actions [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
         output_init = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 0.01
         output = Dense(2 * self.action_dim, output_init)(x)

@@ -11,15 +11,21 @@ from o2o_jax.types import Array, Params
 
 
 class Critic(nn.Module):
-    """Q(s, a): normalised observations [..., O] and actions [..., A] to values [...], in return units."""
+    """Q(s, a): normalised observations [..., O] and actions [..., A] to values [...], in return units.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      layer_norm: whether hidden layers are normalised.
+      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`.
+    """
 
     hidden: Sequence[int] = (256, 256)
     layer_norm: bool = False
-    layer_init: str = "orthogonal"  # or "fan_in", see `MLP`
+    layer_init: str = "orthogonal"
 
     @nn.compact
     def __call__(self, observation: Array, action: Array) -> Array:
-        """[..., O], [..., A] -> [...]."""
+        """Maps observations [..., O] and actions [..., A] to values [...]."""
         x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(jnp.concatenate([observation, action], axis=-1))
         return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
 
@@ -39,7 +45,7 @@ class Value(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Array) -> Array:
-        """[..., O] -> [...]."""
+        """Maps observations [..., O] to values [...]."""
         x = MLP(self.hidden, activation=self.activation, init=self.layer_init)(observation)
         return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
 
@@ -68,7 +74,7 @@ class Critics(nn.Module):
         nn.share_scope(self, self.each)
 
     def __call__(self, observation: Array, action: Array) -> Array:
-        """[..., O], [..., A] -> [E, ...]."""
+        """Maps observations [..., O] and actions [..., A] to values [E, ...]."""
         # copies, so that the first layers are products of their own: of one input for all, they would be a single
         # product whose result has to be transposed for the layers that follow
         copies = (jnp.broadcast_to(x, (self.num_critics, *x.shape)) for x in (observation, action))
@@ -76,7 +82,7 @@ class Critics(nn.Module):
 
 
 def critic_settings(params: Params) -> dict[str, Any]:
-    """Settings of the `Critics` that these parameters are of: hidden, layer_norm and num_critics."""
+    """Reads hidden, layer_norm and num_critics of `Critics` off their parameters, whose leaves are [E, ...]."""
     layers = params["params"]["MLP_0"]
     biases = [layers[f"Dense_{i}"]["bias"] for i in range(sum(name.startswith("Dense") for name in layers))]
     return {
@@ -87,6 +93,6 @@ def critic_settings(params: Params) -> dict[str, Any]:
 
 
 def shift_output(params: Params, shift: Array) -> Params:
-    """Parameters of `Critics` whose values are [] `shift` higher everywhere."""
+    """Returns parameters of `Critics` whose values are [] `shift`, in return units, higher everywhere."""
     layer = params["params"]["Dense_0"]
     return {"params": params["params"] | {"Dense_0": layer | {"bias": layer["bias"] + shift}}}

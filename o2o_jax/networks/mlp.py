@@ -15,7 +15,7 @@ zeros = nn.initializers.zeros_init()
 
 
 def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Orthogonal initialiser of gain 1 of every layer, the output included, as the authors have it.
+    """Draws orthogonal weights [D, W] of gain 1, for every layer, the output included, as the authors have it.
 
     One matrix after another, also under `vmap`: on a processor, batched QR decompositions that run at the same time
     wait for each other's threads, and with few threads for ever.
@@ -25,7 +25,7 @@ def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Ar
 
 
 def fan_in_uniform(fan_in: int) -> Callable:
-    """Initialiser uniform in ±1/√fan_in, for weights and biases: what PyTorch's linear layer does."""
+    """Returns an initialiser uniform in ±1/√fan_in, of weights and biases: what PyTorch's linear layer does."""
     bound = 1.0 / math.sqrt(fan_in)
 
     def init(key, shape, dtype=float):
@@ -35,7 +35,7 @@ def fan_in_uniform(fan_in: int) -> Callable:
 
 
 def parameter(module: nn.Module, name: str, init: Callable, shape: Sequence[int]) -> Array:
-    """A parameter of a module, as its `param` gives it.
+    """Returns a parameter [*shape] of a module, as its `param` gives it.
 
     That one also traces the initialiser wherever the network is applied, to compare shapes: a tenth of the time that it
     takes to trace an update (`benchmarks/NOTES.md`).
@@ -59,13 +59,13 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, join: Callable[[Array, Array], Array] = add_bias) -> Array:
-        """[..., D] -> [..., width]; `join` (product, bias) adds the bias, and may do what follows as well."""
+        """Maps [..., D] to [..., width]; `join` (product, bias) adds the bias, and may do what follows as well."""
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.width))
         return join(product(x, kernel), parameter(self, "bias", self.bias_init, (self.width,)))
 
 
 def dense(width: int, inputs: int, init: str) -> Dense:
-    """A linear layer from `inputs` to `width` numbers; `init` is "orthogonal" (gain 1, zero bias) or "fan_in"."""
+    """Makes a linear layer, [..., inputs] to [..., width]; `init` is "orthogonal" (gain 1, zero bias) or "fan_in"."""
     if init == "orthogonal":
         return Dense(width, orthogonal)
     uniform = fan_in_uniform(inputs)
@@ -77,7 +77,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, offset: Array) -> Array:
-        """[..., W], [W] -> [..., W]."""
+        """Maps x [..., W] and offset [W] to [..., W]."""
         scale = parameter(self, "scale", nn.initializers.ones_init(), (x.shape[-1],))
         bias = parameter(self, "bias", zeros, (x.shape[-1],))
         return layer_norm(x, offset, scale, bias, 1e-5)  # PyTorch's ε; flax's default is 1e-6
@@ -100,7 +100,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., D] -> [..., hidden[-1]]."""
+        """Maps [..., D] to [..., hidden[-1]]."""
         for width in self.hidden:
             x = dense(width, x.shape[-1], self.init)(x, LayerNorm() if self.layer_norm else add_bias)
             x = self.activation(x)

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
-        """[..., L, W] and a mask [..., L, L], true where the token of the row may look at that of the column."""
+        """Maps tokens [..., L, W] to [..., L, W]; `mask` [..., L, L]: may the row's token look at the column's?"""
         drop = lambda values: nn.Dropout(self.dropout)(values, deterministic=deterministic)
         width = x.shape[-1]
         joint = _linear(3 * width)(
@@ -81,7 +81,7 @@ class DecisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, history: History, deterministic: bool = True) -> TanhGaussian:
-        """Normalised histories [..., K] to a distribution over actions [..., K, A].
+        """Maps normalised histories [..., K] to a distribution over actions [..., K, A].
 
         With `deterministic` off `apply` needs `rngs={"dropout": key}`.
         """

@@ -9,12 +9,12 @@ from o2o_jax import registry
 
 
 def names() -> list[str]:
-    """Names of all offline algorithms, sorted."""
+    """Lists the names of all offline algorithms, sorted."""
     return registry.names(__name__)
 
 
 def load(name: str) -> ModuleType:
-    """The module of an offline algorithm.
+    """Imports the module of an offline algorithm.
 
     Raises:
       ValueError: unknown name; the message lists the valid ones.

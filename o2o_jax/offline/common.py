@@ -7,7 +7,12 @@ from o2o_jax.settings import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfflineConfig(Settings):
-    """Settings common to the offline actor-critics. Defaults: the authors'."""
+    """Settings common to the offline actor-critics. Defaults: the authors'.
+
+    Raises:
+      ValueError: `updates`, `batch_size` or a width below 1, a learning rate or `reward_scale` that is not above 0,
+        `discount` outside (0, 1), or `polyak` outside (0, 1].
+    """
 
     # Networks
     hidden: tuple[int, ...] = (256, 256)  # actor

@@ -19,7 +19,7 @@ Pairing = Literal["paired", "outer"]
 
 
 def linear_recurrence(value: Array, decay: Array, start: Array | float = 0.0, reverse: bool = False) -> Array:
-    """Running sum that forgets: y_t = x_t + c_t y_{t−1}, or y_t = x_t + c_t y_{t+1} in reverse.
+    """Computes a running sum that forgets: y_t = x_t + c_t y_{t−1}, or y_t = x_t + c_t y_{t+1} in reverse.
 
     Args:
       value: [T] x.
@@ -43,7 +43,7 @@ def linear_recurrence(value: Array, decay: Array, start: Array | float = 0.0, re
 
 
 def discounted_returns(reward: Array, ended: Array, discount: float) -> Array:
-    """Discounted sum of an episode's rewards from each step on, as far as the rows go.
+    """Computes the discounted sum of an episode's rewards from each step on, as far as the rows go.
 
         G_t = r_t + γ (1 − ended_t) G_{t+1}
 
@@ -61,7 +61,7 @@ def discounted_returns(reward: Array, ended: Array, discount: float) -> Array:
 
 
 def steps_to_end(ended: Array) -> tuple[Array, Array]:
-    """Returns the last row of each row's episode.
+    """Finds the last row of each row's episode.
 
     Args:
       ended: [T] 1 where the next row belongs to another episode; the last row ends one in any case.
@@ -75,7 +75,7 @@ def steps_to_end(ended: Array) -> tuple[Array, Array]:
 
 
 def steps_from_start(ended: Array) -> tuple[Array, Array]:
-    """Returns the first row of each row's episode.
+    """Finds the first row of each row's episode.
 
     Args:
       ended: [T] 1 where the next row belongs to another episode; the first row begins one in any case.
@@ -98,7 +98,7 @@ def generalized_advantage(
     discount: float,
     gae_lambda: float,
 ) -> Array:
-    """Generalised advantage estimation that bootstraps wherever an episode did not truly terminate.
+    """Estimates generalised advantages, with a bootstrap wherever an episode did not truly terminate.
 
         A_t = δ_t + γ λ (1 − ended_t) A_{t+1},   δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t)
 
@@ -150,7 +150,7 @@ def reference_advantage(log_prob: Array, baseline: Array) -> Array:
 
 
 def adapted_weight(weight: Array, divergence: Array, target: Array | float) -> Array:
-    """Weight of a term that holds a policy near another, after a look at how far it has gone.
+    """Adapts the weight of a term that holds a policy near another, after a look at how far it has gone.
 
         β ← 1.5 β  where KL > 1.5 κ,    β / 1.5  where KL < κ / 1.5,    β  in between;    then into [0.1, 10]
 
@@ -171,7 +171,7 @@ def adapted_weight(weight: Array, divergence: Array, target: Array | float) -> A
 
 
 def auxiliary_advantage(log_ratio: Array, action_dim: int, scale: float) -> Array:
-    """Reference advantage per dimension, bounded below, so that one unlikely action can't dominate a batch.
+    """Bounds the reference advantage per dimension from below, so that one unlikely action can't dominate a batch.
 
         α [ softplus(z + 4|A|) − 4|A| ] / |A|
 
@@ -190,7 +190,7 @@ def auxiliary_advantage(log_ratio: Array, action_dim: int, scale: float) -> Arra
 
 
 def combined_advantage(advantage: Array, auxiliary: Array, weight: Array, pairing: Pairing = "paired") -> Array:
-    """Advantage for the policy's update: the estimated one, and a share of the auxiliary one on its scale.
+    """Combines the estimated advantage with a share of the auxiliary one on its scale, for the policy's update.
 
         A' = (A + β std(A) A_α) / (1 + β)
 
@@ -215,12 +215,15 @@ def combined_advantage(advantage: Array, auxiliary: Array, weight: Array, pairin
 
 
 def normalized(advantage: Array) -> Array:
-    """Advantages of any shape with mean 0 and standard deviation 1."""
+    """Shifts and scales advantages [...] to mean 0 and standard deviation 1 over all of them, so that no unit is left.
+
+    Source: the authors' code, which adds 1e-5 to the deviation.
+    """
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + NORMALIZATION_EPS)
 
 
 def clipped_surrogate(ratio: Array, positive: Array, negative: Array, clip: float) -> Array:
-    """Objective of proximal policy optimisation per sample, to be made large.
+    """Computes the objective of proximal policy optimisation per sample, to be made large.
 
         min( ρ A, clip(ρ, 1 − ε, 1 + ε) A )
 

@@ -33,7 +33,7 @@ def aligned_q(q: Array, q_mode: Array, log_prob: Array, log_prob_mode: Array, al
 
 
 def bounded_distance(action: Array, mode_action: Array, bound: float) -> Array:
-    """Distance of two actions, scaled to the size of one dimension and bounded from above.
+    """Measures the distance of two actions, scaled to the size of one dimension and bounded from above.
 
         δ = min( ‖a − ȧ‖₂ / √|A|,  σ )
 
@@ -45,6 +45,9 @@ def bounded_distance(action: Array, mode_action: Array, bound: float) -> Array:
     Returns:
       [...] in [0, σ].
 
+    Raises:
+      AssertionError: while tracing, if the shapes differ.
+
     Source: Eq. (15), which prints max; its text bounds the distance from above and the authors' code takes min.
     """
     chex.assert_equal_shape([action, mode_action])
@@ -53,7 +56,7 @@ def bounded_distance(action: Array, mode_action: Array, bound: float) -> Array:
 
 
 def decayed_anchor(q_mode: Array, distance: Array, decay: float) -> Array:
-    """The largest value that an action at some distance from the policy's own may have.
+    """Returns the largest value that an action at some distance from the policy's own may have.
 
         q̇ / (1 + k δ²)  where q̇ ≥ 0,   q̇ (1 + k δ²)  where q̇ < 0
 

@@ -8,7 +8,7 @@ from o2o_jax.types import Array
 
 
 def td_target(reward: Array, terminated: Array, next_value: Array, discount: float) -> Array:
-    """One-step target that bootstraps wherever the episode did not truly terminate.
+    """Computes the one-step target, which bootstraps wherever the episode did not truly terminate.
 
         y = r + γ (1 − d) V(s')
 
@@ -31,7 +31,7 @@ def td_target(reward: Array, terminated: Array, next_value: Array, discount: flo
 
 
 def ensemble_squared_error(q: Array, target: Array) -> Array:
-    """Sum over critics of the mean squared error.
+    """Sums the mean squared errors of the critics.
 
         Σ_i mean_b (Q_i − y)²
 

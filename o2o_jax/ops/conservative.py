@@ -43,12 +43,15 @@ def conservative_gap(
 
 
 def gap_multiplier(log_alpha_prime: Array) -> Array:
-    """α' = min(exp(log α'), 1e6), the price of a gap beyond its target. [] -> []."""
+    """Returns the price [] of a gap beyond its target, α' = min(exp(log α'), 1e6), of [] log α'.
+
+    Source: Kumar et al. (arXiv:2006.04779), appendix F; the bound is the authors' code's alone.
+    """
     return jnp.minimum(jnp.exp(log_alpha_prime), MULTIPLIER_MAX)
 
 
 def gap_multiplier_loss(log_alpha_prime: Array, gap: Array, target_gap: float, weight: float) -> Array:
-    """Loss of log α': descent raises α' while the gap exceeds its target.
+    """Computes the loss of log α': descent raises α' while the gap exceeds its target.
 
         −mean_i α' w (gap_i − g)
 

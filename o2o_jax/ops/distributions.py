@@ -18,56 +18,65 @@ class Distribution(Protocol):
     """Interface of every head's distribution; `log_prob` is missing where there is no density."""
 
     def mode(self) -> Array:
-        """[..., A] the action to evaluate with."""
+        """Returns the action [..., A] to evaluate with."""
 
     def sample(self, key: Array) -> Array:
-        """[..., A] a random action in [-1, 1]."""
+        """Draws an action [..., A] in [-1, 1]."""
 
 
 def normal_log_prob(value: Array, mean: Array, log_std: Array) -> Array:
-    """Log-density of a normal distribution per dimension, nats. All [..., A], `log_std` may broadcast."""
+    """Returns the log-density of a normal per dimension, nats. All are [..., A], `log_std` may broadcast."""
     standardized = (value - mean) * jnp.exp(-log_std)
     return -0.5 * jnp.square(standardized) - log_std - 0.5 * math.log(2.0 * math.pi)
 
 
 @flax.struct.dataclass
 class Deterministic:
-    """A point mass. `action`: [..., A] in [-1, 1]."""
+    """A point mass.
+
+    Attributes:
+      action: [..., A] in [-1, 1].
+    """
 
     action: Array
 
     def mode(self) -> Array:
-        """[..., A] the action itself."""
+        """Returns the action [..., A] itself."""
         return self.action
 
     def sample(self, key: Array) -> Array:
-        """[..., A] the action itself; exploration noise is the algorithm's business."""
+        """Returns the action [..., A] itself; exploration noise is the algorithm's business."""
         del key
         return self.action
 
 
 @flax.struct.dataclass
 class Gaussian:
-    """Normal(mean, exp(log_std)), not squashed; samples are clipped. `mean`: [..., A]; `log_std`: [A] or [..., A]."""
+    """Normal(mean, exp(log_std)), not squashed; samples are clipped.
+
+    Attributes:
+      mean: [..., A] μ, before it is clipped to [-1, 1].
+      log_std: [A] or [..., A] log σ, σ in units of the action.
+    """
 
     mean: Array
     log_std: Array
 
     def mode(self) -> Array:
-        """[..., A] the mean, clipped to [-1, 1]."""
+        """Returns the mean [..., A], clipped to [-1, 1]."""
         return jnp.clip(self.mean, -1.0, 1.0)
 
     def sample(self, key: Array) -> Array:
-        """[..., A] a sample, clipped to [-1, 1]."""
+        """Draws a sample [..., A], clipped to [-1, 1]."""
         noise = jax.random.normal(key, self.mean.shape)
         return jnp.clip(self.mean + jnp.exp(self._log_std()) * noise, -1.0, 1.0)
 
     def log_prob(self, action: Array) -> Array:
-        """[...] log-density of `action` [..., A], nats."""
+        """Returns the log-density [...] of `action` [..., A], nats, of the normal before samples are clipped."""
         return jnp.sum(normal_log_prob(action, self.mean, self._log_std()), axis=-1)
 
     def entropy(self) -> Array:
-        """[...] differential entropy, nats, of the normal before samples are clipped."""
+        """Returns the differential entropy [...], nats, of the normal before samples are clipped."""
         return jnp.sum(self._log_std() + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
 
     def _log_std(self) -> Array:
@@ -76,27 +85,32 @@ class Gaussian:
 
 @flax.struct.dataclass
 class TanhGaussian:
-    """tanh(Normal(mean, exp(log_std))). `mean`, `log_std`: [..., A]."""
+    """tanh(Normal(mean, exp(log_std))).
+
+    Attributes:
+      mean: [..., A] μ of the normal.
+      log_std: [..., A] its log σ.
+    """
 
     mean: Array
     log_std: Array
 
     def mode(self) -> Array:
-        """[..., A] tanh of the mean, kept off the edge where the density is infinite."""
+        """Returns tanh of the mean [..., A], kept off the edge where the density is infinite."""
         return jnp.clip(jnp.tanh(self.mean), -MODE_LIMIT, MODE_LIMIT)
 
     def sample(self, key: Array) -> Array:
-        """[..., A] a reparameterised sample."""
+        """Draws a reparameterised sample [..., A]."""
         return self.sample_and_log_prob(key)[0]
 
     def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
-        """A reparameterised sample [..., A] and its log-density [...], nats, from the unsquashed sample."""
+        """Draws a reparameterised sample [..., A], with its log-density [...], nats, from the unsquashed sample."""
         noise = jax.random.normal(key, self.mean.shape)
         unsquashed = self.mean + jnp.exp(self.log_std) * noise
         return jnp.tanh(unsquashed), self._log_prob_of(unsquashed)
 
     def log_prob(self, action: Array) -> Array:
-        """[...] log-density of `action` [..., A], nats; actions beyond ±(1 − 1e-4) count as that."""
+        """Returns the log-density [...] of `action` [..., A], nats; actions beyond ±(1 − 1e-4) count as that."""
         action = jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)
         return self._log_prob_of(jnp.arctanh(action))
 
@@ -107,9 +121,9 @@ class TanhGaussian:
 
 
 def normal_divergence(policy: Gaussian | TanhGaussian, other: Gaussian | TanhGaussian) -> Array:
-    """KL divergence in closed form: that of the normals, before samples are clipped; squashing alike leaves it alone.
+    """Computes the KL divergence of the normals, before samples are clipped, in closed form; tanh leaves it as it is.
 
-        KL(π, π') = Σ_j log(σ'_j / σ_j) + [ σ_j² + (μ_j − μ'_j)² ] / (2 σ'_j²) − ½
+        KL(π, π') = Σ_j ( log(σ'_j / σ_j) + [ σ_j² + (μ_j − μ'_j)² ] / (2 σ'_j²) − ½ )
 
     Args:
       policy: π over actions [..., A].

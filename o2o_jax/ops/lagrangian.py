@@ -7,7 +7,7 @@ from o2o_jax.types import Array
 
 
 def linear_threshold(env_steps: Array, start: float, end: float, ramp_env_steps: float) -> Array:
-    """Threshold τ(t) of the constraint: linear, then constant.
+    """Returns the threshold τ(t) of the constraint: linear, then constant.
 
         τ(t) = τ_start + (τ_end − τ_start) min(t / T, 1)
 
@@ -27,7 +27,7 @@ def linear_threshold(env_steps: Array, start: float, end: float, ramp_env_steps:
 
 
 def lagrange_loss(log_lagrange: Array, divergence: Array, threshold: Array, asymmetry: float) -> Array:
-    """Loss of log λ: descent makes λ grow where the constraint is violated and shrink, slower, where it holds.
+    """Computes the loss of log λ: descent raises λ where the constraint is violated, and lowers it, slower, elsewhere.
 
         λ · mean( |ω − 𝟙(u > 0)| u ),   u = τ − f,   λ = exp(log λ)
 
@@ -48,7 +48,7 @@ def lagrange_loss(log_lagrange: Array, divergence: Array, threshold: Array, asym
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> Array:
-    """Loss of log α: descent raises α while the entropy is below its target.
+    """Computes the loss of log α: descent raises α while the entropy is below its target.
 
         −log α · mean( log π(a|s) + H̄ )
 

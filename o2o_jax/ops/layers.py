@@ -14,7 +14,7 @@ _EXACT = jax.lax.Precision.HIGHEST  # sums are sums on accelerators too, where p
 
 @jax.custom_vjp
 def product(x: Array, kernel: Array) -> Array:
-    """The matrix product of x [..., D] and weights [D, W], [..., W].
+    """Multiplies x [..., D] by weights [D, W], to [..., W].
 
     The weights' gradient is a product whose result is [D, W] as it stands. JAX's own rule transposes a result [W, D],
     and on a processor XLA may then transpose one of the factors, which have a row for every sample.
@@ -55,7 +55,9 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 @jax.custom_vjp
 def layer_norm(x: Array, offset: Array, scale: Array, bias: Array, epsilon: float) -> Array:
-    """(y − μ) / √(σ² + ε) · scale + bias of y = x + offset, μ and σ² over the last axis.
+    """Normalises y = x + offset over the last axis, then scales and shifts.
+
+        (y − μ) / √(σ² + ε) · scale + bias,   μ and σ² of y over the last axis
 
     The layer's own bias is given apart from its product x, so that the sum of both need not be written down before
     its means are known.

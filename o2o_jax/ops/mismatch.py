@@ -8,7 +8,7 @@ from o2o_jax.types import Array
 
 
 def ranks(values: Array) -> Array:
-    """Rank of every value among those of the last axis, from 1 on; equal values share the mean of their ranks.
+    """Ranks the values of the last axis, from 1 on; equal values share the mean of their ranks.
 
     Args:
       values: [..., K]. Costs K² comparisons.
@@ -21,7 +21,7 @@ def ranks(values: Array) -> Array:
 
 
 def rank_correlation(x: Array, y: Array) -> Array:
-    """Spearman's rank correlation along the last axis.
+    """Computes Spearman's rank correlation along the last axis.
 
         ρ = cov(rank x, rank y) / (std(rank x) std(rank y))
 
@@ -65,7 +65,7 @@ def overestimation(q: Array, q_mode: Array) -> tuple[Array, Array]:
 def proposition_values(
     q_fqe: Array, q_align: Array, q_mode: Array, log_prob: Array, log_prob_mode: Array, alpha: Array
 ) -> tuple[Array, Array, Array]:
-    """The three state values that alignment is to bring into order, V_fqe ≤ V_align ≤ V_ȧ, by probes a ~ π_off.
+    """Estimates the state values that alignment is to order, V_fqe ≤ V_align ≤ V_ȧ, by probes a ~ π_off.
 
         V_fqe(s)   = E[ Q_fqe(s, a) − α log π_off(a|s) ]  over the probes that need no calibration, which are those with
                      Q_fqe(s, a) ≤ Q_fqe(s, ȧ) − α [log π_off(ȧ|s) − log π_off(a|s)]

@@ -10,7 +10,7 @@ WEIGHT_MAX = 100.0  # the authors' code, of IQL and of AWAC: no action weighs mo
 
 
 def expectile_loss(value: Array, target: Array, expectile: float) -> Array:
-    """Asymmetric squared error, least where the value is the κ-expectile of its targets.
+    """Computes the asymmetric squared error that is least where the value is the κ-expectile of its targets.
 
         mean |κ − 𝟙(u < 0)| u²,   u = y − V
 

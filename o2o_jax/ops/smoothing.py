@@ -7,7 +7,7 @@ from o2o_jax.types import Array
 
 
 def smoothed_action(action: Array, noise: Array, std: float, clip: float) -> Array:
-    """An action with clipped noise, kept in [-1, 1].
+    """Adds clipped noise to an action, which stays in [-1, 1].
 
         ã = clip( a + clip(σ ε, −c, c), −1, 1 )
 

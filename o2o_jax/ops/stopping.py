@@ -2,6 +2,8 @@
 
 A history [K + 1] holds a measure at the last K + 1 checks, the oldest first; NaN where there was none yet, and then
 nothing is ever done but for `no_longer_rises`, which stands beside others.
+
+Source: this package; the paper has fixed counts of updates.
 """
 
 import jax.numpy as jnp

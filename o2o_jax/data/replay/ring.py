@@ -62,7 +62,7 @@ def rows(columns: Transition, indices: Array) -> Transition:
 
 
 def offline_rows(dataset: Transition | None, like: Transition) -> Transition:
-    """Returns the dataset [N] that a rule draws from beside fresh rows.
+    """Returns the dataset [N] that a rule draws from beside fresh rows `like` [C].
 
     Raises:
       ValueError: there is none, or its rows are of another kind than the fresh ones, such as with notes.

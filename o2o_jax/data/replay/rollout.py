@@ -15,7 +15,7 @@ def rollout(length: int) -> Replay:
     Each time the ring has come round, its rows lie in the order of time. The dataset is left out.
 
     Args:
-      length: T, steps of a rollout.
+      length: T, steps of a rollout; a batch is [T].
     """
 
     def sample(buffer: RingBuffer, dataset: None, key: Array) -> Transition:
@@ -37,7 +37,7 @@ def make_rollout(spec: Spec, length: int) -> RingBuffer:
 
 
 def cut(buffer: RingBuffer) -> RingBuffer:
-    """Marks the newest row as its episode's last: the next row begins another one."""
+    """Marks a ring's [T] newest row as its episode's last: the next row begins another one."""
     storage, newest = buffer.storage, buffer.position - 1
     truncated = storage.truncated.at[newest].set(1.0 - storage.terminated[newest])
     return buffer.replace(storage=storage.replace(truncated=truncated))

@@ -34,7 +34,7 @@ def union(capacity: int, batch_size: int, best_episodes: int | None = None) -> R
 
 
 def of_both(dataset: Transition, buffer: RingBuffer, indices: Array) -> Transition:
-    """Returns rows [B] of the union at indices [B]: 0 to N − 1 are the dataset's, those from N on the ring's."""
+    """Returns rows [B] of the union at indices [B]: 0 to N − 1 are the dataset's [N], from N on the ring's [C]."""
     size = dataset.reward.shape[0]
     offline = rows(dataset, jnp.minimum(indices, size - 1))
     online = rows(buffer.storage, jnp.maximum(indices - size, 0))

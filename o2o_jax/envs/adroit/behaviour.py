@@ -5,7 +5,7 @@ from o2o_jax.interfaces import Task
 
 
 def behaviours(task: Task) -> list[Behaviour]:
-    """No behaviours: the data comes from people, and from policies that were never published.
+    """Refuses: the data comes from people, and from policies that were never published.
 
     Raises:
       ValueError: always.

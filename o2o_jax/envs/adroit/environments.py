@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_env(task: Task) -> gymnasium.Env:
-    """One environment of the task: actions in [-1, 1], truncated at the task's time limit.
+    """Makes one environment of the task: actions in [-1, 1], truncated at the task's time limit.
 
     Raises:
       ValueError: gymnasium-robotics isn't installed.
@@ -24,5 +24,5 @@ def make_env(task: Task) -> gymnasium.Env:
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments of the task that step together; see `vector.make_vector`."""
+    """Makes `num_envs` environments of the task that step together; see `vector.make_vector`."""
     return make_vector(functools.partial(make_env, task), num_envs)

@@ -15,7 +15,7 @@ RANDOM_SCORE, EXPERT_SCORE = 96.262799, 3076.8331017826877
 
 @functools.cache
 def tasks() -> dict[str, Task]:
-    """All tasks by full name: "adroit/pen-human" and its like, and "adroit/pen", the environment alone."""
+    """Returns all tasks by full name: "adroit/pen-human" and its like, and "adroit/pen", the environment alone."""
     found = {}
     for quality in ("", *QUALITIES):
         name = f"adroit/pen-{quality}" if quality else "adroit/pen"

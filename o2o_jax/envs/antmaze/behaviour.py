@@ -20,7 +20,7 @@ NOISE_STD = 0.2  # of the noise on sampled actions, D4RL's
 
 
 def behaviours(task: Task) -> list[Behaviour]:
-    """The steered ant alone.
+    """Returns the steered ant alone.
 
     Raises:
       ValueError: the task has no dataset.
@@ -42,9 +42,22 @@ def behaviours(task: Task) -> list[Behaviour]:
 
 
 def act(maze: Maze, policy: Policy, vector: Any, observations: np.ndarray, key: Array) -> np.ndarray:
-    """Noisy actions [N, 8] of the ant that heads for the next waypoint on the way to the goal that `vector` steers to.
+    """Draws noisy actions [N, 8] of ants that head for the next waypoints on the way to the goals of `vector`.
 
         a = clip( â + 0.2 ε, ±1 ),   â ~ π_ant( · | what the ant sees of v4's 27 numbers and of the waypoint )
+
+    Args:
+      maze: where waypoints lie.
+      policy: π_ant, on `egocentric.view`.
+      vector: N environments, each with its `steering_goal`.
+      observations: [N, 29] raw: the position, then v4's numbers.
+      key: draws actions and noise.
+
+    Returns:
+      [N, 8] in [-1, 1].
+
+    Raises:
+      ValueError: no way leads to a goal.
 
     Source: D4RL's generation of AntMaze.
     """

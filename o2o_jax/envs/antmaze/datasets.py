@@ -7,7 +7,11 @@ from o2o_jax.interfaces import Task
 
 
 def load_dataset(task: Task, source: str | None = None) -> Dataset:
-    """The task's dataset, or Minari's D4RL/antmaze/*; see `mazes.load_dataset`. "antmaze/goal-ant" has none."""
+    """Loads the task's dataset, or Minari's D4RL/antmaze/*: observations [N, 29], actions [N, 8].
+
+    Raises:
+      ValueError, FileNotFoundError: see `mazes.load_dataset`; "antmaze/goal-ant" has none.
+    """
     if task.name == GOAL_ANT.name:
         return registered.load_dataset(task, source)
     return mazes.load_dataset(task, layout(task), source)

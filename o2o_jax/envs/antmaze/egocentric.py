@@ -34,7 +34,7 @@ def view(observation: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def turn_back(action: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """Actions [N, 8] of v4 from those of an ant whose legs are counted after quarter turns [N]."""
+    """Returns v4's actions [N, 8] from those [N, 8] of an ant whose legs are counted after quarter turns [N]."""
     legs = np.roll(action, -2, axis=1)  # v4's actions begin with leg 4
     return np.roll(_turn_legs(legs, -turns), 2, axis=1)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_env(task: Task) -> gymnasium.Env:
-    """One environment of the task; see `mazes.make_env`, and `goal_ant.GoalAnt` for the ant outside mazes."""
+    """Makes one environment of the task; see `mazes.make_env`, and `goal_ant.GoalAnt` for the ant outside mazes."""
     if task.name == GOAL_ANT.name:
         registered.require("gymnasium", "mujoco")
         from o2o_jax.envs.antmaze import goal_ant
@@ -25,12 +25,12 @@ def make_env(task: Task) -> gymnasium.Env:
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments of the task that step together; see `vector.make_vector`."""
+    """Makes `num_envs` environments of the task that step together; see `vector.make_vector`."""
     return make_vector(functools.partial(make_env, task), num_envs)
 
 
 def make_collection_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several that step together, to record in; see `mazes.make_collection_env`."""
+    """Makes `num_envs` that step together, to record in; see `mazes.make_collection_env`."""
     if task.name == GOAL_ANT.name:
         return make_vector_env(task, num_envs)
     return mazes.make_collection_env(task, layout(task), num_envs)

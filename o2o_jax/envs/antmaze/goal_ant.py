@@ -42,13 +42,13 @@ class GoalAnt(gymnasium.Wrapper):
         self._turns = np.zeros(1, int)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The first observation [29], as the ant sees it."""
+        """Begins an episode; returns its first observation [29], as the ant sees it, and an empty `info`."""
         observation, _ = self.env.reset(seed=seed, options=options)
         self.goal = self._draw(observation[:2])
         return self._view(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; `info["success"]` says whether it reached the goal, which is then another one."""
+        """Takes an action [8]; `info["success"]` says whether it reached the goal, which is then another one."""
         simulator: Any = self.env.unwrapped
         before = np.linalg.norm(self.goal - simulator.data.qpos[:2])
         observation, _, terminated, truncated, _ = self.env.step(egocentric.turn_back(action[None], self._turns)[0])
@@ -71,6 +71,6 @@ class GoalAnt(gymnasium.Wrapper):
 
 
 def make(task: Task) -> GoalAnt:
-    """One environment, truncated at the task's time limit."""
+    """Makes one environment, truncated at the task's time limit."""
     limit = task.max_episode_steps
     return GoalAnt(registered.make_registered("Ant-v4", limit, exclude_current_positions_from_observation=False))

@@ -28,7 +28,7 @@ GOAL_ANT = Task(
 
 @functools.cache
 def tasks() -> dict[str, Task]:
-    """All tasks by full name: the mazes, "antmaze/medium-play", and "antmaze/goal-ant", which has no dataset."""
+    """Returns all tasks by full name: mazes, "antmaze/medium-play", and "antmaze/goal-ant", which has no dataset."""
     found = {GOAL_ANT.name: GOAL_ANT}
     for name in NAMES:
         maze = name.partition("-")[0]
@@ -50,7 +50,7 @@ def tasks() -> dict[str, Task]:
 
 
 def layout(task: Task) -> Layout:
-    """From D4RL's start to its goal; recorded episodes by the kind of data.
+    """Returns starts and goals: from D4RL's start to its goal, recorded episodes by the kind of data.
 
     umaze keeps to that start and goal; play starts anywhere; diverse also leads anywhere.
     """

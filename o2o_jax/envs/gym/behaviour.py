@@ -5,6 +5,6 @@ from o2o_jax.interfaces import Task
 
 
 def behaviours(task: Task) -> list[Behaviour]:
-    """Uniform actions, whatever the task."""
+    """Returns uniform actions, whatever the task."""
     del task
     return [uniform()]

@@ -13,12 +13,12 @@ PREFIX = "gym/"
 
 
 def tasks() -> dict[str, Task]:
-    """None: there is no list of what others register. `make_task` makes them."""
+    """Returns none: there is no list of what others register. `make_task` makes them."""
     return {}
 
 
 def make_task(name: str) -> Task:
-    """The task of a registered environment; makes one to see its sizes and its time limit.
+    """Makes the task of a registered environment, whose sizes and time limit it reads off one that it makes.
 
     The task has no dataset and no reference scores: its scores are raw returns.
 

@@ -35,7 +35,7 @@ def behaviours(task: Task) -> list[Behaviour]:
 
 
 def shipped(name: str) -> tuple[Policy, dict[str, Any]]:
-    """The shipped policy of that name, "hopper-medium", and its metadata.
+    """Reads the shipped policy of that name, "hopper-medium", and its metadata; snapshots have an axis [K].
 
     Raises:
       FileNotFoundError: no such policy; the message lists those that there are.
@@ -49,7 +49,7 @@ def shipped(name: str) -> tuple[Policy, dict[str, Any]]:
 
 
 def shipped_behaviours() -> list[str]:
-    """Names of the shipped policies, sorted."""
+    """Lists the names of the shipped policies, sorted."""
     if not SHIPPED.is_dir():
         return []
     return sorted(file.name.removesuffix(".npz") for file in SHIPPED.iterdir() if file.name.endswith(".npz"))

@@ -39,7 +39,7 @@ _NAME = re.compile(r"mujoco/(\w+)(?:-v\d+)?(?:-(.+))?")
 
 @functools.cache
 def tasks() -> dict[str, Task]:
-    """All tasks by full name.
+    """Returns all tasks by full name.
 
     "mujoco/hopper-medium" and its like have a dataset. "mujoco/hopper" alone is the environment, to learn in from
     scratch: its `dataset_id` is "". "mujoco/hopper-v4" and "mujoco/hopper-v4-medium" are the same in Hopper-v4.
@@ -79,12 +79,12 @@ def _published_score(robot: str, quality: str) -> float | None:
 
 
 def benchmark() -> list[str]:
-    """Names of the fifteen tasks that make up the locomotion benchmark: every robot and quality, in v5."""
+    """Lists the fifteen tasks that make up the locomotion benchmark: every robot and quality, in v5."""
     return [f"mujoco/{robot}-{quality}" for robot in ROBOTS for quality in QUALITIES]
 
 
 def robot_and_quality(task: Task) -> tuple[str, str]:
-    """("hopper", "medium") of "mujoco/hopper-medium" and of "mujoco/hopper-v4-medium"; "" for no quality."""
+    """Returns ("hopper", "medium") of "mujoco/hopper-medium" and of "mujoco/hopper-v4-medium"; "" for no quality."""
     match = _NAME.fullmatch(task.name)
     assert match, task.name
     return match[1], match[2] or ""

@@ -19,14 +19,26 @@ NOISE_STD = 0.5  # on the clipped force
 
 
 def behaviours(task: Task) -> list[Behaviour]:
-    """The waypoint controller alone."""
+    """Returns the waypoint controller alone."""
     return [Behaviour("waypoint controller", 1.0, functools.partial(act, layout(task).maze))]
 
 
 def act(maze: Maze, vector: Any, observations: np.ndarray, key: Array) -> np.ndarray:
-    """Noisy forces [N, 2] towards the next waypoints on the way to the goals that `vector` steers to.
+    """Draws noisy forces [N, 2] towards the next waypoints on the way to the goals of `vector`.
 
         a = clip( clip(10 (w − x) − v, ±1) + 0.5 ε, ±1 )
+
+    Args:
+      maze: where waypoints lie.
+      vector: N environments, each with its `steering_goal`.
+      observations: [N, 4] raw: position x and velocity v.
+      key: draws the noise ε.
+
+    Returns:
+      [N, 2] in [-1, 1].
+
+    Raises:
+      ValueError: no way leads to a goal.
 
     Source: D4RL's waypoint controller, whose waypoints are jittered and left only at rest; here the next waypoint
     counts from the moment that the ball enters a cell, so that the controller needs no memory.

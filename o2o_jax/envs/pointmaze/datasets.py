@@ -7,5 +7,9 @@ from o2o_jax.interfaces import Task
 
 
 def load_dataset(task: Task, source: str | None = None) -> Dataset:
-    """The task's dataset, or Minari's D4RL/pointmaze/*; see `mazes.load_dataset`."""
+    """Loads the task's dataset, or Minari's D4RL/pointmaze/*: observations [N, 4], actions [N, 2].
+
+    Raises:
+      ValueError, FileNotFoundError: see `mazes.load_dataset`.
+    """
     return mazes.load_dataset(task, layout(task), source)

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def make_env(task: Task) -> gymnasium.Env:
-    """One environment of the task; see `mazes.make_env`."""
+    """Makes one environment of the task; see `mazes.make_env`."""
     return mazes.make_env(task, layout(task))
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several environments of the task that step together; see `vector.make_vector`."""
+    """Makes `num_envs` environments of the task that step together; see `vector.make_vector`."""
     return make_vector(functools.partial(make_env, task), num_envs)
 
 
 def make_collection_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:
-    """Several that step together, to record in; see `mazes.make_collection_env`."""
+    """Makes `num_envs` that step together, to record in; see `mazes.make_collection_env`."""
     return mazes.make_collection_env(task, layout(task), num_envs)

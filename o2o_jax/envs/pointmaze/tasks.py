@@ -13,7 +13,7 @@ CELL_SIZE = 1.0
 
 @functools.cache
 def tasks() -> dict[str, Task]:
-    """All tasks by full name, "pointmaze/umaze"."""
+    """Returns all tasks by full name, "pointmaze/umaze"."""
     return {
         f"pointmaze/{maze}": Task(
             name=f"pointmaze/{maze}",
@@ -35,7 +35,7 @@ def tasks() -> dict[str, Task]:
 
 
 def layout(task: Task) -> Layout:
-    """From anywhere to D4RL's goal, recorded episodes from anywhere to anywhere.
+    """Returns starts and goals: from anywhere to D4RL's goal, recorded episodes from anywhere to anywhere.
 
     Observations are the simulator's own, position and velocity [4]: D4RL's of maze2d. The goal stays out of them.
     """

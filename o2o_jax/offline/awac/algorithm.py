@@ -23,10 +23,18 @@ from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
 
 
 class Networks(NamedTuple):
-    """Modules and optimisers: everything static that the updates need."""
+    """Modules and optimisers: everything static that the updates need.
+
+    Attributes:
+      actor: of π, observations [..., O] to a normal over actions [..., A].
+      critic: both critics at once, [..., O] and [..., A] to values [2, ...].
+      actor_optimizer: of `State.actor`.
+      critic_optimizer: of `State.critic`.
+      spec: O and A.
+    """
 
     actor: networks.Actor
-    critic: networks.Critic  # both critics at once
+    critic: networks.Critic
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     spec: Spec
@@ -34,7 +42,12 @@ class Networks(NamedTuple):
 
 @flax.struct.dataclass
 class OptStates:
-    """One optimiser state per trained part."""
+    """One optimiser state per trained part.
+
+    Attributes:
+      actor: of `State.actor`.
+      critic: of `State.critic`.
+    """
 
     actor: Any
     critic: Any
@@ -62,7 +75,7 @@ class State:
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
-    """Modules and optimisers for a configuration and the sizes of an environment."""
+    """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.FreeGaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2, layer_init="fan_in"),
@@ -73,13 +86,16 @@ def make_networks(config: Config, spec: Spec) -> Networks:
 
 
 def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: random networks, target critics equal to the critics.
+    """Makes the state before the first update: random networks, target critics equal to the critics.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       key: initialises the networks.
-      normalizer: of the dataset's observations.
+      normalizer: of the dataset's observations [..., O].
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     actor_key, critic_key = jax.random.split(key)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
@@ -96,7 +112,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
 
 
 def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
-    """One update of the critics, then of the actor, which already asks the new critics.
+    """Updates the critics, then the actor, which already asks the new critics.
 
     Args:
       nets: of `make_networks`.
@@ -106,7 +122,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
       key: draws the policy's actions at s' and at s.
 
     Returns:
-      The state with `step` advanced, and metrics.
+      The state with `step` advanced, and metrics, [] each.
     """
     batch = state.transform(batch)
     target_key, own_key = jax.random.split(key)
@@ -138,7 +154,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
 
 
 def policy(nets: Networks, state: State) -> Policy:
-    """Returns the current actor with its normaliser."""
+    """Returns the current actor with its normaliser: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 

@@ -7,7 +7,7 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Operations per update of AWAC; the advantage asks the new critics at two actions per state."""
+    """Counts the operations per update of AWAC; the advantage asks the new critics at two actions per state."""
     rows = config.batch_size
     actor, critic = actor_of(config, spec, spec.action_dim), critics_of(config, spec, 2)
     targets = actor.forward(rows) + critic.forward(rows)

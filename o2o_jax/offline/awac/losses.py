@@ -22,7 +22,7 @@ def advantage(
     Returns:
       [B] advantages, in return units.
 
-    Source: Nair et al. (arXiv:2006.09359), which leave open how V(s) is had; one sample is CORL's way.
+    Source: Nair et al. (arXiv:2006.09359), which leave open how V(s) is estimated; one sample is CORL's way.
     """
     value = lowest_value(critic_params, critic, observation, own_action)
     return lowest_value(critic_params, critic, observation, action) - value

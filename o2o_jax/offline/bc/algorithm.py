@@ -14,25 +14,28 @@ State = CloneState
 
 
 def select(config: Config, dataset: Dataset) -> Dataset:
-    """The best episodes by undiscounted return: `best_fraction` of all, rounded down, and never less than one."""
+    """Selects the best episodes by undiscounted return: `best_fraction` of all, rounded down, and at least one."""
     return dataset.best_episodes(max(1, int(config.best_fraction * len(dataset.episode_ends))))
 
 
 def init(config: Config, spec: Spec, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: a random policy.
+    """Makes the state before the first update: a random policy.
 
     Args:
       config: settings.
       spec: sizes of an environment.
       key: initialises the network.
-      normalizer: of the dataset's observations.
+      normalizer: of the dataset's observations [..., O].
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     actor = networks.HEADS[config.head](spec.action_dim, config.hidden, layer_init="fan_in")
     return clone_state(config, actor, normalizer, key)
 
 
 def policy(state: State) -> Policy:
-    """Returns the student."""
+    """Returns the student: raw observations [..., O] to actions [..., A]."""
     return state.student
 
 

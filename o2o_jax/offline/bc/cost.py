@@ -7,5 +7,5 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Operations per update of behaviour cloning."""
+    """Counts the operations per update of behaviour cloning."""
     return {"update": cloning(config, spec, config.head)}

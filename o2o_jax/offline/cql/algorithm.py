@@ -27,7 +27,17 @@ ACTIONS_AT_ONCE = 1_024
 
 
 class Networks(NamedTuple):
-    """Modules and optimisers: everything static that the updates need."""
+    """Modules and optimisers: everything static that the updates need.
+
+    Attributes:
+      actor: of π, observations [..., O] to a squashed normal over actions [..., A].
+      critic: both critics at once, [..., O] and [..., A] to values [2, ...].
+      actor_optimizer: of `State.actor`.
+      critic_optimizer: of `State.critic`.
+      alpha_optimizer: of `State.log_alpha`.
+      alpha_prime_optimizer: of `State.log_alpha_prime`.
+      spec: O and A.
+    """
 
     actor: networks.Actor
     critic: networks.Critic
@@ -40,7 +50,14 @@ class Networks(NamedTuple):
 
 @flax.struct.dataclass
 class OptStates:
-    """One optimiser state per trained part."""
+    """One optimiser state per trained part.
+
+    Attributes:
+      actor: of `State.actor`.
+      critic: of `State.critic`.
+      alpha: of `State.log_alpha`.
+      alpha_prime: of `State.log_alpha_prime`.
+    """
 
     actor: Any
     critic: Any
@@ -74,7 +91,7 @@ class State:
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
-    """Modules and optimisers for a configuration and the sizes of an environment."""
+    """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
@@ -87,13 +104,16 @@ def make_networks(config: Config, spec: Spec) -> Networks:
 
 
 def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: random networks, targets equal to them.
+    """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       key: initialises the networks.
-      normalizer: of the dataset's observations; left out where `normalize_observations` is off.
+      normalizer: of the dataset's observations [..., O]; left out where `normalize_observations` is off.
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     actor_key, critic_key = jax.random.split(key)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
@@ -121,7 +141,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
 
 
 def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
-    """One update of the actor, the temperature and the critics; all gradients at the old parameters.
+    """Updates the actor, the temperature and the critics; all gradients at the old parameters.
 
     Args:
       nets: of `make_networks`.
@@ -131,7 +151,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
       key: draws the actions at s and s' and those of the penalty.
 
     Returns:
-      The state with `step` advanced, and metrics.
+      The state with `step` advanced, and metrics, [] each.
     """
     batch = state.transform(batch)
     actor_key, target_key, penalty_key = jax.random.split(key, 3)
@@ -203,7 +223,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
 
 
 def policy(nets: Networks, state: State) -> Policy:
-    """Returns the current actor with its normaliser."""
+    """Returns the current actor with its normaliser: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 

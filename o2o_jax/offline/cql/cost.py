@@ -7,7 +7,7 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Operations per update of CQL: its critics learn at 1 + 3 n actions per state."""
+    """Counts the operations per update of CQL: its critics learn at 1 + 3 n actions per state."""
     rows, actions = config.batch_size, spec.action_dim
     actor, critic = actor_of(config, spec, 2 * actions), critics_of(config, spec, 2)
     actor_step = actor.step(rows) + critic.forward(rows) + critic.input_gradient(rows, actions)

@@ -21,7 +21,7 @@ def next_value(
     key: Array,
     num_actions: int,
 ) -> Array:
-    """Value of the next state: the best of n sampled actions, without an entropy term.
+    """Values the next state: the best of n sampled actions, without an entropy term.
 
         max_k min_i Q̄_i(s', a'_k),   a'_k ~ π(·|s')
 
@@ -46,7 +46,7 @@ def next_value(
 def sampled_actions(
     distribution: TanhGaussian, next_distribution: TanhGaussian, key: Array, num_actions: int
 ) -> tuple[Array, Array]:
-    """Actions whose values the penalty lowers: n uniform ones, n of π(·|s) and n of π(·|s').
+    """Draws actions whose values the penalty lowers: n uniform ones, n of π(·|s) and n of π(·|s').
 
     Args:
       distribution: π(·|s) for the batch.
@@ -83,7 +83,7 @@ def critic_loss(
     temperature: float,
     gap_min: float | None,
 ) -> tuple[Array, tuple[Array, Metrics]]:
-    """Squared temporal-difference error and conservative penalty of every critic, summed.
+    """Sums the squared temporal-difference error and the conservative penalty of the critics.
 
         Σ_i [ mean (Q_i(s, a) − y)²  +  w (gap_i − g) ]
 
@@ -116,7 +116,7 @@ def critic_loss(
 
 
 def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
-    """The same distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
+    """Repeats a distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
     batch_size, action_dim = distribution.mean.shape
     shape = (batch_size, num_actions, action_dim)
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)

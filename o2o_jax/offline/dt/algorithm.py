@@ -22,7 +22,14 @@ from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rol
 
 
 class Networks(NamedTuple):
-    """Modules and optimisers: everything static that the updates need."""
+    """Modules and optimisers: everything static that the updates need.
+
+    Attributes:
+      actor: of π, histories [..., K] to a squashed normal over actions [..., K, A].
+      actor_optimizer: of `State.actor`.
+      temperature_optimizer: of `State.log_temperature`.
+      spec: O and A.
+    """
 
     actor: networks.DecisionTransformer
     actor_optimizer: optax.GradientTransformation
@@ -32,7 +39,12 @@ class Networks(NamedTuple):
 
 @flax.struct.dataclass
 class OptStates:
-    """One optimiser state per trained part. The actor's counts its updates, by which its learning rate rises."""
+    """One optimiser state per trained part. The actor's counts its updates, by which its learning rate rises.
+
+    Attributes:
+      actor: of `State.actor`.
+      temperature: of `State.log_temperature`.
+    """
 
     actor: Any
     temperature: Any
@@ -60,7 +72,7 @@ class State:
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
-    """Modules and optimisers for a configuration and the sizes of an environment."""
+    """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.DecisionTransformer(spec.action_dim, config.width, config.layers, config.heads, config.dropout),
         actor_optimizer=optax.chain(
@@ -73,18 +85,21 @@ def make_networks(config: Config, spec: Spec) -> Networks:
 
 
 def warmup(lr: float, updates: int) -> optax.Schedule:
-    """Learning rate by updates done, n from 0: lr · min((n + 1) / updates, 1)."""
+    """Returns the learning rate by updates done, n from 0: lr · min((n + 1) / updates, 1)."""
     return lambda count: lr * jnp.minimum((count + 1) / updates, 1.0)
 
 
 def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: a random network.
+    """Makes the state before the first update: a random network.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       key: initialises the network.
-      normalizer: of the dataset's observations.
+      normalizer: of the dataset's observations [..., O].
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     single = jnp.zeros((1, config.context))
     history = History(
@@ -128,7 +143,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
 
 
 def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> History:
-    """Histories [B, K]: an episode drawn in proportion to its length, and in it a first step uniformly.
+    """Draws histories [B, K]: an episode in proportion to its length, and in it a first step uniformly.
 
     Both together draw the first step uniformly among all rows. A history that would outlast its episode is shorter and
     has padding in front.
@@ -146,7 +161,7 @@ def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> H
 
 
 def update(nets: Networks, config: Config, state: State, batch: History, key: Array) -> tuple[State, Metrics]:
-    """One update of the network and of the temperature; both gradients at the old parameters.
+    """Updates the network and the temperature; both gradients at the old parameters.
 
     Args:
       nets: of `make_networks`.
@@ -156,7 +171,7 @@ def update(nets: Networks, config: Config, state: State, batch: History, key: Ar
       key: of the dropout and the sampled actions.
 
     Returns:
-      The state with `step` advanced, and metrics.
+      The state with `step` advanced, and metrics, [] each.
     """
     history = histories.normalize(batch, state.normalizer, config.return_scale)
     temperature = jnp.exp(state.log_temperature)
@@ -180,7 +195,7 @@ def update(nets: Networks, config: Config, state: State, batch: History, key: Ar
 
 
 def policy(nets: Networks, config: Config, state: State) -> SequencePolicy:
-    """Returns the current actor, which acts on histories, with its normaliser and what it asks for."""
+    """Returns the current actor, which acts on histories [..., K], with its normaliser and what it asks for."""
     return SequencePolicy(
         state.actor, state.normalizer, state.target_return, nets.actor, config.return_scale, config.eval_context
     )

@@ -10,7 +10,7 @@ from o2o_jax.types import Array, History, Metrics, Params
 def sequence_loss(
     params: Params, actor: networks.DecisionTransformer, history: History, key: Array, temperature: Array
 ) -> tuple[Array, tuple[Array, Metrics]]:
-    """Negative log-likelihood of the data's actions, less the policy's weighted entropy.
+    """Computes the negative log-likelihood of the data's actions, less the policy's weighted entropy.
 
         −mean_valid log π(a_t|·) − τ H,   H = −mean log π(ã_t|·), one sample ã_t of every step, padding too
 
@@ -36,7 +36,7 @@ def sequence_loss(
 
 
 def temperature_loss(log_temperature: Array, entropy: Array, target_entropy: float) -> Array:
-    """Loss of log τ: descent raises τ while the entropy is below its target.
+    """Computes the loss of log τ: descent raises τ while the entropy is below its target.
 
         τ (H − H̄),   τ = exp(log τ)
 

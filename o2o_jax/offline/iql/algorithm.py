@@ -23,10 +23,20 @@ from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
 
 
 class Networks(NamedTuple):
-    """Modules and optimisers: everything static that the updates need."""
+    """Modules and optimisers: everything static that the updates need.
+
+    Attributes:
+      actor: of π, observations [..., O] to a normal over actions [..., A].
+      critic: both critics at once, [..., O] and [..., A] to values [2, ...].
+      value: of V, [..., O] to values [...].
+      actor_optimizer: of `State.actor`.
+      critic_optimizer: of `State.critic`.
+      value_optimizer: of `State.value`.
+      spec: O and A.
+    """
 
     actor: networks.Actor
-    critic: networks.Critic  # both critics at once
+    critic: networks.Critic
     value: networks.Value
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
@@ -36,7 +46,13 @@ class Networks(NamedTuple):
 
 @flax.struct.dataclass
 class OptStates:
-    """One optimiser state per trained part. The actor's counts its updates, by which its learning rate falls."""
+    """One optimiser state per trained part. The actor's counts its updates, by which its learning rate falls.
+
+    Attributes:
+      actor: of `State.actor`.
+      critic: of `State.critic`.
+      value: of `State.value`.
+    """
 
     actor: Any
     critic: Any
@@ -67,12 +83,12 @@ class State:
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
-    """Modules and optimisers for a configuration and the sizes of an environment."""
+    """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.GaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
         value=networks.Value(config.critic_hidden),
-        # a schedule over offline updates alone: who goes on from `opt.actor` online brings a schedule of his own
+        # a schedule over offline updates alone: a method that goes on from `opt.actor` online brings its own
         actor_optimizer=optax.adam(optax.cosine_decay_schedule(config.actor_lr, config.updates)),
         critic_optimizer=optax.adam(config.critic_lr),
         value_optimizer=optax.adam(config.value_lr),
@@ -81,13 +97,16 @@ def make_networks(config: Config, spec: Spec) -> Networks:
 
 
 def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: random networks, target critics equal to the critics.
+    """Makes the state before the first update: random networks, target critics equal to the critics.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       key: initialises the networks.
-      normalizer: of the dataset's observations.
+      normalizer: of the dataset's observations [..., O].
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     actor_key, critic_key, value_key = jax.random.split(key, 3)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
@@ -110,7 +129,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
 
 
 def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
-    """One update of the values, the critics and the actor; all gradients at the old parameters.
+    """Updates the values, the critics and the actor; all gradients at the old parameters.
 
     Args:
       nets: of `make_networks`.
@@ -120,7 +139,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
       key: unused: no action is sampled, which is the idea of the method.
 
     Returns:
-      The state with `step` advanced, and metrics.
+      The state with `step` advanced, and metrics, [] each.
     """
     del key
     batch = state.transform(batch)
@@ -156,7 +175,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
 
 
 def policy(nets: Networks, state: State) -> Policy:
-    """Returns the current actor with its normaliser."""
+    """Returns the current actor with its normaliser: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 

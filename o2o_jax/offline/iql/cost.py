@@ -7,7 +7,7 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Operations per update of IQL."""
+    """Counts the operations per update of IQL."""
     rows = config.batch_size
     actor, critic = actor_of(config, spec, spec.action_dim), critics_of(config, spec, 2)
     value = Network(spec.observation_dim, config.critic_hidden, 1)

@@ -8,7 +8,7 @@ from o2o_jax.types import Array, Params
 def value_loss(
     value_params: Params, value: networks.Value, observation: Array, q: Array, expectile: float
 ) -> tuple[Array, Array]:
-    """Expectile regression of the value on those of the data's actions.
+    """Regresses the value on those of the data's actions, by their expectile.
 
         mean |κ − 𝟙(u < 0)| u²,   u = min_i Q̄_i(s, a) − V(s)
 

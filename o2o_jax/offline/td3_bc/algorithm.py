@@ -23,11 +23,20 @@ from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
 
 
 class Networks(NamedTuple):
-    """Modules and optimisers: everything static that the updates need."""
+    """Modules and optimisers: everything static that the updates need.
+
+    Attributes:
+      actor: of π, observations [..., O] to a point mass over actions [..., A].
+      critic: both critics at once, [..., O] and [..., A] to values [2, ...].
+      first_critic: one of them, to values [...]: the actor's gradient asks no other.
+      actor_optimizer: of `State.actor`.
+      critic_optimizer: of `State.critic`.
+      spec: O and A.
+    """
 
     actor: networks.Actor
-    critic: networks.Critic  # both critics at once
-    first_critic: networks.Critic  # one of them: the actor's gradient asks no other
+    critic: networks.Critic
+    first_critic: networks.Critic
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     spec: Spec
@@ -35,7 +44,12 @@ class Networks(NamedTuple):
 
 @flax.struct.dataclass
 class OptStates:
-    """One optimiser state per trained part."""
+    """One optimiser state per trained part.
+
+    Attributes:
+      actor: of `State.actor`.
+      critic: of `State.critic`.
+    """
 
     actor: Any
     critic: Any
@@ -65,7 +79,7 @@ class State:
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
-    """Modules and optimisers for a configuration and the sizes of an environment."""
+    """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.DeterministicActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
@@ -77,13 +91,16 @@ def make_networks(config: Config, spec: Spec) -> Networks:
 
 
 def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
-    """The state before the first update: random networks, targets equal to them.
+    """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       key: initialises the networks.
-      normalizer: of the dataset's observations.
+      normalizer: of the dataset's observations [..., O].
+
+    Returns:
+      The state of one seed, its `step` [] at 0.
     """
     actor_key, critic_key = jax.random.split(key)
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
@@ -101,7 +118,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
 
 
 def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
-    """One update of the critics, Eq. (6); every `policy_delay`-th also moves the actor and all targets.
+    """Updates the critics, Eq. (6); every `policy_delay`-th also moves the actor and all targets.
 
     Args:
       nets: of `make_networks`.
@@ -111,7 +128,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
       key: draws the smoothing noise of the target actions.
 
     Returns:
-      The state with `step` advanced, and metrics; those of the actor are NaN where it did not move.
+      The state with `step` advanced, and metrics, [] each; those of the actor are NaN where it did not move.
     """
     batch = state.transform(batch)
     mode = nets.actor.apply(state.target_actor, batch.next_observation).mode()
@@ -161,7 +178,7 @@ def _no_step(delayed: tuple) -> tuple:
 
 
 def policy(nets: Networks, state: State) -> Policy:
-    """Returns the current actor with its normaliser."""
+    """Returns the current actor with its normaliser: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 

@@ -8,7 +8,7 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Operations per update of TD3+BC, as a mean over updates with and without the actor."""
+    """Counts the operations per update of TD3+BC, as a mean over updates with and without the actor."""
     rows, actions = config.batch_size, spec.action_dim
     actor, critic = actor_of(config, spec, actions), critics_of(config, spec, 2)
     first = dataclasses.replace(critic, copies=1)

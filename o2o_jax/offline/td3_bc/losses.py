@@ -16,7 +16,7 @@ def actor_loss(
     action: Array,
     alpha: float,
 ) -> tuple[Array, Metrics]:
-    """Deterministic policy loss at a fixed scale, with a cloning term.
+    """Computes the deterministic policy loss at a fixed scale, with a cloning term.
 
         −α · mean Q₁(s, π(s)) / mean |Q₁(s, π(s))|  +  mean (π(s) − a)²
 
