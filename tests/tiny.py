@@ -27,7 +27,7 @@ TRANSFORMER = ["--set=width=8", "--set=layers=1", "--set=heads=2", "--set=contex
 
 
 def call(script, *arguments, status=0):
-    """Runs a script of `experiments` in this process, as its command line would."""
+    """Runs a command in this process, as its command line would."""
     with pytest.raises(SystemExit) as result:
         flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
     assert result.value.code == status

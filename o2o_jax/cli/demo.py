@@ -65,7 +65,7 @@ def main(args: FlagValues) -> None:
 
 
 def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
-    command = ["-m", f"experiments.{script}", *arguments]
+    command = ["-m", "o2o_jax.cli", script, *arguments]
     print(f"\n$ python {shlex.join(command)}", flush=True)
     with subprocess.Popen([sys.executable, *command], env=environment) as process:
         try:

@@ -1,5 +1,6 @@
 """experiments.finetune from an offline run to the last evaluation, stopped and resumed, with tiny data and networks."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -14,10 +15,12 @@ from o2o_jax import envs, online
 from o2o_jax.cli import finetune, offline
 from o2o_jax.data import sources
 from o2o_jax.jobs.handoffs import load_delivered
+from o2o_jax.jobs.job import OnlineJob
 from o2o_jax.runtime import interrupt, log, train
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
+from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 from tests import tiny
@@ -110,6 +113,28 @@ def test_settings_say_where_the_policy_comes_from(o2td3, offline_run):
     assert (settings["policy"], settings["source"]["algorithm"]) == (str(offline_run), "td3_bc")
     assert settings["clone"] is None
     assert settings["config"]["align_updates"] == ALIGN
+
+
+def test_a_job_from_a_run_s_settings_repeats_the_run(o2td3, offline_run, tmp_path):
+    job = OnlineJob.from_json(json.loads((o2td3 / "config.json").read_text()))
+    plan = dataclasses.replace(job, checkpoint_every=2).plan(seed_mesh(2))
+    phases = []
+    with Output(tmp_path / "again", plan) as output:
+        for event in train.train(plan, output.restore):
+            output.take(event)
+            phases += [event.phase] if phases[-1:] != [event.phase] else []
+    assert phases == ["reevaluate", "align", *["evaluation", "finetune"] * 4]  # before the first step, and 3 looks
+    for file in sorted(o2td3.glob("*.csv")):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_whoever_asks_for_no_further_event_has_stopped_the_run(o2td3):
+    plan = OnlineJob.from_json(json.loads((o2td3 / "config.json").read_text())).plan(seed_mesh(2))
+    aligned = next(event.run for event in train.train(plan) if event.phase == "align" and event.ended)
+    assert (int(aligned.updates), int(aligned.begun), int(aligned.env_steps)) == (REEVALUATE + ALIGN, 0, 0)
+    with Checkpoints(o2td3 / "stages", plan.settings) as stages:
+        kept = stages.restore({"agent": aligned.agent, "records": aligned.records, "ends": aligned.ends})
+    jax.tree.map(np.testing.assert_array_equal, kept["agent"].critic, aligned.agent.critic)
 
 
 def test_the_offline_score_is_that_of_the_offline_run_s_last_policy(o2td3, offline_run):
@@ -236,6 +261,18 @@ def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(start[f"clone_{name}"], clone[name][-1:])
     teacher_score = log.read(offline_run, "evaluation")["score"][-2]
     assert np.abs(start["teacher_score"][0] - teacher_score) < 5.0  # one of the two episodes that were evaluated there
+
+
+def test_a_clone_too_is_taken_from_another_run(offline_run, tmp_path):
+    arguments = ["--set=reevaluate_updates=0", "--set=align_updates=2", "--clone_updates=4"]
+    whole = run(tmp_path / "whole", offline_run, *arguments, algorithm="o2sac")
+    out = run(tmp_path / "one", offline_run, *arguments, f"--reconstruction={whole}", algorithm="o2sac", seeds=1)
+    again = run(tmp_path / "again", offline_run, *arguments, f"--reconstruction={out}", algorithm="o2sac", seeds=1)
+    for phase in ("clone", "align"):
+        for name, values in log.read(whole, phase).items():
+            for folder in (out, again):
+                np.testing.assert_array_equal(log.read(folder, phase)[name], values[::2], err_msg=f"{phase} {name}")
+    run(out, offline_run, *arguments, f"--reconstruction={whole}", "--resume", algorithm="o2sac", seeds=1)
 
 
 def test_a_policy_on_histories_is_cloned(dt_run, tmp_path, capsys):

@@ -1,0 +1,37 @@
+"""`o2o`: commands by their names."""
+
+import pytest
+
+from o2o_jax import cli
+from o2o_jax.cli import __main__ as o2o
+
+
+def call(*arguments):
+    """Status of the command."""
+    with pytest.raises(SystemExit) as result:
+        o2o.main(arguments)
+    return result.value.code
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_an_overview_has_a_line_per_command(arguments, capsys):
+    assert call(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_commands_have_a_help_and_a_file_for_checkouts(name, capsys, pytestconfig):
+    assert call(name, "--help") == 0
+    assert "--debug" in capsys.readouterr().out
+    assert f"import {name} as command" in (pytestconfig.rootpath / "experiments" / f"{name}.py").read_text()
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys):
+    assert call("finetun") == 2
+    assert capsys.readouterr().err.startswith("error: unknown command 'finetun'. Did you mean 'finetune'?")
+
+
+def test_errors_of_a_command_are_its_own(capsys):
+    assert call("offline", "--algorithm=td3_bc", "--out=x") == 1
+    assert capsys.readouterr().err == "error: pass --env, a task, or --dataset, its data, or both\n"

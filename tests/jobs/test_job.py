@@ -1,0 +1,41 @@
+"""Jobs are values: equal, hashable, picklable, JSON both ways; and what they leave says which they were."""
+
+import dataclasses
+import json
+import pickle
+
+import pytest
+
+from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob
+from o2o_jax.offline import iql, td3_bc
+from o2o_jax.online import awac, o2td3, ppo
+from o2o_jax.policy import CloneConfig
+
+JOBS = [
+    OfflineJob(algorithm="td3_bc", config=td3_bc.Config(hidden=(8,)), env="mujoco/hopper-medium", eval_every=5),
+    OfflineJob(algorithm="iql", config=iql.Config(), dataset="mine.npz", seeds=3, first_seed=2),
+    OnlineJob(algorithm="o2td3", config=o2td3.Config(), policy="runs/a", clone=CloneConfig(updates=3), schedule="fast"),
+    OnlineJob(algorithm="awac", config=awac.Config(), policy="runs/a", reconstruction="runs/b", envpool=True),
+    ScratchJob(algorithm="ppo", config=ppo.Config.from_scratch(), env="mujoco/hopper"),
+]
+IDS = [f"{job.script}-{job.algorithm}" for job in JOBS]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=IDS)
+def test_jobs_are_values(job):
+    assert type(job).from_json(json.loads(json.dumps(job.to_json()))) == job
+    assert pickle.loads(pickle.dumps(job)) == job
+    other = dataclasses.replace(job, seeds=7)
+    assert len({job, dataclasses.replace(job), other}) == 2
+    assert list(other.seed_list) == list(range(job.first_seed, job.first_seed + 7))
+
+
+def test_a_job_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="expected a job of offline, got one of 'finetune'"):
+        OfflineJob.from_json(JOBS[2].to_json())
+
+
+def test_checkpoints_are_no_part_of_what_a_run_is():
+    often = dataclasses.replace(JOBS[2], checkpoint_every=5)
+    assert often == JOBS[2]
+    assert often.to_json() == JOBS[2].to_json()
