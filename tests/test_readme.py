@@ -10,13 +10,18 @@ from o2o_jax.data import sources
 README = Path(__file__).parents[1] / "README.md"
 
 
+def example(number):
+    """A Python example of the README."""
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) == 3
+    assert len(examples[number].strip().splitlines()) <= 25
+    return examples[number]
+
+
 def run_example(number):
     """Names that a Python example of the README defines."""
-    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(examples) == 2
-    assert len(examples[number].strip().splitlines()) <= 25
     names: dict = {}
-    exec(compile(examples[number], "README.md", "exec"), names)
+    exec(compile(example(number), "README.md", "exec"), names)
     return names
 
 
@@ -28,7 +33,7 @@ def test_library_example_runs():
 
 
 def test_example_of_own_data_runs():
-    names = run_example(1)
+    names = run_example(2)
     assert names["data"].size == 995  # five episodes were cut, without an observation after their last step
     assert int(names["state"].step) == 20
     assert np.isfinite(names["metrics"]["critic_loss"])

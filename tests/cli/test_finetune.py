@@ -23,7 +23,8 @@ from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
-from tests import tiny
+from o2o_jax.settings import from_dict
+from tests import test_readme, tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
 SCHEDULE = [
@@ -126,6 +127,18 @@ def test_a_job_from_a_run_s_settings_repeats_the_run(o2td3, offline_run, tmp_pat
     assert phases == ["reevaluate", "align", *["evaluation", "finetune"] * 4]  # before the first step, and 3 looks
     for file in sorted(o2td3.glob("*.csv")):
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_the_example_of_a_whole_run(o2td3, offline_run, tmp_path, monkeypatch):
+    code, settings = test_readme.example(1), json.loads((o2td3 / "config.json").read_text())
+    (theirs,) = (line for line in code.splitlines() if line.startswith("config = "))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "td3_bc").symlink_to(offline_run)
+    monkeypatch.chdir(tmp_path)
+    names = {"config": from_dict(online.load("o2td3").Config, settings["config"])}
+    exec(compile(code.replace(theirs, ""), "README.md", "exec"), names)
+    for file in sorted(o2td3.glob("*.csv")):
+        assert (tmp_path / "runs" / "o2td3" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_whoever_asks_for_no_further_event_has_stopped_the_run(o2td3):
