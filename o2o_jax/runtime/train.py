@@ -23,6 +23,7 @@ from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates of a phase, where no evaluation says otherwise
 CLONE = "clone"  # the phase that comes before a run's own
+CLOSENESS = ("mse", "log_likelihood")  # of a clone to its teacher, as its last updates have it
 
 
 class Restore(Protocol):
@@ -270,7 +271,8 @@ def _first_evaluation(plan: Plan, run: Run, start: Handoff | None, clone: Run | 
         assert plan.dataset is not None
         regime = replay_regimes(setup, run.agent, start, returns, plan.dataset)
         run = run.replace(buffer=run.buffer.replace(regime=regime))
-    closeness = {f"clone_{term}": np.asarray(ends)[:, 1] for term, ends in clone.ends[CLONE].items()} if clone else {}
+    ends = clone.ends[CLONE] if clone else {}
+    closeness = {f"clone_{term}": np.asarray(ends[term])[:, 1] for term in CLOSENESS if term in ends}
     rows = {"start": closeness | scores} if scores else {}
     lines = [*_clone_lines(start, closeness, scores), *_score_lines(scores, setup.seeds)]
     yield Event("evaluation", 0, rows, lines=tuple(lines), cut={"start": -1})
