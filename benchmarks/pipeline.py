@@ -7,7 +7,6 @@ fine-tuning, evaluation. Without --dataset the data is synthetic, written to an 
 time is taken out of each stage and shown beside it; what was compiled in an earlier run comes from the cache.
 """
 
-import dataclasses
 import functools
 import tempfile
 import time
@@ -33,6 +32,7 @@ from o2o_jax.runtime.evaluate import make_evaluator
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.run import Run, begin_finetuning, start_run
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.settings import paths
 
 COLUMNS = {
     "stage": ("stage", ""),
@@ -147,7 +147,7 @@ def main(args: FlagValues) -> None:
         assert algorithm.requires is not None
         head = algorithm.requires.head
         if head is not None and not algorithm.requires.takes(handoff.policy.head):
-            clone_config = CloneConfig(hidden=config.hidden, updates=args.clone_updates)
+            clone_config = CloneConfig(hidden=config.networks.hidden, updates=args.clone_updates)
             clone = seeds.over_seeds(
                 lambda handoff, data, key: with_head(handoff, head, data, key, clone_config),
                 mesh,
@@ -210,7 +210,7 @@ def _fine_tune(stages: Stages, setup: Setup, task: Task, run: Run, dataset: Data
     """Fine-tunes; what the evaluations take goes to a stage of their own."""
     config, num_seeds = setup.config, len(setup.seeds)
     family = envs.family(task.name)
-    evaluator = make_evaluator(family, task, setup.seeds, config.eval_episodes)
+    evaluator = make_evaluator(family, task, setup.seeds, config.evaluation.episodes)
     stages.add("evaluation", 0.0)
 
     def timed_evaluation(*arguments: Any, **which: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -239,14 +239,13 @@ def _fine_tune(stages: Stages, setup: Setup, task: Task, run: Run, dataset: Data
 def _schedule(args: FlagValues, config: Any) -> list[str]:
     """The flags' schedule as overrides of those fields that the algorithm has; every environment step is updated on."""
     schedule = {
-        "reevaluate_updates": args.reevaluate_updates,
-        "align_updates": args.align_updates,
+        "reevaluate.updates": args.reevaluate_updates,
+        "align.updates": args.align_updates,
         "env_steps": args.env_steps,
-        "eval_every_env_steps": args.eval_every,
-        "warmup_env_steps": 0,
+        "evaluation.every_env_steps": args.eval_every,
+        "interaction.warmup_env_steps": 0,
     }
-    fields = {field.name for field in dataclasses.fields(config)}
-    return [f"{name}={value}" for name, value in schedule.items() if name in fields]
+    return [f"{path}={value}" for path, value in schedule.items() if path in paths(config)]
 
 
 def _save(dataset: Dataset, path: Path) -> Path:

@@ -70,8 +70,8 @@ def main(args: FlagValues) -> None:
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     config = flags.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
-    if not config.eval_episodes:
-        raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
+    if not config.evaluation.episodes:
+        raise ValueError("snapshots are chosen by their scores: evaluation.episodes must be at least 1")
     algorithm = module.make(config, task.spec)
     settings = {
         "env": task.name,
@@ -87,8 +87,8 @@ def main(args: FlagValues) -> None:
     setup = Setup(algorithm, config, task, seed_list, mesh)
     run = begin_finetuning(setup, start_run(setup, None), np.zeros(args.seeds, bool), np.full(args.seeds, -np.inf))
     family = envs.family(task.name)
-    evaluator = make_evaluator(family, task, seed_list, config.eval_episodes)
-    sampled = make_evaluator(family, task, seed_list, config.eval_episodes, stream=2)
+    evaluator = make_evaluator(family, task, seed_list, config.evaluation.episodes)
+    sampled = make_evaluator(family, task, seed_list, config.evaluation.episodes, stream=2)
     with (
         locked(out),
         interrupt.deferred(),
@@ -146,7 +146,9 @@ def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     if not taken:
         raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
     config = read_config(out)["config"]
-    random_env_steps = config.get("random_env_steps", 0)  # PPO's are its own policy's from the first one on
+    random_env_steps = config.get("interaction", {}).get(
+        "random_env_steps", 0
+    )  # PPO's are its own policy's from the first one on
     learnt = {
         path: metadata
         for path, metadata in taken.items()

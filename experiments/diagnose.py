@@ -6,7 +6,7 @@
 
 The output folder, by default `<run>/diagnosis`, gets `diagnosis.txt` (the page that is printed), `diagnosis.png`,
 `diagnosis.csv` (a row per seed) and `diagnosis.json`; with --algorithm also the logs of both phases. The settings of
-these are those of experiments.finetune, and --set shortens them: --set=reevaluate_updates=50_000.
+these are those of experiments.finetune, and --set shortens them: --set=reevaluate.updates=50_000.
 
 Held-out trajectories are episodes of another dataset, --holdout_dataset. Without one they are taken from the dataset
 itself, which the offline run has seen, and the report says so.
@@ -180,8 +180,8 @@ def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset
     notes = [
         f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not got so far'}"
         for phase, updates in (
-            ("reevaluate", settings["config"]["reevaluate_updates"]),
-            ("align", settings["config"].get("align_updates", 0)),
+            ("reevaluate", settings["config"].get("reevaluate", {}).get("updates", 0)),
+            ("align", settings["config"].get("align", {}).get("updates", 0)),
         )
         if phase not in stages
     ]
@@ -230,7 +230,7 @@ def offline_run(
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
-    cloning = flags.clone_config(args, config.hidden)
+    cloning = flags.clone_config(args, config.networks.hidden)
     needs_clone = not setup.requires.takes(handoff.policy.head)
     finetune.check(setup, handoff, cloning if needs_clone else None, dataset, settings["config"])
     record["config"] = dataclasses.asdict(config)

@@ -3,11 +3,11 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
+gets a CSV file for each, `<phase>_measures.csv` where early_stopping.mode=measures ends a phase or critics are compared
 with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
 checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
-`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back=true π_ref, the
-best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
+π_ref, the best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
 `start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
 stopped goes on with --resume.
@@ -130,7 +130,7 @@ def read_job(args: FlagValues) -> Job:
     family = envs.family(task.name)
 
     def cloning(config: Any, requires: Requires) -> CloneConfig | None:
-        return None if requires.takes(handoff.policy.head) else flags.clone_config(args, config.hidden)
+        return None if requires.takes(handoff.policy.head) else flags.clone_config(args, config.networks.hidden)
 
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
@@ -167,8 +167,8 @@ def read_job(args: FlagValues) -> Job:
     if args.reconstruction and not has_checkpoint(Path(args.out) / "checkpoints"):
         reconstruction = load_reconstruction(args.reconstruction, settings, config, task.spec)
     evaluator = None
-    if config.eval_episodes:
-        evaluator = make_evaluator(family, task, seed_list, config.eval_episodes, args.envpool)
+    if config.evaluation.episodes:
+        evaluator = make_evaluator(family, task, seed_list, config.evaluation.episodes, args.envpool)
     vector_env = family.make_vector_env(task, args.seeds)
     return Job(setup, handoff, clone_config, dataset, settings, vector_env, evaluator, reconstruction, seed)
 
@@ -216,7 +216,7 @@ def run_job(job: Job, out: Path, metric_log: log.MetricLog, checkpoint_every: in
         def save(run: Run, scores: dict[str, np.ndarray], episodes: dict[str, Any], stopping: bool) -> None:
             del scores
             env_steps = int(run.env_steps)
-            due = env_steps // checkpoint_every > (env_steps - config.eval_every_env_steps) // checkpoint_every
+            due = env_steps // checkpoint_every > (env_steps - config.evaluation.every_env_steps) // checkpoint_every
             if due or stopping or env_steps == config.env_steps:
                 # 1: the checkpoint after alignment is `before`, ahead of the first environment step
                 checkpoints.save(before + 1 + env_steps, run, {"episodes": episodes})
@@ -241,13 +241,14 @@ def check(
     algorithm, config = setup.algorithm, setup.config
     if any(phase.stop for phase in algorithm.phases) and len(dataset.episode_ends) < 2:
         raise ValueError(
-            f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set stop=updates "
-            "and critic_report=false"
+            f"early_stopping holds out episodes, but {dataset.name} is a single one: set early_stopping.mode=updates "
+            "and early_stopping.critic_report=false"
         )
-    discount = offline_config.get("discount", config.discount)
-    if setup.requires.state and discount != config.discount:
-        field = "update.discount" if hasattr(config, "update") else "discount"
-        raise ValueError(f"the critics of {handoff.source} were trained with another discount: set {field}={discount}")
+    discount = offline_config.get("discount", config.update.discount)
+    if setup.requires.state and discount != config.update.discount:
+        raise ValueError(
+            f"the critics of {handoff.source} were trained with another discount: set update.discount={discount}"
+        )
     head = setup.requires.head or handoff.policy.head
 
     def start(key: Array, handoff: Handoff) -> Run:
@@ -425,7 +426,7 @@ def reconstruct(
     algorithm = setup.algorithm
     held_out = None
     if any(phase.stop for phase in algorithm.phases):
-        episodes = max(1, round(setup.config.held_out_share * len(dataset.episode_ends)))
+        episodes = max(1, round(setup.config.early_stopping.held_out_share * len(dataset.episode_ends)))
         dataset, aside = dataset.hold_out(episodes)
         held_out = aside.rollout()
 

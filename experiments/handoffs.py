@@ -20,7 +20,7 @@ from o2o_jax.runtime import seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, read_config
 from o2o_jax.runtime.run import start_records, start_seed
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.settings import from_dict
+from o2o_jax.settings import from_dict, paths, replaced
 from o2o_jax.training import Record
 from o2o_jax.types import Spec
 
@@ -277,7 +277,7 @@ def load_reconstruction(
 
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
     """The settings of a run that what it does before its first environment step follows from."""
-    read = {name: value for name, value in settings["config"].items() if name not in config_class.online_fields}
+    read = {name: value for name, value in settings["config"].items() if name not in config_class.online_parts}
     names = ("algorithm", "env", "dataset", "transitions", "source", "clone")
     policy = str(Path(settings["policy"]).resolve())
     return {name: settings[name] for name in names} | {"policy": policy, "config": read}
@@ -285,7 +285,8 @@ def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig
 
 def _with_any_critics(config: Any) -> Any:
     """Settings that start without a handoff: states look alike wherever the critics came from."""
-    return dataclasses.replace(config, critic_source="random") if hasattr(config, "critic_source") else config
+    source = "networks.critic_source"
+    return replaced(config, {source: "random"}) if source in paths(config) else config
 
 
 def _load_ends(

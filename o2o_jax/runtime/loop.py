@@ -137,12 +137,12 @@ def fine_tune(
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
-        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference_update` must allow.
+        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference.update` must allow.
       log: gets `finetune.csv`, `episode.csv`, `evaluation.csv`, and `reference.csv` where returns settle the reference
         or the run rolls back. `total_env_steps` counts the steps of evaluations too.
-      on_pause: called every `eval_every_env_steps`, and where a signal ends the run, with the run, the evaluation's
-        metrics per seed, if there was one, the episodes under way as JSON takes them, and whether the run ends: save,
-        take a snapshot.
+      on_pause: called every `evaluation.every_env_steps`, and where a signal ends the run, with the run, the
+        evaluation's metrics per seed, if there was one, the episodes under way as JSON takes them, and whether the run
+        ends: save, take a snapshot.
       episodes: under way when `run` was saved, as `on_pause` got them, to go on as if nothing had happened; None
         begins new ones.
 
@@ -164,7 +164,7 @@ def fine_tune(
             bar.update(1)
             stopping = interrupt.requested() and env_steps < config.env_steps
             scores: dict[str, np.ndarray] = {}
-            if env_steps % config.eval_every_env_steps == 0 or env_steps == config.env_steps:
+            if env_steps % config.evaluation.every_env_steps == 0 or env_steps == config.env_steps:
                 scores = loop.look(env_steps)
                 if scores:
                     bar.set_postfix(score=" ".join(f"{score:.0f}" for score in scores["score"]))

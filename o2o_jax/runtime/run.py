@@ -71,7 +71,7 @@ def start_seed(setup: Setup, key: Array, handoff: Handoff | None) -> Run:
     if online.schedule.overlap and jax.tree.leaves(memory):
         raise ValueError(
             f"{setup.algorithm.name} acts on what came before, which an action chosen early doesn't know: set "
-            "overlap=false"
+            "interaction.overlap=false"
         )
     return Run(
         agent=setup.algorithm.init(init_key, handoff),
@@ -82,7 +82,7 @@ def start_seed(setup: Setup, key: Array, handoff: Handoff | None) -> Run:
         env_steps=jnp.zeros((), jnp.int32),
         evaluation_steps=jnp.zeros((), jnp.int32),
         returns=Returns.empty(),
-        standing=Standing.start(config.eval_episodes) if setup.rolls_back else None,
+        standing=Standing.start(config.evaluation.episodes) if setup.rolls_back else None,
         records=start_records(setup.algorithm),
     )
 

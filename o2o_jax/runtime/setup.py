@@ -73,4 +73,4 @@ class Setup:
     @property
     def rolls_back(self) -> bool:
         """True where a policy that is worse than π_ref goes back to it."""
-        return self.reference is not None and self.config.roll_back
+        return self.reference is not None and self.config.roll_back.enabled

@@ -88,9 +88,9 @@ def test_a_seed_that_diverged_has_no_regime():
 @pytest.mark.parametrize(
     ("gap", "settings"),
     [
-        (20.0, "--set=replay=part --set=warmup_env_steps=5000"),
-        (0.0, "--set=replay=half\n"),
-        (-20.0, "--set=replay=half --set=warmup_env_steps=0"),
+        (20.0, "--set=replay.mode=part --set=interaction.warmup_env_steps=5000"),
+        (0.0, "--set=replay.mode=half\n"),
+        (-20.0, "--set=replay.mode=half --set=interaction.warmup_env_steps=0"),
     ],
 )
 def test_advice_follows_from_the_regime(gap, settings):
