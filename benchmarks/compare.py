@@ -27,6 +27,7 @@ from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports, workloads
 from o2o_jax.cli import flags
+from o2o_jax.operations import batch_size_of
 from o2o_jax.runtime import provenance
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +136,7 @@ def compare(item: Comparison, checkout: str, args: FlagValues) -> dict[str, Any]
         "observation_dim": spec.observation_dim,
         "action_dim": spec.action_dim,
         "rows": args.rows,
-        "batch_size": config.batch_size,
+        "batch_size": batch_size_of(config),
         "threads": THREADS // item.processes,
         "processes": item.processes,
         "cores": THREADS,

@@ -5,9 +5,9 @@
 The loop runs as in experiments.finetune, an update after every environment step. A round is some hundred of its steps,
 then as many steps of the environments alone, then as many updates alone, each with its buffer write and the next
 action; the ratio is the loop's time over the sum of the other two. Every algorithm has a second loop that overlaps
-environments and updates (--set=overlap=true). Evaluation of all seeds' episodes side by side has its rounds with a
-plain loop over one environment, and with envpool's environments where it has the robot. Episodes all have the same
-length there: a fallen robot goes on.
+environments and updates (--set=interaction.overlap=true). Evaluation of all seeds' episodes side by side has its rounds
+with a plain loop over one environment, and with envpool's environments where it has the robot. Episodes all have the
+same length there: a fallen robot goes on.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ from o2o_jax.runtime.events import finish
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.run import Run, begin_finetuning, start_run
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.settings import replaced
 from o2o_jax.types import Rollout
 
 LOOP_COLUMNS = {
@@ -81,7 +82,7 @@ def main(args: FlagValues) -> None:
     task = envs.get_task(args.env)
     configs = workloads.all_settings(args.algorithms, args.set)
     rows = [
-        _measure_loop(name, dataclasses.replace(config, overlap=overlap), task, mesh, args)
+        _measure_loop(name, replaced(config, {"interaction.overlap": overlap}), task, mesh, args)
         for name, config in configs.items()
         for overlap in (False, True)
     ]
@@ -158,8 +159,8 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     config = flags.parse_overrides(
         config,
         [
-            "warmup_env_steps=0",
-            f"eval_every_env_steps={args.steps}",
+            "interaction.warmup_env_steps=0",
+            f"evaluation.every_env_steps={args.steps}",
             f"env_steps={args.steps * (args.repeats + 1)}",  # the first round compiles
         ],
     )
@@ -188,7 +189,7 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
     ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
     milliseconds = {f"{part}_milliseconds": 1e3 * float(np.median(values)) for part, values in samples.items()}
     return {
-        "name": f"{name}, overlapped" if config.overlap else name,
+        "name": f"{name}, overlapped" if config.interaction.overlap else name,
         "seeds": args.seeds,
         **milliseconds,
         "ratio": ratio,

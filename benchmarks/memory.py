@@ -71,9 +71,9 @@ def measure(
     """Runs the phases in this process and says what they took, a line of the table; to be called in a fresh one."""
     mesh = devices.seed_mesh(num_seeds, num_devices)
     start = reports.resident_megabytes()
-    capacity = min(config.buffer_size, config.env_steps)
-    short = [f"reevaluate_updates={STEPS}", f"align_updates={STEPS}", "warmup_env_steps=0"]
-    config = flags.parse_overrides(config, [*short, f"eval_every_env_steps={STEPS}"])
+    capacity = min(config.replay.buffer_size, config.env_steps)
+    short = [f"reevaluate.updates={STEPS}", f"align.updates={STEPS}", "interaction.warmup_env_steps=0"]
+    config = flags.parse_overrides(config, [*short, f"evaluation.every_env_steps={STEPS}"])
     dataset = workloads.synthetic(spec, rows)
     plan = Plan(
         Setup(

@@ -7,7 +7,6 @@ fine-tuning, evaluation. Without --dataset the data is synthetic, written to an 
 time is taken out of each stage and shown beside it; what was compiled in an earlier run comes from the cache.
 """
 
-import dataclasses
 import functools
 import tempfile
 import time
@@ -34,6 +33,7 @@ from o2o_jax.runtime.events import Event, Events
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.runtime.train import train
+from o2o_jax.settings import paths
 
 COLUMNS = {
     "stage": ("stage", ""),
@@ -179,9 +179,9 @@ def _online_plan(
         setup,
         dataset,
         handoff,
-        clone=None if fits else CloneConfig(hidden=config.hidden, updates=args.clone_updates),
+        clone=None if fits else CloneConfig(hidden=config.networks.hidden, updates=args.clone_updates),
         envs=family.make_vector_env(task, args.seeds),
-        evaluator=make_evaluator(family, task, seed_list, config.eval_episodes),
+        evaluator=make_evaluator(family, task, seed_list, config.evaluation.episodes),
     )
 
 
@@ -195,14 +195,13 @@ def _single(stage: str, run: Callable[[], Any]) -> Events[Any]:
 def _schedule(args: FlagValues, config: Any) -> list[str]:
     """The flags' schedule as overrides of those fields that the algorithm has; every environment step is updated on."""
     schedule = {
-        "reevaluate_updates": args.reevaluate_updates,
-        "align_updates": args.align_updates,
+        "reevaluate.updates": args.reevaluate_updates,
+        "align.updates": args.align_updates,
         "env_steps": args.env_steps,
-        "eval_every_env_steps": args.eval_every,
-        "warmup_env_steps": 0,
+        "evaluation.every_env_steps": args.eval_every,
+        "interaction.warmup_env_steps": 0,
     }
-    fields = {field.name for field in dataclasses.fields(config)}
-    return [f"{name}={value}" for name, value in schedule.items() if name in fields]
+    return [f"{path}={value}" for path, value in schedule.items() if path in paths(config)]
 
 
 def _save(dataset: Dataset, path: Path) -> Path:

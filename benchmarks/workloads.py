@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o_jax import offline, online, registry
+from o2o_jax import offline, online, operations, registry
 from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
+from o2o_jax.settings import paths
 from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
 
 SHAPES = {
@@ -106,7 +107,7 @@ def _fine_tuning(name: str, config: Any, count: Count, algorithm: Algorithm, dat
     run = (
         functools.partial(_on_rollout, update)
         if on_rollout
-        else functools.partial(phases.advance, Phase("finetune", update, 1, config.batch_size))
+        else functools.partial(phases.advance, Phase("finetune", update, 1, operations.batch_size_of(config)))
     )
     rows = synthetic(dataset.spec, online_part.schedule.env_steps) if on_rollout else dataset
 
@@ -135,8 +136,8 @@ def matching(wanted: Sequence[str]) -> list[str]:
 def settings(algorithm: str, overrides: Sequence[str] = ()) -> Any:
     """An algorithm's Config for medium data, with "field=value" replaced where it has the field."""
     config = _module(algorithm).Config()
-    fields = {field.name for field in dataclasses.fields(config)}
-    return flags.parse_overrides(config, [text for text in overrides if text.partition("=")[0].strip() in fields])
+    known = paths(config)
+    return flags.parse_overrides(config, [text for text in overrides if text.partition("=")[0].strip() in known])
 
 
 def all_settings(algorithms: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def all_settings(algorithms: Sequence[str], overrides: Sequence[str]) -> dict[st
     configs = {algorithm: settings(algorithm, overrides) for algorithm in algorithms}
     for text in overrides:
         name = text.partition("=")[0].strip()
-        if not any(hasattr(config, name) for config in configs.values()):
+        if not any(name in paths(config) for config in configs.values()):
             flags.parse_overrides(next(iter(configs.values())), [text])  # says what is wrong with it
     return configs
 

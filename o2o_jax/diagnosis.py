@@ -18,7 +18,7 @@ from o2o_jax.ops.advantage import discounted_returns, steps_to_end
 from o2o_jax.ops.mismatch import neighbour_distance, overestimation, proposition_values, rank_correlation
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy, own_log_prob
-from o2o_jax.settings import Settings
+from o2o_jax.settings import Settings, setting
 from o2o_jax.types import Array, Metrics, Rollout, Transition
 
 Regime = Literal["better", "like", "worse"]
@@ -42,14 +42,29 @@ class DiagnosisConfig(Settings):
       ValueError: a count below 1, fewer than 2 probes, noise below 0, or `max_tail` outside (0, 1).
     """
 
-    states: int = 1_000  # held-out states that probes, returns and distances are taken at
-    probes: int = 32  # actions per state
-    value_actions: int = 4  # actions per state that the policy's value is the mean of
-    max_tail: float = 0.05  # returns count where γ^k is no more, k steps before the episode was cut off
-    probe_std: float = 0.2  # around a deterministic policy's action, section G.2
-    probe_clip: float = 0.5  # likewise
-    support: int = 20_000  # rows of the dataset that actions are compared with
-    neighbours: int = 10  # of these, in state, that the nearest action is sought among
+    states: int = setting(
+        1_000, "held-out states that probes, returns and distances are taken at", unit="states", source="this package"
+    )
+    probes: int = setting(32, "probes per state", unit="actions", source="this package")
+    value_actions: int = setting(
+        4, "actions per state that the policy's value is the mean of", unit="actions", source="this package"
+    )
+    max_tail: float = setting(
+        0.05, "returns count where γ^k is no more, k steps before the episode was cut off", source="this package"
+    )
+    probe_std: float = setting(
+        0.2,
+        "standard deviation of probes around a deterministic policy's action",
+        unit="action units",
+        source="section G.2",
+    )
+    probe_clip: float = setting(0.5, "bound of that noise", unit="action units", source="section G.2")
+    support: int = setting(
+        20_000, "rows of the dataset that actions are compared with", unit="transitions", source="this package"
+    )
+    neighbours: int = setting(
+        10, "nearest of these states, whose actions are compared", unit="states", source="this package"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -504,8 +519,8 @@ class Advice:
 
     Attributes:
       keep: what fine-tuning is to preserve. The paper's principle.
-      replay: of `Config.replay`, with the reason.
-      warmup: of `Config.warmup_env_steps`, likewise.
+      replay: of the replay, with the reason.
+      warmup: of the steps before the first update, likewise.
       constraint: of the thresholds τ, likewise.
       overrides: replay and warm-up as fields of a Config; the thresholds to change depend on the task.
     """
@@ -523,14 +538,14 @@ ADVICE: dict[Regime, Advice] = {
         replay="part, the best episodes only; none if they too score below the policy",
         warmup="5,000 steps by the policy itself before the first update: they stand in for the data",
         constraint="the published thresholds: the reference is what there is to keep",
-        overrides={"replay": "part", "warmup_env_steps": 5_000},
+        overrides={"replay.mode": "part", "interaction.warmup_env_steps": 5_000},
     ),
     "like": Advice(
         keep="policy or data: neither is better",
         replay="half of every batch from the dataset",
         warmup="the published number of steps",
         constraint="the published thresholds",
-        overrides={"replay": "half"},
+        overrides={"replay.mode": "half"},
     ),
     "worse": Advice(
         keep="the data: it is worth more than the policy",
@@ -538,7 +553,7 @@ ADVICE: dict[Regime, Advice] = {
         warmup="none: steps of this policy add little to the data",
         constraint="looser, the published thresholds times 4: near this reference there is less to gain; or go online "
         "from a clone of the best episodes instead (experiments.offline --algorithm=bc --set=best_fraction=0.1)",
-        overrides={"replay": "half", "warmup_env_steps": 0},
+        overrides={"replay.mode": "half", "interaction.warmup_env_steps": 0},
     ),
 }
 

@@ -86,14 +86,20 @@ class Count:
         return self.needed + sum(self.beyond.values())
 
 
-def actor_of(config: Any, spec: Spec, outputs: int) -> Network:
-    """Returns an actor as wide as `config.hidden`."""
-    return Network(spec.observation_dim, config.hidden, outputs)
+def batch_size_of(config: Any) -> int:
+    """Returns the rows of an update on a dataset, by the settings of any algorithm."""
+    parts: tuple[Any, ...] = (config, getattr(config, "update", None), getattr(config, "reevaluate", None))
+    return next(part.batch_size for part in parts if hasattr(part, "batch_size"))
 
 
-def critics_of(config: Any, spec: Spec, copies: int) -> Network:
-    """Returns an ensemble of so many critics as wide as `config.critic_hidden`."""
-    return Network(spec.observation_dim + spec.action_dim, config.critic_hidden, 1, copies)
+def actor_of(sizes: Any, spec: Spec, outputs: int) -> Network:
+    """Returns an actor as wide as `sizes.hidden`."""
+    return Network(spec.observation_dim, sizes.hidden, outputs)
+
+
+def critics_of(sizes: Any, spec: Spec, copies: int) -> Network:
+    """Returns an ensemble of so many critics as wide as `sizes.critic_hidden`."""
+    return Network(spec.observation_dim + spec.action_dim, sizes.critic_hidden, 1, copies)
 
 
 def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int) -> dict[str, Count]:
@@ -102,8 +108,8 @@ def reconstruction(config: Any, actor: Network, critic: Network, actor_step: int
     Re-evaluation counts as a mean over updates with and without returns in their targets: those ask for values where
     the episodes of the rows ended.
     """
-    rows = config.batch_size
-    mixed = config.return_updates / config.reevaluate_updates if config.reevaluate_updates else 0.0
+    rows, phase = config.update.batch_size, config.reevaluate
+    mixed = phase.return_updates / phase.updates if phase.updates else 0.0
     ends = actor.forward(rows) + critic.forward(rows)
     return {
         "reevaluate": Count(critic.forward(rows) + critic.step(rows) + mixed * ends),

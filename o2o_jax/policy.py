@@ -22,7 +22,7 @@ from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
-from o2o_jax.settings import Settings
+from o2o_jax.settings import Settings, setting
 from o2o_jax.training import gradient_step, measure, run_updates
 from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition, counter
 
@@ -214,11 +214,16 @@ def hand_over(algorithm: Algorithm, state: Any) -> Handoff:
 class CloneConfig(Settings):
     """Settings of cloning. The source fixes none of them."""
 
-    hidden: tuple[int, ...] | None = None  # what the online algorithm expects; None: its default, by the head
-    updates: int = 100_000
-    batch_size: int = 256
-    lr: float = 3e-4
-    entropy_lr: float = 3e-4  # of log c
+    hidden: tuple[int, ...] | None = setting(
+        None,
+        "widths of the policy's hidden layers; None: what the online algorithm has by default, by the head",
+        unit="units",
+        source="this package",
+    )
+    updates: int = setting(100_000, "updates of the run", unit="updates", source="this package; 10,000 under fast")
+    batch_size: int = setting(256, "transitions per update", unit="transitions", source="this package, as offline")
+    lr: float = setting(3e-4, "learning rate of the policy", source="this package, as offline")
+    entropy_lr: float = setting(3e-4, "learning rate of log c, the entropy's weight", source="this package")
 
     def __post_init__(self) -> None:
         super().__post_init__()

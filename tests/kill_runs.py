@@ -44,16 +44,33 @@ OFFLINE = [
     f"--eval_every={CHECK}",
     "--eval_episodes=2",
 ]
-RECONSTRUCTION = [f"--set=reevaluate_updates={UPDATES}", f"--set=align_updates={UPDATES}"]
-ONLINE = ["--set=env_steps=60", "--set=eval_every_env_steps=10", "--set=eval_episodes=2", "--checkpoint_every=10"]
-FAST = ["--set=return_updates=50", "--set=actor_ramp_updates=40", f"--set=stop_check_every_updates={CHECK}"]
-REPLAY = [*tiny.SETTINGS, *RECONSTRUCTION, *ONLINE, "--set=warmup_env_steps=10"]
+RECONSTRUCTION = [f"--set=reevaluate.updates={UPDATES}", f"--set=align.updates={UPDATES}"]
+ONLINE = [
+    "--set=env_steps=60",
+    "--set=evaluation.every_env_steps=10",
+    "--set=evaluation.episodes=2",
+    "--checkpoint_every=10",
+]
+FAST = [
+    "--set=reevaluate.return_updates=50",
+    "--set=start.actor_ramp_updates=40",
+    f"--set=early_stopping.check_every_updates={CHECK}",
+]
+REPLAY = [*tiny.ONLINE_SETTINGS, *RECONSTRUCTION, *ONLINE, "--set=interaction.warmup_env_steps=10"]
 CLONING = [f"--clone_updates={UPDATES}"]
-ROLLOUTS = [*tiny.SETTINGS, "--set=rollout_env_steps=16", "--set=minibatch_size=8", "--set=epochs=2"]
+ROLLOUTS = [
+    *tiny.ROLLOUT_SETTINGS,
+    "--set=rollout.env_steps=16",
+    "--set=rollout.minibatch_size=8",
+    "--set=rollout.epochs=2",
+]
 MEASURES = [
-    "--set=stop=measures", "--set=stop_window_checks=2", f"--set=stop_min_updates={2 * CHECK}",
-    "--set=stop_missing_value=1e9", "--set=held_out_share=0.2",
-]  # fmt: skip
+    "--set=early_stopping.mode=measures",
+    "--set=early_stopping.window_checks=2",
+    f"--set=early_stopping.min_updates={2 * CHECK}",
+    "--set=early_stopping.missing_value=1e9",
+    "--set=early_stopping.held_out_share=0.2",
+]
 # name -> script and arguments; {td3_bc}, {o2td3} and {iql} are the folders of their unbroken runs
 CASES: dict[str, tuple[str, list[str]]] = {
     "td3_bc": ("offline", ["--algorithm=td3_bc", *OFFLINE]),
@@ -61,7 +78,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "o2sac": ("finetune", ["--algorithm=o2sac", "--policy={td3_bc}", *REPLAY, *FAST, *CLONING]),
     "o2ppo": (
         "finetune",
-        ["--algorithm=o2ppo", "--policy={td3_bc}", f"--set=reevaluate_updates={UPDATES}", *ONLINE, *ROLLOUTS, *CLONING],
+        ["--algorithm=o2ppo", "--policy={td3_bc}", f"--set=reevaluate.updates={UPDATES}", *ONLINE, *ROLLOUTS, *CLONING],
     ),
     "measures": (
         "finetune",
@@ -69,7 +86,14 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "reconstruction": (
         "finetune",
-        ["--algorithm=o2td3", "--policy={td3_bc}", *REPLAY, *FAST, "--reconstruction={o2td3}", "--set=policy_delay=1"],
+        [
+            "--algorithm=o2td3",
+            "--policy={td3_bc}",
+            *REPLAY,
+            *FAST,
+            "--reconstruction={o2td3}",
+            "--set=finetune.policy_delay=1",
+        ],
     ),
     "iql": ("offline", ["--algorithm=iql", *OFFLINE]),
     "iql_online": ("finetune", ["--algorithm=iql", "--policy={iql}", *ONLINE]),

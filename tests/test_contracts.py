@@ -7,6 +7,7 @@ them, a `scan` under `vmap`, equal a loop over each seed alone; all numbers stay
 import dataclasses
 import functools
 import itertools
+import types
 import typing
 
 import jax
@@ -19,6 +20,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Phase
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
+from o2o_jax.settings import get, paths, replaced
 from o2o_jax.training import run_updates, sample_batch
 from o2o_jax.types import Annotated, Notes, Rollout, Spec
 from tests import tiny
@@ -169,15 +171,19 @@ def other_value(value, kind):
 
 
 @pytest.mark.parametrize("name", RECONSTRUCTING)
-def test_online_fields_change_nothing_before_the_first_environment_step(name):
+def test_online_parts_change_nothing_before_the_first_environment_step(name):
     module, (_, config) = online.load(name), make("online", name)
-    kinds = typing.get_type_hints(module.Config)
-    assert config.online_fields <= {field.name for field in dataclasses.fields(module.Config)}
-    changes = {field: other_value(getattr(config, field), kinds[field]) for field in config.online_fields}
-    if "reference_update" in changes:
-        changes["reference_update"] = "returns"  # "interval" compares nothing, so that it refuses to roll back
+    assert config.online_parts <= {field.name for field in dataclasses.fields(module.Config)}
+    changes = {
+        path: other_value(get(config, path), kind)
+        for path, kind in paths(config).items()
+        if path.partition(".")[0] in config.online_parts and kind is not types.NoneType
+    }
+    if "reference.update" in changes:
+        changes["reference.update"] = "returns"  # "interval" compares nothing, so that it refuses to roll back
+    assert len(changes) > 10
     ends = []
-    for settings in (config, dataclasses.replace(config, **changes)):
+    for settings in (config, replaced(config, changes)):
         algorithm, rows = module.make(settings, SPEC), make_dataset()
         normalizer = Normalizer.fit(rows.observation)
         state = algorithm.init(jax.random.key(0), make_handoff(algorithm.requires.head or ANY_HEAD, normalizer))

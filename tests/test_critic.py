@@ -41,7 +41,7 @@ def algorithms():
     for name in offline.names():
         module = offline.load(name)
         if hasattr(module.Config, "critic_hidden"):
-            algorithm = module.make(module.Config(**CONFIG), SPEC)
+            algorithm = module.make(tiny.config(module.Config, **CONFIG), SPEC)
             yield f"offline {name}", algorithm, algorithm.init(jax.random.key(0), Normalizer.identity(3))
     for name in online.names():
         module = online.load(name)

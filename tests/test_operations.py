@@ -12,6 +12,7 @@ from benchmarks import workloads
 from o2o_jax import operations
 from o2o_jax.online import o2td3
 from o2o_jax.types import Spec
+from tests import tiny
 
 SPEC = Spec(observation_dim=11, action_dim=3)
 TINY = operations.Network(inputs=2, hidden=(3, 4), outputs=1)  # 6 + 12 + 4 = 22 multiply-adds per row
@@ -34,22 +35,12 @@ def test_input_gradient_is_that_by_the_wanted_columns():
 
 
 def test_an_update_by_hand():
-    @dataclasses.dataclass
-    class Config:
-        batch_size: int = 2
-        hidden: tuple = (3,)
-        critic_hidden: tuple = (4,)
-        num_critics: int = 2
-        policy_delay: int = 2
-        constrain: bool = True
-        return_updates: int = 0
-        reevaluate_updates: int = 8
-
+    config = tiny.config(o2td3.Config, batch_size=2, hidden=(3,), critic_hidden=(4,), reevaluate_updates=8)
     # actor 1-3-1: 6 multiply-adds per row, 3 of them in the output; critics 2 x (2-4-1): 24, 8 of them in the outputs
-    counts = o2td3.operations(Config(), Spec(observation_dim=1, action_dim=1))
+    counts = o2td3.operations(config, Spec(observation_dim=1, action_dim=1))
     target, regression = 24, 24 + 24 + 8  # Q̄; Q forward, dW, to the hidden layer
     assert counts["reevaluate"].needed == 2 * 2 * (target + regression)
-    with_returns = o2td3.operations(Config(return_updates=2), Spec(observation_dim=1, action_dim=1))
+    with_returns = o2td3.operations(tiny.changed(config, return_updates=2), Spec(observation_dim=1, action_dim=1))
     assert with_returns["reevaluate"].needed == 2 * 2 * (target + regression + (6 + 24) / 4)  # π_off and Q̄ at the ends
     actor_step = (6 + 6 + 3) + 12 + (4 + 4)  # actor forward, dW, to the hidden layer; Q_1; to its one action column
     assert counts["align"].needed == 2 * 2 * (target + 2 * regression + actor_step)
@@ -81,7 +72,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", workloads.NAMES)
 def test_executed_operations_are_those_that_xla_counts(name):
     algorithm = name.split("/")[0]
-    config = dataclasses.replace(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
+    config = tiny.changed(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
     workload = workloads.make(name, config, SPEC, rows=512)
     counted, count = compiled_operations(workload), workload.count
     # XLA's count also has what isn't products: never less, and more by 7.3 % at the most as of now
@@ -92,7 +83,7 @@ def test_executed_operations_are_those_that_xla_counts(name):
 @pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2td3/reevaluate"])
 def test_returns_in_the_targets_are_counted(name):
     # XLA counts the branch that takes them, as if all updates did
-    config = dataclasses.replace(workloads.settings(name.split("/")[0]), reevaluate_updates=9, return_updates=9)
+    config = tiny.changed(workloads.settings(name.split("/")[0]), reevaluate_updates=9, return_updates=9)
     workload = workloads.make(name, config, SPEC, rows=512)
     assert workload.count.executed <= compiled_operations(workload) <= 1.1 * workload.count.executed
 

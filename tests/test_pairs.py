@@ -158,4 +158,4 @@ def test_a_clone_by_default_is_what_the_algorithm_expects(name):
         ),
         jax.random.key(0),
     ).student
-    assert student.actor.hidden == module.Config().hidden
+    assert student.actor.hidden == module.Config().networks.hidden

@@ -14,6 +14,7 @@ from o2o_jax.online import o2ppo, o2sac, o2td3, ppo
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import Record, Watched, check, run_updates, run_watched
 from o2o_jax.types import Annotated, Rollout, Spec, Transition
+from tests import tiny
 from tests.tiny import over_keys
 
 SPEC = Spec(observation_dim=1, action_dim=1)
@@ -34,7 +35,7 @@ CRITIC = networks.Critics(FAST["critic_hidden"], True, 2)
 def make(module, **settings):
     if module is o2sac:
         settings = {"alpha": 1e-4, **settings}  # so that entropy doesn't blur the known values
-    return module.make(module.Config(**FAST | settings), SPEC)
+    return module.make(tiny.config(module.Config, **FAST | settings), SPEC)
 
 
 def dataset(reward, terminated):
@@ -185,7 +186,11 @@ def test_a_price_holds_the_aligned_actor_where_it_balances_the_slope_of_the_crit
 @pytest.mark.parametrize("module", MODULES)
 def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
     # to overrated critics the start is no rest, although the policy is where it should be
-    settings = {"stop": "measures", "stop_check_every_updates": 100, "stop_min_updates": 0}
+    settings = {
+        "early_stopping_mode": "measures",
+        "early_stopping_check_every_updates": 100,
+        "early_stopping_min_updates": 0,
+    }
     algorithm = make(module, **settings, **CONTRAST[module])
     stop, data, batch_size = algorithm.phase("align").stop, dataset(0.0, 1.0), FAST["batch_size"]
 
@@ -239,7 +244,7 @@ def play(algorithm, state, key, reward, terminated, updates, horizon=8):
 
 
 def make_on_policy(module, **settings):
-    return module.make(module.Config(**ON_POLICY | settings), SPEC)
+    return module.make(tiny.configure(module.Config, **ON_POLICY | settings), SPEC)
 
 
 def begin(algorithm, key, policy=None):

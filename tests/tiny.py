@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import typing
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +16,15 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.settings import paths, replaced
 from o2o_jax.types import History, Rollout, Transition
 from tests import sharing
 
 ENV = "mujoco/hopper-random"  # whose dataset needs no behaviour policy
 SETTINGS = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8"]
+ONLINE_SIZES = ["--set=networks.hidden=8", "--set=networks.critic_hidden=8"]
+ONLINE_SETTINGS = [*ONLINE_SIZES, "--set=update.batch_size=8"]
+ROLLOUT_SETTINGS = [*ONLINE_SIZES, "--set=reevaluate.batch_size=8"]  # of those that learn from rollouts
 KEYS = 5  # of a training whose outcome a test bounds: it holds for keys, not for one machine's rounding
 TRANSFORMER = ["--set=width=8", "--set=layers=1", "--set=heads=2", "--set=context=4", "--set=eval_context=2"]
 
@@ -101,12 +104,37 @@ def random_rollout(spec, size=16):
     return Rollout(**columns, truncated=jnp.zeros(size).at[-1].set(1.0))
 
 
-def configure(kind, **settings):
-    """Settings of a class with those of the given values that it has, in settings within as well."""
-    hints = typing.get_type_hints(kind)
-    own = {name: value for name, value in settings.items() if name in hints}
-    within = {name: configure(hint, **settings) for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
-    return kind(**within | own)
+def path_of(name, known):
+    """The path that a short name stands for, None for none: the path itself, "align_updates", or a field's own name.
+
+    Of several fields of that name it is the one of `update`. A part goes by its name.
+    """
+    if name in {path.partition(".")[0] for path in known}:
+        return name
+    joined = [path for path in known if path.replace(".", "_") == name]
+    alone = [path for path in known if path.rpartition(".")[2] == name]
+    found = joined or [path for path in alone if path == f"update.{name}"] or alone
+    assert len(found) <= 1, f"{name} may be any of {found}"
+    return found[0] if found else None
+
+
+def changed(config, **values):
+    """Settings with other values, by names as `path_of` takes them."""
+    known = paths(config)
+    found = {name: path_of(name, known) for name in values}
+    assert None not in found.values(), f"{type(config)} lacks one of {found}"
+    return replaced(config, {found[name]: value for name, value in values.items()})
+
+
+def config(kind, **values):
+    """Settings of a class with values, by names as `path_of` takes them."""
+    return changed(kind(), **values)
+
+
+def configure(kind, **values):
+    """Settings of a class with those of the given values that it has."""
+    known = paths(kind())
+    return config(kind, **{name: value for name, value in values.items() if path_of(name, known)})
 
 
 def make_dataset(returns):

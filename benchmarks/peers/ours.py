@@ -1,11 +1,11 @@
 """Updates of this package as a worker; see `benchmarks.peers.worker`."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks import measuring, workloads
 from o2o_jax.runtime import devices
+from o2o_jax.settings import replaced
 from o2o_jax.types import Spec
 
 
@@ -14,7 +14,7 @@ def prepare(work: dict[str, Any]) -> Callable[[int], int]:
     devices.enable_compilation_cache()
     mesh = devices.seed_mesh(work["seeds"], work["processes"])
     config = workloads.settings(work["name"].partition("/")[0])
-    config = dataclasses.replace(config, **{name: tuple(widths) for name, widths in work["widths"].items()})
+    config = replaced(config, {path: tuple(widths) for path, widths in work["widths"].items()})
     spec = Spec(work["observation_dim"], work["action_dim"])
     workload = workloads.make(work["name"], config, spec, work["rows"])
     running = measuring.Running(workload, work["seeds"], mesh, work["chunk"])

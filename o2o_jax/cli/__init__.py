@@ -1,3 +1,3 @@
 """Command line: `o2o <command>`, or `python -m experiments.<command>` in a checkout."""
 
-COMMANDS = ("dataset", "offline", "finetune", "diagnose", "report", "demo", "behaviour", "verify")
+COMMANDS = ("dataset", "offline", "finetune", "diagnose", "report", "settings", "demo", "behaviour", "verify")

@@ -71,8 +71,8 @@ def main(args: FlagValues) -> None:
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     config = flags.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
-    if not config.eval_episodes:
-        raise ValueError("snapshots are chosen by their scores: eval_episodes must be at least 1")
+    if not config.evaluation.episodes:
+        raise ValueError("snapshots are chosen by their scores: evaluation.episodes must be at least 1")
     job = ScratchJob(
         algorithm=args.algorithm, config=config, env=task.name, seeds=args.seeds, first_seed=args.first_seed
     )
@@ -100,7 +100,7 @@ class Snapshots:
 
     def __init__(self, plan: Plan, task: Task, command: str) -> None:
         self._setup, self._task, self._command = plan.setup, task, command
-        episodes = plan.setup.config.eval_episodes
+        episodes = plan.setup.config.evaluation.episodes
         self._evaluator = make_evaluator(envs.family(task.name), task, plan.setup.seeds, episodes, stream=2)
         policy = plan.setup.algorithm.policy
         self._play = policy_episodes(lambda agent: SampledPolicy(policy(agent)), plan.setup.seeds, plan.setup.mesh)

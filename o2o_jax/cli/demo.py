@@ -54,8 +54,8 @@ def main(args: FlagValues) -> None:
     for algorithm in ("o2td3", "td3"):
         _call(
             "finetune", environment, f"--out={out / algorithm}", seeds, f"--algorithm={algorithm}",
-            f"--policy={out / 'td3_bc'}", f"--set=env_steps={ENV_STEPS}", f"--set=eval_every_env_steps={EVAL_EVERY}",
-            "--resume",
+            f"--policy={out / 'td3_bc'}", f"--set=env_steps={ENV_STEPS}",
+            f"--set=evaluation.every_env_steps={EVAL_EVERY}", "--resume",
         )  # fmt: skip
     picture = out / "demo.png"
     print()

@@ -6,7 +6,7 @@
 
 The output folder, by default `<run>/diagnosis`, gets `diagnosis.txt` (the page that is printed), `diagnosis.png`,
 `diagnosis.csv` (a row per seed) and `diagnosis.json`; with --algorithm also the logs of both phases. The settings of
-these are those of experiments.finetune, and --set shortens them: --set=reevaluate_updates=50_000.
+these are those of experiments.finetune, and --set shortens them: --set=reevaluate.updates=50_000.
 
 Held-out trajectories are episodes of another dataset, --holdout_dataset. Without one they are taken from the dataset
 itself, which the offline run has seen, and the report says so.
@@ -231,7 +231,7 @@ def offline_run(
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
-    clone = None if setup.requires.takes(handoff.policy.head) else flags.clone_config(args, config.hidden)
+    clone = None if setup.requires.takes(handoff.policy.head) else flags.clone_config(args, config.networks.hidden)
     plan = Plan(setup, dataset, handoff, clone)
     plan.shapes()
     record["config"] = dataclasses.asdict(config)

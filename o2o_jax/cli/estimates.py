@@ -72,7 +72,7 @@ def describe(work: Sequence[Work], config: Any, spec: Spec, num_seeds: int, mesh
 
     Args:
       work: updates of its phases.
-      config: settings with `hidden` and `batch_size`.
+      config: settings, with the sizes of networks and batches.
       spec: sizes of observations and actions.
       num_seeds: S.
       mesh: devices that share the seeds.
@@ -100,7 +100,9 @@ def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
 
     Args: as `describe`.
     """
-    hidden, rows = getattr(config, "critic_hidden", config.hidden), config.batch_size
+    sizes = getattr(config, "networks", config)  # offline settings have no parts
+    hidden = getattr(sizes, "critic_hidden", sizes.hidden)
+    rows = operations.batch_size_of(config)
     critics, optimizer = networks.Critics(hidden, False, CRITICS), optax.adam(1e-3)
     observation, action = jnp.ones((rows, spec.observation_dim)), jnp.ones((rows, spec.action_dim))
 

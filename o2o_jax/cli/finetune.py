@@ -6,8 +6,8 @@ Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`,
 gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
 with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
 checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
-`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back=true π_ref, the
-best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
+π_ref, the best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
 `start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
 stopped goes on with --resume.
@@ -76,7 +76,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
         head = load_handoff(args.policy, flags.seed_list(args), args.env)[0].policy.head
-        cloning = None if algorithm.requires.takes(head) else flags.clone_config(args, config.hidden)
+        cloning = None if algorithm.requires.takes(head) else flags.clone_config(args, config.networks.hidden)
         work = estimates.online_work(module, algorithm, config, task.spec, cloning)
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
@@ -93,7 +93,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
         envpool=args.envpool,
         policy=str(args.policy),
         schedule=args.schedule,
-        clone=flags.clone_config(args, config.hidden),
+        clone=flags.clone_config(args, config.networks.hidden),
         reconstruction=args.reconstruction,
         checkpoint_every=args.checkpoint_every,
     )

@@ -15,7 +15,6 @@ A script is
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import re
 import sys
@@ -33,13 +32,14 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.online.common import LoopConfig, ScheduleName
+from o2o_jax.online.common import OnlineConfig, ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, interrupt, log
 from o2o_jax.runtime.checkpoint import check_claim
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
+from o2o_jax.settings import advice, flat, paths, replaced
 
 ConfigT = TypeVar("ConfigT")
 FAST_CLONE_UPDATES = 10_000
@@ -89,7 +89,10 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "out", None, "folder for everything that the run writes; new or empty", required=True, flag_values=values
     ),
     "set": lambda values: flags.DEFINE_multi_string(
-        "set", [], "field=value of the algorithm's Config, such as --set=alpha=0.5; may be repeated", flag_values=values
+        "set",
+        [],
+        "field=value of the algorithm's Config, such as --set=update.discount=0.9 (docs/settings.md); may be repeated",
+        flag_values=values,
     ),
     "config": _define_config,
     "devices": lambda values: flags.DEFINE_integer(
@@ -259,7 +262,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
-    script = "finetune" if isinstance(default, LoopConfig) else "offline"  # whose methods may share a name
+    script = "finetune" if isinstance(default, OnlineConfig) else "offline"  # whose methods may share a name
     if content.get("script", script) != script:
         raise ValueError(
             f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings: leave it "
@@ -270,25 +273,16 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
         raise ValueError(
             f"--config={path} is of the schedule {theirs}: pass --schedule={theirs}, which cloning follows"
         )
-    found = _flat(content["config"])
-    missing = _settable(default).keys() - found.keys()
+    found = flat(content["config"])
+    left_out = {name for name, value in found.items() if value is None}  # parts, of whose fields a file says nothing
+    missing = {name for name in paths(default).keys() - found.keys() if name.partition(".")[0] not in left_out}
+    missing -= {name.partition(".")[0] for name in found}  # parts that it has
     if missing:
         print(f"note: {path} doesn't say {', '.join(sorted(missing))}: as by default")
     try:
         return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
     except ValueError as error:
         raise ValueError(f"{path} was written by another version, or by hand: {error}") from None
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with names such as "part.field"."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": found for inner, found in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def _as_text(value: Any) -> str:
@@ -345,7 +339,7 @@ def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: in
     if limit is not None and needed > limit:
         raise ValueError(
             f"states, replay and data of this run take {needed / 1e6:,.0f} MB, but {where} has {limit / 1e6:,.0f}: "
-            "lower --seeds or buffer_size, or take less data"
+            "lower --seeds or replay.buffer_size, or take less data"
         )
     copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
@@ -362,7 +356,7 @@ def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     """Replaces fields of a dataclass by text such as "alpha=0.5"; the last of a repeated field counts.
 
     Types come from the annotations: bool (true, false), int (1000, 1_000, 1e3), float, str, Literal, tuples of these
-    ("256,256"), and `X | None` ("none"). A field of settings within is "update.alpha".
+    ("256,256"), and `X | None` ("none"). A field of a part is "update.alpha"; "constraint=none" leaves a part out.
 
     Args:
       config: an instance of a dataclass.
@@ -371,45 +365,19 @@ def parse_overrides(config: ConfigT, overrides: Sequence[str]) -> ConfigT:
     Raises:
       ValueError: no such field, a value of another type, or what the dataclass's own checks refuse.
     """
-    hints = _settable(config)
+    hints = paths(config)
     values: dict[str, Any] = {}
     for override in overrides:
         name, separator, text = (part.strip() for part in override.partition("="))
         if not separator:
             raise ValueError(f"--set={override} must read --set=field=value")
         if name not in hints:
-            close = [field for field in hints if field.endswith(f".{name}")]
-            close = close or difflib.get_close_matches(name, hints, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(hints)}"
-            raise ValueError(f"unknown field {name!r} in --set={override}: {hint}")
+            raise ValueError(f"unknown field {name!r} in --set={override}: {advice(name, config)}")
         try:
             values[name] = _parse(text, hints[name])
         except ValueError:
             raise ValueError(f"--set={override}: {name} takes {_type_name(hints[name])}, not {text!r}") from None
-    return _replaced(config, values)
-
-
-def _settable(config: Any) -> dict[str, Any]:
-    """Names of the fields that can be set, those of settings within as "part.field" -> their annotated types."""
-    hints = typing.get_type_hints(type(config))
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{name}": hint for name, hint in _settable(value).items()}
-        elif field.init:
-            found[field.name] = hints[field.name]
-    return found
-
-
-def _replaced(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
-    """The dataclass with values in the place of its fields, those of settings within by "part.field"."""
-    own = {name: value for name, value in values.items() if "." not in name}
-    parts = dict.fromkeys(name.partition(".")[0] for name in values if "." in name)
-    for part in parts:
-        within = {name.removeprefix(f"{part}."): values[name] for name in values if name.startswith(f"{part}.")}
-        own[part] = _replaced(getattr(config, part), within)
-    return dataclasses.replace(config, **own)  # type: ignore[type-var]
+    return replaced(config, values)
 
 
 def _parse(text: str, hint: Any) -> Any:

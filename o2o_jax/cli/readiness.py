@@ -233,7 +233,7 @@ def expectations(report: Report) -> list[str]:
         share = _mean(alignment.overestimated)
         lines.append(
             f"after alignment: {share:.0%} of its actor's probes are still overestimated: "
-            + ("few enough to go online" if share <= ALIGNED_SHARE else "align longer, or set start_actor=offline")
+            + ("few enough to go online" if share <= ALIGNED_SHARE else "align longer, or set start.actor=offline")
         )
     ratio = _mean(result.coverage.policy) / max(_mean(result.coverage.data), 1e-9)
     lines.append(

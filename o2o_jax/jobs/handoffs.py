@@ -27,7 +27,7 @@ from o2o_jax.runtime.plan import Plan, Reconstruction
 from o2o_jax.runtime.run import Run, start_clone, start_ends, start_records, start_seed
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.runtime.train import CLONE
-from o2o_jax.settings import from_dict
+from o2o_jax.settings import from_dict, paths, replaced
 from o2o_jax.types import Array, Spec
 
 
@@ -330,7 +330,7 @@ def _logged(run_dir: str | Path, phases: Sequence[str], seed_list: range) -> tup
 
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:
     """The settings of a run that what it does before its first environment step follows from."""
-    read = {name: value for name, value in settings["config"].items() if name not in config_class.online_fields}
+    read = {name: value for name, value in settings["config"].items() if name not in config_class.online_parts}
     names = ("algorithm", "env", "dataset", "transitions", "source", "clone")
     policy = str(Path(settings["policy"]).resolve())
     return {name: settings[name] for name in names} | {"policy": policy, "config": read}
@@ -338,7 +338,8 @@ def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig
 
 def _with_any_critics(config: Any) -> Any:
     """Settings that start without a handoff: states look alike wherever the critics came from."""
-    return dataclasses.replace(config, critic_source="random") if hasattr(config, "critic_source") else config
+    source = "networks.critic_source"
+    return replaced(config, {source: "random"}) if source in paths(config) else config
 
 
 def _load_ends(run_dir: str | Path, settings: dict[str, Any], algorithm: Algorithm) -> dict[str, dict[str, Any]]:

@@ -176,7 +176,7 @@ class OnlineJob(Job):
             handoff,
             clone,
             envs=family.make_vector_env(task, self.seeds),
-            evaluator=self._evaluator(task, self.config.eval_episodes),
+            evaluator=self._evaluator(task, self.config.evaluation.episodes),
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
             remarks=(*task.remarks, *self.config.remarks(handoff.source)),
@@ -189,11 +189,11 @@ class OnlineJob(Job):
 
     def _check_discount(self, source: Mapping[str, Any], setup: Setup) -> None:
         """Refuses critics that were trained with another discount."""
-        discount = source["config"].get("discount", self.config.discount)
-        if setup.requires.state and discount != self.config.discount:
-            field = "update.discount" if hasattr(self.config, "update") else "discount"
+        discount = source["config"].get("discount", self.config.update.discount)
+        if setup.requires.state and discount != self.config.update.discount:
             raise ValueError(
-                f"the critics of {source['algorithm']} were trained with another discount: set {field}={discount}"
+                f"the critics of {source['algorithm']} were trained with another discount: set update.discount="
+                f"{discount}"
             )
 
 
@@ -215,6 +215,6 @@ class ScratchJob(Job):
         return Plan(
             Setup(algorithm, self.config, task, self.seed_list, mesh),
             envs=envs.family(task.name).make_vector_env(task, self.seeds),
-            evaluator=self._evaluator(task, self.config.eval_episodes),
+            evaluator=self._evaluator(task, self.config.evaluation.episodes),
             settings=self.to_json(),
         )

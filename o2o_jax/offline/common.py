@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.settings import Settings
+from o2o_jax.settings import Settings, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,24 +14,29 @@ class OfflineConfig(Settings):
         `discount` outside (0, 1), or `polyak` outside (0, 1].
     """
 
-    # Networks
-    hidden: tuple[int, ...] = (256, 256)  # actor
-    critic_hidden: tuple[int, ...] = (256, 256)
-    # Updates
-    updates: int = 1_000_000
-    batch_size: int = 256  # transitions per update
-    discount: float = 0.99  # γ per environment step
-    polyak: float = 0.005  # share of the networks copied into their targets per update of the targets
-    actor_lr: float = 3e-4
-    critic_lr: float = 3e-4
-    reward_scale: float = 1.0
-    reward_shift: float = 0.0  # reward units, after the scale
+    hidden: tuple[int, ...] = setting(
+        (256, 256), "widths of the actor's hidden layers", unit="units", source="the method's authors' code"
+    )
+    critic_hidden: tuple[int, ...] = setting(
+        (256, 256), "widths of the critics' hidden layers", unit="units", source="the method's authors' code"
+    )
+    updates: int = setting(1_000_000, "updates of the run", unit="updates", source="section H.1, CORL")
+    batch_size: int = setting(256, "transitions per update", unit="transitions", source="CORL")
+    discount: float = setting(0.99, "γ, per environment step", source="CORL")
+    polyak: float = setting(
+        0.005, "share of the networks copied into their targets per update of the targets", source="CORL"
+    )
+    actor_lr: float = setting(3e-4, "learning rate of the actor", source="CORL; 3e-5 for CQL on locomotion")
+    critic_lr: float = setting(3e-4, "learning rate of the critics", source="CORL")
+    reward_scale: float = setting(1.0, "factor of the raw rewards", source="D-15, D-54")
+    reward_shift: float = setting(
+        0.0, "added to the rewards after the scale", unit="reward units", source="D-15, D-54; −1 in mazes"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._counts("updates", "batch_size")
         self._widths("hidden", "critic_hidden")
         self._inside(0, 1, "discount")
-        if not 0 < self.polyak <= 1:
-            raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
+        self._share("polyak")
         self._positive("actor_lr", "critic_lr", "reward_scale")

@@ -1,11 +1,11 @@
-"""Parts that O2SAC and O2TD3 share: settings, early stopping, the start of fine-tuning, the threshold."""
+"""Code that O2SAC and O2TD3 share: checks of settings, early stopping, the start of fine-tuning, the threshold."""
 
 import dataclasses
 import functools
 import math
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -13,279 +13,253 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax import networks
-from o2o_jax.data import replay
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.diagnosis import RETURN_TERMS, DiagnosisConfig, KnownReturns, against_returns, known_returns, trust
-from o2o_jax.interfaces import Phase, Prepare, Replay, Report, Requires, Schedule, Stop, Update
+from o2o_jax.interfaces import Phase, Prepare, Report, Requires, Stop, Update
 from o2o_jax.losses import td_loss
-from o2o_jax.online import common
-from o2o_jax.online.common import OnlineConfig
+from o2o_jax.online import common, parts
+from o2o_jax.online.parts import Choice
 from o2o_jax.ops import stopping
 from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
+from o2o_jax.settings import get
 from o2o_jax.training import gradient_step, note_rows, polyak_update, where
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
 
-Choice = Literal["best_of", "aligned", "offline"]
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
 COMPLETENESS = ("overestimated", "distance")  # how far alignment has come; they cost no environment step
 EVALUATED_AS_ONLINE = ("td3_bc", "awac")  # offline methods that constrain the policy alone (Appendix B)
+# Values by path that the schedule "fast" sets for both
+FAST: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "reevaluate.updates": 8_000,
+        "reevaluate.polyak": 0.05,
+        "reevaluate.return_updates": 4_000,
+        "align.updates": 4_000,
+        "update.actor_lr": 3e-4,
+        "align.actor_lr": 1e-4,
+        "early_stopping.critic_report": True,
+        "start.carry_actor_moments": False,
+        "start.actor_ramp_updates": 1_000,
+        "roll_back.enabled": True,
+        "env_steps": 20_000,
+    }
+)
+# Parts that both read online only
+ONLINE_PARTS = frozenset({"interaction", "replay", "start", "constraint", "reference", "roll_back", "finetune"})
+# Paths of what a method shares with its control for a task: rewards, depths, lengths, evaluation
+OF_TASK = (
+    "networks.critic_hidden", "update.reward_scale", "update.reward_shift", "env_steps", "interaction.warmup_env_steps",
+    "evaluation",
+)  # fmt: skip
+# Values by path of a control that trains without offline data
+FROM_SCRATCH: Mapping[str, Any] = {
+    "networks.critic_source": "random",
+    "update.actor_lr": 3e-4,
+    "replay.mode": "none",
+    "replay.buffer_size": 1_000_000,
+    "interaction.random_env_steps": 5_000,
+    "interaction.warmup_env_steps": 5_000,
+    "env_steps": 1_000_000,
+    "evaluation.every_env_steps": 5_000,
+}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConstrainedConfig(OnlineConfig):
-    """Settings common to the off-policy algorithms. Defaults: the authors', for MuJoCo medium data.
+class ConstrainedSettings(Protocol):
+    """Settings that O2SAC and O2TD3 share: what the functions here read of a `Config`."""
 
-    `stop=measures` ends re-evaluation and alignment, seed by seed, by measures on held-out episodes of the dataset;
-    `reevaluate_updates` and `align_updates` are then the most that a phase may take. The thresholds are this package's:
-    see `reevaluation_verdict` and `alignment_verdict`. `stop=updates` takes the fixed counts, and all of the dataset.
+    @property
+    def env_steps(self) -> int:
+        """Length of fine-tuning."""
 
-    What the paper advises to leave out (Appendix B), by the offline method:
+    @property
+    def evaluation(self) -> parts.Evaluation:
+        """Evaluations."""
+
+    @property
+    def networks(self) -> parts.ActorCritic:
+        """Networks."""
+
+    @property
+    def update(self) -> parts.Update:
+        """Updates of all phases."""
+
+    @property
+    def reevaluate(self) -> parts.Reevaluation:
+        """Re-evaluation."""
+
+    @property
+    def align(self) -> parts.Alignment:
+        """Alignment."""
+
+    @property
+    def early_stopping(self) -> parts.EarlyStopping:
+        """Early stopping of both."""
+
+    @property
+    def interaction(self) -> parts.Interaction:
+        """Environment steps and updates."""
+
+    @property
+    def replay(self) -> parts.Replay:
+        """Replay."""
+
+    @property
+    def start(self) -> parts.Start:
+        """Actor at the first environment step."""
+
+    @property
+    def constraint(self) -> parts.Constraint | None:
+        """Constraint to π_ref; None for none."""
+
+    @property
+    def reference(self) -> parts.ConstrainedReference | None:
+        """π_ref; None for none, where there is no constraint either."""
+
+    @property
+    def roll_back(self) -> parts.RollBack:
+        """The way back to it."""
+
+
+def check(config: ConstrainedSettings) -> None:
+    """Refuses settings whose parts contradict each other.
+
+    Raises:
+      ValueError: they do; the message has their paths.
+    """
+    reevaluate, stopping_, reference = config.reevaluate, config.early_stopping, config.reference
+    if reevaluate.critic_bias == "returns" and config.networks.critic_source == "offline":
+        raise ValueError(
+            "reevaluate.critic_bias=returns is for random critics: with networks.critic_source=offline set it to zero"
+        )
+    if stopping_.mode == "measures" and stopping_.min_updates < reevaluate.return_updates:
+        raise ValueError(
+            f"early_stopping.min_updates must be at least reevaluate.return_updates, {reevaluate.return_updates}, got "
+            f"{stopping_.min_updates}"
+        )
+    if config.constraint is not None and reference is None:
+        raise ValueError("constraint is one to π_ref: with reference=none set constraint=none too")
+    if config.roll_back.enabled and reference is None:
+        raise ValueError("roll_back.enabled goes back to π_ref: with reference=none set it to false")
+    choices = {"start.actor": config.start.actor} | ({"reference.init": reference.init} if reference else {})
+    for path, choice in choices.items():
+        if not config.evaluation.episodes and choice == "best_of":
+            raise ValueError(
+                f"{path}=best_of needs evaluations: with evaluation.episodes=0 set it to aligned or offline"
+            )
+    if reference is not None:
+        reference.check(config.evaluation, config.roll_back)
+    config.replay.check_batch_size(config.update.batch_size)
+
+
+def align_rate(config: ConstrainedSettings) -> float:
+    """Returns the learning rate of the actor while aligning."""
+    return config.update.actor_lr if config.align.actor_lr is None else config.align.actor_lr
+
+
+def reevaluate_rate(config: ConstrainedSettings) -> float:
+    """Returns the share of the critics copied into their targets per update of re-evaluation."""
+    return config.update.polyak if config.reevaluate.polyak is None else config.reevaluate.polyak
+
+
+def lagrange_start(config: ConstrainedSettings) -> Array:
+    """Returns [] log λ at the first environment step; 0 without a constraint."""
+    return jnp.log(jnp.asarray(config.constraint.lagrange_init if config.constraint else 1.0, jnp.float32))
+
+
+def lagrange_optimizer(config: ConstrainedSettings) -> optax.GradientTransformation:
+    """Returns that of log λ, which Adam moves by at most its learning rate per environment step."""
+    return optax.adam(config.constraint.lagrange_lr(config.env_steps) if config.constraint else 0.0)
+
+
+def requires(config: ConstrainedSettings, head: str) -> Requires:
+    """Returns what a method with these settings, whose actor has that head, asks of the offline policy."""
+    return Requires(head, state=config.networks.critic_source == "offline")
+
+
+def remarks(config: ConstrainedSettings, source: str) -> list[str]:
+    """Returns warnings where other phases are left out than Appendix B allows, a line each.
+
+    What it advises to leave out, by the offline method:
 
     - TD3+BC and AWAC constrain the policy alone and evaluate it as online methods do, so that their critics may be
-      kept and re-evaluation left out, never alignment: `critic_source=offline`, `reevaluate_updates=0`.
+      kept and re-evaluation left out, never alignment: `networks.critic_source=offline`, `reevaluate.updates=0`.
     - CQL, whose critics are aligned with its policy but pessimistic, may go to constrained fine-tuning alone:
-      `critic_source=offline`, `reevaluate_updates=0`, `align_updates=0`.
+      `networks.critic_source=offline`, `reevaluate.updates=0`, `align.updates=0`.
     - All others need every phase.
-
-    Offline critics have two hidden layers (TD3+BC) or three (CQL, AWAC) and no LayerNorm: `layer_norm=false`. They
-    don't depend on the head, and so stay where the policy was cloned. Both they and their targets are taken over, the
-    targets being what alignment is anchored to; Adam begins anew. `Config.remarks` says what contradicts the advice.
     """
+    if config.constraint is None:
+        return []  # a control, which leaves the idea out on purpose
+    offline_critics, reevaluations = config.networks.critic_source == "offline", config.reevaluate.updates
+    found = []
+    if not reevaluations and not offline_critics:
+        found.append("critics start at random and nothing re-evaluates the policy: set reevaluate.updates")
+    elif not reevaluations and source == "cql" and config.align.updates:
+        found.append(
+            "the critics of cql are pessimistic, and alignment keeps them so: re-evaluate them, or leave alignment out "
+            "too and fine-tune under the constraint alone (Appendix B)"
+        )
+    elif not reevaluations and source not in (*EVALUATED_AS_ONLINE, "cql"):
+        found.append(
+            f"{source} evaluates its policy unlike online methods: its critics need re-evaluation (Appendix B)"
+        )
+    horizon, wanted = reevaluate_rate(config) * reevaluations, 3.0 / (1.0 - config.update.discount)
+    if reevaluations and not offline_critics and horizon < wanted:
+        found.append(
+            f"re-evaluation looks {horizon:.3g} steps ahead where 3/(1−γ) asks for {wanted:.3g}: set "
+            "reevaluate.updates or reevaluate.polyak"
+        )
+    if not config.align.updates and not (source == "cql" and offline_critics):
+        found.append("critics that are not aligned lead the policy away from where it is: set align.updates")
+    return found
 
-    online_fields: ClassVar[frozenset[str]] = OnlineConfig.online_fields | {
-        "updates_per_env_step", "warmup_env_steps", "random_env_steps", "overlap", "replay", "part_episodes",
-        "auto_replay_warmup_env_steps",
-        "buffer_size", "start_actor", "reference_init", "interval_threshold_divisor", "interval_actor_grad_norm",
-        "constrain", "lagrange_travel", "asymmetry", "threshold_start", "threshold_end", "threshold_ramp",
-        "carry_actor_moments", "actor_ramp_updates",
-    }  # fmt: skip
 
-    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
-        {
-            "reevaluate_updates": 8_000,
-            "reevaluate_polyak": 0.05,
-            "return_updates": 4_000,
-            "align_updates": 4_000,
-            "actor_lr": 3e-4,
-            "align_actor_lr": 1e-4,
-            "critic_report": True,
-            "carry_actor_moments": False,
-            "actor_ramp_updates": 1_000,
-            "roll_back": True,
-            "env_steps": 20_000,
-        }
+def stops(config: ConstrainedSettings, policy: Callable, critic: Callable) -> dict[str, Stop]:
+    """Returns early stopping and measures of each phase, by its name.
+
+    Args:
+      config: settings.
+      policy: (state) -> `policy.Policy`, while re-evaluating π_off.
+      critic: (state) -> `critic.QFunction`.
+
+    Returns:
+      Nothing where the counts are fixed and no report is asked for.
+    """
+    settings = config.early_stopping
+    common_stop = functools.partial(
+        Stop,
+        check_every_updates=settings.check_every_updates,
+        window_checks=settings.window_checks,
+        min_updates=settings.min_updates,
     )
-
-    # Networks
-    layer_norm: bool = True  # in the critics
-    num_critics: int = 2
-    # Updates
-    polyak: float = 0.005  # share of the critic copied into its target per update
-    reevaluate_polyak: float | None = None  # share copied per update while re-evaluating; None: polyak
-    # critics start at the level of the data's returns, rather than at zero
-    critic_bias: Literal["zero", "returns"] = "zero"
-    return_updates: int = 0  # of re-evaluation, over which targets go from the data's returns to bootstrapped ones
-    align_updates: int = 500_000  # 0 leaves the phase out
-    align_actor_lr: float | None = None  # while aligning; None: actor_lr
-    align_lagrange: float = 0.0  # price of leaving π_off while aligning, in units of mean |Q| per unit of divergence
-    critic_source: Literal["random", "offline"] = "random"  # "offline": those that offline training left
-    # When re-evaluation and alignment are done
-    stop: Literal["updates", "measures"] = "updates"
-    critic_report: bool = False  # compares critics with held-out returns while re-evaluating; stop=measures always does
-    held_out_share: float = 0.05  # of the dataset's episodes; no batch of the two phases draws from them
-    stop_check_every_updates: int = 1_000
-    stop_window_checks: int = 5  # how far back "no longer" looks
-    stop_min_updates: int = 5_000
-    stop_residual: float = 0.02  # re-evaluation: relative fall of the squared error in the window that counts as none
-    stop_missing_value: float = 0.05  # re-evaluation: share of the value that may still be missing
-    stop_correlation: float = 0.02  # re-evaluation: rise of the rank correlation in the window that counts as none
-    stop_overestimated: float = 0.08  # alignment: share of probes worth more than the policy's own action
-    stop_distance: float = 0.01  # alignment: mean squared distance of π_on to π_off: σ² of O2TD3's exploration
-    stop_settled: float = 0.02  # alignment: relative range of both in the window that counts as standing still
-    # Fine-tuning
-    updates_per_env_step: int = 1
-    warmup_env_steps: int = 1_000  # without updates; the policy itself acts
-    random_env_steps: int = 0  # uniform actions before that, for agents without a policy
-    overlap: bool = False  # environments step while updates are computed: every action is a round of updates older
-    # Table 6; "auto", seed by seed: none where the policy is better than its data, half where like it, all where worse
-    replay: Literal["half", "all", "part", "none", "auto"] = "half"
-    part_episodes: int = 50  # best episodes that "part" preloads
-    auto_replay_warmup_env_steps: int = 5_000  # "auto": half until then, where the policy is better than its data
-    buffer_size: int = 2_000_000  # transitions per seed, never more than env_steps
-    start_actor: Choice = "best_of"  # who acts online first; the paper: "aligned"
-    reference_init: Choice = "best_of"  # first π_ref; the paper's text: "aligned"
-    interval_threshold_divisor: float = 4.0  # interval mode: divides threshold_end
-    interval_actor_grad_norm: float | None = None  # interval mode: clips the actor's gradient
-    carry_actor_moments: bool = True  # Adam's, of alignment, where the aligned actor goes online; False: fresh ones
-    actor_ramp_updates: int = 0  # of the actor, over which its steps grow to their full size while moments are fresh
-    # Constraint
-    constrain: bool = True
-    lagrange_init: float = 1.0  # λ at the start
-    lagrange_travel: float = 5.0  # nats: learning rate of log λ times env_steps; the authors': 5e-5 · 100,000
-    asymmetry: float = 0.7  # weight of violated constraints, Eq. 49
-    threshold_start: float = 0.125  # τ at the first environment step
-    threshold_end: float = 2.0  # τ at the end of its ramp
-    threshold_ramp: float = 1.0  # share of env_steps that τ rises over; the authors': 100,000 of 100,000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.polyak <= 1:
-            raise ValueError(f"polyak must lie in (0, 1], got {self.polyak}")
-        if not 0 < self.reevaluate_rate <= 1:
-            raise ValueError(f"reevaluate_polyak must lie in (0, 1] or be none, got {self.reevaluate_polyak}")
-        if not 0.5 <= self.asymmetry < 1:
-            raise ValueError(f"asymmetry must lie in [0.5, 1), got {self.asymmetry}")
-        self._positive("num_critics", "updates_per_env_step", "buffer_size", "part_episodes", "lagrange_init")
-        self._positive("interval_threshold_divisor", "threshold_ramp")
-        if self.align_actor_lr is not None:
-            self._positive("align_actor_lr")
-        if self.interval_actor_grad_norm is not None:
-            self._positive("interval_actor_grad_norm")
-        self._not_negative(
-            "align_updates", "warmup_env_steps", "random_env_steps", "lagrange_travel", "threshold_start"
-        )
-        self._not_negative("align_lagrange", "return_updates", "actor_ramp_updates")
-        self._not_negative("auto_replay_warmup_env_steps", "stop_correlation")
-        self._positive("stop_check_every_updates", "stop_window_checks", "stop_missing_value")
-        self._not_negative("stop_min_updates", "stop_residual", "stop_overestimated", "stop_distance", "stop_settled")
-        self._inside(0, 1, "held_out_share")
-        if self.critic_bias == "returns" and (self.critic_source == "offline" or not self.reevaluate_updates):
-            raise ValueError("critic_bias=returns is for random critics that are re-evaluated: set it to zero")
-        if 0 < self.reevaluate_updates < self.return_updates:
-            raise ValueError(
-                f"return_updates must be at most reevaluate_updates, {self.reevaluate_updates}, "
-                f"got {self.return_updates}"
-            )
-        if self.stop == "measures" and self.stop_min_updates < self.return_updates:
-            raise ValueError(
-                f"stop_min_updates must be at least return_updates, {self.return_updates}, got {self.stop_min_updates}"
-            )
-        for name in ("start_actor", "reference_init"):
-            if not self.eval_episodes and getattr(self, name) == "best_of":
-                raise ValueError(f"{name}=best_of needs evaluations: with eval_episodes=0 set it to aligned or offline")
-        if not self.threshold_end >= self.threshold_start:
-            raise ValueError(f"threshold_end must not lie below threshold_start, got {self.threshold_end}")
-        if self.replay in ("half", "auto") and self.batch_size % 2:
-            raise ValueError(f"replay={self.replay} needs an even batch_size, got {self.batch_size}")
-
-    @property
-    def align_rate(self) -> float:
-        """Learning rate of the actor while aligning."""
-        return self.actor_lr if self.align_actor_lr is None else self.align_actor_lr
-
-    @property
-    def reevaluate_rate(self) -> float:
-        """Share of the critics copied into their targets per update of re-evaluation."""
-        return self.polyak if self.reevaluate_polyak is None else self.reevaluate_polyak
-
-    @property
-    def schedule(self) -> Schedule:
-        """One environment step, then `updates_per_env_step` updates on fresh batches."""
-        return Schedule(
-            updates=self.updates_per_env_step,
-            warmup_env_steps=max(self.warmup_env_steps, self.random_env_steps),
-            random_env_steps=self.random_env_steps,
-            overlap=self.overlap,
-        )
-
-    @property
-    def replay_rule(self) -> Replay:
-        """Replay rule of fine-tuning."""
-        capacity = max(1, min(self.buffer_size, self.env_steps))
-        return replay.make(
-            self.replay, capacity, self.batch_size, self.part_episodes, self.auto_replay_warmup_env_steps
-        )
-
-    @property
-    def lagrange_lr(self) -> float:
-        """Learning rate of log λ, which Adam moves by at most that much per environment step."""
-        return self.lagrange_travel / max(self.env_steps, 1)
-
-    @property
-    def interval(self) -> bool:
-        """True where π_ref is copied on a schedule rather than chosen by evaluation."""
-        return self.reference_update == "interval"
-
-    def aligned_reference(self, accept: Any) -> Any:
-        """Returns [...] bool, where the first π_ref is the aligned policy, as `reference_init` says."""
-        return chosen(self.reference_init, accept)
-
-    def requires(self, head: str) -> Requires:
-        """Returns what a method with these settings, whose actor has that head, asks of the offline policy."""
-        return Requires(head, state=self.critic_source == "offline")
-
-    def remarks(self, source: str) -> list[str]:
-        """Returns warnings where other phases are left out than Appendix B allows, a line each."""
-        if not self.constrain:
-            return []  # a control, which leaves the idea out on purpose
-        offline_critics = self.critic_source == "offline"
-        remarks = []
-        if not self.reevaluate_updates and not offline_critics:
-            remarks.append("critics start at random and nothing re-evaluates the policy: set reevaluate_updates")
-        elif not self.reevaluate_updates and source == "cql" and self.align_updates:
-            remarks.append(
-                "the critics of cql are pessimistic, and alignment keeps them so: re-evaluate them, or leave "
-                "alignment out too and fine-tune under the constraint alone (Appendix B)"
-            )
-        elif not self.reevaluate_updates and source not in (*EVALUATED_AS_ONLINE, "cql"):
-            remarks.append(
-                f"{source} evaluates its policy unlike online methods: its critics need re-evaluation (Appendix B)"
-            )
-        horizon, wanted = self.reevaluate_rate * self.reevaluate_updates, 3.0 / (1.0 - self.discount)
-        if self.reevaluate_updates and not offline_critics and horizon < wanted:
-            remarks.append(
-                f"re-evaluation looks {horizon:.3g} steps ahead where 3/(1−γ) asks for {wanted:.3g}: set "
-                "reevaluate_updates or reevaluate_polyak"
-            )
-        if not self.align_updates and not (source == "cql" and offline_critics):
-            remarks.append("critics that are not aligned lead the policy away from where it is: set align_updates")
-        return remarks
-
-    def stops(self, policy: Callable, critic: Callable) -> dict[str, Stop]:
-        """Returns early stopping and measures of each phase, by its name.
-
-        Args:
-          policy: (state) -> `policy.Policy`, while re-evaluating π_off.
-          critic: (state) -> `critic.QFunction`.
-
-        Returns:
-          Nothing where the counts are fixed and no report is asked for.
-        """
-        common = functools.partial(
-            Stop,
-            check_every_updates=self.stop_check_every_updates,
-            window_checks=self.stop_window_checks,
-            min_updates=self.stop_min_updates,
-        )
-        report = Report(
-            (*RETURN_TERMS, "horizon"),
-            functools.partial(_known_returns, policy, critic),
-            functools.partial(_critic_report, self, critic),
-            functools.partial(reevaluation_remark, self),
-        )
-        if self.stop == "updates":
-            if not (self.critic_report and self.reevaluate_updates):
-                return {}
-            return {"reevaluate": common((), lambda history: jnp.zeros((), jnp.int32), (), report=report)}
-        return {
-            "reevaluate": common(
-                ("critic_loss", "q"),
-                functools.partial(reevaluation_verdict, self),
-                ("the residual is at its floor, the value at its place, and the ranking no longer rises",),
-                report=report,
-            ),
-            "align": common(
-                COMPLETENESS,
-                functools.partial(alignment_verdict, self),
-                ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
-            ),
-        }
+    report = Report(
+        (*RETURN_TERMS, "horizon"),
+        functools.partial(_known_returns, policy, critic),
+        functools.partial(_critic_report, config, critic),
+        functools.partial(reevaluation_remark, config),
+    )
+    if settings.mode == "updates":
+        if not (settings.critic_report and config.reevaluate.updates):
+            return {}
+        return {"reevaluate": common_stop((), lambda history: jnp.zeros((), jnp.int32), (), report=report)}
+    return {
+        "reevaluate": common_stop(
+            ("critic_loss", "q"),
+            functools.partial(reevaluation_verdict, config),
+            ("the residual is at its floor, the value at its place, and the ranking no longer rises",),
+            report=report,
+        ),
+        "align": common_stop(
+            COMPLETENESS,
+            functools.partial(alignment_verdict, config),
+            ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
+        ),
+    }
 
 
-def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
+def reevaluation_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
     """Decides whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
 
     Three measures, since none will do alone. The squared Bellman error is small wherever critics agree with their own
@@ -299,11 +273,12 @@ def reevaluation_verdict(config: ConstrainedConfig, history: dict[str, Array]) -
         which settles nothing. That it no longer rises is enough, at any level: where all episodes return the same,
         there is no order to be found.
     """
-    updates = config.stop_check_every_updates * config.stop_window_checks
-    rate = config.reevaluate_rate * (1.0 - config.discount)
-    at_floor = stopping.no_longer_falls(history["critic_loss"], config.stop_residual)
-    in_place = stopping.missing_share(history["q"], updates, rate) <= config.stop_missing_value
-    ordered = stopping.no_longer_rises(history["correlation"], config.stop_correlation)
+    settings = config.early_stopping
+    updates = settings.check_every_updates * settings.window_checks
+    rate = reevaluate_rate(config) * (1.0 - config.update.discount)
+    at_floor = stopping.no_longer_falls(history["critic_loss"], settings.residual)
+    in_place = stopping.missing_share(history["q"], updates, rate) <= settings.missing_value
+    ordered = stopping.no_longer_rises(history["correlation"], settings.correlation)
     return (at_floor & in_place & ordered).astype(jnp.int32)
 
 
@@ -312,24 +287,24 @@ def _known_returns(policy: Callable, critic: Callable, key: Array, state: Any, h
     return known_returns(DiagnosisConfig(states=REPORTED_STATES), key, held_out, policy(state), critic(state))
 
 
-def _critic_report(config: ConstrainedConfig, critic: Callable, state: Any, known: KnownReturns) -> Metrics:
+def _critic_report(config: ConstrainedSettings, critic: Callable, state: Any, known: KnownReturns) -> Metrics:
     """`diagnosis.against_returns` of the critics as they are, and `horizon`, the ρ n steps that they look ahead."""
     metrics = against_returns(critic(state)(known.observation, known.action), known.returns)
-    return metrics | {"horizon": config.reevaluate_rate * state.step}
+    return metrics | {"horizon": reevaluate_rate(config) * state.step}
 
 
-def reevaluation_remark(config: ConstrainedConfig, metrics: Mapping[str, float]) -> str:
+def reevaluation_remark(config: ConstrainedSettings, metrics: Mapping[str, float]) -> str:
     """Returns a line on whether the critics that re-evaluation ends with can be trusted; "" for a control."""
-    if not config.constrain:
+    if config.constraint is None:
         return ""
     if not math.isfinite(metrics["recorded"]):
         return "no recorded return counts, all episodes were cut off too early: the critic is compared with nothing"
     trusted, verdict = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
-    advice = "" if trusted else ": set reevaluate_updates or reevaluate_polyak"
+    advice = "" if trusted else ": set reevaluate.updates or reevaluate.polyak"
     return f"the critic {verdict}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
 
 
-def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> Array:
+def alignment_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
     """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
 
     Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after
@@ -340,13 +315,13 @@ def alignment_verdict(config: ConstrainedConfig, history: dict[str, Array]) -> A
       history: `overestimated` [K + 1], the share of probes with Q(s, a) > Q(s, ȧ), and `distance` [K + 1], the mean
         squared distance of the modes of π_on and π_off, on held-out states.
     """
-    share, distance = history["overestimated"], history["distance"]
-    complete = (share[-1] <= config.stop_overestimated) & (distance[-1] <= config.stop_distance)
-    still = stopping.settled(share, config.stop_settled) & stopping.settled(distance, config.stop_settled)
+    share, distance, settings = history["overestimated"], history["distance"], config.early_stopping
+    complete = (share[-1] <= settings.overestimated) & (distance[-1] <= settings.distance)
+    still = stopping.settled(share, settings.settled) & stopping.settled(distance, settings.settled)
     return jnp.where(complete, 1, jnp.where(still, 2, 0))
 
 
-def alignment_remark(config: ConstrainedConfig, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+def alignment_remark(config: ConstrainedSettings, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     """Returns a line on how far alignment has come, by means over seeds.
 
     Args:
@@ -355,37 +330,48 @@ def alignment_remark(config: ConstrainedConfig, first: Mapping[str, Any], last: 
       last: `overestimated` and `distance` [S] at the end.
     """
     share, distance = (last[name].mean() for name in COMPLETENESS)
-    complete = share <= config.stop_overestimated and distance <= config.stop_distance
+    complete = share <= config.early_stopping.overestimated and distance <= config.early_stopping.distance
     return (
         f"alignment: {share:.1%} of probes are valued above the policy's own action, "
         f"{first[COMPLETENESS[0]].mean():.1%} before; mean squared distance to the offline policy {distance:.4f}"
-        + ("" if complete else ": not complete, set align_updates or start_actor=offline")
+        + ("" if complete else ": not complete, set align.updates or start.actor=offline")
     )
 
 
-def settings_of_task(config: ConstrainedConfig) -> dict[str, Any]:
-    """Returns the settings for a task that a method shares with its control: rewards, depths, lengths, evaluation."""
-    names = ("critic_hidden", "reward_scale", "reward_shift", "env_steps", "warmup_env_steps")
-    return {name: getattr(config, name) for name in (*names, "eval_every_env_steps", "eval_episodes")}
+def settings_of_task(config: ConstrainedSettings) -> dict[str, Any]:
+    """Returns the settings for a task, by path, that a method shares with its control."""
+    return {path: get(config, path) for path in OF_TASK}
 
 
-def clip_actor_gradient(config: ConstrainedConfig, gradient: Params) -> Params:
+def switched_off(config: ConstrainedSettings) -> dict[str, Any]:
+    """Returns the parts that leave the idea of the paper out of a method, in the place of those of `config`."""
+    return {
+        "reevaluate": dataclasses.replace(config.reevaluate, updates=0),
+        "align": dataclasses.replace(config.align, updates=0),
+        "start": dataclasses.replace(config.start, actor="offline"),
+        "constraint": None,
+        "reference": None,
+    }
+
+
+def clip_actor_gradient(config: ConstrainedSettings, gradient: Params) -> Params:
     """Bounds the norm of the actor's gradient in fine-tuning, where interval mode asks for it (D-31)."""
-    if not config.interval or config.interval_actor_grad_norm is None:
+    reference = config.reference
+    if reference is None or reference.update != "interval" or reference.interval_actor_grad_norm is None:
         return gradient
-    clip = optax.clip_by_global_norm(config.interval_actor_grad_norm)
+    clip = optax.clip_by_global_norm(reference.interval_actor_grad_norm)
     return clip.update(gradient, clip.init(gradient))[0]
 
 
 def actor_step(
-    config: ConstrainedConfig, optimizer: optax.GradientTransformation, gradient: Params, state: Any
+    config: ConstrainedSettings, optimizer: optax.GradientTransformation, gradient: Params, state: Any
 ) -> tuple[Params, Any]:
     """One gradient step of the actor in fine-tuning, clipped and shortened where settings say so.
 
-        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = Adam's steps since its moments were fresh, N = `actor_ramp_updates`
+        θ ← θ + min((n + 1) / N, 1) · Adam(g),   n = Adam's steps since its moments were fresh
 
-    Fresh moments make Adam's first steps as long as its later ones: before critics have seen anything online, and where
-    a policy has just been rolled back.
+    N is `start.actor_ramp_updates`. Fresh moments make Adam's first steps as long as its later ones: before critics
+    have seen anything online, and where a policy has just been rolled back.
 
     Args:
       config: settings.
@@ -397,30 +383,33 @@ def actor_step(
       The actor's parameters and optimiser state after the step.
     """
     updates, opt = optimizer.update(clip_actor_gradient(config, gradient), state.opt.actor, state.actor)
-    if config.actor_ramp_updates:
-        share = jnp.minimum(optax.tree_utils.tree_get(opt, "count") / config.actor_ramp_updates, 1.0)
+    if config.start.actor_ramp_updates:
+        share = jnp.minimum(optax.tree_utils.tree_get(opt, "count") / config.start.actor_ramp_updates, 1.0)
         updates = jax.tree.map(lambda update: share * update, updates)
     return optax.apply_updates(state.actor, updates), opt
 
 
-def threshold(config: ConstrainedConfig, step: Array, cap: Array) -> Array:
+def threshold(config: ConstrainedSettings, step: Array, cap: Array) -> Array:
     """τ at the environment step of update `step` [] of fine-tuning, in units of the divergence (section H.3).
 
     Never above `cap` [], which a policy that was rolled back has left.
     """
-    env_steps = config.schedule.warmup_env_steps + step // config.updates_per_env_step
-    end = config.threshold_end / (config.interval_threshold_divisor if config.interval else 1.0)
-    ramp = config.threshold_ramp * max(config.env_steps, 1)
-    bound = linear_threshold(env_steps, min(config.threshold_start, end), end, ramp)
+    constraint, reference, interaction = config.constraint, config.reference, config.interaction
+    assert constraint is not None
+    assert reference is not None
+    env_steps = interaction.schedule.warmup_env_steps + step // interaction.updates_per_env_step
+    end = constraint.threshold_end / (reference.interval_threshold_divisor if reference.update == "interval" else 1.0)
+    ramp = constraint.threshold_ramp * max(config.env_steps, 1)
+    bound = linear_threshold(env_steps, min(constraint.threshold_start, end), end, ramp)
     return jnp.minimum(bound, cap)
 
 
-def moves_lagrange(config: ConstrainedConfig, step: Array) -> Array:
+def moves_lagrange(config: ConstrainedSettings, step: Array) -> Array:
     """Returns whether update `step` [] moves λ: once per environment step, at any number of updates (section C.6)."""
-    return step % config.updates_per_env_step == 0
+    return step % config.interaction.updates_per_env_step == 0
 
 
-def offline_state(config: ConstrainedConfig, handoff: Handoff | None, critic: Params) -> Any:
+def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: Params) -> Any:
     """Returns the state that offline training left, for those who go on from its critics.
 
     Args:
@@ -436,23 +425,25 @@ def offline_state(config: ConstrainedConfig, handoff: Handoff | None, critic: Pa
     """
     if handoff is None or not hasattr(handoff.state, "critic"):
         raise ValueError(
-            "critic_source=offline goes on from the critics of offline training, and this policy comes without any: "
-            "start from a method that trains critics, or set critic_source=random"
+            "networks.critic_source=offline goes on from the critics of offline training, and this policy comes "
+            "without any: start from a method that trains critics, or set networks.critic_source=random"
         )
     state, source = handoff.state, handoff.source
     found, wanted = networks.critic_settings(state.critic), networks.critic_settings(critic)
     names = {"hidden": "critic_hidden", "layer_norm": "layer_norm", "num_critics": "num_critics"}
-    differing = [f"{field}={_as_text(found[name])}" for name, field in names.items() if found[name] != wanted[name]]
+    differing = [
+        f"networks.{field}={_as_text(found[name])}" for name, field in names.items() if found[name] != wanted[name]
+    ]
     if differing:
         settings = ", ".join(differing)
-        raise ValueError(f"the critics of {source} do not fit: set {settings}, or critic_source=random")
+        raise ValueError(f"the critics of {source} do not fit: set {settings}, or networks.critic_source=random")
     if jax.tree.map(jnp.shape, state.critic) != jax.tree.map(jnp.shape, critic):
         raise ValueError(f"the critics of {source} do not fit: they are of other observations or actions")
     scale, shift = state.transform.reward_scale, state.transform.reward_shift
-    if (scale, shift) != (config.reward_scale, config.reward_shift):
+    if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):
         raise ValueError(
-            f"the critics of {source} were trained on other rewards: set reward_scale={scale} and "
-            f"reward_shift={shift}, or critic_source=random"
+            f"the critics of {source} were trained on other rewards: set update.reward_scale={scale} and "
+            f"update.reward_shift={shift}, or networks.critic_source=random"
         )
     return state
 
@@ -476,7 +467,7 @@ class Evaluated:
 
 
 def make_phases(
-    config: ConstrainedConfig,
+    config: ConstrainedSettings,
     reevaluate: Update,
     align: Update,
     prepare_evaluation: Prepare,
@@ -488,16 +479,16 @@ def make_phases(
         Phase(
             "reevaluate",
             reevaluate,
-            config.reevaluate_updates,
-            config.batch_size,
+            config.reevaluate.updates,
+            config.update.batch_size,
             prepare_evaluation,
             stop=stops.get("reevaluate"),
         ),
         Phase(
             "align",
             align,
-            config.align_updates,
-            config.batch_size,
+            config.align.updates,
+            config.update.batch_size,
             prepare_alignment,
             stop=stops.get("align"),
             show=COMPLETENESS,
@@ -524,7 +515,7 @@ def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[A
 
 
 def prepare_evaluation(
-    config: ConstrainedConfig,
+    config: ConstrainedSettings,
     offline: Callable,
     state: Any,
     dataset: Rollout,
@@ -548,23 +539,23 @@ def prepare_evaluation(
       `ReturnsToGo`, shared by all seeds.
     """
     next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
-    if not config.return_updates and config.critic_bias == "zero":
+    if not config.reevaluate.return_updates and config.reevaluate.critic_bias == "zero":
         return state, Notes(own=Evaluated(next_policy))
-    returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.discount), None
+    returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.update.discount), None
     if next_bonus is not None:
-        reward = config.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
-        bonus = discounted_returns(reward, dataset.ended, config.discount)
-    if config.critic_bias == "returns":
+        reward = config.update.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
+        bonus = discounted_returns(reward, dataset.ended, config.update.discount)
+    if config.reevaluate.critic_bias == "returns":
         shift = jnp.where(state.step == 0, returns.level(0.0 if bonus is None else bonus), 0.0)
         critic, target_critic = (networks.shift_output(params, shift) for params in (state.critic, state.target_critic))
         state = state.replace(critic=critic, target_critic=target_critic)
-    if not config.return_updates:
+    if not config.reevaluate.return_updates:
         return state, Notes(own=Evaluated(next_policy))
     return state, Notes(shared=returns, own=Evaluated(next_policy, bonus))
 
 
 def return_target(
-    config: ConstrainedConfig, state: Any, batch: Transition, target: Array, last_value: Callable[[Array], Array]
+    config: ConstrainedSettings, state: Any, batch: Transition, target: Array, last_value: Callable[[Array], Array]
 ) -> Array:
     """Mixes the data's returns into the targets of the first updates of re-evaluation.
 
@@ -573,7 +564,7 @@ def return_target(
     What bootstrapping has to add afterwards is the difference of policy and data in place of the whole value.
 
     Args:
-      config: N is `return_updates`.
+      config: N is `reevaluate.return_updates`.
       state: whose `step` is n.
       batch: with the notes of `prepare_evaluation`.
       target: [B] y_TD, return units.
@@ -588,22 +579,24 @@ def return_target(
 
     Source: this package; relatives are Jelley et al. (arXiv:2406.13376) and Nakamoto et al. (arXiv:2303.05479).
     """
-    if not config.return_updates:
+    mixed_updates = config.reevaluate.return_updates
+    if not mixed_updates:
         return target
     if not isinstance(batch, Annotated):
         raise ValueError(
-            "return_updates asks for returns, which single transitions don't have: annotate the dataset first"
+            "reevaluate.return_updates asks for returns, which single transitions don't have: annotate the dataset "
+            "first"
         )
     returns, bonus = batch.notes.shared, batch.notes.own.bonus
 
     def mixed(target: Array) -> Array:
-        weight = 1.0 - state.step / config.return_updates
+        weight = 1.0 - state.step / mixed_updates
         recorded = returns.bootstrapped(lambda observation: last_value(state.transform.normalizer(observation)))
         recorded += 0.0 if bonus is None else bonus
         return (1.0 - weight) * target + weight * recorded
 
     # a branch, which later updates don't pay for
-    return jax.lax.stop_gradient(jax.lax.cond(state.step < config.return_updates, mixed, lambda target: target, target))
+    return jax.lax.stop_gradient(jax.lax.cond(state.step < mixed_updates, mixed, lambda target: target, target))
 
 
 def chosen(choice: Choice, accept: Any) -> Array:
@@ -611,13 +604,18 @@ def chosen(choice: Choice, accept: Any) -> Array:
     return {"best_of": jnp.asarray(accept), "aligned": jnp.ones_like(accept), "offline": jnp.zeros_like(accept)}[choice]
 
 
+def aligned_reference(config: ConstrainedSettings, accept: Any) -> Array:
+    """Returns [...] bool, where the first π_ref is the aligned policy, as `reference.init` says."""
+    return chosen(config.reference.init if config.reference else "offline", accept)
+
+
 def begin_finetuning(
-    config: ConstrainedConfig, optimizer: optax.GradientTransformation, state: Any, accept: Array
+    config: ConstrainedSettings, optimizer: optax.GradientTransformation, state: Any, accept: Array
 ) -> Any:
-    """Chooses who goes online and who is the first reference, and makes the aligned critics the targets.
+    """Chooses who goes online and who is the first reference, makes the aligned critics the targets, and sets λ.
 
     Args:
-      config: `start_actor` and `reference_init` say how to choose.
+      config: `start.actor` and `reference.init` say how to choose.
       optimizer: the actor's; an actor that alignment's gradients did not lead to starts with fresh moments.
       state: after alignment: `actor` is π_on, `reference` is π_off.
       accept: [] bool, whether π_on scored better than π_off.
@@ -625,18 +623,19 @@ def begin_finetuning(
     Returns:
       The state at update 0 of fine-tuning.
 
-    Source: section 4.3 and the authors' code for `reference_init`; `start_actor=best_of` departs from both (D-06a).
+    Source: section 4.3 and the authors' code for `reference.init`; `start.actor=best_of` departs from both (D-06a).
     """
     aligned, offline = state.actor, state.reference
-    aligned_starts = chosen(config.start_actor, accept)
+    aligned_starts = chosen(config.start.actor, accept)
     return state.replace(
         actor=where(aligned_starts, aligned, offline),
-        reference=where(chosen(config.reference_init, accept), aligned, offline),
+        reference=where(aligned_reference(config, accept), aligned, offline),
         # critics that came from offline training bring their own targets
-        target_critic=state.critic if config.align_updates else state.target_critic,
+        target_critic=state.critic if config.align.updates else state.target_critic,
         opt=state.opt.replace(
-            actor=where(aligned_starts & config.carry_actor_moments, state.opt.actor, optimizer.init(offline))
+            actor=where(aligned_starts & config.start.carry_actor_moments, state.opt.actor, optimizer.init(offline))
         ),
+        log_lagrange=jnp.full_like(state.log_lagrange, lagrange_start(config)),
         step=jnp.zeros_like(state.step),
     )
 
@@ -702,7 +701,7 @@ def critic_step(
 
 
 def evaluation_step(
-    config: ConstrainedConfig,
+    config: ConstrainedSettings,
     critic: networks.Critic,
     optimizer: optax.GradientTransformation,
     state: Any,
@@ -720,7 +719,7 @@ def evaluation_step(
     params, opt, metrics = critic_step(critic, optimizer, state, batch, target)
     state = state.replace(
         critic=params,
-        target_critic=polyak_update(params, state.target_critic, config.reevaluate_rate),
+        target_critic=polyak_update(params, state.target_critic, reevaluate_rate(config)),
         opt=state.opt.replace(critic=opt),
         step=state.step + 1,
     )

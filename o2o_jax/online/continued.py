@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import types
-import typing
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,72 +13,117 @@ from o2o_jax.data import replay
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Online, Requires, Schedule, Task, Update
 from o2o_jax.offline.common import OfflineConfig
-from o2o_jax.online.common import LoopConfig, memoryless
+from o2o_jax.online.common import memoryless
 from o2o_jax.policy import Handoff
-from o2o_jax.settings import from_dict
+from o2o_jax.settings import Settings, from_dict, replaced, setting
 from o2o_jax.types import Array, Spec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContinuedConfig(LoopConfig):
-    """Settings of a method that goes on with its offline update. Defaults: those that the paper compares with.
+class Replay(Settings):
+    """Replay while fine-tuning (Table 6)."""
 
-    `update` is what the offline run was trained with: `after` takes it from there, and `--set=update.batch_size=…`
-    changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
-    """
-
-    online_fields: ClassVar[frozenset[str]] = LoopConfig.online_fields | {
-        "replay", "part_episodes", "buffer_size", "updates_per_env_step", "warmup_env_steps"
-    }  # fmt: skip
-    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({"env_steps": 20_000})
-
-    update: OfflineConfig = dataclasses.field(default_factory=OfflineConfig)  # of the offline method
-    replay: Literal["half", "all", "part", "none"] = "all"  # Table 6
-    part_episodes: int = 50  # best episodes that "part" draws from
-    buffer_size: int = 2_000_000  # transitions per seed, never more than env_steps
-    updates_per_env_step: int = 1
-    warmup_env_steps: int = 0  # without updates; the policy itself acts
+    mode: Literal["half", "all", "part", "none"] = setting(
+        "all", "share of the dataset in the batches", source="Table 6: all; CORL's finetune scripts"
+    )
+    part_episodes: int = setting(50, "best episodes that mode=part draws from", unit="episodes", source="D-59")
+    buffer_size: int = setting(
+        2_000_000,
+        "fresh transitions that are kept, never more than env_steps",
+        unit="transitions per seed",
+        source="CORL's finetune scripts",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._counts("part_episodes", "buffer_size", "updates_per_env_step")
+        self._counts("part_episodes", "buffer_size")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interaction(Settings):
+    """Environment steps and updates while fine-tuning."""
+
+    updates_per_env_step: int = setting(
+        1, "updates per environment step, on fresh batches", source="CORL's finetune scripts"
+    )
+    warmup_env_steps: int = setting(
+        0,
+        "environment steps without updates, in which the policy itself acts",
+        unit="environment steps",
+        source="CORL's finetune scripts",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._counts("updates_per_env_step")
         self._not_negative("warmup_env_steps")
-        if self.replay == "half" and self.update.batch_size % 2:
-            raise ValueError(f"replay=half needs an even update.batch_size, got {self.update.batch_size}")
+
+
+class ContinuedSettings(Protocol):
+    """Settings of a method that goes on with its offline update: what the functions here read of a `Config`."""
 
     @property
-    def hidden(self) -> tuple[int, ...]:
-        """Widths of the actor's layers."""
-        return self.update.hidden
+    def env_steps(self) -> int:
+        """Length of fine-tuning."""
 
     @property
-    def batch_size(self) -> int:
-        """Transitions per update."""
-        return self.update.batch_size
+    def update(self) -> OfflineConfig:
+        """Settings of the offline method."""
 
     @property
-    def discount(self) -> float:
-        """γ per environment step."""
-        return self.update.discount
+    def replay(self) -> Replay:
+        """Replay."""
 
-    @classmethod
-    def published(cls, task: Task) -> Self:
-        """The protocol of the paper's comparisons: 100,000 environment steps, in mazes 200,000."""
-        env_steps = 200_000 if task.sparse_reward else 100_000
-        update = typing.get_type_hints(cls)["update"].for_task(task)
-        return cls(eval_episodes=task.eval_episodes, env_steps=env_steps, update=update)
+    @property
+    def interaction(self) -> Interaction:
+        """Environment steps and updates."""
 
-    def after(self, source: str, config: Mapping[str, Any]) -> Self:
-        """Returns these settings with `update` as the offline run had it, where it is a run of the same method."""
-        del source
-        try:
-            return dataclasses.replace(self, update=from_dict(type(self.update), config))
-        except TypeError:  # the run of another method, whose state `init` refuses by its name
-            return self
+
+ConfigT = TypeVar("ConfigT", bound=ContinuedSettings)
+ONLINE_PARTS = frozenset({"replay", "interaction"})
+FAST: Mapping[str, Any] = types.MappingProxyType({"env_steps": 20_000})
+
+
+def check(config: ContinuedSettings) -> None:
+    """Refuses batches that can't be halved where that is asked for.
+
+    Raises:
+      ValueError: the number is odd.
+    """
+    if config.replay.mode == "half" and config.update.batch_size % 2:
+        raise ValueError(f"replay.mode=half needs an even update.batch_size, got {config.update.batch_size}")
+
+
+def published(default: ConfigT, task: Task) -> ConfigT:
+    """Returns the protocol of the paper's comparisons: 100,000 environment steps, in mazes 200,000.
+
+    Args:
+      default: settings of the method.
+      task: that it goes online in.
+    """
+    values = {
+        "env_steps": 200_000 if task.sparse_reward else 100_000,
+        "evaluation.episodes": task.eval_episodes,
+        "update": type(default.update).for_task(task),
+    }
+    return replaced(default, values)
+
+
+def after(config: ConfigT, offline: Mapping[str, Any]) -> ConfigT:
+    """Returns settings with `update` as the offline run had it, where it is a run of the same method.
+
+    Args:
+      config: settings.
+      offline: those of the offline run, as JSON has them.
+    """
+    try:
+        return replaced(config, {"update": from_dict(type(config.update), offline)})
+    except TypeError:  # the run of another method, whose state `init` refuses by its name
+        return config
 
 
 def make(
-    config: ContinuedConfig, spec: Spec, method: Algorithm, head: str, update: Update, begin: Callable | None = None
+    config: ContinuedSettings, spec: Spec, method: Algorithm, head: str, update: Update, begin: Callable | None = None
 ) -> Algorithm:
     """Returns an offline method that goes on in the environment, on its own state.
 
@@ -91,7 +135,7 @@ def make(
       update: (state, batch, key) -> (state, metrics), on replay samples.
       begin: (state) -> state before the first environment step; None leaves it as offline training did.
     """
-    capacity = max(1, min(config.buffer_size, config.env_steps))
+    interaction, capacity = config.interaction, max(1, min(config.replay.buffer_size, config.env_steps))
     requires = Requires(head, state=True, sources=(method.name,))
 
     def start(state: Any, accept: Array) -> Any:
@@ -110,17 +154,17 @@ def make(
         critic=method.critic,
         requires=requires,
         online=Online(
-            schedule=Schedule(updates=config.updates_per_env_step, warmup_env_steps=config.warmup_env_steps),
+            schedule=Schedule(updates=interaction.updates_per_env_step, warmup_env_steps=interaction.warmup_env_steps),
             begin=start,
             act=memoryless(act),
             update=update,
-            replay=replay.make(config.replay, capacity, config.update.batch_size, config.part_episodes),
+            replay=replay.make(config.replay.mode, capacity, config.update.batch_size, config.replay.part_episodes),
         ),
     )
 
 
 def init(
-    config: ContinuedConfig,
+    config: ContinuedSettings,
     spec: Spec,
     method: Algorithm,
     requires: Requires,

@@ -142,8 +142,8 @@ def fine_tune(
       checkpoint_every: environment steps between events that ask to be saved, all of them at evaluations.
 
     Returns:
-      Events, which lead to the run after the last step. There are two every `eval_every_env_steps`: "finetune" with the
-      logs `finetune` and `episode`, then, once the policy was evaluated, "evaluation" with the run, the log
+      Events, which lead to the run after the last step. There are two every `evaluation.every_env_steps`: "finetune"
+      with the logs `finetune` and `episode`, then, once the policy was evaluated, "evaluation" with the run, the log
       `evaluation`, and `reference` where returns settle the reference or the run rolls back. `total_env_steps` counts
       the steps of evaluations too.
 
@@ -163,8 +163,8 @@ def fine_tune(
             bar.update(1)
             ended = env_steps == config.env_steps
             stopping = interrupt.requested() and not ended
-            due = env_steps // checkpoint_every > (env_steps - config.eval_every_env_steps) // checkpoint_every
-            if env_steps % config.eval_every_env_steps == 0 or ended:
+            due = env_steps // checkpoint_every > (env_steps - config.evaluation.every_env_steps) // checkpoint_every
+            if env_steps % config.evaluation.every_env_steps == 0 or ended:
                 yield Event("finetune", env_steps, loop.logged())
                 loop.check(env_steps)
                 rows = loop.look()

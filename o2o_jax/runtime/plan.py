@@ -90,8 +90,8 @@ class Plan:
         algorithm, dataset = self.setup.algorithm, self.dataset
         if dataset is not None and any(phase.stop for phase in algorithm.phases) and len(dataset.episode_ends) < 2:
             raise ValueError(
-                f"stop=measures and critic_report hold out episodes, but {dataset.name} is a single one: set "
-                "stop=updates and critic_report=false"
+                f"early_stopping holds out episodes, but {dataset.name} is a single one: set "
+                "early_stopping.mode=updates and early_stopping.critic_report=false"
             )
         if algorithm.online is None:
             start = Normalizer.identity(self.setup.spec.observation_dim)

@@ -94,22 +94,22 @@ class Standing:
     def judge(self, config: Any, comparison: Comparison, accept: np.ndarray) -> tuple[Verdict, "Standing"]:
         """Rejects and rolls back.
 
-        A policy is worse where m < −k e and m < −p |return of π_ref|, with k `reject_standard_errors` and p
-        `reject_share`. After `reject_evaluations` such comparisons in a row it goes back, so that no loss lasts longer.
+        A policy is worse where m < −k e and m < −p |return of π_ref|, with k `standard_errors` and p `share`. After
+        `evaluations` such comparisons in a row it goes back, so that no loss lasts longer.
         A look without a comparison changes nothing, any other ends the row.
 
         Args:
-          config: settings, of which the names above are read.
+          config: settings, of whose part `roll_back` the names above are read.
           comparison: of the current policy with π_ref.
           accept: [S] bool, whether it becomes π_ref; true for none that is worse.
 
         Returns:
           The verdict, and what to go on with; its `returns` are still those of the old π_ref.
         """
-        reject = comparison.worse(config.reject_standard_errors, config.reject_share)
+        reject = comparison.worse(config.roll_back.standard_errors, config.roll_back.share)
         before = np.asarray(self.rejections)
         rejections = np.where(comparison.made, np.where(reject, before + 1, 0), before)
-        roll_back = rejections >= config.reject_evaluations
+        roll_back = rejections >= config.roll_back.evaluations
         rejections = np.where(roll_back, 0, rejections).astype(np.int32)
         return Verdict(accept, reject, roll_back), self.replace(rejections=rejections)
 

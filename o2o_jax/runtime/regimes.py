@@ -56,7 +56,7 @@ def replay_regimes(
         found[seed] = regime_of(low, high, data) or "like"
         why[seed] = f"{unit} {policy:.4g} against {data:.4g}, their difference {low:.4g} to {high:.4g}"
     shares: dict[Regime, str] = {
-        "better": f"half of every batch, none after {config.auto_replay_warmup_env_steps:,} environment steps",
+        "better": f"half of every batch, none after {config.replay.auto_warmup_env_steps:,} environment steps",
         "like": "half of every batch",
         "worse": "all of it, beside the fresh steps",
     }
@@ -66,12 +66,14 @@ def replay_regimes(
 
 
 def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -> list[Band]:
-    """Returns the bands by evaluation, of the policy that `config.start_actor` sends online."""
-    offline = returns["offline"]
-    aligned = returns.get("aligned", offline)
-    better = np.mean(aligned, axis=1) > np.mean(offline, axis=1)
-    starts = {"best_of": better, "aligned": np.full_like(better, True), "offline": np.full_like(better, False)}
-    own, data = np.where(starts[config.start_actor][:, None], aligned, offline), dataset.returns()
+    """Returns the bands by evaluation, of the policy that `start.actor` sends online."""
+    offline, data = returns["offline"], dataset.returns()
+    own = offline
+    if "aligned" in returns:
+        aligned = returns["aligned"]
+        better = np.mean(aligned, axis=1) > np.mean(offline, axis=1)
+        starts = {"best_of": better, "aligned": np.full_like(better, True), "offline": np.full_like(better, False)}
+        own = np.where(starts[config.start.actor][:, None], aligned, offline)
     mean = float(np.mean(data))
     return [
         (policy, mean, *returns_interval(policy, own.shape[1], data), "return")

@@ -101,7 +101,8 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
     memory = online.memory()
     if online.schedule.overlap and jax.tree.leaves(memory):
         raise ValueError(
-            f"{algorithm.name} acts on what came before, which an action chosen early doesn't know: set overlap=false"
+            f"{algorithm.name} acts on what came before, which an action chosen early doesn't know: set "
+            "interaction.overlap=false"
         )
     return run.replace(
         buffer=online.replay.init(setup.spec),
@@ -110,7 +111,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
         start_score=jnp.asarray(jnp.nan),
         evaluation_steps=zero,
         returns=Returns.empty(),
-        standing=Standing.start(setup.config.eval_episodes) if setup.rolls_back else None,
+        standing=Standing.start(setup.config.evaluation.episodes) if setup.rolls_back else None,
     )
 
 

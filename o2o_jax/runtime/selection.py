@@ -76,26 +76,26 @@ class Selection:
         env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
         row: dict[str, np.ndarray] = {}
         comparison = None
-        if config.reference_update == "interval":
-            evaluations = env_steps // config.eval_every_env_steps
-            accept = np.full(best_score.shape, evaluations % config.reference_every_evaluations == 0)
-        elif config.reference_update == "returns":
+        if config.reference.update == "interval":
+            evaluations = env_steps // config.evaluation.every_env_steps
+            accept = np.full(best_score.shape, evaluations % config.reference.every_evaluations == 0)
+        elif config.reference.update == "returns":
             returns = run.returns.replace(recent=run.returns.recent.add(finished))
-            comparison = returns.compare(config.reference_min_episodes)
-            accept, considered = returns.consider(config.reference_min_episodes, config.reference_standard_errors)
+            comparison = returns.compare(config.reference.min_episodes)
+            accept, considered = returns.consider(config.reference.min_episodes, config.reference.standard_errors)
             row |= returns.metrics(accept)
             run = run.replace(returns=place(considered, mesh))
         elif run.standing is not None:
             assert evaluated is not None
             assert run.standing.returns is not None
             comparison = Comparison.paired(evaluated, run.standing.returns)
-            accept = comparison.better(config.reference_standard_errors)
+            accept = comparison.better(config.reference.standard_errors)
         else:
             accept = score > best_score
         verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
         if run.standing is not None and comparison is not None:
             verdict, standing = run.standing.judge(config, comparison, accept)
-            if config.reference_update == "best":
+            if config.reference.update == "best":
                 run, verdict, confirmed = self._confirm(run, verdict)
                 row |= {"accepted": verdict.accept, "confirmed": confirmed}
             if evaluated is not None:
@@ -125,8 +125,8 @@ class Selection:
             return run, verdict, np.full(asked.shape, np.nan)
         run, again = self._play_again(run, asked)
         config = self._setup.config
-        better = again.better(config.reference_standard_errors)
-        worse = again.worse(config.reference_standard_errors, config.reject_share)
+        better = again.better(config.reference.standard_errors)
+        worse = again.worse(config.reference.standard_errors, config.roll_back.share)
         verdict = verdict._replace(accept=verdict.accept & better, roll_back=verdict.roll_back & worse)
         return run, verdict, np.where(asked, verdict.accept | verdict.roll_back, np.nan)
 

@@ -73,7 +73,7 @@ class Setup:
     @property
     def rolls_back(self) -> bool:
         """True where a policy that is worse than π_ref goes back to it."""
-        return self.reference is not None and self.config.roll_back
+        return self.reference is not None and self.config.roll_back.enabled
 
     def aligned_reference(self, accept: Any) -> Any:
         """Returns [S] bool, where the first π_ref is the aligned policy, which `accept` [S] says scored better."""

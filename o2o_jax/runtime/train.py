@@ -120,7 +120,7 @@ def _phases(plan: Plan, run: Run) -> Events[Run]:
     dataset, held_out = plan.dataset, None
     assert dataset is not None
     if any(phase.stop for phase in algorithm.phases):
-        episodes = max(1, round(setup.config.held_out_share * len(dataset.episode_ends)))
+        episodes = max(1, round(setup.config.early_stopping.held_out_share * len(dataset.episode_ends)))
         dataset, aside = dataset.hold_out(episodes)
         held_out = aside.rollout()
     if algorithm.online is None:

@@ -23,7 +23,7 @@ def run(script, out, *arguments):
 
 
 def test_updates(tmp_path, capsys):
-    settings = ("--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8")
+    settings = ["--set=hidden=8", "--set=batch_size=8", *tiny.ROLLOUT_SETTINGS]  # of both algorithms
     written = run(updates, tmp_path, "--algorithms=o2ppo/reevaluate,bc", *SHORT, *settings)
     assert [row["name"] for row in written["rows"]] == ["o2ppo/reevaluate", "bc"]
     for row in written["rows"]:
@@ -32,7 +32,7 @@ def test_updates(tmp_path, capsys):
         np.testing.assert_allclose(row["gflop_per_second"], 1e-3 * row["needed_mflop"] * row["updates_per_second"])
         np.testing.assert_allclose(row["percent_of_peak"], 100 * row["gflop_per_second"] / written["gemm"]["peak"])
     assert written["gemm"].keys() == {"sgemm numpy", "sgemm xla", "peak"}
-    assert written["settings"]["set"] == ["hidden=8", "critic_hidden=8", "batch_size=8"]
+    assert written["settings"]["set"] == [text.removeprefix("--set=") for text in settings]
     output = capsys.readouterr().out
     assert "| o2ppo/reevaluate |" in output
     assert "float32 product, 16 wide" in output
@@ -51,7 +51,7 @@ def test_seeds(tmp_path):
 
 def test_loop(tmp_path):
     arguments = ("--rows=50", "--algorithms=o2td3", "--seeds=2", "--devices=1", "--steps=3", "--repeats=2")
-    written = run(loop, tmp_path, *arguments, "--episodes=2", "--episode_steps=4", *tiny.SETTINGS)
+    written = run(loop, tmp_path, *arguments, "--episodes=2", "--episode_steps=4", *tiny.ONLINE_SETTINGS)
     assert [row["name"] for row in written["rows"]] == ["o2td3", "o2td3, overlapped"]
     for row in written["rows"]:
         samples = {part: np.array(values) for part, values in row["samples"].items()}
@@ -69,10 +69,10 @@ def test_pipeline(tmp_path):
     # a policy on histories, whose training and clone need whole episodes, and notes on the dataset; alignment is in
     # `test_memory`
     lengths = ("--offline_updates=2", "--clone_updates=2", "--reevaluate_updates=2", "--env_steps=8", "--eval_every=4")
-    rollout = ("--set=rollout_env_steps=4", "--set=minibatch_size=4", "--set=eval_episodes=1")
+    rollout = ("--set=rollout.env_steps=4", "--set=rollout.minibatch_size=4", "--set=evaluation.episodes=1")
     written = run(
         pipeline, tmp_path, "--rows=50", "--offline=dt", "--online=o2ppo", "--devices=1", *lengths, *rollout,
-        *tiny.SETTINGS, *tiny.TRANSFORMER,
+        "--set=batch_size=8", *tiny.ROLLOUT_SETTINGS, *tiny.TRANSFORMER,
     )  # fmt: skip
     stages = {row["stage"]: row for row in written["rows"]}
     assert list(stages) == ["dataset load", "offline", "clone", "reevaluate", "evaluation", "finetune", "total"]
@@ -86,7 +86,7 @@ def test_pipeline(tmp_path):
 
 
 def test_memory(tmp_path):
-    arguments = ("--rows=50", "--seeds=2", "--algorithm=o2td3", "--set=env_steps=10", *tiny.SETTINGS)
+    arguments = ("--rows=50", "--seeds=2", "--algorithm=o2td3", "--set=env_steps=10", *tiny.ONLINE_SETTINGS)
     (row,) = run(memory, tmp_path, *arguments)["rows"]
     assert (row["seeds"], row["devices"], row["copies"]) == (2, 1, 1.0)
     assert row["start_megabytes"] < row["resident_megabytes"] <= 1.05 * row["peak_megabytes"]

@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,6 +6,7 @@ import pytest
 
 from benchmarks import workloads
 from o2o_jax import offline, online
+from tests import tiny
 
 
 def test_every_workload_has_a_count_and_the_other_way_round():
@@ -30,7 +30,7 @@ def test_workloads_have_the_sizes_of_the_shape(shape):
 
 def test_the_data_of_an_on_policy_update_is_one_rollout():
     workload = workloads.make("o2ppo/finetune", rows=7)
-    assert workload.data.reward.shape == (workload.config.rollout_env_steps,)
+    assert workload.data.reward.shape == (workload.config.rollout.env_steps,)
 
 
 def test_names_stand_for_themselves_or_for_all_of_an_algorithm():
@@ -66,7 +66,7 @@ def test_synthetic_episodes_end_by_a_time_limit():
 
 
 def test_a_rollout_s_updates_go_on_from_each_other():
-    config = dataclasses.replace(
+    config = tiny.changed(
         workloads.settings("o2ppo"), hidden=(4,), critic_hidden=(4,), rollout_env_steps=8, minibatch_size=4, epochs=1
     )
     workload = workloads.make("o2ppo/finetune", config, rows=8)

@@ -20,10 +20,10 @@ TASK = envs.get_task(ENV)
 SCHEDULE = [
     "--algorithm=sac",
     "--set=env_steps=6",
-    "--set=random_env_steps=2",
-    "--set=warmup_env_steps=2",
-    "--set=eval_every_env_steps=2",
-    "--set=eval_episodes=2",
+    "--set=interaction.random_env_steps=2",
+    "--set=interaction.warmup_env_steps=2",
+    "--set=evaluation.every_env_steps=2",
+    "--set=evaluation.episodes=2",
 ]
 SNAPSHOTS = [f"{env_steps:08d}-seed{seed}.npz" for env_steps in (2, 4, 6) for seed in (0, 1)]
 
@@ -36,7 +36,7 @@ def few_episodes():
 
 
 def run(out, *arguments, status=0):
-    tiny.call(behaviour, f"--out={out}", "--seeds=2", *tiny.SETTINGS, *SCHEDULE, *arguments, status=status)
+    tiny.call(behaviour, f"--out={out}", "--seeds=2", *tiny.ONLINE_SETTINGS, *SCHEDULE, *arguments, status=status)
     return out
 
 
@@ -89,9 +89,9 @@ def test_the_chosen_ones_are_measured_again(finished):
 
 
 def test_ppo_learns_from_scratch_too(tmp_path):
-    schedule = ["env_steps=16", "rollout_env_steps=8", "minibatch_size=4", "epochs=1"]
-    schedule += ["eval_every_env_steps=8", "eval_episodes=2"]
-    settings = [f"--set={setting}" for setting in ("hidden=8", "critic_hidden=8", *schedule)]
+    schedule = ["env_steps=16", "rollout.env_steps=8", "rollout.minibatch_size=4", "rollout.epochs=1"]
+    schedule += ["evaluation.every_env_steps=8", "evaluation.episodes=2"]
+    settings = [f"--set={setting}" for setting in ("networks.hidden=8", "networks.critic_hidden=8", *schedule)]
     tiny.call(behaviour, f"--env={ENV}", "--algorithm=ppo", f"--out={tmp_path / 'ppo'}", *settings)
     first, last = (load_behaviour(tmp_path / "ppo" / "snapshots" / f"{step:08d}-seed0.npz") for step in (8, 16))
     assert (first[0].head, first[1]["algorithm"]) == ("gaussian", "ppo")
@@ -101,7 +101,7 @@ def test_ppo_learns_from_scratch_too(tmp_path):
 
 def test_settings(finished):
     settings = json.loads((finished / "config.json").read_text())
-    assert (settings["algorithm"], settings["env"], settings["config"]["replay"]) == ("sac", ENV, "none")
+    assert (settings["algorithm"], settings["env"], settings["config"]["replay"]["mode"]) == ("sac", ENV, "none")
 
 
 def test_a_stopped_run_goes_on_and_takes_every_snapshot_once(tmp_path, finished, monkeypatch):
@@ -211,7 +211,7 @@ def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monke
 
 def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, capsys):
     (tmp_path / "snapshots").mkdir()
-    (tmp_path / "config.json").write_text(json.dumps({"env": ENV, "config": {"random_env_steps": 2}}))
+    (tmp_path / "config.json").write_text(json.dumps({"env": ENV, "config": {"interaction": {"random_env_steps": 2}}}))
     shutil.copy(finished / "snapshots" / SNAPSHOTS[0], tmp_path / "snapshots")
     run(tmp_path, "--choose", status=1)
     assert "holds no sound snapshots later than its random steps" in capsys.readouterr().err
@@ -224,17 +224,9 @@ def test_a_policy_that_has_learnt_nothing_is_never_chosen(finished, tmp_path, ca
         (["--set=hiden=8"], 1, "unknown field 'hiden'"),
         (["--seeds=0"], 2, "seeds"),
         (
-            [
-                f"--set={setting}"
-                for setting in (
-                    "eval_episodes=0",
-                    "reference_update=interval",
-                    "start_actor=aligned",
-                    "reference_init=aligned",
-                )
-            ],
+            ["--set=evaluation.episodes=0"],
             1,
-            "snapshots are chosen by their scores: eval_episodes must be at least 1",
+            "snapshots are chosen by their scores: evaluation.episodes must be at least 1",
         ),
         (["--choose"], 1, "holds no run"),
     ],

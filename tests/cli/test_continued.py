@@ -13,7 +13,12 @@ from tests import tiny
 from tests.cli.test_finetune import stop_at
 
 SIZES = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8", "--set=discount=0.9"]
-ONLINE = ["--set=env_steps=6", "--set=eval_every_env_steps=2", "--set=eval_episodes=1", "--checkpoint_every=2"]
+ONLINE = [
+    "--set=env_steps=6",
+    "--set=evaluation.every_env_steps=2",
+    "--set=evaluation.episodes=1",
+    "--checkpoint_every=2",
+]
 pytestmark = pytest.mark.usefixtures("data")
 
 
@@ -98,7 +103,7 @@ def test_what_is_refused_before_a_folder_is_claimed(trained, offline_run, tmp_pa
 
 def test_what_is_said_beforehand(trained, tmp_path, capsys):
     name, policy = trained
-    run(tmp_path / "out", policy, name, "--dry_run", "--set=eval_episodes=0")
+    run(tmp_path / "out", policy, name, "--dry_run", "--set=evaluation.episodes=0")
     assert "2 seeds: 6 environment steps" in capsys.readouterr().out
     run(tmp_path / "out", policy, name, "--print_config")
     shown = capsys.readouterr()

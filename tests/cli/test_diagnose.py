@@ -12,8 +12,8 @@ from o2o_jax.jobs import handoffs
 from o2o_jax.runtime import log
 from tests import tiny
 
-RECONSTRUCTION = ["--set=reevaluate_updates=4", "--set=align_updates=4"]
-OFFLINE_PHASES = ["--set=env_steps=0", "--set=eval_episodes=1"]  # and nothing after them
+RECONSTRUCTION = ["--set=reevaluate.updates=4", "--set=align.updates=4"]
+OFFLINE_PHASES = ["--set=env_steps=0", "--set=evaluation.episodes=1"]  # and nothing after them
 FILES = {"diagnosis.txt", "diagnosis.png", "diagnosis.csv", "diagnosis.json", "config.json"}
 pytestmark = pytest.mark.usefixtures("data")
 
@@ -31,7 +31,7 @@ def results(out):
 
 def fine_tune(out, policy, *arguments, algorithm="o2td3", seeds=2):
     argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}", "--schedule=paper"]
-    tiny.call(finetune, *argv, *tiny.SETTINGS, *OFFLINE_PHASES, *arguments)
+    tiny.call(finetune, *argv, *tiny.ONLINE_SETTINGS, *OFFLINE_PHASES, *arguments)
     return out
 
 
@@ -91,7 +91,7 @@ def reconstructed(request, data, offline_run, tmp_path_factory):
         f"--algorithm={request.param}",
         "--schedule=paper",
         "--clone_updates=2",
-        *tiny.SETTINGS,
+        *tiny.ONLINE_SETTINGS,
         *RECONSTRUCTION,
     ]
     run(offline_run, *arguments, f"--out={out}")
@@ -105,7 +105,7 @@ def test_an_offline_run_that_is_re_evaluated_and_aligned(reconstructed):
     for part in ("reevaluated.bias", "aligned.overestimated", "alignment.both", "shift", "value.gap", "regime"):
         assert part in row
     assert record["regimes"] == [row["regime"], other["regime"]]
-    assert record["settings"]["config"]["reevaluate_updates"] == 4
+    assert record["settings"]["config"]["reevaluate"]["updates"] == 4
     assert ("the clone that goes online" in text) == (algorithm == "o2sac")
     assert ("rank of log π" in text) == (algorithm == "o2sac")
     assert ("rank of −|a − ȧ|²" in text) == (algorithm == "o2td3")
@@ -144,7 +144,7 @@ def _deepest(tree):
 
 
 def test_a_run_without_re_evaluation_says_so(offline_run, tmp_path):
-    out = fine_tune(tmp_path / "run", offline_run, "--set=reevaluate_updates=0", "--set=align_updates=2", seeds=1)
+    out = fine_tune(tmp_path / "run", offline_run, "--set=reevaluate.updates=0", "--set=align.updates=2", seeds=1)
     run(out)
     text, (row,), record = results(out / "diagnosis")
     assert "the run left nothing after reevaluate: it leaves the phase out" in text
@@ -221,7 +221,7 @@ def test_data_that_nothing_was_trained_on(offline_run, arrays, tmp_path):
         (["--set=alpha=1"], "--set changes settings of --algorithm, which is missing"),
         (["--algorithm=o2ppo"], "o2ppo re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
         (["--algorithm=td3"], "td3 re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac"),
-        (["--algorithm=o2td3"], "the policy's network differs from this algorithm's: set hidden to (8,)"),
+        (["--algorithm=o2td3"], "the policy's network differs from this algorithm's: set networks.hidden to (8,)"),
         (["--seeds=5"], "has the seeds 0 to 1, not the seeds 0 to 4"),
         (["--first_seed=2"], "has the seeds 0 to 1, not the seed 2"),
         (["--holdout_episodes=1000"], "episodes, of which 1000 cannot be set aside"),

@@ -1,6 +1,5 @@
 """What a run will take: updates and operations by hand, the rate by a clock that is held."""
 
-import dataclasses
 import json
 import types
 
@@ -19,7 +18,7 @@ SPEC = Spec(observation_dim=11, action_dim=3)
 
 def of(name, clone_config=None, **settings):
     module = online.load(name)
-    config = dataclasses.replace(module.Config(), **settings)
+    config = tiny.config(module.Config, **settings)
     return estimates.online_work(module, module.make(config, SPEC), config, SPEC, clone_config)
 
 
@@ -65,7 +64,7 @@ def test_what_is_said(monkeypatch):
 
 def test_operations_that_nobody_counted_are_no_time():
     module = offline_algorithms.load("dt")
-    work = estimates.offline_work(module, module.Config(updates=5), SPEC)
+    work = estimates.offline_work(module, tiny.config(module.Config, updates=5), SPEC)
     assert estimates.describe(work, module.Config(), SPEC, 1, None) == [
         "offline: 5 updates, whose operations aren't counted: no time to say"
     ]
@@ -85,10 +84,10 @@ def test_the_rate_is_that_of_all_seeds(num_seeds, monkeypatch):
 @pytest.mark.usefixtures("data")
 def test_print_config_says_on_stderr_what_a_run_takes(offline_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(estimates, "SECONDS", 0.01)
-    argv = ["--algorithm=o2sac", f"--policy={offline_run}", f"--out={tmp_path / 'out'}", *tiny.SETTINGS]
-    tiny.call(finetune, *argv, "--set=align_updates=33", "--print_config")
+    argv = ["--algorithm=o2sac", f"--policy={offline_run}", f"--out={tmp_path / 'out'}", *tiny.ONLINE_SETTINGS]
+    tiny.call(finetune, *argv, "--set=align.updates=33", "--print_config")
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["config"]["align_updates"] == 33
+    assert json.loads(printed.out)["config"]["align"]["updates"] == 33
     assert f"clone: {flags.FAST_CLONE_UPDATES:,} updates of " in printed.err
     assert "align: 33 updates of " in printed.err
     assert "GFLOP/s. Simulators, evaluations and compilation come on top\n" in printed.err

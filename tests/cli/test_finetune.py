@@ -30,13 +30,13 @@ REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
 SCHEDULE = [
     "--schedule=paper",
     f"--set=env_steps={ENV_STEPS}",
-    "--set=warmup_env_steps=2",
-    "--set=eval_every_env_steps=2",
-    "--set=eval_episodes=1",
+    "--set=interaction.warmup_env_steps=2",
+    "--set=evaluation.every_env_steps=2",
+    "--set=evaluation.episodes=1",
     "--checkpoint_every=2",
 ]
 OFFLINE_PHASES = ["--set=env_steps=0"]  # and nothing after them
-RECONSTRUCTION = [f"--set=reevaluate_updates={REEVALUATE}", f"--set=align_updates={ALIGN}"]
+RECONSTRUCTION = [f"--set=reevaluate.updates={REEVALUATE}", f"--set=align.updates={ALIGN}"]
 pytestmark = pytest.mark.usefixtures("data")
 
 
@@ -49,7 +49,7 @@ def frequent_checkpoints():
 
 def run(out, policy, *arguments, algorithm="o2td3", seeds=2, status=0):
     argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}", f"--seeds={seeds}"]
-    tiny.call(finetune, *argv, *tiny.SETTINGS, *SCHEDULE, *arguments, status=status)
+    tiny.call(finetune, *argv, *tiny.ONLINE_SETTINGS, *SCHEDULE, *arguments, status=status)
     return out
 
 
@@ -61,8 +61,13 @@ def o2td3(data, offline_run, tmp_path_factory):
 @pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
 def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, monkeypatch, capsys):
     # stopped once in re-evaluation, while targets are mixed with returns, and once online
-    arguments = ["--schedule=fast", *RECONSTRUCTION, "--set=return_updates=4", "--set=actor_ramp_updates=3"]
-    arguments += ["--set=eval_episodes=2", "--set=stop_check_every_updates=2", "--clone_updates=2"]
+    arguments = [
+        "--schedule=fast",
+        *RECONSTRUCTION,
+        "--set=reevaluate.return_updates=4",
+        "--set=start.actor_ramp_updates=3",
+    ]
+    arguments += ["--set=evaluation.episodes=2", "--set=early_stopping.check_every_updates=2", "--clone_updates=2"]
     out, remaining = tmp_path / "run", stop_at(monkeypatch, 4, REEVALUATE + ALIGN + 1 + 4)
     run(out, offline_run, *arguments, algorithm=algorithm, status=130)
     run(out, offline_run, *arguments, "--resume", algorithm=algorithm, status=130)
@@ -73,7 +78,7 @@ def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, m
     start = log.read(out, "start")
     first = np.fmax(start["offline_score"], start["aligned_score"])
     printed = capsys.readouterr().out
-    assert ": not complete, set align_updates or start_actor=offline" in printed  # a third of probes are overestimated
+    assert ": not complete, set align.updates or start.actor=offline" in printed  # a third of probes are overestimated
     for seed, (score, delivered) in enumerate(zip(first, evaluation["reference_score"][-2:], strict=True)):
         assert delivered >= score - 1e-3  # π_ref starts as the better one, and is given up for better ones alone
         assert f"seed {seed}: delivered policy {delivered:.1f}, {score:.1f} at the start" in printed
@@ -113,7 +118,7 @@ def test_settings_say_where_the_policy_comes_from(o2td3, offline_run):
     assert (settings["script"], settings["algorithm"], settings["env"]) == ("finetune", "o2td3", tiny.ENV)
     assert (settings["policy"], settings["source"]["algorithm"]) == (str(offline_run), "td3_bc")
     assert settings["clone"] is None
-    assert settings["config"]["align_updates"] == ALIGN
+    assert settings["config"]["align"]["updates"] == ALIGN
 
 
 def test_a_job_from_a_run_s_settings_repeats_the_run(o2td3, offline_run, tmp_path):
@@ -257,7 +262,7 @@ def test_direct_fine_tuning_goes_on_from_the_offline_critics(offline_run, tmp_pa
 
 def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
     # the first of the two seeds, stopped while it is cloned
-    out, arguments = tmp_path / "o2sac", ["--set=reevaluate_updates=0", "--set=align_updates=2", "--clone_updates=4"]
+    out, arguments = tmp_path / "o2sac", ["--set=reevaluate.updates=0", "--set=align.updates=2", "--clone_updates=4"]
     stop_at(monkeypatch, 4)
     run(out, offline_run, *arguments, algorithm="o2sac", seeds=1, status=130)
     assert log.read(out, "clone")["step"].tolist() == [2, 4]
@@ -277,7 +282,7 @@ def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
 
 
 def test_a_clone_too_is_taken_from_another_run(offline_run, tmp_path):
-    arguments = ["--set=reevaluate_updates=0", "--set=align_updates=2", "--clone_updates=4"]
+    arguments = ["--set=reevaluate.updates=0", "--set=align.updates=2", "--clone_updates=4"]
     whole = run(tmp_path / "whole", offline_run, *arguments, algorithm="o2sac")
     out = run(tmp_path / "one", offline_run, *arguments, f"--reconstruction={whole}", algorithm="o2sac", seeds=1)
     again = run(tmp_path / "again", offline_run, *arguments, f"--reconstruction={out}", algorithm="o2sac", seeds=1)
@@ -289,7 +294,7 @@ def test_a_clone_too_is_taken_from_another_run(offline_run, tmp_path):
 
 
 def test_a_policy_on_histories_is_cloned(dt_run, tmp_path, capsys):
-    arguments = ["--set=reevaluate_updates=0", "--set=align_updates=2", "--clone_updates=2"]
+    arguments = ["--set=reevaluate.updates=0", "--set=align.updates=2", "--clone_updates=2"]
     out = run(tmp_path / "o2td3", dt_run, *arguments, *OFFLINE_PHASES)
     steps = {path.stem: np.unique(log.read(out, path.stem)["step"]).tolist() for path in out.glob("*.csv")}
     assert steps == {"clone": [2], "align": [0, 2], "start": [0]}
@@ -305,13 +310,13 @@ def test_a_policy_on_histories_is_cloned(dt_run, tmp_path, capsys):
 
 ROLLOUTS = [
     "--schedule=paper",
-    "--set=reevaluate_updates=4",
+    "--set=reevaluate.updates=4",
     "--set=env_steps=11",
-    "--set=rollout_env_steps=4",
-    "--set=minibatch_size=2",
-    "--set=epochs=2",
-    "--set=eval_every_env_steps=3",
-    "--set=eval_episodes=1",
+    "--set=rollout.env_steps=4",
+    "--set=rollout.minibatch_size=2",
+    "--set=rollout.epochs=2",
+    "--set=evaluation.every_env_steps=3",
+    "--set=evaluation.episodes=1",
     "--clone_updates=2",
     "--checkpoint_every=4",
 ]
@@ -319,7 +324,7 @@ ROLLOUTS = [
 
 def run_ppo(out, policy, *arguments, algorithm="o2ppo", status=0):
     argv = [f"--algorithm={algorithm}", f"--policy={policy}", f"--out={out}"]
-    tiny.call(finetune, *argv, *tiny.SETTINGS, *ROLLOUTS, *arguments, status=status)
+    tiny.call(finetune, *argv, *tiny.ROLLOUT_SETTINGS, *ROLLOUTS, *arguments, status=status)
     return out
 
 
@@ -347,27 +352,27 @@ def test_fine_tuning_on_rollouts_stopped_in_both_phases(offline_run, tmp_path, m
 
 
 def test_plain_ppo_has_no_auxiliary_advantage(offline_run, tmp_path):
-    out = run_ppo(tmp_path / "ppo", offline_run, "--set=reevaluate_updates=0", algorithm="ppo")
+    out = run_ppo(tmp_path / "ppo", offline_run, "--set=reevaluate.updates=0", algorithm="ppo")
     assert not (out / "reevaluate.csv").exists()
     assert "auxiliary" not in log.read(out, "finetune")
 
 
 def test_the_fast_schedule_on_rollouts(offline_run, tmp_path):
-    out = run_ppo(tmp_path / "fast", offline_run, "--schedule=fast", "--set=eval_episodes=2")
+    out = run_ppo(tmp_path / "fast", offline_run, "--schedule=fast", "--set=evaluation.episodes=2")
     reference = log.read(out, "reference")
     assert reference["step"].tolist() == [3, 6, 9, 11]
     evaluation = log.read(out, "evaluation")
     assert evaluation["reference_score"][-1] >= log.read(out, "start")["offline_score"][0] - 1e-3
     settings = json.loads((out / "config.json").read_text())["config"]
-    assert (settings["auxiliary_baseline"], settings["return_boundary"]) == ("policy", "bootstrap")
+    assert (settings["auxiliary"]["baseline"], settings["reevaluate"]["return_boundary"]) == ("policy", "bootstrap")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set=align_updates=3"], "unknown field 'align_updates'"),
-        (["--set=replay=all"], "unknown field 'replay'"),
-        (["--set=minibatch_size=3"], "minibatch_size must divide rollout_env_steps, 4, got 3"),
+        (["--set=align.updates=3"], "unknown field 'align.updates'"),
+        (["--set=replay.mode=all"], "unknown field 'replay.mode'"),
+        (["--set=rollout.minibatch_size=3"], "rollout.minibatch_size must divide the rollout's env_steps, 4, got 3"),
     ],
 )
 def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_path, capsys):
@@ -377,13 +382,13 @@ def test_what_ppo_does_not_have_is_refused(arguments, message, offline_run, tmp_
 
 
 MEASURES = [
-    "--set=stop=measures",
-    "--set=stop_check_every_updates=2",
-    "--set=stop_window_checks=1",
-    "--set=stop_min_updates=2",
-    "--set=stop_missing_value=1e9",
-    "--set=stop_residual=1",
-    "--set=held_out_share=0.2",
+    "--set=early_stopping.mode=measures",
+    "--set=early_stopping.check_every_updates=2",
+    "--set=early_stopping.window_checks=1",
+    "--set=early_stopping.min_updates=2",
+    "--set=early_stopping.missing_value=1e9",
+    "--set=early_stopping.residual=1",
+    "--set=early_stopping.held_out_share=0.2",
 ]
 
 
@@ -391,7 +396,13 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     # re-evaluation is content with anything from its second check on, alignment with nothing
     out, arguments = (
         tmp_path / "measures",
-        [*RECONSTRUCTION, *MEASURES, *OFFLINE_PHASES, "--set=stop_overestimated=0", "--set=stop_settled=0"],
+        [
+            *RECONSTRUCTION,
+            *MEASURES,
+            *OFFLINE_PHASES,
+            "--set=early_stopping.overestimated=0",
+            "--set=early_stopping.settled=0",
+        ],
     )
     with monkeypatch.context() as patch:
         remaining = stop_at(patch, REEVALUATE + 4)
@@ -421,9 +432,11 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
 def reported(data, offline_run, tmp_path_factory):
     """A run whose re-evaluation is compared with returns and whose replay depends on its start; its folder."""
     arguments = [*RECONSTRUCTION, *OFFLINE_PHASES]
-    arguments += ["--set=critic_report=true", "--set=stop_check_every_updates=2"]
+    arguments += ["--set=early_stopping.critic_report=true", "--set=early_stopping.check_every_updates=2"]
     out = tmp_path_factory.mktemp("runs") / "reported"
-    return run(out, offline_run, *arguments, "--set=held_out_share=0.2", "--set=replay=auto"), arguments
+    return run(
+        out, offline_run, *arguments, "--set=early_stopping.held_out_share=0.2", "--set=replay.mode=auto"
+    ), arguments
 
 
 def test_a_report_without_a_stop(reported):
@@ -440,7 +453,7 @@ def test_a_report_without_a_stop(reported):
 
 def test_replay_by_regime_says_why(reported, offline_run, tmp_path, capsys):
     source, arguments = reported
-    extra = ["--set=held_out_share=0.2", "--set=replay=auto", f"--reconstruction={source}"]
+    extra = ["--set=early_stopping.held_out_share=0.2", "--set=replay.mode=auto", f"--reconstruction={source}"]
     run(tmp_path / "evaluated", offline_run, *arguments, *extra)
     kinds = "better than its data|like its data|worse than its data"
     printed = capsys.readouterr().out
@@ -448,16 +461,16 @@ def test_replay_by_regime_says_why(reported, offline_run, tmp_path, capsys):
         found = re.search(rf"replay, seed {seed}: the policy is ({kinds}) \(return (\S+) against (\S+), ", printed)
         assert found
         assert (found[1] == "better than its data") <= (float(found[2]) > float(found[3]))
-    starts = [*WITHOUT_EVALUATION, "--set=start_actor=aligned", "--set=reference_init=offline"]
+    starts = [*WITHOUT_EVALUATION, "--set=start.actor=aligned", "--set=reference.init=offline"]
     run(tmp_path / "critics", offline_run, *arguments, *extra, *starts)
     assert re.search(rf"seed 1: the policy is ({kinds}) \(value \S+ against", capsys.readouterr().out)
 
 
-WITHOUT_EVALUATION = ["--set=eval_episodes=0", "--set=reference_update=returns"]
+WITHOUT_EVALUATION = ["--set=evaluation.episodes=0", "--set=reference.update=returns"]
 
 
 def test_a_run_without_evaluations(offline_run, tmp_path, capsys):
-    arguments = [*RECONSTRUCTION, *WITHOUT_EVALUATION, "--set=start_actor=aligned", "--set=reference_init=offline"]
+    arguments = [*RECONSTRUCTION, *WITHOUT_EVALUATION, "--set=start.actor=aligned", "--set=reference.init=offline"]
     out = run(tmp_path / "out", offline_run, *arguments)
     logs = {path.stem for path in out.glob("*.csv")}
     assert logs - {"episode"} == {"reevaluate", "align", "finetune", "reference"}
@@ -468,8 +481,8 @@ def test_a_run_without_evaluations(offline_run, tmp_path, capsys):
 def test_a_run_that_rolls_back_delivers_its_reference(o2td3, offline_run, tmp_path, capsys):
     # the aligned policy is π_ref by order, though the offline one may score better: its own returns are the bar
     out = run(
-        tmp_path / "out", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back=true",
-        "--set=eval_episodes=2", "--set=reference_init=aligned", "--set=start_actor=aligned",
+        tmp_path / "out", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back.enabled=true",
+        "--set=evaluation.episodes=2", "--set=reference.init=aligned", "--set=start.actor=aligned",
     )  # fmt: skip
     evaluation, start, looks = (log.read(out, phase) for phase in ("evaluation", "start", "reference"))
     assert looks["step"].tolist() == [2, 2, 4, 4, 6, 6]
@@ -486,8 +499,8 @@ def test_a_run_that_rolls_back_delivers_its_reference(o2td3, offline_run, tmp_pa
     evaluator = Evaluator(lambda: envs.family(tiny.ENV).make_env(task), range(2), 2)
     returns, _ = policy_episodes(lambda policy: policy, range(2), seed_mesh(2, 1))(evaluator, policy)
     np.testing.assert_allclose(task.score(returns.mean(axis=1)), evaluation["reference_score"][-2:], rtol=1e-5)
-    run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back=true", "--resume",
-        "--set=eval_episodes=2", "--set=reference_init=aligned", "--set=start_actor=aligned")  # fmt: skip
+    run(out, offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=roll_back.enabled=true", "--resume",
+        "--set=evaluation.episodes=2", "--set=reference.init=aligned", "--set=start.actor=aligned")  # fmt: skip
     assert f"seed 1: delivered policy {score:.1f}, {before:.1f} at the start" in capsys.readouterr().out
 
 
@@ -499,13 +512,17 @@ def test_evaluations_count_from_the_start(o2td3):
     assert np.all(spent.reshape(-1, 2)[0] > evaluation["length"][:2])
 
 
-OFFLINE_CRITICS = ["--set=critic_source=offline", "--set=layer_norm=false", "--set=reevaluate_updates=0"]
+OFFLINE_CRITICS = [
+    "--set=networks.critic_source=offline",
+    "--set=networks.layer_norm=false",
+    "--set=reevaluate.updates=0",
+]
 
 
 @pytest.mark.parametrize("algorithm", ["o2td3", "o2sac"])
 def test_offline_critics_are_kept_and_aligned(algorithm, offline_run, tmp_path, capsys):
     # of the policy's own kind, and of a clone
-    arguments = [*OFFLINE_CRITICS, *OFFLINE_PHASES, "--set=align_updates=2", "--clone_updates=2"]
+    arguments = [*OFFLINE_CRITICS, *OFFLINE_PHASES, "--set=align.updates=2", "--clone_updates=2"]
     out = run(tmp_path / "out", offline_run, *arguments, algorithm=algorithm, seeds=1)
     logs = {path.stem for path in out.glob("*.csv")}
     clone = {"clone"} if algorithm == "o2sac" else set()
@@ -514,7 +531,7 @@ def test_offline_critics_are_kept_and_aligned(algorithm, offline_run, tmp_path, 
 
 
 def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_path, capsys):
-    run(tmp_path / "out", offline_run, *OFFLINE_CRITICS, *OFFLINE_PHASES, "--set=align_updates=0", seeds=1)
+    run(tmp_path / "out", offline_run, *OFFLINE_CRITICS, *OFFLINE_PHASES, "--set=align.updates=0", seeds=1)
     assert "note: critics that are not aligned lead the policy away" in capsys.readouterr().out
 
 
@@ -522,16 +539,20 @@ def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_p
     ("arguments", "status", "message"),
     [
         (["--algorithm=o2td4"], 1, "unknown online algorithm 'o2td4'. Did you mean 'o2td3'?"),
-        (["--algorithm=sac", "--set=num_critics=1"], 1, "the critics of td3_bc do not fit: set num_critics=2"),
-        (["--algorithm=td3", "--set=critic_hidden=16"], 1, "critics of td3_bc do not fit: set critic_hidden=8"),
-        (["--set=critic_source=offline"], 1, "the critics of td3_bc do not fit: set layer_norm=false"),
-        (["--algorithm=td3", "--set=reward_scale=2"], 1, "trained on other rewards: set reward_scale=1.0"),
-        (["--algorithm=td3", "--set=discount=0.9"], 1, "trained with another discount: set discount=0.99"),
-        (WITHOUT_EVALUATION, 1, "start_actor=best_of needs evaluations"),
-        (["--set=hidden=16"], 1, "the policy's network differs from this algorithm's: set hidden to (8,)"),
-        (["--algorithm=td3", "--policy={dt}"], 1, "critic_source=offline goes on from the critics of offline training"),
-        (["--set=thershold_end=1"], 1, "unknown field 'thershold_end'"),
-        (["--set=discount=2"], 1, "discount must lie in (0, 1), got 2.0"),
+        (["--algorithm=sac", "--set=networks.num_critics=1"], 1, "td3_bc do not fit: set networks.num_critics=2"),
+        (["--algorithm=td3", "--set=networks.critic_hidden=16"], 1, "do not fit: set networks.critic_hidden=8"),
+        (
+            ["--set=networks.critic_source=offline"],
+            1,
+            "the critics of td3_bc do not fit: set networks.layer_norm=false",
+        ),
+        (["--algorithm=td3", "--set=update.reward_scale=2"], 1, "on other rewards: set update.reward_scale=1.0"),
+        (["--algorithm=td3", "--set=update.discount=0.9"], 1, "with another discount: set update.discount=0.99"),
+        (WITHOUT_EVALUATION, 1, "start.actor=best_of needs evaluations"),
+        (["--set=networks.hidden=16"], 1, "differs from this algorithm's: set networks.hidden to (8,)"),
+        (["--algorithm=td3", "--policy={dt}"], 1, "networks.critic_source=offline goes on from the critics of"),
+        (["--set=thershold_end=1"], 1, "unknown field 'thershold_end' in --set=thershold_end=1: did you mean constra"),
+        (["--set=update.discount=2"], 1, "update.discount must lie in (0, 1), got 2.0"),
         (
             ["--seeds=5"],
             1,
@@ -562,7 +583,7 @@ def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsy
     assert "transitions, " in found[-2]
     assert found[-1].startswith("memory beside programs, batches and simulators: ")
     assert not (tmp_path / "out").exists()
-    too_long = ["--set=env_steps=1e12", "--set=buffer_size=1e12"]  # 27 numbers a row: 216 TB for two seeds
+    too_long = ["--set=env_steps=1e12", "--set=replay.buffer_size=1e12"]  # 27 numbers a row: 216 TB for two seeds
     run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run", *too_long, status=1)
     error = capsys.readouterr().err
     assert "states, replay and data of this run take 216,000,000 MB, but this machine has " in error
@@ -583,8 +604,8 @@ def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, offline_
 def test_the_folder_of_another_run_is_refused(o2td3, offline_run, capsys):
     run(o2td3, offline_run, *RECONSTRUCTION, status=1)
     assert "already holds a run" in capsys.readouterr().err
-    run(o2td3, offline_run, *RECONSTRUCTION, "--resume", "--set=decay=2", status=1)
-    assert "config.decay is 1.0 there and 2.0 now" in capsys.readouterr().err
+    run(o2td3, offline_run, *RECONSTRUCTION, "--resume", "--set=align.decay=2", status=1)
+    assert "config.align.decay is 1.0 there and 2.0 now" in capsys.readouterr().err
 
 
 def test_replay_data():
@@ -592,7 +613,7 @@ def test_replay_data():
     dataset = envs.family(tiny.ENV).load_dataset(task)
 
     def data(mode):
-        config = module.Config(replay=mode, part_episodes=3)
+        config = tiny.config(module.Config, replay_mode=mode, part_episodes=3)
         return train.replay_data(Setup(module.make(config, task.spec), config, task, [0], seed_mesh(1, 1)), dataset)
 
     assert data("none") is None
@@ -628,17 +649,17 @@ def test_stopping_by_measures_needs_a_second_episode(tmp_path):
     }  # fmt: skip
     np.savez(tmp_path / "one.npz", **arrays)
     module = online.load("o2td3")
-    config = module.Config(stop="measures")
+    config = tiny.config(module.Config, early_stopping_mode="measures")
     single = sources.load(str(tmp_path / "one.npz"))
     setup = Setup(module.make(config, single.spec), config, single.spec, [0], seed_mesh(1, 1))
-    with pytest.raises(ValueError, match="one.npz is a single one: set stop=updates"):
+    with pytest.raises(ValueError, match="one.npz is a single one: set early_stopping.mode=upd"):
         Plan(setup, single).shapes()
 
 
 def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, tmp_path, capsys):
     out = run(
-        tmp_path / "one", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=start_actor=offline",
-        "--set=policy_delay=1", seeds=1,
+        tmp_path / "one", offline_run, *RECONSTRUCTION, f"--reconstruction={o2td3}", "--set=start.actor=offline",
+        "--set=finetune.policy_delay=1", seeds=1,
     )  # fmt: skip
     aligned = log.read(o2td3, "align")
     np.testing.assert_array_equal(log.read(out, "align")["distance"], aligned["distance"][aligned["seed"] == 0])
@@ -660,16 +681,16 @@ def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set=align_updates=6"], "other settings: config.align_updates is 4 there and 6 now. Use the same"),
+        (["--set=align.updates=6"], "other settings: config.align.updates is 4 there and 6 now. Use the same"),
         (
-            ["--set=reevaluate_updates=0", "--set=align_updates=0"],
+            ["--set=reevaluate.updates=0", "--set=align.updates=0"],
             "phases before its first environment step",
         ),
     ],
 )
 def test_reconstructions_that_do_not_fit(arguments, message, o2td3, offline_run, tmp_path, capsys):
     argv = ["--algorithm=o2td3", f"--policy={offline_run}", f"--out={tmp_path / 'out'}", f"--reconstruction={o2td3}"]
-    argv += ["--seeds=2", "--set=reevaluate_updates=4", *tiny.SETTINGS, *SCHEDULE, *arguments]
+    argv += ["--seeds=2", "--set=reevaluate.updates=4", *tiny.ONLINE_SETTINGS, *SCHEDULE, *arguments]
     tiny.call(finetune, *argv, status=1)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -90,7 +90,7 @@ def test_several_overrides_and_the_last_counts():
             "discont=0.5",
             "unknown field 'discont' in --set=discont=0.5: did you mean discount\\?$",
         ),
-        ("zzz=1", "unknown field 'zzz' in --set=zzz=1: the fields are discount"),
+        ("zzz=1", "unknown field 'zzz' in --set=zzz=1: docs/settings.md lists all of them$"),
     ],
 )
 def test_what_does_not_fit_is_explained(override, message):
@@ -197,7 +197,9 @@ def test_a_preview_by_hand(monkeypatch):
         "the 162 MB that this machine has",
     ]
     monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 161_999_999)
-    with pytest.raises(ValueError, match="take 162 MB, but this machine has 162: lower --seeds or buffer_size, or"):
+    with pytest.raises(
+        ValueError, match="take 162 MB, but this machine has 162: lower --seeds or replay.buffer_size, or"
+    ):
         preview(mesh)
     monkeypatch.setattr(flags.devices, "memory_limit", lambda _: None)
     assert preview(mesh).endswith("3 copies of 44 MB of data")

@@ -16,13 +16,13 @@ OFFLINE = ["--algorithm=td3_bc", "--set=updates=4", *tiny.SETTINGS]
 ONLINE = [
     "--algorithm=o2td3",
     "--schedule=paper",
-    "--set=reevaluate_updates=2",
-    "--set=align_updates=2",
+    "--set=reevaluate.updates=2",
+    "--set=align.updates=2",
     "--set=env_steps=4",
-    "--set=warmup_env_steps=2",
-    "--set=eval_every_env_steps=4",
-    "--set=eval_episodes=1",
-    *tiny.SETTINGS,
+    "--set=interaction.warmup_env_steps=2",
+    "--set=evaluation.every_env_steps=4",
+    "--set=evaluation.episodes=1",
+    *tiny.ONLINE_SETTINGS,
 ]
 
 

@@ -124,8 +124,7 @@ CRITIC_ARGUMENTS = {
     "observation": jnp.zeros((1, 1)),
     "action": jnp.array([[0.5]]),
     "target": jnp.array([2.0]),
-    "sampled": jnp.array([[[0.0], [1.0]]]),
-    "log_density": jnp.array([[-math.log(2.0), 0.0]]),
+    "sampled": losses.SampledActions(jnp.array([[[0.0], [1.0]]]), jnp.array([[-math.log(2.0), 0.0]])),
     "weight": 10.0,
     "target_gap": 0.0,
     "temperature": 1.0,
@@ -156,11 +155,12 @@ def test_critic_gradient_in_closed_form():
 
 def test_penalty_lowers_sampled_actions_and_raises_the_data_s():
     def total(action, sampled):
-        arguments = CRITIC_ARGUMENTS | {"action": action, "sampled": sampled, "target": action[:, 0]}
+        samples = CRITIC_ARGUMENTS["sampled"]._replace(action=sampled)
+        arguments = CRITIC_ARGUMENTS | {"action": action, "sampled": samples, "target": action[:, 0]}
         return losses.critic_loss(jnp.array([1.0]), **arguments)[0]
 
     # Q = a, so the gradient in an action is the gradient in its value
-    data, samples = jax.grad(total, argnums=(0, 1))(CRITIC_ARGUMENTS["action"], CRITIC_ARGUMENTS["sampled"])
+    data, samples = jax.grad(total, argnums=(0, 1))(CRITIC_ARGUMENTS["action"], CRITIC_ARGUMENTS["sampled"].action)
     np.testing.assert_allclose(data, [[-10.0]], rtol=1e-6)
     assert jnp.all(samples > 0.0)
     np.testing.assert_allclose(jnp.sum(samples), 10.0, rtol=1e-6)

@@ -1,6 +1,5 @@
 """What O2SAC and O2TD3 share: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
 
-import dataclasses
 import functools
 import itertools
 import types
@@ -20,6 +19,7 @@ from o2o_jax.interfaces import Schedule
 from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, sac, td3
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
+from o2o_jax.settings import documented, get, paths
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Notes, Spec, Transition
 from tests import tiny
@@ -42,6 +42,7 @@ class State:
     reference: dict
     critic: jax.Array
     target_critic: jax.Array
+    log_lagrange: jax.Array
     opt: Opt
     step: jax.Array
 
@@ -54,13 +55,14 @@ def after_alignment():
         reference=OFFLINE,
         critic=jnp.array([3.0]),
         target_critic=jnp.array([4.0]),
+        log_lagrange=jnp.zeros(()),
         opt=Opt(moments, jnp.array([6.0])),
         step=jnp.asarray(7, jnp.int32),
     )
 
 
 def begin(accept, state=None, **settings):
-    config = constrained.ConstrainedConfig(**settings)
+    config = tiny.config(o2sac.Config, **settings)
     return constrained.begin_finetuning(config, OPTIMIZER, state or after_alignment(), accept)
 
 
@@ -96,12 +98,12 @@ def test_all_actors_may_go_online_with_fresh_moments(start):
 def test_the_actor_s_steps_grow_over_the_ramp():
     # Adam takes its rate, 1e-3, along a gradient that stays: in its first step a third of it, in the second two thirds,
     # then all; moments are the same as without a ramp
-    config = constrained.ConstrainedConfig(actor_ramp_updates=3)
+    config = tiny.config(o2sac.Config, actor_ramp_updates=3)
     state, gradient = begin(jnp.asarray(True), carry_actor_moments=False), {"w": jnp.array([5.0])}
     for share in (1 / 3, 2 / 3, 1.0, 1.0):
         actor, moments = constrained.actor_step(config, OPTIMIZER, gradient, state)
         np.testing.assert_allclose(state.actor["w"] - actor["w"], [1e-3 * share], rtol=1e-3)
-        _, plain = constrained.actor_step(constrained.ConstrainedConfig(), OPTIMIZER, gradient, state)
+        _, plain = constrained.actor_step(o2sac.Config(), OPTIMIZER, gradient, state)
         jax.tree.map(np.testing.assert_array_equal, moments, plain)
         state = state.replace(actor=actor, opt=state.opt.replace(actor=moments))
 
@@ -122,7 +124,9 @@ def test_aligned_critics_become_the_targets(align_updates, target):
 
 @pytest.mark.parametrize(("align_updates", "copied"), [(1, True), (0, False)])
 def test_o2td3_makes_the_starting_actor_its_own_target(align_updates, copied):
-    algorithm = o2td3.make(o2td3.Config(hidden=(4,), critic_hidden=(4,), align_updates=align_updates), SPEC)
+    algorithm = o2td3.make(
+        tiny.config(o2td3.Config, hidden=(4,), critic_hidden=(4,), align_updates=align_updates), SPEC
+    )
 
     @jax.jit
     def start(key, accept):
@@ -222,7 +226,7 @@ def test_a_broken_actor_comes_back():
 @pytest.mark.parametrize("choice", CHOICES)
 def test_whose_returns_the_first_reference_has(choice):
     accept = np.array([True, False])
-    config = constrained.ConstrainedConfig(reference_init=choice)
+    config = tiny.config(o2sac.Config, reference_init=choice)
     found = np.asarray(config.aligned_reference(accept))
     assert found.tolist() == {"best_of": [True, False], "aligned": [True, True], "offline": [False, False]}[choice]
     assert np.asarray(o2ppo.Config().aligned_reference(accept)).tolist() == [False, False]
@@ -231,37 +235,43 @@ def test_whose_returns_the_first_reference_has(choice):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"roll_back": True, "reference_update": "interval"}, "roll_back needs returns to compare"),
-        ({"roll_back": True, "eval_episodes": 1}, "roll_back needs the spread of evaluations"),
-        ({"reject_evaluations": 0}, "reject_evaluations must be at least 1, got 0"),
-        ({"reject_share": -0.1}, "reject_share must be at least 0, got -0.1"),
+        (
+            {"roll_back_enabled": True, "reference_update": "interval"},
+            "^roll_back.enabled needs returns to compare: with reference.update=interval set it to false$",
+        ),
+        (
+            {"roll_back_enabled": True, "evaluation_episodes": 1},
+            "^roll_back.enabled needs the spread of evaluations: set evaluation.episodes to 2 or more, got 1$",
+        ),
+        ({"roll_back_evaluations": 0}, "roll_back.evaluations must be at least 1, got 0"),
+        ({"roll_back_share": -0.1}, "roll_back.share must be at least 0, got -0.1"),
     ],
 )
 def test_rolling_back_refuses(settings, message):
     with pytest.raises(ValueError, match=message) as error:
-        constrained.ConstrainedConfig(**settings)
+        tiny.config(o2sac.Config, **settings)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("config", "step", "expected"),
     [
-        (o2sac.Config(warmup_env_steps=0), 0, 0.125),
-        (o2sac.Config(warmup_env_steps=0), 50_000, 1.0625),
-        (o2sac.Config(warmup_env_steps=0), 100_000, 2.0),
-        (o2sac.Config(warmup_env_steps=0), 150_000, 2.0),
+        (tiny.config(o2sac.Config, warmup_env_steps=0), 0, 0.125),
+        (tiny.config(o2sac.Config, warmup_env_steps=0), 50_000, 1.0625),
+        (tiny.config(o2sac.Config, warmup_env_steps=0), 100_000, 2.0),
+        (tiny.config(o2sac.Config, warmup_env_steps=0), 150_000, 2.0),
         # the warm-up counts: 0.125 + 1.875 · 1,000 / 100,000
         (o2sac.Config(), 0, 0.14375),
         # ten updates per environment step: update 490,009 is of environment step 49,000, and the warm-up's 1,000
-        (o2sac.Config(updates_per_env_step=10), 490_009, 1.0625),
-        (o2td3.Config(warmup_env_steps=0), 0, 0.0025),
-        (o2td3.Config(warmup_env_steps=0), 50_000, 0.02125),
-        (o2td3.Config(warmup_env_steps=0), 100_000, 0.04),
+        (tiny.config(o2sac.Config, updates_per_env_step=10), 490_009, 1.0625),
+        (tiny.config(o2td3.Config, warmup_env_steps=0), 0, 0.0025),
+        (tiny.config(o2td3.Config, warmup_env_steps=0), 50_000, 0.02125),
+        (tiny.config(o2td3.Config, warmup_env_steps=0), 100_000, 0.04),
         # on a schedule the end is divided by 4: 0.5 and, half way, (0.125 + 0.5) / 2
-        (o2sac.Config(warmup_env_steps=0, reference_update="interval"), 100_000, 0.5),
-        (o2sac.Config(warmup_env_steps=0, reference_update="interval"), 50_000, 0.3125),
+        (tiny.config(o2sac.Config, warmup_env_steps=0, reference_update="interval"), 100_000, 0.5),
+        (tiny.config(o2sac.Config, warmup_env_steps=0, reference_update="interval"), 50_000, 0.3125),
         # which may not turn the ramp around
-        (o2sac.Config(warmup_env_steps=0, threshold_end=0.2, reference_update="interval"), 0, 0.05),
+        (tiny.config(o2sac.Config, warmup_env_steps=0, threshold_end=0.2, reference_update="interval"), 0, 0.05),
     ],
 )
 def test_threshold(config, step, expected):
@@ -272,14 +282,14 @@ def test_threshold(config, step, expected):
 
 @pytest.mark.parametrize(("updates", "moves"), [(1, [1, 1, 1, 1, 1, 1]), (3, [1, 0, 0, 1, 0, 0])])
 def test_lagrange_moves_at_the_first_update_of_an_environment_step(updates, moves):
-    config = constrained.ConstrainedConfig(updates_per_env_step=updates)
+    config = tiny.config(o2sac.Config, updates_per_env_step=updates)
     np.testing.assert_array_equal(constrained.moves_lagrange(config, jnp.arange(6)), moves)
 
 
 @pytest.mark.parametrize(("divergence", "sign"), [(0.0, -1), (3.0, 1)])
 def test_log_lagrange_drifts_no_faster_than_its_rate(divergence, sign):
     # a satisfied constraint lowers λ, a violated one raises it, and Adam takes 5e-5 a time
-    optimizer, log_lagrange = optax.adam(constrained.ConstrainedConfig().lagrange_lr), jnp.zeros(())
+    optimizer, log_lagrange = constrained.lagrange_optimizer(o2sac.Config()), jnp.zeros(())
     state = optimizer.init(log_lagrange)
     for _ in range(10):
         gradient = jax.grad(lagrange_loss)(log_lagrange, jnp.full(4, divergence), 1.0, 0.7)
@@ -289,16 +299,18 @@ def test_log_lagrange_drifts_no_faster_than_its_rate(divergence, sign):
 
 def test_schedules_are_shares_of_the_run():
     # a run of a tenth of the steps ramps in a tenth of them, and λ moves ten times as fast: it gets as far
-    config = o2sac.Config(env_steps=10_000, warmup_env_steps=0)
+    config = tiny.config(o2sac.Config, env_steps=10_000, warmup_env_steps=0)
     np.testing.assert_allclose(
         constrained.threshold(config, jnp.asarray(5_000), constrained.UNCAPPED), 1.0625, rtol=1e-6
     )
-    assert config.lagrange_lr == pytest.approx(5e-4)
-    assert o2sac.Config().lagrange_lr == 5e-5  # of the published length the published rate, to the bit
+    assert config.constraint.lagrange_lr(config.env_steps) == pytest.approx(5e-4)
+    assert (
+        o2sac.Config().constraint.lagrange_lr(100_000) == 5e-5
+    )  # of the published length the published rate, to the bit
 
 
 def returns_config(module, **settings):
-    return module.Config(hidden=(8,), critic_hidden=(8,), discount=0.5, polyak=0.25, **settings)
+    return tiny.config(module.Config, hidden=(8,), critic_hidden=(8,), discount=0.5, polyak=0.25, **settings)
 
 
 @pytest.mark.parametrize("module", [o2td3, o2sac])
@@ -331,7 +343,7 @@ def test_critics_start_at_the_level_of_the_data(module):
 
 def test_targets_go_from_returns_to_bootstrapped_ones():
     # G + w V = 2.75, 6.5 + 0.25 · 8 and 5 + 0.5 · 8 where the tail is worth 8; y_TD = 1. Half way: the mean of both
-    config = constrained.ConstrainedConfig(return_updates=4)
+    config = tiny.config(o2sac.Config, return_updates=4)
     state = types.SimpleNamespace(transform=Transform(Normalizer.identity(1), 1.0, 0.0), step=jnp.asarray(0))
     returns = ReturnsToGo(jnp.array([2.75, 6.5, 5.0]), Tail(jnp.array([0.0, 0.25, 0.5]), jnp.zeros((3, 1))))
     rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
@@ -372,17 +384,29 @@ def test_returns_and_bootstrapping_agree_where_an_episode_is_one_step():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"critic_bias": "returns", "critic_source": "offline"}, "for random critics that are re-evaluated"),
-        ({"critic_bias": "returns", "reevaluate_updates": 0}, "for random critics that are re-evaluated"),
-        ({"return_updates": 9, "reevaluate_updates": 8}, "at most reevaluate_updates, 8, got 9"),
-        ({"return_updates": 9, "stop": "measures", "stop_min_updates": 8}, "at least return_updates, 9, got 8"),
+        (
+            {"critic_bias": "returns", "critic_source": "offline"},
+            "for random critics: with networks.critic_source=offl",
+        ),
+        (
+            {"critic_bias": "returns", "reevaluate_updates": 0},
+            "^reevaluate.critic_bias=returns is for critics that are",
+        ),
+        (
+            {"return_updates": 9, "reevaluate_updates": 8},
+            "^reevaluate.return_updates must be at most updates, 8, got 9",
+        ),
+        (
+            {"return_updates": 9, "early_stopping_mode": "measures", "early_stopping_min_updates": 8},
+            "^early_stopping.min_updates must be at least reevaluate.return_updates, 9, got 8",
+        ),
     ],
 )
 def test_returns_that_would_not_be_used_up_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        constrained.ConstrainedConfig(**settings)
+        tiny.config(o2sac.Config, **settings)
     # left out as a whole the phase needs none
-    assert constrained.ConstrainedConfig(return_updates=9, reevaluate_updates=0).return_updates == 9
+    assert tiny.config(o2sac.Config, return_updates=9, reevaluate_updates=0).reevaluate.return_updates == 9
 
 
 @pytest.mark.parametrize("module", [o2td3, o2sac])
@@ -410,10 +434,10 @@ def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
 
 
 def test_schedule():
-    assert constrained.ConstrainedConfig().schedule == Schedule(updates=1, warmup_env_steps=1_000)
+    assert o2sac.Config().interaction.schedule == Schedule(updates=1, warmup_env_steps=1_000)
     # uniform actions come before the updates, so that they are a warm-up themselves
-    config = constrained.ConstrainedConfig(updates_per_env_step=10, random_env_steps=5_000)
-    assert config.schedule == Schedule(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
+    config = tiny.config(o2sac.Config, updates_per_env_step=10, random_env_steps=5_000)
+    assert config.interaction.schedule == Schedule(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +452,7 @@ def test_schedule():
 def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clipped):
     # of norm 5
     gradient = {"kernel": jnp.array([3.0, -4.0])}
-    found = constrained.clip_actor_gradient(constrained.ConstrainedConfig(**settings), gradient)
+    found = constrained.clip_actor_gradient(tiny.config(o2sac.Config, **settings), gradient)
     np.testing.assert_allclose(found["kernel"], gradient["kernel"] * (0.05 if clipped else 1.0), rtol=1e-5)
 
 
@@ -452,24 +476,24 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
         ("updates_per_env_step", 0),
         ("buffer_size", 0),
         ("part_episodes", 0),
-        ("eval_episodes", -1),
+        ("evaluation_episodes", -1),
         ("reference_min_episodes", 1),
         ("reference_standard_errors", -1.0),
         ("held_out_share", 0.0),
         ("held_out_share", 1.0),
-        ("stop_check_every_updates", 0),
-        ("stop_window_checks", 0),
-        ("stop_missing_value", 0.0),
-        ("stop_min_updates", -1),
-        ("stop_residual", -0.1),
-        ("stop_overestimated", float("nan")),
-        ("stop_distance", -0.1),
-        ("stop_settled", -0.1),
-        ("stop_correlation", -0.1),
-        ("auto_replay_warmup_env_steps", -1),
+        ("early_stopping_check_every_updates", 0),
+        ("early_stopping_window_checks", 0),
+        ("early_stopping_missing_value", 0.0),
+        ("early_stopping_min_updates", -1),
+        ("early_stopping_residual", -0.1),
+        ("early_stopping_overestimated", float("nan")),
+        ("early_stopping_distance", -0.1),
+        ("early_stopping_settled", -0.1),
+        ("early_stopping_correlation", -0.1),
+        ("auto_warmup_env_steps", -1),
         ("reference_every_evaluations", 0),
         ("threshold_ramp", 0.0),
-        ("eval_every_env_steps", 0),
+        ("evaluation_every_env_steps", 0),
         ("reevaluate_updates", -1),
         ("align_updates", -1),
         ("env_steps", -1),
@@ -489,15 +513,16 @@ def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clippe
     ],
 )
 def test_config_refuses(field, value):
-    with pytest.raises(ValueError, match=f"{field}.*, got ") as error:
-        constrained.ConstrainedConfig(**{field: value})
+    path = tiny.path_of(field, paths(o2sac.Config()))
+    with pytest.raises(ValueError, match=f"{path}.*, got ") as error:
+        tiny.config(o2sac.Config, **{field: value})
     assert "\n" not in str(error.value)
 
 
 def test_an_odd_batch_is_fine_where_it_is_not_halved():
-    assert constrained.ConstrainedConfig(batch_size=255, replay="all").batch_size == 255
-    with pytest.raises(ValueError, match="^replay=auto needs an even batch_size, got 255$"):
-        constrained.ConstrainedConfig(batch_size=255, replay="auto")
+    assert tiny.config(o2sac.Config, batch_size=255, replay_mode="all").update.batch_size == 255
+    with pytest.raises(ValueError, match="^replay.mode=auto needs an even update.batch_size, got 255$"):
+        tiny.config(o2sac.Config, batch_size=255, replay_mode="auto")
 
 
 @pytest.mark.parametrize("name", online.names())
@@ -507,10 +532,10 @@ def test_settings_of_every_task_are_valid_under_both_schedules(name):
         for task in envs.family(family).tasks().values():
             paper, fast = (config_class.for_task(task, schedule) for schedule in ("paper", "fast"))
             assert paper == config_class.published(task)
-            changed = {field for field, value in vars(fast).items() if value != getattr(paper, field)}
+            changed = {path for path, value, *_ in documented(fast) if value != get(paper, path)}
             assert changed <= config_class.fast.keys()  # the same for all tasks
-            for phase in ("reevaluate_updates", "align_updates"):
-                assert getattr(fast, phase, 0) <= getattr(paper, phase, 0) / 10
+            for path in {"reevaluate.updates", "align.updates"} & paths(fast).keys():
+                assert get(fast, path) <= get(paper, path) / 10
 
 
 @pytest.mark.parametrize(
@@ -534,7 +559,12 @@ def test_settings_of_every_task_are_valid_under_both_schedules(name):
         (
             o2td3,
             "halfcheetah-expert",
-            {"exploration_std": 0.05, "threshold_start": 2.5e-5, "threshold_end": 6.25e-4, "stop_distance": 0.0025},
+            {
+                "exploration_std": 0.05,
+                "threshold_start": 2.5e-5,
+                "threshold_end": 6.25e-4,
+                "early_stopping_distance": 0.0025,
+            },
         ),
         (
             o2td3,
@@ -543,7 +573,7 @@ def test_settings_of_every_task_are_valid_under_both_schedules(name):
                 "exploration_std": 0.05,
                 "threshold_start": 2.5e-5,
                 "threshold_end": 6.25e-4,
-                "stop_distance": 0.0025,
+                "early_stopping_distance": 0.0025,
                 "reference_every_evaluations": 10,
                 "interval_actor_grad_norm": 0.25,
             },
@@ -554,12 +584,12 @@ def test_settings_of_every_task_are_valid_under_both_schedules(name):
     ],
 )
 def test_settings_of_a_task(module, name, settings):
-    expected = dataclasses.replace(module.Config(), **settings)
+    expected = tiny.config(module.Config, **settings)
     assert module.Config.for_task(tasks()[f"mujoco/{name}"]) == expected
 
 
 # What all of a sparse task's settings have in common.
-SPARSE = {"env_steps": 200_000, "eval_every_env_steps": 5_000, "eval_episodes": 100}
+SPARSE = {"env_steps": 200_000, "evaluation_every_env_steps": 5_000, "evaluation_episodes": 100}
 HALF_A_RAMP = {"threshold_ramp": 0.5, "lagrange_travel": 10.0}  # the authors' 100,000 steps and 5e-5 a step
 O2SAC = (
     SPARSE
@@ -592,7 +622,7 @@ DEEP = {name: O2SAC[name] for name in ("critic_hidden", "reward_scale", "reward_
     ],
 )
 def test_settings_of_a_sparse_task(module, name, settings):
-    expected = dataclasses.replace(module.Config(), **settings)
+    expected = tiny.config(module.Config, **settings)
     assert module.Config.for_task(envs.get_task(name)) == expected
 
 
@@ -608,13 +638,15 @@ def test_settings_are_the_same_on_the_older_environment(name):
 def test_controls_switch_the_idea_off():
     for control, method in ((sac, o2sac), (td3, o2td3)):
         config = control.Config()
-        assert (config.reevaluate_updates, config.align_updates, config.constrain) == (0, 0, False)
-        assert (config.layer_norm, config.critic_source) == (False, "offline")
+        assert not {"reevaluate", "align", "constraint", "reference", "roll_back"} & vars(config).keys()
+        assert (config.networks.layer_norm, config.networks.critic_source) == (False, "offline")
         algorithm = control.make(config, SPEC)
         assert algorithm.phases == ()
+        assert algorithm.online.reference is None
         assert algorithm.online.update.func is method.make(method.Config(), SPEC).online.update.func
         scratch = control.Config.from_scratch()
-        assert (scratch.critic_source, scratch.replay, scratch.random_env_steps) == ("random", "none", 5_000)
+        assert (scratch.networks.critic_source, scratch.replay.mode) == ("random", "none")
+        assert scratch.interaction.random_env_steps == 5_000
 
 
 def zeros(network, *arguments):
@@ -626,7 +658,7 @@ def critic_params(hidden=(4, 4), layer_norm=False, num_critics=2, observation_di
     return zeros(network, jnp.zeros((1, observation_dim)), jnp.zeros((1, 2)))
 
 
-OFFLINE_CRITICS = constrained.ConstrainedConfig(critic_source="offline")
+OFFLINE_CRITICS = tiny.config(o2sac.Config, critic_source="offline")
 
 
 def offline(critic, **rewards):
@@ -646,22 +678,29 @@ def test_offline_state_is_handed_on():
 
 @pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
 def test_direct_fine_tuning_needs_offline_critics(handoff):
-    with pytest.raises(ValueError, match="^critic_source=offline goes on from .* trains critics, or set critic_source"):
+    with pytest.raises(
+        ValueError, match="^networks.critic_source=offline goes on .* critics, or set networks.critic_source"
+    ):
         constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
 @pytest.mark.parametrize(
     ("own", "advice"),
     [
-        (critic_params(layer_norm=True), "set layer_norm=false"),
-        (critic_params(hidden=(8,)), "set critic_hidden=4,4"),
-        (critic_params(num_critics=1), "set num_critics=2"),
-        (critic_params((4,), True, 1), "set critic_hidden=4,4, layer_norm=false, num_critics=2"),
+        (critic_params(layer_norm=True), "set networks.layer_norm=false"),
+        (critic_params(hidden=(8,)), "set networks.critic_hidden=4,4"),
+        (critic_params(num_critics=1), "set networks.num_critics=2"),
+        (
+            critic_params((4,), True, 1),
+            "set networks.critic_hidden=4,4, networks.layer_norm=false, networks.num_critics=2",
+        ),
     ],
 )
 def test_what_makes_offline_critics_fit_is_said(own, advice):
     handoff = Handoff(policy(), offline(critic_params()), source="td3_bc")
-    with pytest.raises(ValueError, match=f"^the critics of td3_bc do not fit: {advice}, or critic_source=random$"):
+    with pytest.raises(
+        ValueError, match=f"^the critics of td3_bc do not fit: {advice}, or networks.critic_source=random$"
+    ):
         constrained.offline_state(OFFLINE_CRITICS, handoff, own)
 
 
@@ -673,7 +712,9 @@ def test_offline_critics_of_another_environment_do_not_fit():
 
 def test_offline_critics_must_be_of_the_same_rewards():
     handoff = Handoff(policy(), offline(critic_params(), reward_scale=10.0, reward_shift=-5.0), source="cql")
-    with pytest.raises(ValueError, match="trained on other rewards: set reward_scale=10.0 and reward_shift=-5"):
+    with pytest.raises(
+        ValueError, match="trained on other rewards: set update.reward_scale=10.0 and update.reward_shift=-5"
+    ):
         constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
@@ -700,32 +741,32 @@ def test_offline_critics_must_be_of_the_same_rewards():
         (
             "td3_bc",
             {"reevaluate_updates": 6_000},
-            "re-evaluation looks 30 steps ahead where 3/(1−γ) asks for 300: set reevaluate_updates or",
+            "re-evaluation looks 30 steps ahead where 3/(1−γ) asks for 300: set reevaluate.updates or",
         ),
         ("td3_bc", {"reevaluate_updates": 6_000, "reevaluate_polyak": 0.05}, None),
         ("td3_bc", {"reevaluate_updates": 6_000, "discount": 0.8}, None),
         ("td3_bc", {"reevaluate_updates": 6_000, "critic_source": "offline"}, None),  # critics that know the values
-        ("td3_bc", {"reevaluate_updates": 6_000, "constrain": False}, None),
+        ("td3_bc", {"reevaluate_updates": 6_000, "constraint": None}, None),
         # the controls leave the idea out on purpose
-        ("cql", {"constrain": False, "reevaluate_updates": 0, "align_updates": 0}, None),
+        ("cql", {"constraint": None, "reevaluate_updates": 0, "align_updates": 0}, None),
     ],
 )
 def test_settings_against_the_paper_s_advice_are_remarked_on(source, settings, words):
-    remarks = constrained.ConstrainedConfig(**settings).remarks(source)
+    remarks = tiny.config(o2sac.Config, **settings).remarks(source)
     assert len(remarks) == (words is not None)
     assert words is None or remarks[0].startswith(words)
 
 
 def of_history(config, phase, **history):
     # in the order of the window's checks
-    stop = config.stops(policy=None, critic=None)[phase]
+    stop = constrained.stops(config, policy=None, critic=None)[phase]
     values = {term: jnp.array(values) for term, values in history.items()}
     assert set(stop.terms) <= set(values) <= set(stop.measures)
     return int(stop.verdict(values))
 
 
-BY_MEASURES = constrained.ConstrainedConfig(
-    stop="measures", stop_window_checks=2, polyak=0.1, discount=0.9, stop_check_every_updates=50
+BY_MEASURES = tiny.config(
+    o2sac.Config, early_stopping_mode="measures", window_checks=2, polyak=0.1, discount=0.9, check_every_updates=50
 )  # so that a value which moves by v an update lacks 100 v
 
 
@@ -750,8 +791,8 @@ def test_when_re_evaluation_is_done(residual, value, correlation, verdict):
 def test_the_value_s_speed_is_that_of_re_evaluation_s_own_rate():
     # 6 in 100 updates at a rate of 0.1 · 0.1 lead to 6 more, of 106 too many; at twice the rate to 3 more
     history = {"critic_loss": [1.0] * 3, "q": [100.0, 101.0, 106.0], "correlation": [0.8] * 3}
-    faster = dataclasses.replace(BY_MEASURES, reevaluate_polyak=0.2)
-    assert (BY_MEASURES.reevaluate_rate, faster.reevaluate_rate) == (0.1, 0.2)
+    faster = tiny.changed(BY_MEASURES, reevaluate_polyak=0.2)
+    assert [constrained.reevaluate_rate(config) for config in (BY_MEASURES, faster)] == [0.1, 0.2]
     assert of_history(BY_MEASURES, "reevaluate", **history) == 0
     assert of_history(faster, "reevaluate", **history) == 1
 
@@ -766,7 +807,7 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
             {},
             {},
             "the critic is not to be trusted: it is worth 74 where returns are 237 and orders them at 0.06; it looks "
-            "30 steps ahead: set reevaluate_updates or reevaluate_polyak",
+            "30 steps ahead: set reevaluate.updates or reevaluate.polyak",
         ),
         (
             {"value": 229.0, "correlation": 0.94, "horizon": 2500.0},
@@ -776,17 +817,19 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
         ),
         ({"recorded": np.nan}, {}, "no recorded return counts, all episodes were cut off too early: the critic is "
          "compared with nothing"),
-        ({}, {"constrain": False}, ""),  # a control
+        ({}, {"constraint": None}, ""),  # a control
     ],
 )  # fmt: skip
 def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, remark):
-    config = constrained.ConstrainedConfig(**settings)
+    config = tiny.config(o2sac.Config, **settings)
     assert constrained.reevaluation_remark(config, REPORTED | metrics) == remark
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 def test_the_report_while_re_evaluating(module):
-    config = module.Config(hidden=(4,), critic_hidden=(4,), critic_report=True, discount=0.5, reward_scale=2.0)
+    config = tiny.config(
+        module.Config, hidden=(4,), critic_hidden=(4,), critic_report=True, discount=0.5, reward_scale=2.0
+    )
     algorithm, rows = module.make(config, SPEC), random_rollout(SPEC, 16)
     assert algorithm.phase("align").stop is None
     stop = algorithm.phase("reevaluate").stop
@@ -832,12 +875,12 @@ def test_when_alignment_is_done(share, distance, verdict):
 
 
 def test_fixed_counts_are_the_default():
-    assert constrained.ConstrainedConfig().stops(policy=None, critic=None) == {}
-    nothing = constrained.ConstrainedConfig(critic_report=True, reevaluate_updates=0)
-    assert nothing.stops(policy=None, critic=None) == {}
+    assert constrained.stops(o2sac.Config(), policy=None, critic=None) == {}
+    nothing = tiny.config(o2sac.Config, critic_report=True, reevaluate_updates=0)
+    assert constrained.stops(nothing, policy=None, critic=None) == {}
     for module in (o2td3, o2sac):
         assert [phase.stop for phase in module.make(module.Config(), SPEC).phases] == [None, None]
-        algorithm = module.make(module.Config(stop="measures"), SPEC)
+        algorithm = module.make(tiny.config(module.Config, early_stopping_mode="measures"), SPEC)
         for stop in (phase.stop for phase in algorithm.phases):
             assert (stop.check_every_updates, stop.window_checks, stop.min_updates) == (1_000, 5, 5_000)
             assert len(stop.reasons) >= 1
@@ -845,14 +888,15 @@ def test_fixed_counts_are_the_default():
 
 def test_without_evaluations_nothing_is_chosen_by_them():
     allowed = {"reference_update": "returns", "start_actor": "aligned", "reference_init": "offline"}
-    assert constrained.ConstrainedConfig(eval_episodes=0, **allowed).eval_episodes == 0
+    assert tiny.config(o2sac.Config, evaluation_episodes=0, **allowed).evaluation.episodes == 0
     for name, value, words in (
-        ("reference_update", "best", "with eval_episodes=0 set it to returns"),
-        ("start_actor", "best_of", "with eval_episodes=0 set it to aligned or offline"),
-        ("reference_init", "best_of", "with eval_episodes=0 set it to aligned or offline"),
+        ("reference_update", "best", "with evaluation.episodes=0 set it to returns"),
+        ("start_actor", "best_of", "with evaluation.episodes=0 set it to aligned or offline"),
+        ("reference_init", "best_of", "with evaluation.episodes=0 set it to aligned or offline"),
     ):
-        with pytest.raises(ValueError, match=f"^{name}={value} needs evaluations: {words}$"):
-            constrained.ConstrainedConfig(eval_episodes=0, **allowed | {name: value})
+        path = name.replace("_", ".")
+        with pytest.raises(ValueError, match=f"^{path}={value} needs evaluations: {words}$"):
+            tiny.config(o2sac.Config, evaluation_episodes=0, **allowed | {name: value})
 
 
 def test_offline_actor_is_handed_on():
@@ -864,24 +908,24 @@ def test_offline_actor_is_handed_on():
 def test_offline_actor_must_fit():
     with pytest.raises(ValueError, match="expected a tanh_gaussian policy, got a deterministic one; clone it first"):
         common.offline_actor(Handoff(policy()), policy().params, "tanh_gaussian")
-    with pytest.raises(ValueError, match=r"network differs from this algorithm's: set hidden to \(8,\)"):
+    with pytest.raises(ValueError, match=r"network differs from this algorithm's: set networks.hidden to \(8,\)"):
         common.offline_actor(Handoff(policy(hidden=(8,))), policy().params, "deterministic")
 
 
 def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
     normalizer = Normalizer(jnp.ones(3), jnp.full(3, 2.0))
     handoff = Handoff(policy().replace(normalizer=normalizer))
-    config = constrained.ConstrainedConfig(reward_scale=10.0, reward_shift=-5.0)
-    transform = common.initial_transform(config, handoff, 3)
+    config = tiny.config(o2sac.Config, reward_scale=10.0, reward_shift=-5.0)
+    transform = common.initial_transform(config.update, handoff, 3)
     assert transform.normalizer is normalizer
     assert (transform.reward_scale, transform.reward_shift) == (10.0, -5.0)
-    np.testing.assert_array_equal(common.initial_transform(config, None, 3).normalizer(jnp.ones(3)), 1.0)
+    np.testing.assert_array_equal(common.initial_transform(config.update, None, 3).normalizer(jnp.ones(3)), 1.0)
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 @pytest.mark.parametrize("phase", ["reevaluate", "align"])
 def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, phase):
-    algorithm = tiny.compiled(module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC))
+    algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows = random_rollout(SPEC, 16)
     state = algorithm.init(jax.random.key(0), None)
     state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
@@ -898,7 +942,7 @@ def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 def test_a_phase_leaves_what_its_notes_are_made_of(module):
-    algorithm = tiny.compiled(module.make(module.Config(hidden=(8,), critic_hidden=(8,)), SPEC))
+    algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
     for phase in ("reevaluate", "align"):
         _, before = algorithm.phase(phase).prepare(state, rows)

@@ -24,7 +24,7 @@ NAMES = ("awac", "iql")
 def settings(name, updates=100, **changes):
     module = online.load(name)
     update = offline.load(name).Config(**SIZES, updates=updates)
-    return module.Config(update=update, **changes)
+    return tiny.config(module.Config, update=update, **changes)
 
 
 @functools.cache
@@ -116,7 +116,7 @@ def test_settings_are_those_of_the_offline_run(name):
     theirs = dataclasses.replace(settings(name).update, discount=0.9)
     found = online.load(name).Config().after(name, dataclasses.asdict(theirs))
     assert found.update == theirs
-    assert (found.hidden, found.discount) == ((8,), 0.9)
+    assert (found.networks.hidden, found.update.discount) == ((8,), 0.9)
     other = online.load(name).Config()
     assert other.after("dt", {"width": 8}) == other
 
@@ -126,8 +126,8 @@ def test_defaults():
     for name in NAMES:
         module = online.load(name)
         paper, fast = (module.Config.for_task(medium, schedule) for schedule in ("paper", "fast"))
-        assert (paper.env_steps, paper.eval_every_env_steps, paper.eval_episodes) == (100_000, 1_000, 10)
-        assert (paper.replay, paper.warmup_env_steps, fast.env_steps) == ("all", 0, 20_000)
+        assert (paper.env_steps, paper.evaluation.every_env_steps, paper.evaluation.episodes) == (100_000, 1_000, 10)
+        assert (paper.replay.mode, paper.interaction.warmup_env_steps, fast.env_steps) == ("all", 0, 20_000)
         assert module.Config.for_task(maze).env_steps == 200_000
         assert paper.update == offline.load(name).Config.for_task(medium)
         assert module.make(paper, SPEC).online.schedule == Schedule(updates=1)

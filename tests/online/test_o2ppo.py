@@ -1,6 +1,5 @@
 """O2PPO: recorded updates, returns, losses by hand, gradients, schedules, settings."""
 
-import dataclasses
 import functools
 
 import jax
@@ -18,12 +17,14 @@ from o2o_jax.online.o2ppo.algorithm import auxiliary_weight, estimate, improve, 
 from o2o_jax.ops.advantage import auxiliary_advantage, reference_advantage
 from o2o_jax.ops.distributions import Gaussian
 from o2o_jax.policy import Handoff, Policy
+from o2o_jax.settings import paths
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, Rollout
+from tests import tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden
 from tests.tiny import KEYS, compiled, far, make_policy, moved, over_keys, random_batch
 
-GOLDEN = o2ppo.Config(epochs=2, minibatch_size=16)
+GOLDEN = tiny.config(o2ppo.Config, epochs=2, minibatch_size=16)
 
 
 def golden_state(golden):
@@ -69,9 +70,9 @@ TINY = {"hidden": (8,), "critic_hidden": (8,), "rollout_env_steps": 32, "minibat
 
 
 @functools.cache
-def tiny(module=o2ppo, **settings):
-    """A tiny algorithm with compiled phases, and its state at the start of fine-tuning."""
-    algorithm = compiled(module.make(module.Config(**TINY | settings), SPEC))
+def small(module=o2ppo, **settings):
+    """A small algorithm with compiled phases, and its state at the start of fine-tuning."""
+    algorithm = compiled(module.make(tiny.config(module.Config, **TINY | settings), SPEC))
     return algorithm, jax.jit(lambda key: algorithm.online.begin(algorithm.init(key), False))(jax.random.key(0))
 
 
@@ -87,12 +88,12 @@ def rollout(algorithm, state, size=32):
     [
         ({}, {"actor", "critic"}),
         ({"reward_scaling": "running_std"}, {"actor", "critic", "reward_scale"}),
-        ({"auxiliary_schedule": "target_divergence"}, {"actor", "critic", "leash"}),
+        ({"auxiliary_weight": "target_divergence"}, {"actor", "critic", "leash"}),
     ],
 )
 def test_what_fine_tuning_moves(settings, parts):
     # actor, critic and where asked for the rewards' scale or the leash; never the reference, nor the transform
-    algorithm, state = tiny(**settings)
+    algorithm, state = small(**settings)
     after, _ = algorithm.online.update(state, rollout(algorithm, state), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == {"actor", "critic"}
@@ -100,9 +101,9 @@ def test_what_fine_tuning_moves(settings, parts):
 
 
 def test_a_running_normaliser_is_that_of_all_observations_and_waits_for_the_next_rollout():
-    algorithm, state = tiny(observation_scaling="running")
+    algorithm, state = small(observation_scaling="running")
     steps = rollout(algorithm, state)
-    plain, _ = tiny()[0].online.update(state, steps, jax.random.key(1))
+    plain, _ = small()[0].online.update(state, steps, jax.random.key(1))
     after, _ = algorithm.online.update(state, steps, jax.random.key(1))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)  # two programs, which round differently
     jax.tree.map(close, (after.actor, after.critic), (plain.actor, plain.critic))  # the update itself saw the old one
@@ -114,13 +115,13 @@ def test_a_running_normaliser_is_that_of_all_observations_and_waits_for_the_next
 
 
 def test_an_agent_from_scratch_begins_with_small_actions():
-    algorithm, state = tiny()
+    algorithm, state = small()
     mode = algorithm.policy(state).distribution(random_batch(SPEC).observation).mode()
     assert 0.0 < float(jnp.abs(mode).max()) < 0.05
 
 
 def test_what_value_regression_moves():
-    algorithm, state = tiny()
+    algorithm, state = small()
     state, dataset = annotated(algorithm, state, random_rollout())
     after, metrics = algorithm.phase("reevaluate").update(state, dataset, jax.random.key(1))
     assert moved(state, after) == {"critic", "opt", "step"}
@@ -129,17 +130,16 @@ def test_what_value_regression_moves():
 
 
 def test_alignment_is_no_phase():
-    assert [phase.name for phase in tiny()[0].phases] == ["reevaluate"]
-    assert o2ppo.make(o2ppo.Config(reevaluate_updates=0), SPEC).phases == ()
-    assert o2ppo.Config.align_updates == 0
-    with pytest.raises(TypeError, match="align_updates"):
-        o2ppo.Config(align_updates=1)
+    assert [phase.name for phase in small()[0].phases] == ["reevaluate"]
+    assert o2ppo.make(tiny.config(o2ppo.Config, reevaluate_updates=0), SPEC).phases == ()
+    with pytest.raises(TypeError, match="align"):
+        tiny.config(o2ppo.Config, align=1)
 
 
 def test_a_policy_in_its_own_reach_is_where_the_ratio_is_one():
     # before the first minibatch π is the policy that acted: no divergence, nothing clipped, and the loss is the mean
     # of normalised advantages, 0, less the entropy bonus
-    algorithm, state = tiny(epochs=1, minibatch_size=32)
+    algorithm, state = small(epochs=1, minibatch_size=32)
     _, metrics = algorithm.online.update(state, rollout(algorithm, state), jax.random.key(1))
     entropy = 3 * 0.5 * np.log(2 * np.pi * np.e)  # σ = 1
     np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-5)
@@ -149,11 +149,11 @@ def test_a_policy_in_its_own_reach_is_where_the_ratio_is_one():
 
 def test_old_densities_are_of_the_actor_that_acted_at_the_executed_actions():
     # σ = 1 and bounds of ±1: a good part of the actions was clipped (D-43)
-    algorithm, state = tiny()
+    algorithm, state = small()
     steps = rollout(algorithm, state)
     assert float(jnp.mean(jnp.abs(steps.action) == 1.0)) > 0.2
-    nets = make_networks(o2ppo.Config(**TINY), SPEC)
-    _, samples, _ = estimate(nets, o2ppo.Config(**TINY), state, steps)
+    nets = make_networks(tiny.config(o2ppo.Config, **TINY), SPEC)
+    _, samples, _ = estimate(nets, tiny.config(o2ppo.Config, **TINY), state, steps)
     mean = algorithm.policy(state).distribution(steps.observation).mean
     expected = -0.5 * np.sum((steps.action - mean) ** 2, axis=1) - 1.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(samples.log_prob, expected, rtol=1e-5)
@@ -212,7 +212,7 @@ def annotated(algorithm, state, dataset):
 
 
 def returns_of(dataset, **settings):
-    algorithm = o2ppo.make(o2ppo.Config(**TINY, discount=0.5, **settings), SPEC)
+    algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, discount=0.5, **settings), SPEC)
     state, batch = annotated(algorithm, algorithm.init(jax.random.key(0)), dataset)
     return state, batch.notes.shared
 
@@ -262,7 +262,7 @@ def test_bootstrapped_targets_by_hand():
 
 def test_targets_of_value_regression():
     # return and tail, at the networks before the update; observations are normalised
-    config = o2ppo.Config(**TINY, return_boundary="bootstrap")
+    config = tiny.config(o2ppo.Config, **TINY, return_boundary="bootstrap")
     algorithm, nets = o2ppo.make(config, SPEC), make_networks(config, SPEC)
     actor = networks.GaussianActor(3, (8,))
     normalizer = Normalizer(jnp.full(5, 2.0), jnp.full(5, 3.0))
@@ -287,25 +287,30 @@ def test_scaled_rewards_make_scaled_returns():
     assert not np.isclose(state.reward_scale.sums.variance, 1.0)
     np.testing.assert_allclose(found.value, state.reward_scale(plain.value), rtol=1e-5)
     # a phase that goes on is prepared anew: the scale must not count the dataset twice
-    algorithm = o2ppo.make(o2ppo.Config(**TINY, discount=0.5, reward_scaling="running_std"), SPEC)
+    algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, discount=0.5, reward_scaling="running_std"), SPEC)
     again, _ = annotated(algorithm, state, dataset)
     jax.tree.map(np.testing.assert_array_equal, again.reward_scale, state.reward_scale)
 
 
 def test_online_rewards_go_on_with_the_dataset_s_scale():
     # the scale of a rollout takes in its rewards first; γ = 0.5, and beyond it nothing of the rollout is scaled
-    algorithm, state = tiny(reward_scaling="running_std", gae_lambda=0.0)
-    nets, config = make_networks(o2ppo.Config(**TINY), SPEC), o2ppo.Config(**TINY, reward_scaling="running_std")
+    algorithm, state = small(reward_scaling="running_std", gae_lambda=0.0)
+    nets, config = (
+        make_networks(tiny.config(o2ppo.Config, **TINY), SPEC),
+        tiny.config(o2ppo.Config, **TINY, reward_scaling="running_std"),
+    )
     steps = rollout(algorithm, state)
     state, _ = annotated(algorithm, state, steps.replace(reward=100.0 * steps.reward))
     after, samples, _ = estimate(nets, config, state, steps)
     assert float(after.reward_scale.sums.count) == 64
-    plain = estimate(nets, o2ppo.Config(**TINY), state, steps.replace(reward=after.reward_scale(steps.reward)))[1]
+    plain = estimate(
+        nets, tiny.config(o2ppo.Config, **TINY), state, steps.replace(reward=after.reward_scale(steps.reward))
+    )[1]
     np.testing.assert_allclose(samples.target, plain.target, rtol=1e-5)
 
 
 def test_unannotated_rows_are_refused():
-    algorithm, state = tiny()
+    algorithm, state = small()
     with pytest.raises(ValueError, match="regresses on returns, which single transitions don't have: annotate"):
         algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(0))
 
@@ -323,8 +328,8 @@ def test_value_regression_finds_a_known_value():
     )
     for boundary, expected in (("bootstrap", np.full(size, 2.0)), ("terminals_and_timeouts", 2 - 2 * 0.5**left)):
         settings = {"critic_hidden": (32,), "discount": 0.5, "reevaluate_lr": 1e-2, "return_boundary": boundary}
-        algorithm = o2ppo.make(o2ppo.Config(**TINY | settings), SPEC)
-        critic = make_networks(o2ppo.Config(**TINY | settings), SPEC).critic
+        algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY | settings), SPEC)
+        critic = make_networks(tiny.config(o2ppo.Config, **TINY | settings), SPEC).critic
 
         def training(key, algorithm=algorithm, critic=critic):
             state, data = annotated(algorithm, algorithm.init(key), dataset)
@@ -336,7 +341,7 @@ def test_value_regression_finds_a_known_value():
 
 
 def test_fine_tuning_begins_with_fresh_optimisers():
-    algorithm, state = tiny()
+    algorithm, state = small()
     state, dataset = annotated(algorithm, state, random_rollout())
     trained, _ = algorithm.phase("reevaluate").update(state, dataset, jax.random.key(0))
     ready = algorithm.online.begin(trained, True)
@@ -357,14 +362,14 @@ def test_fine_tuning_begins_with_fresh_optimisers():
     ],
 )
 def test_weight_of_the_auxiliary_advantage(step, total, expected):
-    weight = auxiliary_weight(o2ppo.Config(auxiliary_env_steps=total), jnp.asarray(step), jnp.ones(()))
+    weight = auxiliary_weight(tiny.config(o2ppo.Config, auxiliary_env_steps=total), jnp.asarray(step), jnp.ones(()))
     np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1.0), (5, 0.5), (10, 0.0), (11, 0.0)])
 def test_learning_rates_fall_linearly(step, share):
     # one step of Adam from fresh moments is proportional to the rate; 320 steps are ten rollouts
-    algorithm, state = tiny(ppo, epochs=1, minibatch_size=32, env_steps=320)
+    algorithm, state = small(ppo, epochs=1, minibatch_size=32, env_steps=320)
     steps = rollout(algorithm, state)
     first, _ = algorithm.online.update(state, steps, jax.random.key(1))
     later, _ = algorithm.online.update(state.replace(step=jnp.asarray(step, jnp.int32)), steps, jax.random.key(1))
@@ -377,7 +382,7 @@ def test_learning_rates_fall_linearly(step, share):
 
 def test_gradients_are_clipped_each_by_itself():
     # Adam's first moment is a tenth of the gradient that it gets, whose norm is 0.5 at most
-    algorithm, state = tiny(epochs=1, minibatch_size=32)
+    algorithm, state = small(epochs=1, minibatch_size=32)
     steps = rollout(algorithm, state)
     after, _ = algorithm.online.update(state, steps.replace(reward=100.0 * steps.reward), jax.random.key(1))
     norms = {part: np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(getattr(after.opt, part)[1][0].mu)))
@@ -394,12 +399,12 @@ def test_every_epoch_sees_every_step_once_in_an_order_of_its_own():
             jax.debug.callback(lambda rows: seen.append(np.asarray(rows)), observation[:, 0], ordered=True)
             return Gaussian(0.0 * observation[:, :1] + params["w"][None], jnp.zeros(1))
 
-    config = o2ppo.Config(**TINY | {"epochs": 3})
+    config = tiny.config(o2ppo.Config, **TINY | {"epochs": 3})
     nets = make_networks(config, SPEC)._replace(actor=Recording())
     column = jnp.arange(32.0)
     ones = jnp.ones(32)
     samples = o2ppo.algorithm.Samples(jnp.stack([column] * 5, 1), ones[:, None], 0 * ones, ones, 0 * ones, ones)
-    state = tiny()[1]
+    state = small()[1]
     actor = {"w": jnp.zeros(1)}
     optimizer = o2ppo.algorithm.optimizer(config, 1e-3)
     state = state.replace(actor=actor, opt=state.opt.replace(actor=optimizer.init(actor)))
@@ -411,13 +416,13 @@ def test_every_epoch_sees_every_step_once_in_an_order_of_its_own():
 
 
 def samples_of(algorithm_settings, state, steps):
-    config = o2ppo.Config(**TINY | algorithm_settings)
+    config = tiny.config(o2ppo.Config, **TINY | algorithm_settings)
     return estimate(make_networks(config, SPEC), config, state, steps)
 
 
 def auxiliary_of(state, steps):
     """A_α of each step, in deviations of the advantage."""
-    nets = make_networks(o2ppo.Config(**TINY), SPEC)
+    nets = make_networks(tiny.config(o2ppo.Config, **TINY), SPEC)
     reference = nets.actor.apply(state.reference, steps.observation)
     log_ratio = reference_advantage(reference.log_prob(steps.action), -reference.entropy())
     return auxiliary_advantage(log_ratio, SPEC.action_dim, 2.0)
@@ -425,7 +430,7 @@ def auxiliary_of(state, steps):
 
 def test_each_step_gets_its_own_auxiliary_advantage():
     # A' is, up to mean and scale, A + w σ_A B of the same step: linear in both, with coefficients in the ratio w
-    algorithm, state = tiny()
+    algorithm, state = small()
     steps, state = rollout(algorithm, state), state.replace(reference=far(state.actor))
     auxiliary = auxiliary_of(state, steps)
     _, samples, metrics = samples_of({"auxiliary_env_steps": 64}, state, steps)
@@ -441,7 +446,7 @@ def test_each_step_gets_its_own_auxiliary_advantage():
 
 def test_the_square_broadcast_is_plain_ppo_with_smaller_advantages():
     # D-32: inside the clip range the gradient is that of plain PPO times σ_A / √(σ_A² + w² σ_B²)
-    algorithm, state = tiny()
+    algorithm, state = small()
     steps = rollout(algorithm, state)
     state = state.replace(reference=far(state.actor))
     _, outer, metrics = samples_of({"auxiliary_pairing": "outer"}, state, steps)
@@ -458,7 +463,7 @@ def test_the_square_broadcast_is_plain_ppo_with_smaller_advantages():
 
 
 def test_without_its_auxiliary_advantage_no_reference_holds_it():
-    algorithm, state = tiny(ppo)
+    algorithm, state = small(ppo)
     steps = rollout(algorithm, state)
     here, metrics = algorithm.online.update(state, steps, jax.random.key(1))
     elsewhere, _ = algorithm.online.update(state.replace(reference=far(state.actor)), steps, jax.random.key(1))
@@ -473,7 +478,7 @@ def test_without_its_auxiliary_advantage_no_reference_holds_it():
 
 
 def test_act_samples_the_policy_and_stays_within_bounds():
-    algorithm, state = tiny()
+    algorithm, state = small()
     act = functools.partial(algorithm.online.act, state, (), jnp.zeros(5), jnp.zeros(()))
     actions, _ = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 300))
     assert float(jnp.abs(actions).max()) == 1.0
@@ -488,7 +493,7 @@ def test_the_std_is_capped_in_actor_and_reference():
     params["params"]["log_std"] = jnp.log(jnp.array([0.01, 0.1, 1.0]))
     handoff = Handoff(Policy(params, Normalizer.identity(5), actor))
     for limit, expected in ((None, [0.01, 0.1, 1.0]), (0.05, [0.01, 0.05, 0.05])):
-        algorithm = o2ppo.make(o2ppo.Config(**TINY, max_initial_std=limit), SPEC)
+        algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, max_initial_std=limit), SPEC)
         state = algorithm.init(jax.random.key(1), handoff)
         for policy in (state.actor, state.reference):
             np.testing.assert_allclose(jnp.exp(policy["params"]["log_std"]), expected, rtol=1e-5)
@@ -498,17 +503,31 @@ def test_the_std_is_capped_in_actor_and_reference():
 def test_defaults_are_the_authors():
     # of H.5 and the released code
     config = o2ppo.Config()
-    assert (config.hidden, config.critic_hidden) == ((256, 256), (256, 256, 256))
-    assert (config.env_steps, config.eval_every_env_steps, config.eval_episodes) == (250_000, 2_500, 10)
-    assert (config.rollout_env_steps, config.minibatch_size, config.epochs) == (2_048, 128, 10)
-    assert (config.actor_lr, config.critic_lr, config.adam_eps, config.max_grad_norm) == (3e-5, 2e-4, 1e-5, 0.5)
-    assert (config.discount, config.gae_lambda, config.clip, config.entropy_weight) == (0.99, 0.95, 0.2, 0.01)
-    assert (config.auxiliary_scale, config.auxiliary_env_steps, config.auxiliary_pairing) == (2.0, 250_000, "paired")
-    assert (config.auxiliary_baseline, config.auxiliary_schedule) == ("entropy", "linear")
-    assert (config.reevaluate_updates, config.reevaluate_lr, config.batch_size) == (1_000_000, 1e-4, 512)
-    assert (config.reward_scaling, config.max_initial_std, config.reward_scale) == ("none", None, 1.0)
-    assert (config.reference_update, config.reference_every_evaluations) == ("best", 1)
-    assert config.schedule == Schedule(env_steps=2_048, updates=1)
+    assert (config.networks.hidden, config.networks.critic_hidden) == ((256, 256), (256, 256, 256))
+    assert (config.env_steps, config.evaluation.every_env_steps, config.evaluation.episodes) == (250_000, 2_500, 10)
+    assert (config.rollout.env_steps, config.rollout.minibatch_size, config.rollout.epochs) == (2_048, 128, 10)
+    assert (
+        config.finetune.actor_lr,
+        config.finetune.critic_lr,
+        config.finetune.adam_eps,
+        config.finetune.max_grad_norm,
+    ) == (3e-5, 2e-4, 1e-5, 0.5)
+    assert (
+        config.update.discount,
+        config.rollout.gae_lambda,
+        config.finetune.clip,
+        config.finetune.entropy_weight,
+    ) == (0.99, 0.95, 0.2, 0.01)
+    assert (config.auxiliary.scale, config.auxiliary.env_steps, config.auxiliary.pairing) == (2.0, 250_000, "paired")
+    assert (config.auxiliary.baseline, config.auxiliary.weight) == ("entropy", "linear")
+    assert (config.reevaluate.updates, config.reevaluate.lr, config.reevaluate.batch_size) == (1_000_000, 1e-4, 512)
+    assert (config.update.reward_scaling, config.networks.max_initial_std, config.update.reward_scale) == (
+        "none",
+        None,
+        1.0,
+    )
+    assert (config.reference.update, config.reference.every_evaluations) == ("best", 1)
+    assert o2ppo.make(config, SPEC).online.schedule == Schedule(env_steps=2_048, updates=1)
 
 
 EXPERT = {"auxiliary_env_steps": 500_000}
@@ -534,25 +553,29 @@ CHEETAH = {"reward_scaling": "running_std"}
 )
 def test_settings_of_a_task(name, settings):
     task = tasks()[f"mujoco/{name}"]
-    assert o2ppo.Config.for_task(task) == o2ppo.Config(**settings)
-    assert ppo.Config.for_task(task) == ppo.Config(**settings)
+    assert o2ppo.Config.for_task(task) == tiny.config(o2ppo.Config, **settings)
+    assert ppo.Config.for_task(task) == tiny.configure(ppo.Config, **settings)
 
 
 @pytest.mark.parametrize(
     ("name", "episodes"), [("antmaze/umaze", 100), ("pointmaze/large", 100), ("antmaze/goal-ant", 10)]
 )
 def test_mazes_are_evaluated_on_as_many_episodes_as_they_ask_for_and_keep_their_rewards(name, episodes):
-    assert o2ppo.Config.for_task(envs.get_task(name)) == o2ppo.Config(eval_episodes=episodes)
+    assert o2ppo.Config.for_task(envs.get_task(name)) == tiny.config(o2ppo.Config, evaluation_episodes=episodes)
 
 
 def test_the_pen_is_fine_tuned_as_long_as_by_the_other_algorithms():
     task = envs.get_task("adroit/pen-expert")
-    expected = o2ppo.Config(auxiliary_env_steps=500_000, env_steps=100_000, eval_every_env_steps=1_000)
+    expected = tiny.config(
+        o2ppo.Config, auxiliary_env_steps=500_000, env_steps=100_000, evaluation_every_env_steps=1_000
+    )
     assert o2ppo.Config.for_task(task) == expected
 
 
 def test_an_offline_policy_keeps_its_own_scale_of_observations():
-    algorithm = o2ppo.make(o2ppo.Config(hidden=(8, 8), critic_hidden=(8,), observation_scaling="running"), SPEC)
+    algorithm = o2ppo.make(
+        tiny.config(o2ppo.Config, hidden=(8, 8), critic_hidden=(8,), observation_scaling="running"), SPEC
+    )
     handoff = Handoff(make_policy("gaussian_free", SPEC.observation_dim, SPEC.action_dim))
     with pytest.raises(ValueError, match="observation_scaling=running is for agents from scratch"):
         algorithm.init(jax.random.key(0), handoff)
@@ -562,7 +585,8 @@ def test_the_control_switches_the_idea_off():
     config = ppo.Config()
     updates = [module.make(module.Config(), SPEC).online.update for module in (ppo, o2ppo)]
     assert updates[0].func is updates[1].func
-    assert dataclasses.asdict(config) == dataclasses.asdict(o2ppo.Config()) | {"auxiliary_scale": 0.0}
+    assert config.of_o2ppo() == tiny.config(o2ppo.Config, auxiliary=None, reference=None)
+    assert ppo.make(config, SPEC).online.reference is None
 
 
 @pytest.mark.parametrize(
@@ -580,7 +604,7 @@ def test_the_control_switches_the_idea_off():
         ("adam_eps", 0.0),
         ("max_grad_norm", float("nan")),
         ("auxiliary_env_steps", 0),
-        ("auxiliary_schedule", "linearly"),
+        ("auxiliary_weight", "linearly"),
         ("auxiliary_baseline", "none"),
         ("target_divergence_per_dim", 0.0),
         ("max_initial_std", 0.0),
@@ -591,6 +615,7 @@ def test_the_control_switches_the_idea_off():
     ],
 )
 def test_config_refuses(field, value):
-    with pytest.raises(ValueError, match=f"^{field} must .*, got ") as error:
-        o2ppo.Config(**{field: value})
+    path = tiny.path_of(field, paths(o2ppo.Config()))
+    with pytest.raises(ValueError, match=f"^{path} must .*, got ") as error:
+        tiny.config(o2ppo.Config, **{field: value})
     assert "\n" not in str(error.value)

@@ -15,18 +15,20 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes, take
 from o2o_jax.training import is_finite
 from o2o_jax.types import Rollout, Spec
+from tests import tiny
 from tests.tiny import far, moved, random_batch
 
 SPEC = Spec(observation_dim=5, action_dim=3)
 TINY = {"hidden": (8,), "critic_hidden": (8,), "rollout_env_steps": 32, "minibatch_size": 8, "epochs": 2}
-TARGET = {"auxiliary_schedule": "target_divergence"}
+TARGET = {"auxiliary_weight": "target_divergence"}
 
 
 def start(module=o2ppo, **settings):
     """Settings, and a state that has moved away from its reference and learnt with some moments."""
-    config = module.Config(**TINY | settings)
+    config = tiny.config(module.Config, **TINY | settings)
     algorithm = module.make(config, SPEC)
     state = algorithm.online.begin(algorithm.init(jax.random.key(0)), False)
+    config = config.of_o2ppo() if module is ppo else config
     return config, state.replace(actor=far(state.actor), opt=jax.tree.map(lambda leaf: leaf + 1, state.opt))
 
 
@@ -135,7 +137,7 @@ def test_a_roll_back_tightens_within_bounds_and_an_acceptance_takes_it_back():
 
 def test_weight_of_the_auxiliary_advantage_by_a_target():
     # nothing falls with time
-    weight = auxiliary_weight(o2ppo.Config(**TARGET), jnp.asarray(10_000), jnp.asarray(0.7))
+    weight = auxiliary_weight(tiny.config(o2ppo.Config, **TARGET), jnp.asarray(10_000), jnp.asarray(0.7))
     np.testing.assert_allclose(weight, 0.7)
 
 
@@ -144,7 +146,7 @@ def play(reward, rollouts, keys=4, **settings):
     spec, log_std = Spec(observation_dim=1, action_dim=1), float(np.log(0.3))
     size = {"hidden": (8,), "critic_hidden": (8,), "rollout_env_steps": 128, "minibatch_size": 32, "epochs": 10}
     rates = {"actor_lr": 1e-3, "critic_lr": 3e-3, "env_steps": 10**6, "auxiliary_env_steps": 10**6, "discount": 0.5}
-    algorithm = o2ppo.make(o2ppo.Config(**size | rates | {"entropy_weight": 0.0} | settings), spec)
+    algorithm = o2ppo.make(tiny.config(o2ppo.Config, **size | rates | {"entropy_weight": 0.0} | settings), spec)
     actor = networks.GaussianActor(1, size["hidden"])
     params = jax.tree.map(jnp.zeros_like, actor.init(jax.random.key(0), jnp.zeros((1, 1))))
     params["params"]["log_std"] = jnp.full(1, log_std)

@@ -1,6 +1,5 @@
 """O2SAC: recorded updates of every phase, losses by hand, gradients, settings."""
 
-import dataclasses
 import functools
 
 import jax
@@ -16,6 +15,8 @@ from o2o_jax.online import o2sac, sac
 from o2o_jax.online.o2sac import losses
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.policy import hand_over
+from o2o_jax.settings import paths
+from tests import tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_draws
 from tests.tiny import compiled, far, moved, random_batch, update_of
 
@@ -35,7 +36,7 @@ LOGS = {
 
 def golden_state(golden):
     # with no warm-up, update t of fine-tuning is environment step t
-    algorithm = o2sac.make(o2sac.Config(warmup_env_steps=0), SPEC)
+    algorithm = o2sac.make(tiny.config(o2sac.Config, warmup_env_steps=0), SPEC)
     actor = golden.params("actor", log_std_multiplier=1.0, log_std_offset=-1.0)
     critic = golden.ensemble("critic_1", "critic_2")
 
@@ -158,8 +159,7 @@ def actor_loss(mean, noise, alpha=0.1, **constraint):
         function = functools.partial(
             losses.constrained_actor_loss,
             lagrange=constraint["lagrange"],
-            kind=constraint.get("kind", "sample"),
-            log_prob_min=constraint.get("least", -50.0),
+            measure=losses.Divergence(constraint.get("kind", "sample"), constraint.get("least", -50.0)),
         )
     with replayed_draws(draws):
         (loss, aux), gradient = jax.value_and_grad(function, has_aux=True)(
@@ -237,9 +237,9 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 
 
 @functools.cache
-def tiny(constrain=True):
-    """A tiny algorithm with compiled phases, and its state at the start."""
-    algorithm = o2sac.make(o2sac.Config(**TINY, constrain=constrain, warmup_env_steps=0), SPEC)
+def small(**settings):
+    """A small algorithm with compiled phases, and its state at the start."""
+    algorithm = o2sac.make(tiny.config(o2sac.Config, **TINY, **settings, warmup_env_steps=0), SPEC)
     return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
 
 
@@ -257,14 +257,14 @@ def tiny(constrain=True):
 )
 def test_what_a_phase_moves(phase, parts, optimisers):
     # in no phase the reference, the offline policy before fine-tuning, nor the transform
-    algorithm, state = tiny()
+    algorithm, state = small()
     after, _ = update_of(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == optimisers
 
 
 def test_targets_of_terminal_states_are_their_rewards():
-    algorithm, state = tiny()
+    algorithm, state = small()
     batch = random_batch(SPEC, terminated=1.0)
     for phase in ("reevaluate", "finetune"):
         _, metrics = update_of(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
@@ -272,7 +272,7 @@ def test_targets_of_terminal_states_are_their_rewards():
 
 
 def test_reevaluation_is_of_the_offline_policy():
-    algorithm, state = tiny()
+    algorithm, state = small()
     offline, _ = algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(1))
     other_actor, _ = algorithm.phase("reevaluate").update(
         state.replace(actor=far(state.actor)), random_batch(SPEC), jax.random.key(1)
@@ -282,7 +282,7 @@ def test_reevaluation_is_of_the_offline_policy():
 
 @pytest.mark.parametrize(("reference", "sign"), [("itself", -1), ("another", 1)])
 def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign):
-    algorithm, state = tiny()
+    algorithm, state = small()
     if reference == "another":
         state = state.replace(reference=far(state.actor))
     after, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))
@@ -297,7 +297,7 @@ def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign
 
 def test_the_target_pays_for_the_divergence():
     # y = … − γ λ k': linear in λ, and unchanged where the policy is its own reference
-    algorithm, state = tiny()
+    algorithm, state = small()
 
     def target(state, lagrange):
         state = state.replace(log_lagrange=jnp.log(jnp.asarray(lagrange, jnp.float32)))
@@ -312,7 +312,7 @@ def test_the_target_pays_for_the_divergence():
 
 def test_temperature_moves_towards_its_entropy():
     # a fresh policy has σ ≈ 1/e in u: more entropy than −|A|, so that α falls
-    algorithm, state = tiny()
+    algorithm, state = small()
     after, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(1))
     assert -float(metrics["log_prob"]) > -SPEC.action_dim
     np.testing.assert_allclose(after.log_alpha - state.log_alpha, -3e-4, rtol=1e-3)
@@ -320,7 +320,7 @@ def test_temperature_moves_towards_its_entropy():
 
 
 def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
-    algorithm, state = tiny(constrain=False)
+    algorithm, state = small(constraint=None)
     nowhere = state.replace(reference=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.actor))
     after, metrics = algorithm.online.update(nowhere, random_batch(SPEC), jax.random.key(1))
     assert metrics.keys() == {"critic_loss", "q", "target_q", "actor_loss", "log_prob", "alpha", "alpha_loss"}
@@ -330,8 +330,8 @@ def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
 
 
 def test_a_constraint_that_costs_nothing_is_none():
-    algorithm, state = tiny()
-    plain, _ = tiny(constrain=False)[0].online.update(state, random_batch(SPEC), jax.random.key(1))
+    algorithm, state = small()
+    plain, _ = small(constraint=None)[0].online.update(state, random_batch(SPEC), jax.random.key(1))
     free, _ = algorithm.online.update(
         state.replace(log_lagrange=jnp.asarray(-100.0)), random_batch(SPEC), jax.random.key(1)
     )
@@ -344,7 +344,7 @@ def test_a_constraint_that_costs_nothing_is_none():
 
 
 def test_act_explores_and_the_policy_is_the_actor():
-    algorithm, state = tiny()
+    algorithm, state = small()
     state = state.replace(transform=state.transform.replace(normalizer=Normalizer(jnp.ones(5), jnp.full(5, 2.0))))
     act = jax.jit(functools.partial(algorithm.online.act, state, (), jnp.ones(5), jnp.zeros(())))
     actions = np.stack([act(jax.random.key(i))[0] for i in range(8)])
@@ -369,7 +369,7 @@ def test_sac_goes_on_from_cql():
         plain = algorithm.init(jax.random.key(9), handoff)
         return state, plain, algorithm.online.begin(plain, False)
 
-    algorithm = sac.make(sac.Config(**spec_of), SPEC)
+    algorithm = sac.make(tiny.config(sac.Config, **spec_of), SPEC)
     state, started, ready = start(jax.random.key(0))
     assert algorithm.requires.state
     assert not o2sac.make(o2sac.Config(), SPEC).requires.state
@@ -382,12 +382,13 @@ def test_sac_goes_on_from_cql():
 
 def test_sac_from_scratch_starts_with_its_own_settings():
     config = sac.Config.from_scratch()
-    state = jax.jit(sac.make(dataclasses.replace(config, **TINY), SPEC).init)(jax.random.key(0))
+    state = jax.jit(sac.make(tiny.changed(config, **TINY), SPEC).init)(jax.random.key(0))
     assert float(state.log_alpha) == 0.0  # α = 1
-    assert (config.actor_lr, config.critic_lr, config.alpha_lr) == (3e-4, 3e-4, 3e-4)
+    assert (config.update.actor_lr, config.update.critic_lr, config.finetune.alpha_lr) == (3e-4, 3e-4, 3e-4)
 
 
 @pytest.mark.parametrize(("field", "value"), [("alpha", 0.0), ("alpha", float("nan")), ("alpha_lr", -1.0)])
 def test_config_refuses(field, value):
-    with pytest.raises(ValueError, match=f"^{field} must .*, got "):
-        o2sac.Config(**{field: value})
+    path = tiny.path_of(field, paths(o2sac.Config()))
+    with pytest.raises(ValueError, match=f"^{path} must .*, got "):
+        tiny.config(o2sac.Config, **{field: value})

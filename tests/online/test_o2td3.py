@@ -16,6 +16,8 @@ from o2o_jax.online.o2td3 import losses
 from o2o_jax.ops.alignment import bounded_distance, decayed_anchor
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.policy import hand_over
+from o2o_jax.settings import paths
+from tests import tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
 from tests.tiny import compiled, far, moved, random_batch, update_of
 
@@ -34,7 +36,7 @@ LOGS = {
 
 def golden_state(golden):
     # updates 2t and 2t + 1 of fine-tuning then are those of environment step t
-    algorithm = o2td3.make(o2td3.Config(warmup_env_steps=0, updates_per_env_step=2), SPEC)
+    algorithm = o2td3.make(tiny.config(o2td3.Config, warmup_env_steps=0, updates_per_env_step=2), SPEC)
     actor, critic = golden.params("actor"), golden.ensemble("critic_1", "critic_2")
 
     @jax.jit  # which leaves out the initialisation of weights that are replaced
@@ -194,9 +196,9 @@ def test_target_penalty_by_hand(mode, expected):
     # π − π_ref at s' = (1, 1) and (3, 3) with parameters (0.3, 0) and (0.1, 0.2): differences (0.2, −0.2) s',
     # squares 0.04 s'², of which the mean over both dimensions is 0.04 and 0.36
     nets = types.SimpleNamespace(actor=Actor())
-    config = o2td3.Config(target_penalty=mode)
+    config = tiny.config(o2td3.Config, target_penalty=mode)
     state = types.SimpleNamespace(actor=jnp.array([0.3, 0.0]), reference=jnp.array([0.1, 0.2]))
-    penalty = o2td3.algorithm._target_penalty(nets, config, state, jnp.array([[1.0, 1.0], [3.0, 3.0]]))
+    penalty = o2td3.algorithm._target_penalty(nets, config.constraint, state, jnp.array([[1.0, 1.0], [3.0, 3.0]]))
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
 
 
@@ -204,9 +206,9 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 
 
 @functools.cache
-def tiny(**settings):
-    """A tiny algorithm with compiled phases, and its state at the start."""
-    algorithm = o2td3.make(o2td3.Config(**TINY, **settings, warmup_env_steps=0), SPEC)
+def small(**settings):
+    """A small algorithm with compiled phases, and its state at the start."""
+    algorithm = o2td3.make(tiny.config(o2td3.Config, **TINY, **settings, warmup_env_steps=0), SPEC)
     return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
 
 
@@ -218,7 +220,7 @@ def tiny(**settings):
     ],
 )
 def test_what_a_phase_moves(phase, parts, optimisers):
-    algorithm, state = tiny()
+    algorithm, state = small()
     after, _ = update_of(algorithm, phase)(state, random_batch(SPEC), jax.random.key(1))
     assert moved(state, after) == parts | {"opt", "step"}
     assert moved(state.opt, after.opt) == optimisers
@@ -226,7 +228,7 @@ def test_what_a_phase_moves(phase, parts, optimisers):
 
 def test_what_fine_tuning_moves():
     # the critics every time, all else every second time; never the reference, nor the transform
-    algorithm, state = tiny()
+    algorithm, state = small()
     for update in range(1, 5):
         before = state
         state, metrics = algorithm.online.update(state, random_batch(SPEC), jax.random.key(update))
@@ -240,7 +242,7 @@ def test_what_fine_tuning_moves():
 
 
 def test_targets_of_terminal_states_are_their_rewards():
-    algorithm, state = tiny()
+    algorithm, state = small()
     batch = random_batch(SPEC, terminated=1.0)
     for phase in ("reevaluate", "finetune"):
         _, metrics = update_of(algorithm, phase)(state.replace(reference=far(state.actor)), batch, jax.random.key(1))
@@ -248,7 +250,7 @@ def test_targets_of_terminal_states_are_their_rewards():
 
 
 def test_reevaluation_is_of_the_offline_policy():
-    algorithm, state = tiny()
+    algorithm, state = small()
     offline, _ = algorithm.phase("reevaluate").update(state, random_batch(SPEC), jax.random.key(1))
     others = state.replace(actor=far(state.actor), target_actor=far(state.actor))
     other_actor, _ = algorithm.phase("reevaluate").update(others, random_batch(SPEC), jax.random.key(1))
@@ -257,7 +259,7 @@ def test_reevaluation_is_of_the_offline_policy():
 
 @pytest.mark.parametrize(("reference", "sign"), [("itself", -1), ("another", 1)])
 def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign):
-    algorithm, state = tiny()
+    algorithm, state = small()
     state = state.replace(step=jnp.asarray(1, jnp.int32))  # the next update moves the actor
     if reference == "another":
         state = state.replace(reference=far(state.actor))
@@ -274,7 +276,7 @@ def test_lagrange_falls_near_the_reference_and_rises_far_from_it(reference, sign
 def test_the_target_pays_for_the_divergence(mode):
     # y = … − γ λ f̄' is linear in λ; without terminations both modes have one mean over the batch:
     # y(λ) − y(0) = −γ λ mean (π(s') − π_ref(s'))², of the current actor without noise
-    algorithm, state = tiny(target_penalty=mode)
+    algorithm, state = small(target_penalty=mode)
 
     def target(state, lagrange):
         state = state.replace(log_lagrange=jnp.log(jnp.asarray(lagrange, jnp.float32)))
@@ -292,7 +294,7 @@ def test_the_target_pays_for_the_divergence(mode):
 
 
 def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
-    algorithm, state = tiny(constrain=False)
+    algorithm, state = small(constraint=None)
     start = state
     elsewhere = state.replace(reference=far(state.actor))
     for update in range(2):
@@ -305,11 +307,11 @@ def test_without_a_constraint_there_is_no_multiplier_and_no_reference():
 
 
 def test_a_constraint_that_costs_nothing_is_none():
-    algorithm, state = tiny()
+    algorithm, state = small()
     plain = free = state.replace(log_lagrange=jnp.asarray(-100.0))
     for update in range(2):
         free, _ = algorithm.online.update(free, random_batch(SPEC), jax.random.key(update))
-        plain, _ = tiny(constrain=False)[0].online.update(plain, random_batch(SPEC), jax.random.key(update))
+        plain, _ = small(constraint=None)[0].online.update(plain, random_batch(SPEC), jax.random.key(update))
     for part in ("actor", "critic", "target_actor", "target_critic"):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
@@ -320,7 +322,7 @@ def test_a_constraint_that_costs_nothing_is_none():
 
 @pytest.mark.parametrize(("std", "spread"), [(0.0, (0.0, 0.0)), (0.1, (0.05, 0.15)), (50.0, (0.9, 1.0))])
 def test_act_explores_by_its_noise_and_stays_within_bounds(std, spread):
-    algorithm, state = tiny(exploration_std=std)
+    algorithm, state = small(exploration_std=std)
     act = functools.partial(algorithm.online.act, state, (), jnp.zeros(5), jnp.zeros(()))
     actions, _ = jax.jit(jax.vmap(act))(jax.random.split(jax.random.key(0), 200))
     assert float(jnp.abs(actions).max()) <= 1.0
@@ -333,7 +335,7 @@ def test_act_explores_by_its_noise_and_stays_within_bounds(std, spread):
 def test_td3_goes_on_from_td3_bc():
     sizes = {"hidden": (8, 8), "critic_hidden": (8, 8)}
     offline = td3_bc.make(td3_bc.Config(**sizes), SPEC)
-    algorithm = td3.make(td3.Config(**sizes), SPEC)
+    algorithm = td3.make(tiny.config(td3.Config, **sizes), SPEC)
 
     @jax.jit
     def start(key):
@@ -358,5 +360,6 @@ def test_td3_goes_on_from_td3_bc():
      ("policy_delay", 0)],
 )  # fmt: skip
 def test_config_refuses(field, value):
-    with pytest.raises(ValueError, match=f"^{field} must .*, got "):
-        o2td3.Config(**{field: value})
+    path = tiny.path_of(field, paths(o2td3.Config()))
+    with pytest.raises(ValueError, match=f"^{path} must .*, got "):
+        tiny.config(o2td3.Config, **{field: value})

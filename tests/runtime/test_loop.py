@@ -17,7 +17,8 @@ import pytest
 from o2o_jax.data import replay
 from o2o_jax.diagnosis import REGIMES
 from o2o_jax.interfaces import Algorithm, Online, Reference, Requires, Schedule, Task
-from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3
+from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, parts
+from o2o_jax.online.common import OnlineConfig
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
@@ -26,13 +27,14 @@ from o2o_jax.runtime.events import finish
 from o2o_jax.runtime.reference import Tally
 from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.settings import part
 from o2o_jax.training import where
 from o2o_jax.types import Notes, Rollout, Spec, Transition, counter
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 TASK = Task("test/line", "Line-v0", SPEC, 3, "", False, random_score=0.0, expert_score=100.0)  # score = return
-TINY = {"hidden": (4,), "critic_hidden": (4,), "batch_size": 4, "eval_every_env_steps": 1}
+TINY = {"hidden": (4,), "critic_hidden": (4,), "batch_size": 4, "evaluation_every_env_steps": 1}
 
 
 class Line(gymnasium.Env):
@@ -144,8 +146,14 @@ def launch(
 @pytest.fixture(scope="module")
 def td3(tmp_path_factory):
     """12 environment steps of O2TD3 with noise far beyond the bounds of actions; the first 4 warm up."""
-    config = o2td3.Config(
-        **TINY, env_steps=12, warmup_env_steps=4, exploration_std=5.0, threshold_ramp=20 / 12, threshold_end=0.0425
+    config = tiny.config(
+        o2td3.Config,
+        **TINY,
+        env_steps=12,
+        warmup_env_steps=4,
+        exploration_std=5.0,
+        threshold_ramp=20 / 12,
+        threshold_end=0.0425,
     )
     return launch(o2td3.make(config, SPEC), config, tmp_path_factory.mktemp("td3"), counted=True)
 
@@ -153,8 +161,14 @@ def td3(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sac(tmp_path_factory):
     """8 environment steps of O2SAC with 3 updates each; the first 2 warm up."""
-    config = o2sac.Config(
-        **TINY, env_steps=8, warmup_env_steps=2, updates_per_env_step=3, threshold_ramp=5 / 8, threshold_end=1.125
+    config = tiny.config(
+        o2sac.Config,
+        **TINY,
+        env_steps=8,
+        warmup_env_steps=2,
+        updates_per_env_step=3,
+        threshold_ramp=5 / 8,
+        threshold_end=1.125,
     )
     return launch(o2sac.make(config, SPEC), config, tmp_path_factory.mktemp("sac"), counted=True)
 
@@ -199,9 +213,9 @@ def test_updates_begin_after_the_warm_up_and_keep_their_ratio(name, warmup, upda
 
 def test_the_first_updates_leave_nothing_as_it_was(sac):
     before, after = sac.snapshots[1].agent, sac.snapshots[2].agent
-    for part in ("actor", "critic", "target_critic", "log_alpha", "log_lagrange"):
-        moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), getattr(before, part), getattr(after, part))
-        assert any(jax.tree.leaves(moved)), part
+    for name in ("actor", "critic", "target_critic", "log_alpha", "log_lagrange"):
+        moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), getattr(before, name), getattr(after, name))
+        assert any(jax.tree.leaves(moved)), name
 
 
 def test_lagrange_moves_once_per_environment_step(sac, td3):
@@ -262,7 +276,7 @@ def test_the_reference_stays_without_a_better_score(td3):
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_the_ring_is_written_in_place(num_devices):
     capacity = 9_973  # a number that no other array has
-    config = o2td3.Config(**TINY, env_steps=capacity)
+    config = tiny.config(o2td3.Config, **TINY, env_steps=capacity)
     algorithm, mesh = o2td3.make(config, SPEC), seed_mesh(2, num_devices)
 
     def array(*shape):
@@ -293,19 +307,17 @@ class Guess:
         return jnp.broadcast_to(jnp.tanh(self.actor), (*observation.shape[:-1], 2)), memory
 
 
-@dataclasses.dataclass(frozen=True)
-class GuessConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuessSettings(OnlineConfig):
+    """What the loop reads of an algorithm with a reference."""
+
     env_steps: int = 6
-    eval_every_env_steps: int = 1
-    reference_update: str = "best"
-    reference_every_evaluations: int = 1
-    reference_min_episodes: int = 2
-    reference_standard_errors: float = 1.0
-    roll_back: bool = False
-    eval_episodes: int = 1
-    reject_standard_errors: float = 2.0
-    reject_share: float = 0.02
-    reject_evaluations: int = 2
+    evaluation: parts.Evaluation = part(parts.Evaluation, every_env_steps=1, episodes=1)
+    reference: parts.Reference = part(parts.Reference, min_episodes=2)
+    roll_back: parts.RollBack = part(parts.RollBack)
+
+
+guess_config = functools.partial(tiny.config, GuessSettings)
 
 
 def test_when_a_round_of_updates_is_due():
@@ -364,7 +376,7 @@ def accepted(result):
 def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     # the start's score is 0; equal is not better, and a dip doesn't lower the bar
     scores = [[1, 0], [1, 5], [3, 4], [2, 5], [2.5, 6], [4, 7]]
-    result = launch(guess(), GuessConfig(), tmp_path, scores, counted=True)
+    result = launch(guess(), guess_config(), tmp_path, scores, counted=True)
     expected = [[True, False], [False, True], [True, False], [False, False], [False, True], [True, True]]
     assert accepted(result) == expected
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
@@ -386,7 +398,7 @@ def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
             checkpoints.save(5, run)
             raise Killed
 
-    algorithm, config = with_online(guess("auto"), update=count), GuessConfig()
+    algorithm, config = with_online(guess("auto"), update=count), guess_config()
     setup = Setup(algorithm, config, TASK, range(3), seed_mesh(3, 1))
     run = start_run(setup, None)
     regimes = seeds.place(np.array([REGIMES[name] for name in ("better", "like", "worse")], np.int32), setup.mesh)
@@ -413,7 +425,7 @@ def test_all_seeds_diverged_stops_before_anything_is_saved(tmp_path):
     with pytest.raises(ValueError, match="diverged: after 2 environment steps the networks of all 2 seeds") as error:
         launch(
             with_online(guess(), update=finetune),
-            GuessConfig(eval_every_env_steps=2),
+            guess_config(evaluation_every_env_steps=2),
             tmp_path,
             on_evaluation=lambda run, metrics: saved.append(run),
         )
@@ -423,8 +435,8 @@ def test_all_seeds_diverged_stops_before_anything_is_saved(tmp_path):
 
 
 def test_interval_mode_replaces_the_reference_on_schedule(tmp_path):
-    config = GuessConfig(
-        reference_update="interval", reference_every_evaluations=2, env_steps=8, eval_every_env_steps=2
+    config = guess_config(
+        reference_update="interval", reference_every_evaluations=2, env_steps=8, evaluation_every_env_steps=2
     )
     result = launch(guess(), config, tmp_path, np.zeros((4, 2)))
     assert accepted(result) == [[False, False], [True, True], [False, False], [True, True]]
@@ -433,7 +445,7 @@ def test_interval_mode_replaces_the_reference_on_schedule(tmp_path):
 # Episodes of 2 and 3 steps in turn end at steps 2, 5, 7, 10, 12, 15, 17 and 20; that of number e returns 10 e a step
 # and some tenths. Two by two: 0 and 30 measure the start, 15 ± 15; 40 and 90 are better, since 65 − 15 > √(15² + 25²);
 # so are 80 and 150: 115 − 65 > √(25² + 35²); 120 and 210 aren't: 165 − 115 < √(35² + 45²).
-RETURNS = GuessConfig(reference_update="returns", env_steps=20)
+RETURNS = guess_config(reference_update="returns", env_steps=20)
 
 
 def test_returns_of_training_settle_the_reference(tmp_path):
@@ -464,7 +476,7 @@ def test_without_evaluations_training_is_all_that_is_spent(tmp_path):
 
 def test_evaluations_are_spent_too(tmp_path):
     # every one is an episode of one step
-    result = launch(guess(), GuessConfig(env_steps=6, eval_every_env_steps=3), tmp_path)
+    result = launch(guess(), guess_config(env_steps=6, evaluation_every_env_steps=3), tmp_path)
     assert log.read(tmp_path, "evaluation")["total_env_steps"].tolist() == [4, 4, 8, 8]
     assert log.read(tmp_path, "episode")["total_env_steps"].tolist() == [3, 3, 7, 7]  # before the evaluation
     run = count_evaluation(result.run, np.array([[5, 2], [1, 1]]))
@@ -498,13 +510,13 @@ def test_a_resumed_run_goes_on_comparing(tmp_path):
 
 @pytest.mark.parametrize("module", [o2td3, o2sac, o2ppo])
 def test_every_method_takes_the_returns_of_training(module, tmp_path):
-    settings = {"hidden": (4,), "critic_hidden": (4,), "eval_every_env_steps": 1, "eval_episodes": 0}
+    settings = {"hidden": (4,), "critic_hidden": (4,), "evaluation_every_env_steps": 1, "evaluation_episodes": 0}
     settings |= {"reference_update": "returns", "reference_min_episodes": 2, "env_steps": 10}
     if module is o2ppo:
         settings |= {"rollout_env_steps": 4, "minibatch_size": 2}
     else:
         settings |= {"batch_size": 4, "warmup_env_steps": 4, "start_actor": "aligned", "reference_init": "offline"}
-    config = module.Config(**settings)
+    config = tiny.config(module.Config, **settings)
     result = launch(module.make(config, SPEC), config, tmp_path, evaluated=False)
     np.testing.assert_array_equal(log.read(tmp_path, "reference")["accepted"], [0] * 18 + [1] * 2)
     before, after = result.snapshots[-2:]
@@ -535,7 +547,7 @@ AGAIN = {
 }
 ASKED = {1: [True, True], 4: [False, True], 5: [True, False], 6: [False, True]}
 FIRST = np.array([[10.0, 12.0]] * 2)
-ROLLING = GuessConfig(roll_back=True, eval_episodes=2)
+ROLLING = guess_config(roll_back_enabled=True, evaluation_episodes=2)
 
 
 def looking(first=0, again=AGAIN):
@@ -611,7 +623,7 @@ def test_a_resumed_run_goes_on_rejecting(tmp_path):
 
 def test_training_episodes_roll_back_too(tmp_path):
     # two episodes end by step 5 and two more by step 10: 15 ± 15 and 65 ± 25, of 1,000 before
-    config = dataclasses.replace(RETURNS, roll_back=True, eval_episodes=0, env_steps=10)
+    config = tiny.changed(RETURNS, roll_back_enabled=True, evaluation_episodes=0, env_steps=10)
     run = start_run(Setup(guess(), config, TASK, (0, 1), seed_mesh(2, 1)), None)
     before = Tally(*(jnp.full(2, value) for value in (4.0, 1_000.0, 4.0)))
     result = launch(guess(), config, tmp_path, run=run.replace(returns=run.returns.replace(reference=before)),
@@ -630,7 +642,7 @@ def test_a_broken_policy_comes_back_where_it_alone_is_broken(tmp_path):
         actions = np.asarray(act(np.zeros((2, 2, 3), np.float32)))
         return actions[..., 0], np.ones((2, 2), int)
 
-    config = dataclasses.replace(ROLLING, env_steps=2)
+    config = tiny.changed(ROLLING, env_steps=2)
     result = launch(
         with_online(guess(), update=finetune), config, tmp_path, evaluator=evaluate, reference_returns=FIRST
     )
@@ -641,13 +653,19 @@ def test_a_broken_policy_comes_back_where_it_alone_is_broken(tmp_path):
 
 @pytest.mark.parametrize("module", [o2td3, o2sac, o2ppo])
 def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
-    settings = {"hidden": (4,), "critic_hidden": (4,), "env_steps": 16, "eval_every_env_steps": 8, "actor_lr": 0.1}
-    settings |= {"roll_back": True, "eval_episodes": 2}
+    settings = {
+        "hidden": (4,),
+        "critic_hidden": (4,),
+        "env_steps": 16,
+        "evaluation_every_env_steps": 8,
+        "actor_lr": 0.1,
+    }
+    settings |= {"roll_back_enabled": True, "evaluation_episodes": 2}
     if module is o2ppo:
         settings |= {"rollout_env_steps": 4, "minibatch_size": 2}
     else:
         settings |= {"batch_size": 4, "warmup_env_steps": 0, "lagrange_travel": 0.0}
-    config = module.Config(**settings)
+    config = tiny.config(module.Config, **settings)
     algorithm, mesh = module.make(config, SPEC), seed_mesh(1, 1)
     mode = seeds.over_seeds(lambda agent, observation: algorithm.policy(agent).distribution(observation).mode(), mesh)
     observation, setup = np.ones((1, 2, 3), np.float32), Setup(algorithm, config, TASK, (0,), mesh)
@@ -679,7 +697,7 @@ def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
 
 def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):
     scores = [[1, 2], [3, 4], [5, 6]]
-    result = launch(guess(), GuessConfig(env_steps=5, eval_every_env_steps=2), tmp_path, scores)
+    result = launch(guess(), guess_config(env_steps=5, evaluation_every_env_steps=2), tmp_path, scores)
     columns = log.read(tmp_path, "evaluation")
     assert columns["step"].tolist() == [2, 2, 4, 4, 5, 5]
     assert columns["seed"].tolist() == [0, 1] * 3
@@ -690,7 +708,7 @@ def test_evaluations_are_logged_and_the_last_step_has_one(tmp_path):
 
 def test_metrics_are_means_over_updates_and_steps(tmp_path):
     # replay mode none at the very first step: all rows drawn are that step's, so both updates see its reward
-    result = launch(guess("none", updates=2), GuessConfig(env_steps=1), tmp_path)
+    result = launch(guess("none", updates=2), guess_config(env_steps=1), tmp_path)
     metrics = log.read(tmp_path, "finetune")
     np.testing.assert_allclose(metrics["reward"], [rows.reward[0] for rows in result.rows])
     np.testing.assert_array_equal(metrics["infinite"], -np.inf)  # a divergence stays to be seen
@@ -698,14 +716,14 @@ def test_metrics_are_means_over_updates_and_steps(tmp_path):
 
 
 def test_a_row_without_episodes_is_left_out_and_a_seed_without_one_is_nan():
-    metrics = loop._episode_metrics(Setup(guess(), GuessConfig(), TASK, (0, 1), seed_mesh(2, 1)), [[2.0, 4.0], []])
+    metrics = loop._episode_metrics(Setup(guess(), guess_config(), TASK, (0, 1), seed_mesh(2, 1)), [[2.0, 4.0], []])
     np.testing.assert_array_equal(metrics["return"], [3.0, np.nan])
     np.testing.assert_array_equal(metrics["episodes"], [2, 0])
 
 
 def test_random_actions_come_first(tmp_path):
     algorithm = guess(capacity=50, random_env_steps=40, warmup_env_steps=40)
-    result = launch(algorithm, GuessConfig(env_steps=50, eval_every_env_steps=50), tmp_path)
+    result = launch(algorithm, guess_config(env_steps=50, evaluation_every_env_steps=50), tmp_path)
     actions = np.asarray(result.run.buffer.storage.action)
     assert np.ptp(actions[:, :40]) > 1.8  # 160 draws from [−1, 1]
     assert np.abs(actions[:, :40].mean()) < 0.25
@@ -718,7 +736,7 @@ def test_random_actions_come_first(tmp_path):
 def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
     # the action after step t is drawn with step t's key by the agent after step t, or with overlap after step t − 1
     algorithm = guess(updates=2, overlap=overlap)
-    result = launch(algorithm, GuessConfig(), tmp_path, counted=True)
+    result = launch(algorithm, guess_config(), tmp_path, counted=True)
     for seed, rows in enumerate(result.rows):
         for step in range(2, 6):  # snapshots[0] was taken after step 1
             agent = result.snapshots[step - 1 - overlap].agent
@@ -732,7 +750,7 @@ def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
 
 def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
     def actions(overlap):
-        config = GuessConfig(eval_every_env_steps=6)
+        config = guess_config(evaluation_every_env_steps=6)
         result = launch(guess(warmup_env_steps=6, overlap=overlap), config, tmp_path / str(overlap))
         return [rows.action for rows in result.rows]
 
@@ -747,7 +765,7 @@ def test_a_policy_remembers_its_episode_and_what_it_earned(tmp_path):
         return memory / 1_000.0, memory
 
     algorithm = with_online(guess("none"), act=act, memory=lambda: jnp.zeros(2))
-    result = launch(algorithm, GuessConfig(env_steps=7), tmp_path)
+    result = launch(algorithm, guess_config(env_steps=7), tmp_path)
     for rows in result.rows:  # episodes of 2, 3 and 2 steps
         np.testing.assert_allclose(1_000.0 * rows.action[:, 0], [1, 2, 1, 2, 3, 1, 2], rtol=1e-5)
         earned = np.concatenate([[0, rows.reward[0]], [0, rows.reward[2], rows.reward[2] + rows.reward[3]],
@@ -755,8 +773,8 @@ def test_a_policy_remembers_its_episode_and_what_it_earned(tmp_path):
         np.testing.assert_allclose(1_000.0 * rows.action[:, 1], earned, rtol=1e-4, atol=1e-4)
     assert result.run.memory.shape == (2, 2)
     overlapping = with_online(algorithm, schedule=Schedule(overlap=True))
-    with pytest.raises(ValueError, match="^guess acts on what came before, .*: set overlap=false"):
-        launch(overlapping, GuessConfig(), tmp_path)
+    with pytest.raises(ValueError, match="^guess acts on what came before, .*: set interaction.overlap=false"):
+        launch(overlapping, guess_config(), tmp_path)
 
 
 def test_rows_may_be_annotated_while_fine_tuning_too(tmp_path):
@@ -770,12 +788,12 @@ def test_rows_may_be_annotated_while_fine_tuning_too(tmp_path):
 
     rule = replay.half(4, 4)._replace(sample=lambda buffer, rows, key: rows)
     algorithm = with_online(guess(), prepare=prepare, update=update, replay=rule)
-    result = launch(algorithm, GuessConfig(env_steps=1), tmp_path)
+    result = launch(algorithm, guess_config(env_steps=1), tmp_path)
     np.testing.assert_allclose(log.read(tmp_path, "finetune")["noted"], result.run.agent.actor[:, 0])
 
 
 def test_a_method_without_a_reference_is_evaluated_alone(tmp_path):
-    result = launch(with_online(guess(), reference=None), GuessConfig(roll_back=True), tmp_path, [[1, 5]] * 6)
+    result = launch(with_online(guess(), reference=None), guess_config(roll_back_enabled=True), tmp_path, [[1, 5]] * 6)
     np.testing.assert_array_equal(result.run.best_score, [1, 5])
     assert result.run.standing is None
     assert not (tmp_path / "reference.csv").exists()
@@ -785,11 +803,11 @@ def test_a_method_without_a_reference_is_evaluated_alone(tmp_path):
 
 def test_an_offline_method_takes_no_environment_step(tmp_path):
     with pytest.raises(ValueError, match="^guess is an offline method, which takes no environment step"):
-        launch(guess()._replace(online=None), GuessConfig(), tmp_path)
+        launch(guess()._replace(online=None), guess_config(), tmp_path)
 
 
 def test_the_buffer_keeps_the_newest(tmp_path):
-    result = launch(guess(capacity=5), GuessConfig(env_steps=8), tmp_path)
+    result = launch(guess(capacity=5), guess_config(env_steps=8), tmp_path)
     buffer = result.run.buffer
     assert (int(buffer.position), int(buffer.size)) == (3, 5)
     newest = [5, 6, 7, 3, 4]
@@ -797,8 +815,8 @@ def test_the_buffer_keeps_the_newest(tmp_path):
 
 
 def test_a_seed_alone_runs_as_among_others(tmp_path):
-    among = launch(guess(), GuessConfig(), tmp_path / "among", seed_list=(3, 8))
-    alone = launch(guess(), GuessConfig(), tmp_path / "alone", seed_list=(8,))
+    among = launch(guess(), guess_config(), tmp_path / "among", seed_list=(3, 8))
+    alone = launch(guess(), guess_config(), tmp_path / "alone", seed_list=(8,))
     assert among.envs[1].reset_seeds == alone.envs[0].reset_seeds
     assert among.envs[0].reset_seeds != alone.envs[0].reset_seeds
     jax.tree.map(
@@ -810,7 +828,7 @@ def test_a_seed_alone_runs_as_among_others(tmp_path):
 
 def test_devices_do_not_change_a_run(tmp_path):
     scores = [[1, 0], [2, 1], [1, 3], [4, 4], [5, 3], [6, 9]]
-    one, two = (launch(guess(), GuessConfig(), tmp_path / str(n), scores, num_devices=n, counted=True) for n in (1, 2))
+    one, two = (launch(guess(), guess_config(), tmp_path / str(n), scores, num_devices=n, counted=True) for n in (1, 2))
     assert len(two.run.buffer.storage.reward.devices()) == 2
     runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
@@ -821,7 +839,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
     class Killed(Exception):
         pass
 
-    config, algorithm = GuessConfig(env_steps=8, eval_every_env_steps=2), guess(capacity=8, warmup_env_steps=2)
+    config, algorithm = guess_config(env_steps=8, evaluation_every_env_steps=2), guess(capacity=8, warmup_env_steps=2)
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
 
         def save_and_die(run, metrics):
@@ -850,27 +868,20 @@ def test_a_checkpointed_run_goes_on(tmp_path):
     assert log.read(tmp_path / "second", "evaluation")["step"].tolist() == [6, 6, 8, 8]
     np.testing.assert_array_equal(result.run.best_score, [4, 2])
     # new episodes, but not those that the run began with
-    started = {seed for env in launch(algorithm, GuessConfig(env_steps=1), tmp_path / "third").envs
+    started = {seed for env in launch(algorithm, guess_config(env_steps=1), tmp_path / "third").envs
                for seed in env.reset_seeds}  # fmt: skip
     assert not started & {seed for env in result.envs for seed in env.reset_seeds}
 
 
 def test_a_run_that_is_over_stays_as_it_is(tmp_path):
-    run = launch(guess(), GuessConfig(env_steps=2), tmp_path).run
-    again = launch(guess(), GuessConfig(env_steps=2), tmp_path, run=run)
+    run = launch(guess(), guess_config(env_steps=2), tmp_path).run
+    again = launch(guess(), guess_config(env_steps=2), tmp_path, run=run)
     assert again.run is run
     assert again.snapshots == []
 
 
-@dataclasses.dataclass(frozen=True)
-class RolloutConfig:
-    """What the loop reads of an algorithm without replay."""
-
-    env_steps: int = 12
-    eval_every_env_steps: int = 3
-    reference_update: str = "best"
-    reference_every_evaluations: int = 1
-    roll_back: bool = False
+def rollout_config(env_steps=12, evaluation_every_env_steps=3):
+    return guess_config(env_steps=env_steps, evaluation_every_env_steps=evaluation_every_env_steps)
 
 
 @flax.struct.dataclass
@@ -909,7 +920,7 @@ def keeper(length, updates=1):
 
 def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
     # 12 steps in rollouts of 5: updates after steps 5 and 10; evaluations after 3, 6, 9 and 12
-    result = launch(keeper(5), RolloutConfig(), tmp_path, counted=True)
+    result = launch(keeper(5), rollout_config(), tmp_path, counted=True)
     assert [int(run.agent.step) for run in result.snapshots] == [0, 1, 1, 2]
     for snapshot, steps in ((result.snapshots[1], slice(5)), (result.snapshots[3], slice(5, 10))):
         for seed, rows in enumerate(result.rows):
@@ -921,14 +932,14 @@ def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
 
 def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
     # episodes have 2 steps, of which the last terminates, and 3, cut by the time limit, in turn: ends at 2, 5, 7, 10
-    result = launch(keeper(10), RolloutConfig(env_steps=10, eval_every_env_steps=10), tmp_path)
+    result = launch(keeper(10), rollout_config(env_steps=10, evaluation_every_env_steps=10), tmp_path)
     rollout = result.snapshots[0].agent.rollout
     np.testing.assert_array_equal(np.nonzero(rollout.terminated[0])[0] + 1, [2, 7])
     np.testing.assert_array_equal(np.nonzero(rollout.truncated[0])[0] + 1, [5, 10])
 
 
 def test_one_policy_takes_a_whole_rollout(tmp_path):
-    result = launch(keeper(4), RolloutConfig(env_steps=8, eval_every_env_steps=4), tmp_path)
+    result = launch(keeper(4), rollout_config(env_steps=8, evaluation_every_env_steps=4), tmp_path)
     for seed, rows in enumerate(result.rows):
         first, second = rows.action[:4], rows.action[4:]
         assert np.ptp(first, axis=0).max() == np.ptp(second, axis=0).max() == 0.0
@@ -938,7 +949,7 @@ def test_one_policy_takes_a_whole_rollout(tmp_path):
 
 def test_metrics_of_rollouts_are_those_of_their_updates(tmp_path):
     # no update before the first evaluation, one before each of the others, and none in the last interval
-    result = launch(keeper(4), RolloutConfig(env_steps=11), tmp_path, np.zeros((4, 2)))
+    result = launch(keeper(4), rollout_config(env_steps=11), tmp_path, np.zeros((4, 2)))
     metrics = log.read(tmp_path, "finetune")
     of_seed = metrics["seed"] == 1
     reward = result.rows[1].reward
@@ -949,7 +960,7 @@ def test_metrics_of_rollouts_are_those_of_their_updates(tmp_path):
 def test_a_round_may_have_many_updates_and_wait_for_them(tmp_path):
     # from replay: every third step, three updates each, once the warm-up is over
     algorithm = guess(env_steps=3, updates=3, warmup_env_steps=4)
-    result = launch(algorithm, GuessConfig(env_steps=10), tmp_path)
+    result = launch(algorithm, guess_config(env_steps=10), tmp_path)
     assert [int(run.agent.step) for run in result.snapshots] == [0, 0, 0, 0, 0, 3, 3, 3, 6, 6]
 
 
@@ -957,7 +968,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
     class Killed(Exception):
         pass
 
-    config, algorithm = RolloutConfig(), keeper(5)
+    config, algorithm = rollout_config(), keeper(5)
     with Checkpoints(tmp_path / "checkpoints", {}) as checkpoints:
 
         def save_and_die(run, metrics):
@@ -985,8 +996,8 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
 
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_rollouts_of_seeds_are_as_those_of_each_alone(tmp_path, num_devices):
-    among = launch(keeper(4), RolloutConfig(), tmp_path / "among", seed_list=(3, 8), num_devices=num_devices)
-    alone = launch(keeper(4), RolloutConfig(), tmp_path / "alone", seed_list=(8,))
+    among = launch(keeper(4), rollout_config(), tmp_path / "among", seed_list=(3, 8), num_devices=num_devices)
+    alone = launch(keeper(4), rollout_config(), tmp_path / "alone", seed_list=(8,))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-5),
         (among.run.agent.rollout, among.run.agent.actor, among.run.buffer.storage),
@@ -995,8 +1006,14 @@ def test_rollouts_of_seeds_are_as_those_of_each_alone(tmp_path, num_devices):
 
 
 def test_o2ppo_in_the_loop(tmp_path):
-    config = o2ppo.Config(
-        hidden=(4,), critic_hidden=(4,), env_steps=20, eval_every_env_steps=10, rollout_env_steps=8, minibatch_size=4
+    config = tiny.config(
+        o2ppo.Config,
+        hidden=(4,),
+        critic_hidden=(4,),
+        env_steps=20,
+        evaluation_every_env_steps=10,
+        rollout_env_steps=8,
+        minibatch_size=4,
     )
     result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]], counted=True)
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]

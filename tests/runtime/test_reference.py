@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from o2o_jax.online.parts import RollBack
 from o2o_jax.runtime.reference import Comparison, Returns, Standing, Tally
 
 
@@ -104,7 +105,7 @@ def test_seeds_are_compared_apart():
 
 
 def rule(**settings):
-    return SimpleNamespace(**{"reject_standard_errors": 2.0, "reject_share": 0.02, "reject_evaluations": 2} | settings)
+    return SimpleNamespace(roll_back=RollBack(**settings))
 
 
 def test_returns_from_the_same_starts_are_compared_in_pairs():
@@ -181,8 +182,8 @@ def test_two_rejections_in_a_row(looks, verdicts):
 
 
 def test_how_many_rejections_in_a_row_is_a_setting():
-    assert judged(5.0, 5.0, 5.0, reject_evaluations=3) == [BAD, BAD, BACK]
-    assert judged(5.0, reject_evaluations=1) == [BACK]
+    assert judged(5.0, 5.0, 5.0, evaluations=3) == [BAD, BAD, BACK]
+    assert judged(5.0, evaluations=1) == [BACK]
 
 
 def test_an_accepted_policy_leaves_its_returns():

@@ -1,23 +1,17 @@
 """The regimes of `replay=auto`, from returns made up by hand."""
 
-import dataclasses
 import types
 
 import numpy as np
 import pytest
 
 from o2o_jax.diagnosis import REGIMES
+from o2o_jax.online import o2td3
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.regimes import replay_regimes
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Spec
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    start_actor: str = "best_of"
-    auto_replay_warmup_env_steps: int = 5_000
-
+from tests import tiny
 
 DATA = types.SimpleNamespace(returns=lambda: np.array([90.0, 110.0]))  # 100 ± 10: a margin of 5
 ALGORITHM = types.SimpleNamespace(critic=None, phases=())
@@ -25,7 +19,7 @@ ALGORITHM = types.SimpleNamespace(critic=None, phases=())
 
 def regimes(returns, **settings):
     columns = {name: np.array(rows, float) for name, rows in returns.items()}
-    setup = Setup(ALGORITHM, Config(**settings), Spec(1, 1), range(3), seed_mesh(3, 1))
+    setup = Setup(ALGORITHM, tiny.config(o2td3.Config, **settings), Spec(1, 1), range(3), seed_mesh(3, 1))
     found = replay_regimes(setup, None, None, columns, DATA)
     names = {number: name for name, number in REGIMES.items()}
     return [names[number] for number in np.asarray(found).tolist()]

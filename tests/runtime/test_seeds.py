@@ -14,9 +14,10 @@ from o2o_jax.online import o2td3
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.types import Notes, Spec, Transition, counter
+from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
-CONFIG = o2td3.Config(hidden=(8,), critic_hidden=(8,), batch_size=4, policy_delay=2)
+CONFIG = tiny.config(o2td3.Config, hidden=(8,), critic_hidden=(8,), batch_size=4, policy_delay=2)
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
 
 

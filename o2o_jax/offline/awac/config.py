@@ -4,15 +4,22 @@ import dataclasses
 
 from o2o_jax.interfaces import Task
 from o2o_jax.offline.common import OfflineConfig
+from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OfflineConfig):
     """Settings of AWAC. Defaults: those of CORL, which the paper ran, for locomotion."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    temperature: float = 0.3333  # λ under the advantage, return units
+    hidden: tuple[int, ...] = setting(
+        (256, 256, 256), "widths of the actor's hidden layers", unit="units", source="CORL"
+    )
+    critic_hidden: tuple[int, ...] = setting(
+        (256, 256, 256), "widths of the critics' hidden layers", unit="units", source="CORL"
+    )
+    temperature: float = setting(
+        0.3333, "λ under the advantage", unit="return units", source="CORL; 0.1 in mazes and on the pen"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -22,4 +29,4 @@ class Config(OfflineConfig):
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: a sharper policy where rewards are sparse, and on the pen."""
         sharp = task.sparse_reward or task.robot == "pen"
-        return cls(temperature=0.1 if sharp else cls.temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)
+        return cls(temperature=0.1 if sharp else cls().temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)

@@ -5,22 +5,29 @@ from typing import Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import CloneConfig
+from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(CloneConfig):
     """Settings of behaviour cloning. Defaults: those of CORL, the same on every task."""
 
-    hidden: tuple[int, ...] = (256, 256)
-    updates: int = 1_000_000
-    best_fraction: float = 1.0  # of the episodes, those of highest return; 0.1 is known as BC-10%
-    # a stochastic head learns by likelihood, with an entropy floor
-    head: Literal["deterministic", "gaussian", "gaussian_free", "tanh_gaussian"] = "deterministic"
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the policy's hidden layers", unit="units", source="CORL")
+    updates: int = setting(1_000_000, "updates of the run", unit="updates", source="CORL")
+    best_fraction: float = setting(
+        1.0,
+        "share of the episodes, those of highest return, that it learns from; 0.1 is known as BC-10%",
+        source="CORL",
+    )
+    head: Literal["deterministic", "gaussian", "gaussian_free", "tanh_gaussian"] = setting(
+        "deterministic",
+        "distribution of the policy; a stochastic one learns by likelihood, with an entropy floor",
+        source="CORL",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.best_fraction <= 1:
-            raise ValueError(f"best_fraction must lie in (0, 1], got {self.best_fraction}")
+        self._share("best_fraction")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":

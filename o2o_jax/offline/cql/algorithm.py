@@ -169,7 +169,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
         state.target_critic, nets.critic, next_distribution, batch.next_observation, target_key, config.target_actions
     )
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    sampled, log_density = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions)
+    sampled = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions)
     lagrange = config.target_gap is not None
     alpha_prime = gap_multiplier(state.log_alpha_prime) if lagrange else 1.0
     target_gap = config.target_gap if lagrange else 0.0
@@ -185,8 +185,8 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
             gap_min=config.gap_min,
         )
 
-    rows = (batch.observation, batch.action, target, sampled, log_density)
-    states_at_once = max(1, ACTIONS_AT_ONCE // (1 + sampled.shape[1]))
+    rows = (batch.observation, batch.action, target, sampled)
+    states_at_once = max(1, ACTIONS_AT_ONCE // (1 + sampled.log_density.shape[1]))
     (critic_loss, (gap, metrics)), critic_gradient = mean_over_blocks(critic_step, rows, states_at_once)
 
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)

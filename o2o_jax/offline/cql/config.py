@@ -4,30 +4,52 @@ import dataclasses
 
 from o2o_jax.interfaces import Task
 from o2o_jax.offline.common import OfflineConfig
+from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OfflineConfig):
     """Settings of CQL. Defaults: the authors', for locomotion."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    normalize_observations: bool = True
-    actor_lr: float = 3e-5
-    # Temperature of the actor
-    alpha: float = 1.0  # at the start, return units per nat
-    alpha_lr: float = 3e-5  # of log α
-    # Backup
-    target_actions: int = 1  # sampled per next state; the best one counts ("max-target backup" from 2 on)
-    # Penalty
-    conservative_weight: float = 10.0  # w, on the gap
-    num_actions: int = 10  # sampled per state and kind: uniform, π(·|s), π(·|s')
-    gap_temperature: float = 1.0  # T of the soft maximum, return units per nat
-    gap_min: float | None = None  # lower bound of a state's gap, return units
-    # Lagrange version
-    target_gap: float | None = None  # return units; a number makes the penalty's weight w α', α' learned
-    log_alpha_prime: float = 1.0  # log α' at the start
-    alpha_prime_lr: float = 3e-4  # of log α'
+    hidden: tuple[int, ...] = setting(
+        (256, 256, 256), "widths of the actor's hidden layers", unit="units", source="CORL"
+    )
+    critic_hidden: tuple[int, ...] = setting(
+        (256, 256, 256), "widths of the critics' hidden layers", unit="units", source="CORL; five layers in mazes"
+    )
+    normalize_observations: bool = setting(
+        True, "observations scaled by the dataset's mean and deviation", source="OCR-CFT's offline code; false in mazes"
+    )
+    actor_lr: float = setting(3e-5, "learning rate of the actor", source="CORL; 1e-4 in mazes and on the pen")
+    alpha: float = setting(1.0, "temperature of the actor at the start", unit="return units per nat", source="CORL")
+    alpha_lr: float = setting(3e-5, "learning rate of log α", source="CORL; 1e-4 in mazes and on the pen")
+    target_actions: int = setting(
+        1,
+        "actions sampled per next state, of which the best counts: max-target backup from 2 on",
+        unit="actions",
+        source="CORL; 10 in mazes",
+    )
+    conservative_weight: float = setting(
+        10.0, "w, weight of the penalty on the gap", source="OCR-CFT's offline code; 5 in mazes, 1 on the pen"
+    )
+    num_actions: int = setting(
+        10,
+        "actions sampled per state and kind: uniform, of π(·|s), of π(·|s')",
+        unit="actions",
+        source="CORL; arXiv:2006.04779, appendix F",
+    )
+    gap_temperature: float = setting(1.0, "T of the soft maximum", unit="return units per nat", source="CORL")
+    gap_min: float | None = setting(
+        None, "lower bound of a state's gap; None: none", unit="return units", source="CORL; −200 in mazes"
+    )
+    target_gap: float | None = setting(
+        None,
+        "gap of the Lagrange version, whose weight is w α' with α' learned; None: without",
+        unit="return units",
+        source="CORL; 0.8 in mazes",
+    )
+    log_alpha_prime: float = setting(1.0, "log α' at the start", source="CORL")
+    alpha_prime_lr: float = setting(3e-4, "learning rate of log α'", source="CORL")
 
     def __post_init__(self) -> None:
         super().__post_init__()

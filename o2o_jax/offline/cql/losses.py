@@ -1,6 +1,7 @@
 """Losses of CQL: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,18 @@ from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.ops.conservative import conservative_gap
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
+
+
+class SampledActions(NamedTuple):
+    """Actions whose values the penalty lowers, constants.
+
+    Attributes:
+      action: [B, K, A].
+      log_density: [B, K] nats, each under what it was drawn from.
+    """
+
+    action: Array
+    log_density: Array
 
 
 def next_value(
@@ -45,7 +58,7 @@ def next_value(
 
 def sampled_actions(
     distribution: TanhGaussian, next_distribution: TanhGaussian, key: Array, num_actions: int
-) -> tuple[Array, Array]:
+) -> SampledActions:
     """Draws actions whose values the penalty lowers: n uniform ones, n of π(·|s) and n of π(·|s').
 
     Args:
@@ -55,7 +68,7 @@ def sampled_actions(
       num_actions: n.
 
     Returns:
-      Actions [B, 3n, A] and their log-densities [B, 3n], nats, each under what it was drawn from; constants.
+      Actions [B, 3n, A] and their log-densities [B, 3n], constants.
 
     Source: Kumar et al. (arXiv:2006.04779), appendix F; the third kind, taken to s, is the authors' code alone.
     """
@@ -67,7 +80,7 @@ def sampled_actions(
     following, following_log_prob = repeated(next_distribution, num_actions).sample_and_log_prob(next_key)
     actions = jnp.concatenate([uniform, current, following], axis=1)
     log_density = jnp.concatenate([uniform_log_density, current_log_prob, following_log_prob], axis=1)
-    return jax.lax.stop_gradient((actions, log_density))
+    return jax.lax.stop_gradient(SampledActions(actions, log_density))
 
 
 def critic_loss(
@@ -76,8 +89,7 @@ def critic_loss(
     observation: Array,
     action: Array,
     target: Array,
-    sampled: Array,
-    log_density: Array,
+    sampled: SampledActions,
     weight: Array | float,
     target_gap: float,
     temperature: float,
@@ -93,8 +105,7 @@ def critic_loss(
       observation: [B, O] normalised.
       action: [B, A] of the batch.
       target: [B] regression target y, constant.
-      sampled: [B, K, A] of `sampled_actions`.
-      log_density: [B, K] theirs, nats.
+      sampled: [B, K] of `sampled_actions`.
       weight: [] w of the penalty, times α' in the Lagrange version; constant.
       target_gap: g, return units; 0 without a multiplier.
       temperature: of the soft maximum.
@@ -106,11 +117,13 @@ def critic_loss(
     Source: Kumar et al. (arXiv:2006.04779), Eq. (4), whose ½ before the squared error the authors' code leaves out, as
     here.
     """
-    actions = jnp.concatenate([action[:, None], sampled], axis=1)  # one pass for the data's action and all samples
+    actions = jnp.concatenate(
+        [action[:, None], sampled.action], axis=1
+    )  # one pass for the data's action and all samples
     q = critic.apply(critic_params, _at_every(observation, actions), actions)  # [E, B, 1 + K]
     q, q_sampled = q[..., 0], q[..., 1:]
     td_loss = ensemble_squared_error(q, target)
-    gap = conservative_gap(q, q_sampled, log_density, temperature, gap_min)
+    gap = conservative_gap(q, q_sampled, sampled.log_density, temperature, gap_min)
     metrics = {"td_loss": td_loss, "gap": jnp.mean(gap), "q": jnp.mean(q), "target_q": jnp.mean(target)}
     return td_loss + weight * jnp.sum(gap - target_gap), (gap, metrics)
 

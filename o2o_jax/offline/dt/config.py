@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from o2o_jax.interfaces import Task
-from o2o_jax.settings import Settings
+from o2o_jax.settings import Settings, setting
 
 # By robot. Only those of Hopper, medium, are the authors'; of the others two later repositories tell (baselines,
 # section 2.7), whose unit of the pen's return is not known: there CORL's target stands.
@@ -14,6 +14,7 @@ _ROBOTS: dict[str, dict[str, Any]] = {
     "halfcheetah": {"target_return": 6_000.0},
     "pen": {"target_return": 3_100.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
 }
+ODT = "Online DT's code (arXiv:2202.05607)"
 _HOPPER_REPLAY = {"lr": 2e-3, "weight_decay": 1e-4}
 
 
@@ -21,28 +22,29 @@ _HOPPER_REPLAY = {"lr": 2e-3, "weight_decay": 1e-4}
 class Config(Settings):
     """Settings of the decision transformer. Defaults: those of Online DT, for Hopper's medium data."""
 
-    # Network
-    width: int = 512  # of a token
-    layers: int = 4
-    heads: int = 4
-    dropout: float = 0.1
-    # Batches
-    context: int = 20  # K, steps of a history in training
-    batch_size: int = 256  # histories per update
-    # Updates
-    updates: int = 5_000
-    lr: float = 1e-4  # of LAMB, after the warm-up
-    weight_decay: float = 5e-4
-    warmup_updates: int = (
-        10_000  # over which the rate rises from 0; longer than the offline phase, as the authors have it
+    width: int = setting(512, "width of a token", unit="units", source=ODT)
+    layers: int = setting(4, "layers of the transformer", unit="layers", source=ODT)
+    heads: int = setting(4, "attention heads of a layer", unit="heads", source=ODT)
+    dropout: float = setting(0.1, "share of units that training drops", source=ODT)
+    context: int = setting(20, "K, length of a history in training", unit="environment steps", source=ODT)
+    batch_size: int = setting(256, "histories per update", unit="histories", source=ODT)
+    updates: int = setting(5_000, "updates of the run", unit="updates", source=f"{ODT}; more where others publish it")
+    lr: float = setting(1e-4, "learning rate of LAMB after the warm-up", source=f"{ODT}; 2e-3 on Hopper's replay")
+    weight_decay: float = setting(5e-4, "weight decay of LAMB", source=ODT)
+    warmup_updates: int = setting(
+        10_000, "updates over which the rate rises from 0: more than the offline phase has", unit="updates", source=ODT
     )
-    max_gradient_norm: float = 0.25
-    temperature_start: float = 0.1  # weight of the entropy before the first update
-    temperature_lr: float = 1e-4  # Adam's, of log τ
-    # Returns
-    return_scale: float = 1e-3  # of returns to go as the network sees them
-    target_return: float | None = None  # what an evaluated episode is asked for, raw; None: the best of the data's
-    eval_context: int = 5  # steps of a history when it acts
+    max_gradient_norm: float = setting(0.25, "bound of the gradient's norm", source=ODT)
+    temperature_start: float = setting(0.1, "weight of the entropy before the first update", source=ODT)
+    temperature_lr: float = setting(1e-4, "Adam's learning rate of log τ", source=ODT)
+    return_scale: float = setting(1e-3, "factor of returns to go as the network sees them", source=ODT)
+    target_return: float | None = setting(
+        None,
+        "raw return that an evaluated episode is asked for; None: the best of the data's",
+        unit="return units",
+        source=f"{ODT}, by robot; None: this package",
+    )
+    eval_context: int = setting(5, "length of a history when it acts", unit="environment steps", source=ODT)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,16 +4,29 @@ import dataclasses
 
 from o2o_jax.interfaces import Task
 from o2o_jax.offline.common import OfflineConfig
+from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(OfflineConfig):
     """Settings of TD3+BC. Defaults: the authors', for locomotion."""
 
-    alpha: float = 2.5  # weight of the Q term once its mean magnitude is scaled to 1
-    policy_noise: float = 0.2  # std of the noise on target actions, action units
-    noise_clip: float = 0.5  # bound of that noise, action units
-    policy_delay: int = 2  # critic updates per update of the actor and of all targets
+    alpha: float = setting(
+        2.5, "weight of the Q term once its mean magnitude is scaled to 1", source="arXiv:2106.06860, Table 3"
+    )
+    policy_noise: float = setting(
+        0.2,
+        "standard deviation of the noise on target actions",
+        unit="action units",
+        source="arXiv:2106.06860, Table 3",
+    )
+    noise_clip: float = setting(0.5, "bound of that noise", unit="action units", source="arXiv:2106.06860, Table 3")
+    policy_delay: int = setting(
+        2,
+        "critic updates per update of the actor and of all targets",
+        unit="updates",
+        source="arXiv:2106.06860, Table 3",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data import replay
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Moments, RewardScale, Transform
-from o2o_jax.interfaces import Algorithm, Online, Phase, Reference, Requires
+from o2o_jax.interfaces import Algorithm, Online, Phase, Reference, Requires, Schedule
 from o2o_jax.online import common
 from o2o_jax.online.o2ppo import losses
 from o2o_jax.online.o2ppo.config import Config
@@ -54,8 +54,8 @@ class State:
       reference: π_ref; the same at first, then whatever `set_reference` accepted last.
       critic: parameters of V.
       opt: optimiser states.
-      transform: of observations and rewards, constant unless `Config.observation_scaling` is "running".
-      reward_scale: running, see `Config.reward_scaling`; unused without it.
+      transform: of observations and rewards, constant unless `update.observation_scaling` is "running".
+      reward_scale: running, see `update.reward_scaling`; unused without it.
       observations: moments [O] of the raw observations so far, for that normaliser; unused without it.
       leash: [] factor of β, 1 at first; see `auxiliary_weight`.
       divergence_cap: [] nats, above which the target KL never is; `NO_CAP` until a policy is rejected.
@@ -88,20 +88,22 @@ class Samples(NamedTuple):
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules for a configuration and the sizes of an environment."""
     return Networks(
-        actor=networks.GaussianActor(spec.action_dim, config.hidden),
-        critic=networks.Value(config.critic_hidden, activation=jnp.tanh, layer_init="fan_in"),
+        actor=networks.GaussianActor(spec.action_dim, config.networks.hidden),
+        critic=networks.Value(config.networks.critic_hidden, activation=jnp.tanh, layer_init="fan_in"),
         spec=spec,
     )
 
 
 def optimizer(config: Config, lr: Array | float) -> optax.GradientTransformation:
     """Adam behind a clip of the gradient's norm; its state doesn't depend on the learning rate, which may be traced."""
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(lr, eps=config.adam_eps))
+    return optax.chain(
+        optax.clip_by_global_norm(config.finetune.max_grad_norm), optax.adam(lr, eps=config.finetune.adam_eps)
+    )
 
 
 def regression_optimizer(config: Config) -> optax.GradientTransformation:
     """Plain Adam for value regression; its state has the structure of `optimizer`'s."""
-    return optax.chain(optax.identity(), optax.adam(config.reevaluate_lr))
+    return optax.chain(optax.identity(), optax.adam(config.reevaluate.lr))
 
 
 def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = None) -> State:
@@ -119,23 +121,26 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     Raises:
       ValueError: if the policy's head or sizes differ, or observations are to be scaled otherwise than it learnt.
     """
-    if handoff is not None and config.observation_scaling == "running":
-        raise ValueError("observation_scaling=running is for agents from scratch: an offline policy has its own scale")
+    if handoff is not None and config.update.observation_scaling == "running":
+        raise ValueError(
+            "update.observation_scaling=running is for agents from scratch: an offline policy has its own scale"
+        )
     actor_key, critic_key = jax.random.split(key)
     observation = jnp.zeros((1, nets.spec.observation_dim))
     fresh = networks.scale_output(nets.actor.init(actor_key, observation), FIRST_OUTPUT_SCALE)
     actor = common.offline_actor(handoff, fresh, nets.actor.head)
-    if config.max_initial_std is not None:
-        actor = networks.cap_std(actor, config.max_initial_std)
+    if config.networks.max_initial_std is not None:
+        actor = networks.cap_std(actor, config.networks.max_initial_std)
     critic = nets.critic.init(critic_key, observation)
     return State(
         actor=actor,
         reference=actor,
         critic=critic,
         opt=OptStates(
-            actor=optimizer(config, config.actor_lr).init(actor), critic=regression_optimizer(config).init(critic)
+            actor=optimizer(config, config.finetune.actor_lr).init(actor),
+            critic=regression_optimizer(config).init(critic),
         ),
-        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
+        transform=common.initial_transform(config.update, handoff, nets.spec.observation_dim),
         reward_scale=RewardScale.start(),
         observations=Moments.start((nets.spec.observation_dim,)),
         leash=jnp.ones(()),
@@ -158,13 +163,13 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
     Source: section 4.1; D-36, D-40.
     """
     reward = state.transform(dataset).reward
-    ended = dataset.terminated if config.return_boundary == "terminals_only" else dataset.ended
-    if config.reward_scaling == "running_std":
-        state = state.replace(reward_scale=RewardScale.start().update(reward, ended, config.discount))
+    ended = dataset.terminated if config.reevaluate.return_boundary == "terminals_only" else dataset.ended
+    if config.update.reward_scaling == "running_std":
+        state = state.replace(reward_scale=RewardScale.start().update(reward, ended, config.update.discount))
         reward = state.reward_scale(reward)
-    if config.return_boundary == "bootstrap":
-        return state, Notes(shared=ReturnsToGo.of(reward, dataset, config.discount))
-    return state, Notes(shared=ReturnsToGo(ops.discounted_returns(reward, ended, config.discount)))
+    if config.reevaluate.return_boundary == "bootstrap":
+        return state, Notes(shared=ReturnsToGo.of(reward, dataset, config.update.discount))
+    return state, Notes(shared=ReturnsToGo(ops.discounted_returns(reward, ended, config.update.discount)))
 
 
 def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, key: Array) -> tuple[State, Metrics]:
@@ -203,8 +208,8 @@ def begin_finetuning(config: Config, state: State, accept: Array) -> State:
     del accept
     return state.replace(
         opt=OptStates(
-            actor=optimizer(config, config.actor_lr).init(state.actor),
-            critic=optimizer(config, config.critic_lr).init(state.critic),
+            actor=optimizer(config, config.finetune.actor_lr).init(state.actor),
+            critic=optimizer(config, config.finetune.critic_lr).init(state.critic),
         ),
         step=jnp.zeros_like(state.step),
     )
@@ -225,7 +230,9 @@ def finetune(nets: Networks, config: Config, state: State, rollout: Rollout, key
     """
     state, samples, metrics = estimate(nets, config, state, rollout)
     state, terms = improve(nets, config, state, samples, key)
-    if config.observation_scaling == "running":  # from the next rollout on: this one was taken with the old scale
+    if (
+        config.update.observation_scaling == "running"
+    ):  # from the next rollout on: this one was taken with the old scale
         observations = state.observations.update(rollout.observation)
         transform = state.transform.replace(normalizer=observations.normalizer)
         state = state.replace(observations=observations, transform=transform)
@@ -239,13 +246,19 @@ def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> 
       The state with the rewards' scale and the leash moved, what the minibatches are made of, and metrics.
     """
     steps = state.transform(rollout)
-    if config.reward_scaling == "running_std":
-        scale = state.reward_scale.update(steps.reward, steps.ended, config.discount)
+    if config.update.reward_scaling == "running_std":
+        scale = state.reward_scale.update(steps.reward, steps.ended, config.update.discount)
         state, steps = state.replace(reward_scale=scale), steps.replace(reward=scale(steps.reward))
     observations = jnp.stack([steps.observation, steps.next_observation])
     value, next_value = nets.critic.apply(state.critic, observations)  # [T] each
     advantage = ops.generalized_advantage(
-        steps.reward, value, next_value, steps.terminated, steps.ended, config.discount, config.gae_lambda
+        steps.reward,
+        value,
+        next_value,
+        steps.terminated,
+        steps.ended,
+        config.update.discount,
+        config.rollout.gae_lambda,
     )
     # of the actor that took the rollout, at the clipped actions that were executed (D-43)
     acted, reference = (nets.actor.apply(params, steps.observation) for params in (state.actor, state.reference))
@@ -256,17 +269,17 @@ def estimate(nets: Networks, config: Config, state: State, rollout: Rollout) -> 
         "advantage_std": jnp.std(advantage, ddof=1),
         "reference_divergence": divergence,
     }
-    advantages = advantage[:, None]
-    if config.auxiliary_scale:
-        if config.auxiliary_schedule == "target_divergence":
-            target = jnp.minimum(config.target_divergence_per_dim * nets.spec.action_dim, state.divergence_cap)
+    advantages, settings = advantage[:, None], config.auxiliary
+    if settings is not None and settings.scale:
+        if settings.weight == "target_divergence":
+            target = jnp.minimum(settings.target_divergence_per_dim * nets.spec.action_dim, state.divergence_cap)
             state = state.replace(leash=ops.adapted_weight(state.leash, divergence, target))
             metrics |= {"target_divergence": target}
         weight = auxiliary_weight(config, state.step, state.leash)
-        baseline = log_prob if config.auxiliary_baseline == "policy" else -reference.entropy()
+        baseline = log_prob if settings.baseline == "policy" else -reference.entropy()
         log_ratio = ops.reference_advantage(reference.log_prob(steps.action), baseline)
-        auxiliary = ops.auxiliary_advantage(log_ratio, nets.spec.action_dim, config.auxiliary_scale)
-        advantages = ops.combined_advantage(advantage, auxiliary, weight, config.auxiliary_pairing)
+        auxiliary = ops.auxiliary_advantage(log_ratio, nets.spec.action_dim, settings.scale)
+        advantages = ops.combined_advantage(advantage, auxiliary, weight, settings.pairing)
         metrics |= {"auxiliary": jnp.mean(auxiliary), "auxiliary_weight": weight}
     advantages = ops.normalized(advantages)
     samples = Samples(
@@ -289,12 +302,12 @@ def improve(nets: Networks, config: Config, state: State, samples: Samples, key:
       The state with actor and critic moved, and metrics as means over minibatches.
     """
     steps = samples.target.shape[0]
-    size = min(config.minibatch_size, steps)
-    orders = jnp.broadcast_to(jnp.arange(steps), (config.epochs, steps))
+    size = min(config.rollout.minibatch_size, steps)
+    orders = jnp.broadcast_to(jnp.arange(steps), (config.rollout.epochs, steps))
     orders = jax.random.permutation(key, orders, axis=1, independent=True)[:, : steps // size * size]
-    share_left = jnp.maximum(1.0 - state.step * config.rollout_env_steps / max(config.env_steps, 1), 0.0)
-    actor_optimizer = optimizer(config, config.actor_lr * share_left)
-    critic_optimizer = optimizer(config, config.critic_lr * share_left)
+    share_left = jnp.maximum(1.0 - state.step * config.rollout.env_steps / max(config.env_steps, 1), 0.0)
+    actor_optimizer = optimizer(config, config.finetune.actor_lr * share_left)
+    critic_optimizer = optimizer(config, config.finetune.critic_lr * share_left)
 
     def update(carry: tuple[Params, Params, OptStates], rows: Array) -> tuple[Any, Metrics]:
         actor, critic, opt = carry
@@ -307,8 +320,8 @@ def improve(nets: Networks, config: Config, state: State, samples: Samples, key:
             batch.log_prob,
             batch.positive,
             batch.negative,
-            config.clip,
-            config.entropy_weight,
+            config.finetune.clip,
+            config.finetune.entropy_weight,
         )
         actor, actor_opt = gradient_step(actor_optimizer, gradient, opt.actor, actor)
         critic_loss, gradient = jax.value_and_grad(losses.value_loss)(
@@ -328,7 +341,7 @@ def auxiliary_weight(config: Config, step: Array, leash: Array) -> Array:
     """Weight of the auxiliary advantage.
 
     Args:
-      config: settings.
+      config: settings, with `auxiliary`.
       step: [] rollouts before this one.
       leash: [] of the state.
 
@@ -336,10 +349,11 @@ def auxiliary_weight(config: Config, step: Array, leash: Array) -> Array:
       [] β at the end of the rollout: the leash itself, which a target KL moves; or the leash times what falls linearly
       from 1 to 0 in environment steps (section H.5).
     """
-    if config.auxiliary_schedule == "target_divergence":
+    assert config.auxiliary is not None
+    if config.auxiliary.weight == "target_divergence":
         return leash
-    env_steps = (step + 1) * config.rollout_env_steps
-    return jnp.maximum(1.0 - env_steps / config.auxiliary_env_steps, 0.0) * leash
+    env_steps = (step + 1) * config.rollout.env_steps
+    return jnp.maximum(1.0 - env_steps / config.auxiliary.env_steps, 0.0) * leash
 
 
 def set_reference(config: Config, state: State, accept: Array) -> State:
@@ -349,7 +363,7 @@ def set_reference(config: Config, state: State, accept: Array) -> State:
     moves it by itself.
     """
     cap, leash = jnp.minimum(2.0 * state.divergence_cap, NO_CAP), state.leash
-    if config.auxiliary_schedule == "linear":
+    if config.auxiliary is None or config.auxiliary.weight == "linear":
         leash = jnp.maximum(0.5 * leash, 1.0)
     cap, leash = where(accept, (cap, leash), (state.divergence_cap, state.leash))
     return common.set_reference(state, accept).replace(divergence_cap=cap, leash=leash)
@@ -376,7 +390,7 @@ def roll_back(config: Config, state: State, reject: Array, divergence: Array) ->
     # only what moves: seeds that differ in `reject` share the counter
     leash, cap = where(reject, (leash, cap), (state.leash, state.divergence_cap))
     state = state.replace(leash=leash, divergence_cap=cap)
-    return common.roll_back(optimizer(config, config.actor_lr), state, reject)
+    return common.roll_back(optimizer(config, config.finetune.actor_lr), state, reject)
 
 
 def act(nets: Networks, state: State, observation: Array, key: Array) -> Array:
@@ -397,8 +411,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
     def bind(function):
         return functools.partial(function, nets, config)
 
+    phase = config.reevaluate
     regression = Phase(
-        "reevaluate", bind(reevaluate), config.reevaluate_updates, config.batch_size, functools.partial(prepare, config)
+        "reevaluate", bind(reevaluate), phase.updates, phase.batch_size, functools.partial(prepare, config)
     )
     return Algorithm(
         name="o2ppo",
@@ -407,12 +422,14 @@ def make(config: Config, spec: Spec) -> Algorithm:
         policy=own_policy,
         requires=Requires(nets.actor.head),
         online=Online(
-            schedule=config.schedule,
+            schedule=Schedule(env_steps=config.rollout.env_steps),
             begin=functools.partial(begin_finetuning, config),
             act=common.memoryless(functools.partial(act, nets)),
             update=bind(finetune),
-            replay=replay.rollout(config.rollout_env_steps),
-            reference=Reference(
+            replay=replay.rollout(config.rollout.env_steps),
+            reference=None
+            if config.reference is None
+            else Reference(
                 accept=functools.partial(set_reference, config),
                 roll_back=functools.partial(roll_back, config),
                 policy=functools.partial(common.reference_policy, own_policy),

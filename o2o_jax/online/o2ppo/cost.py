@@ -13,15 +13,15 @@ def operations(config: Any, spec: Spec) -> dict[str, Count]:
     of truncated episodes, a handful, are left out. Regression with bootstrapped returns counts V at the last state of
     every row's episode, though it matters only where that was truncated: the data says how many those are.
     """
-    rows, steps = config.batch_size, config.rollout_env_steps
-    actor = actor_of(config, spec, spec.action_dim)
-    value = Network(spec.observation_dim, config.critic_hidden, 1)
-    bootstrapped = value.forward(rows) if config.return_boundary == "bootstrap" else 0
+    rows, steps = config.reevaluate.batch_size, config.rollout.env_steps
+    actor = actor_of(config.networks, spec, spec.action_dim)
+    value = Network(spec.observation_dim, config.networks.critic_hidden, 1)
+    bootstrapped = value.forward(rows) if config.reevaluate.return_boundary == "bootstrap" else 0
     estimate = value.forward(steps + 1) + 2 * actor.forward(steps)  # π of the rollout, and π_ref
     return {
         "reevaluate": Count(value.step(rows) + bootstrapped),
         "finetune": Count(
-            estimate + config.epochs * (actor.step(steps) + value.step(steps)),
+            estimate + config.rollout.epochs * (actor.step(steps) + value.step(steps)),
             {"V at every s', which mostly is the next row's s": value.forward(steps - 1)},
         ),
     }

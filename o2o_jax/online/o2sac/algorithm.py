@@ -78,14 +78,15 @@ class State:
 
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
+    sizes = config.networks
     return Networks(
-        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
-        critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
-        actor_optimizer=optax.adam(config.actor_lr),
-        align_optimizer=optax.adam(config.align_rate),
-        critic_optimizer=optax.adam(config.critic_lr),
-        alpha_optimizer=optax.adam(config.alpha_lr),
-        lagrange_optimizer=optax.adam(config.lagrange_lr),
+        actor=networks.TanhGaussianActor(spec.action_dim, sizes.hidden),
+        critic=networks.Critics(sizes.critic_hidden, sizes.layer_norm, sizes.num_critics),
+        actor_optimizer=optax.adam(config.update.actor_lr),
+        align_optimizer=optax.adam(constrained.align_rate(config)),
+        critic_optimizer=optax.adam(config.update.critic_lr),
+        alpha_optimizer=optax.adam(config.finetune.alpha_lr),
+        lagrange_optimizer=constrained.lagrange_optimizer(config),
         spec=spec,
     )
 
@@ -109,13 +110,13 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     observation, action = jnp.zeros((1, nets.spec.observation_dim)), jnp.zeros((1, nets.spec.action_dim))
     actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
     critic = target_critic = nets.critic.init(critic_key, observation, action)
-    log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
-    if config.critic_source == "offline":
+    log_alpha = jnp.log(jnp.asarray(config.update.alpha, jnp.float32))
+    if config.networks.critic_source == "offline":
         offline = constrained.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
-        if not config.reevaluate_updates + config.align_updates:  # these take place at a fixed temperature
+        if not config.reevaluate.updates + config.align.updates:  # these take place at a fixed temperature
             log_alpha = getattr(offline, "log_alpha", log_alpha)
-    log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
+    log_lagrange = jnp.zeros(())  # where `begin_finetuning` puts the multiplier's start
     return State(
         actor=actor,
         reference=actor,
@@ -130,7 +131,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
             alpha=nets.alpha_optimizer.init(log_alpha),
             lagrange=nets.lagrange_optimizer.init(log_lagrange),
         ),
-        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
+        transform=common.initial_transform(config.update, handoff, nets.spec.observation_dim),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -173,7 +174,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     next_action, next_log_prob = notes.next_policy.sample_and_log_prob(key)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     next_value = next_q - alpha * next_log_prob
-    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
     target = constrained.return_target(
         config, state, batch, target, functools.partial(_sampled_value, nets, state, jax.random.fold_in(key, 1))
     )
@@ -205,13 +206,14 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         batch.observation,
         probe,
         alpha,
-        config.align_log_prob_min,
+        config.align.log_prob_min,
     )
     held_to = None
-    if config.align_lagrange:
-        held_to = anchor.offline, config.align_lagrange * jnp.mean(jnp.abs(anchor.q_mode))
+    if config.align.lagrange:
+        price = config.align.lagrange * jnp.mean(jnp.abs(anchor.q_mode))
+        held_to = anchor.offline, price, losses.Divergence(config.align.divergence)
     (actor_loss, log_prob, _), actor_gradient = _actor_gradient(
-        nets, config, state, batch.observation, actor_key, alpha, held_to
+        nets, state, batch.observation, actor_key, alpha, held_to
     )
     actor, actor_opt = gradient_step(nets.align_optimizer, actor_gradient, state.opt.actor, state.actor)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
@@ -231,16 +233,16 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
 
 def _actor_gradient(
     nets: Networks,
-    config: Config,
     state: State,
     observation: Array,
     key: Array,
     alpha: Array,
-    held_to: tuple[TanhGaussian, Array] | None,
+    held_to: tuple[TanhGaussian, Array, losses.Divergence] | None,
 ) -> tuple[tuple[Array, Array, Array], Params]:
     """Loss [], log-densities [B] and divergences [B] of the actor at observations [B, O], and its gradient.
 
-    `held_to` is a policy at these observations and the price [] of leaving it; without it divergences are 0.
+    `held_to` is a policy at these observations, the price [] of leaving it and how far that is measured; without it
+    divergences are 0.
     """
     arguments = (state.actor, nets.actor, state.critic, nets.critic)
     if held_to is None:
@@ -248,9 +250,9 @@ def _actor_gradient(
             *arguments, observation, key, alpha
         )
         return (loss, log_prob, jnp.zeros_like(log_prob)), gradient
-    policy, price = held_to
+    policy, price, measure = held_to
     (loss, (log_prob, divergence)), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
-        *arguments, policy, observation, key, alpha, price, config.divergence, config.reference_log_prob_min
+        *arguments, policy, observation, key, alpha, price, measure
     )
     return (loss, log_prob, divergence), gradient
 
@@ -258,7 +260,7 @@ def _actor_gradient(
 def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
     """One update of constrained fine-tuning: Eq. (36) to (39), (4), (49); all gradients at the old parameters.
 
-    Without `config.constrain` this is soft actor-critic.
+    Without `config.constraint` this is soft actor-critic.
 
     Args: as `reevaluate`; `key` draws the actions at s and s'.
 
@@ -269,22 +271,25 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     alpha, lagrange = jnp.exp(state.log_alpha), jnp.exp(state.log_lagrange)
     actor_key, target_key = jax.random.split(key)
 
-    reference = nets.actor.apply(state.reference, batch.observation) if config.constrain else None
+    held_to = None
+    if config.constraint:
+        measure = losses.Divergence(config.constraint.divergence, config.constraint.reference_log_prob_min)
+        held_to = nets.actor.apply(state.reference, batch.observation), lagrange, measure
     (actor_loss, log_prob, divergence), actor_gradient = _actor_gradient(
-        nets, config, state, batch.observation, actor_key, alpha, None if reference is None else (reference, lagrange)
+        nets, state, batch.observation, actor_key, alpha, held_to
     )
     next_policy = nets.actor.apply(state.actor, batch.next_observation)
     next_action, next_log_prob = next_policy.sample_and_log_prob(target_key)
     cost = alpha * next_log_prob
-    if config.constrain:
+    if config.constraint:
         next_reference = nets.actor.apply(state.reference, batch.next_observation)
-        if config.divergence == "exact":
+        if measure.kind == "exact":
             cost += lagrange * normal_divergence(next_policy, next_reference)
         else:
-            log_prob_min = config.reference_log_prob_min
+            log_prob_min = measure.log_prob_min
             cost += lagrange * losses.divergence(next_log_prob, next_action, next_reference, log_prob_min)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
-    target = td_target(batch.reward, batch.terminated, next_q - cost, config.discount)
+    target = td_target(batch.reward, batch.terminated, next_q - cost, config.update.discount)
 
     alpha_loss, alpha_gradient = jax.value_and_grad(temperature_loss)(
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
@@ -295,9 +300,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
 
     log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
-    if config.constrain:
+    if config.constraint:
         bound = constrained.threshold(config, state.step, state.threshold_cap)
-        loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
+        loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.constraint.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, lagrange_opt, log_lagrange)
         log_lagrange, lagrange_opt = where(
             constrained.moves_lagrange(config, state.step), moved, (log_lagrange, lagrange_opt)
@@ -312,7 +317,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     state = state.replace(
         actor=actor,
         critic=critic,
-        target_critic=polyak_update(critic, state.target_critic, config.polyak),
+        target_critic=polyak_update(critic, state.target_critic, config.update.polyak),
         log_alpha=log_alpha,
         log_lagrange=log_lagrange,
         opt=OptStates(actor=actor_opt, critic=critic_opt, alpha=alpha_opt, lagrange=lagrange_opt),
@@ -336,8 +341,8 @@ def critic(nets: Networks, config: Config, state: State) -> QFunction:
 
     Those of the offline methods contain none, and without re-evaluation none comes in before fine-tuning.
     """
-    kept = config.critic_source == "offline" and not config.reevaluate_updates
-    return QFunction.of(state, nets.critic, config.discount, jnp.zeros(()) if kept else jnp.exp(state.log_alpha))
+    kept = config.networks.critic_source == "offline" and not config.reevaluate.updates
+    return QFunction.of(state, nets.critic, config.update.discount, jnp.zeros(()) if kept else jnp.exp(state.log_alpha))
 
 
 def make(config: Config, spec: Spec) -> Algorithm:
@@ -362,18 +367,20 @@ def make(config: Config, spec: Spec) -> Algorithm:
                 next_bonus=_entropy_bonus,
             ),
             functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
-            config.stops(own_policy, bind(critic)),
+            constrained.stops(config, own_policy, bind(critic)),
         ),
         policy=own_policy,
         critic=bind(critic),
-        requires=config.requires(nets.actor.head),
+        requires=constrained.requires(config, nets.actor.head),
         online=Online(
-            schedule=config.schedule,
+            schedule=config.interaction.schedule,
             begin=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
             act=common.memoryless(functools.partial(act, nets)),
             update=bind(finetune),
-            replay=config.replay_rule,
-            reference=Reference(
+            replay=config.replay.rule(config.env_steps, config.update.batch_size),
+            reference=None
+            if config.reference is None
+            else Reference(
                 accept=constrained.set_reference,
                 roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
                 policy=functools.partial(common.reference_policy, own_policy),

@@ -6,35 +6,111 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
-from o2o_jax.online.constrained import ConstrainedConfig
+from o2o_jax.online import constrained, parts
+from o2o_jax.online.common import OnlineConfig
+from o2o_jax.settings import Settings, part, replaced, setting
+
+THREE_LAYERS = (256, 256, 256)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(ConstrainedConfig):
-    """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data."""
+class Update(parts.Update):
+    """Common ground of the updates of every phase: batches, rates, rewards, the temperature."""
 
-    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
-        "alpha_lr", "divergence", "reference_log_prob_min",
-    }  # fmt: skip
-
-    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
-        {**ConstrainedConfig.fast, "align_lagrange": 0.2, "align_log_prob_min": -50.0, "divergence": "exact"}
+    alpha: float = setting(
+        0.2,
+        "temperature before fine-tuning and its start online; that of offline critics which go to fine-tuning at "
+        "once comes with them",
+        unit="return units per nat",
+        source="section H.3, D-18; 0.5 on expert data",
     )
-
-    hidden: tuple[int, ...] = (256, 256, 256)
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    # temperature before fine-tuning and its start online, return units per nat; where offline critics go to fine-tuning
-    # at once, their own temperature goes with them
-    alpha: float = 0.2
-    alpha_lr: float = 3e-4  # of log α, online
-    align_log_prob_min: float | None = None  # nats; bounds log π_off of probes from below; the paper: −50 (D-08)
-    divergence: Literal["sample", "exact"] = "sample"  # one action's log-ratio, or KL(π, π_ref) in closed form (D-51)
-    reference_log_prob_min: float = -50.0  # nats; bounds log π_ref from below, so that one sample can't dominate
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._positive("alpha")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alignment(parts.Alignment):
+    """Alignment of the critics' values with the offline policy (section 4.2)."""
+
+    log_prob_min: float | None = setting(
+        None,
+        "bound of log π_off of the probes from below; None: none",
+        unit="nats",
+        source="D-08; the paper and fast: −50",
+    )
+    divergence: Literal["sample", "exact"] = setting(
+        "sample",
+        "measure of the distance that align.lagrange puts a price on, as constraint.divergence",
+        source="this package",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constraint(parts.Constraint):
+    """The constraint KL(π, π_ref) ≤ τ and its multiplier λ (section 4.3)."""
+
+    threshold_start: float = setting(
+        0.125, "τ at the first environment step", unit="nats", source="section H.3; tighter on expert data"
+    )
+    threshold_end: float = setting(2.0, "τ at the end of its ramp", unit="nats", source="section H.3")
+    divergence: Literal["sample", "exact"] = setting(
+        "sample", "divergence: one action's log-ratio, or KL(π, π_ref) in closed form", source="D-51"
+    )
+    reference_log_prob_min: float = setting(
+        -50.0,
+        "bound of log π_ref from below, so that one sample can't dominate",
+        unit="nats",
+        source="section H.3, D-08",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetuning(Settings):
+    """Updates of SAC while fine-tuning."""
+
+    alpha_lr: float = setting(3e-4, "learning rate of log α", source="authors' code, D-56")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._not_negative("alpha_lr")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OnlineConfig):
+    """Settings of O2SAC. Defaults: the authors', for MuJoCo medium data.
+
+    Without `constraint` fine-tuning is that of SAC; without `reference` there is no π_ref either.
+    """
+
+    online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | constrained.ONLINE_PARTS
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
+        {
+            **constrained.FAST,
+            "align.lagrange": 0.2,
+            "align.log_prob_min": -50.0,
+            "align.divergence": "exact",
+            "constraint.divergence": "exact",
+        }
+    )
+
+    networks: parts.ActorCritic = part(parts.ActorCritic, hidden=THREE_LAYERS, critic_hidden=THREE_LAYERS)
+    update: Update = part(Update)
+    reevaluate: parts.Reevaluation = part(parts.Reevaluation)
+    align: Alignment = part(Alignment)
+    early_stopping: parts.EarlyStopping = part(parts.EarlyStopping)
+    start: parts.Start = part(parts.Start)
+    interaction: parts.Interaction = part(parts.Interaction)
+    replay: parts.Replay = part(parts.Replay)
+    finetune: Finetuning = part(Finetuning)
+    constraint: Constraint | None = part(Constraint)
+    reference: parts.ConstrainedReference | None = part(parts.ConstrainedReference)
+    roll_back: parts.RollBack = part(parts.RollBack)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        constrained.check(self)
 
     @classmethod
     def published(cls, task: Task) -> "Config":
@@ -43,27 +119,35 @@ class Config(ConstrainedConfig):
 
         Where rewards are sparse: one deep critic and longer phases; on a long horizon a higher temperature and λ too.
         """
+        values: dict[str, Any] = {"evaluation.episodes": task.eval_episodes}
+        tight = {"constraint.threshold_start": 0.005, "constraint.threshold_end": 0.125}
         if task.sparse_reward:
-            return cls(
-                critic_hidden=(256,) * 5,
-                num_critics=1,
-                reward_scale=10.0,
-                reward_shift=-5.0,
-                alpha=0.5 if task.long_horizon else 0.2,
-                lagrange_init=2.0 if task.long_horizon else 1.0,
-                align_updates=1_000_000,
-                env_steps=200_000,
-                lagrange_travel=10.0,
-                threshold_ramp=0.5,
-                warmup_env_steps=5_000,
-                eval_every_env_steps=5_000,
-                eval_episodes=task.eval_episodes,
-            )
-        config = cls(eval_episodes=task.eval_episodes)
-        if task.expert_data:
-            config = dataclasses.replace(config, alpha=0.5, threshold_start=0.005, threshold_end=0.125)
+            values |= {
+                "networks.critic_hidden": (256,) * 5,
+                "networks.num_critics": 1,
+                "update.reward_scale": 10.0,
+                "update.reward_shift": -5.0,
+                "update.alpha": 0.5 if task.long_horizon else 0.2,
+                "constraint.lagrange_init": 2.0 if task.long_horizon else 1.0,
+                "align.updates": 1_000_000,
+                "env_steps": 200_000,
+                "constraint.lagrange_travel": 10.0,
+                "constraint.threshold_ramp": 0.5,
+                "interaction.warmup_env_steps": 5_000,
+                "evaluation.every_env_steps": 5_000,
+            }
+        elif task.expert_data:
+            values |= tight | {"update.alpha": 0.5}
             if task.robot == "hopper":  # section C.3, D-31
-                config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+                values |= {"reference.every_evaluations": 10, "reference.interval_actor_grad_norm": 0.25}
         elif task.narrow_data:  # nothing is published: this package's choice
-            config = dataclasses.replace(config, threshold_start=0.005, threshold_end=0.125)
-        return config
+            values |= tight
+        return replaced(cls(), values)
+
+    def aligned_reference(self, accept: Any) -> Any:
+        """Returns [...] bool, where the first π_ref is the aligned policy, as `reference.init` says."""
+        return constrained.aligned_reference(self, accept)
+
+    def remarks(self, source: str) -> list[str]:
+        """Returns warnings where other phases are left out than Appendix B allows, a line each."""
+        return constrained.remarks(self, source)

@@ -1,6 +1,6 @@
 """Losses of O2SAC: networks evaluated, equations of `ops/` applied. The differentiated argument comes first."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.struct
 import jax.numpy as jnp
@@ -40,6 +40,18 @@ class Anchor:
         mode = offline.mode()
         q_mode = lowest_value(target_critic_params, critic, observation, mode)
         return cls(offline, offline.log_prob(mode), q_mode)
+
+
+class Divergence(NamedTuple):
+    """Measure of the distance from a reference policy.
+
+    Attributes:
+      kind: of one "sample", or the "exact" KL(π, π_ref).
+      log_prob_min: bound of log π_ref at a sample, nats (D-08).
+    """
+
+    kind: Literal["sample", "exact"] = "sample"
+    log_prob_min: float = -50.0
 
 
 def align_loss(
@@ -109,8 +121,7 @@ def constrained_actor_loss(
     key: Array,
     alpha: Array,
     lagrange: Array,
-    kind: Literal["sample", "exact"],
-    log_prob_min: float,
+    measure: Divergence,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Policy loss with the price of leaving the reference policy.
 
@@ -119,8 +130,7 @@ def constrained_actor_loss(
     Args: as `losses.soft_actor_loss`, and
       reference_distribution: π_ref(·|s) for the batch.
       lagrange: [] λ ≥ 0, return units per nat.
-      kind: of the divergence k: of one "sample", or the "exact" KL(π, π_ref).
-      log_prob_min: bound of log π_ref at a sample, nats.
+      measure: of the divergence k.
 
     Returns:
       [] loss, and log-densities [B] and divergences [B], nats.
@@ -130,8 +140,8 @@ def constrained_actor_loss(
     loss, (action, log_prob, policy) = soft_actor_loss(
         actor_params, actor, critic_params, critic, observation, key, alpha
     )
-    if kind == "exact":
+    if measure.kind == "exact":
         divergences = normal_divergence(policy, reference_distribution)
     else:
-        divergences = divergence(log_prob, action, reference_distribution, log_prob_min)
+        divergences = divergence(log_prob, action, reference_distribution, measure.log_prob_min)
     return loss + lagrange * jnp.mean(divergences), (log_prob, divergences)

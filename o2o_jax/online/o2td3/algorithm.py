@@ -15,7 +15,7 @@ from o2o_jax.interfaces import Algorithm, Online, Reference
 from o2o_jax.losses import lowest_value
 from o2o_jax.online import common, constrained
 from o2o_jax.online.o2td3 import losses
-from o2o_jax.online.o2td3.config import Config
+from o2o_jax.online.o2td3.config import Config, Constraint
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.ops.smoothing import smoothed_action
@@ -77,14 +77,15 @@ class State:
 
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
+    sizes = config.networks
     return Networks(
-        actor=networks.DeterministicActor(spec.action_dim, config.hidden),
-        critic=networks.Critics(config.critic_hidden, config.layer_norm, config.num_critics),
-        first_critic=networks.Critic(config.critic_hidden, config.layer_norm),
-        actor_optimizer=optax.adam(config.actor_lr),
-        align_optimizer=optax.adam(config.align_rate),
-        critic_optimizer=optax.adam(config.critic_lr),
-        lagrange_optimizer=optax.adam(config.lagrange_lr),
+        actor=networks.DeterministicActor(spec.action_dim, sizes.hidden),
+        critic=networks.Critics(sizes.critic_hidden, sizes.layer_norm, sizes.num_critics),
+        first_critic=networks.Critic(sizes.critic_hidden, sizes.layer_norm),
+        actor_optimizer=optax.adam(config.update.actor_lr),
+        align_optimizer=optax.adam(constrained.align_rate(config)),
+        critic_optimizer=optax.adam(config.update.critic_lr),
+        lagrange_optimizer=constrained.lagrange_optimizer(config),
         spec=spec,
     )
 
@@ -109,11 +110,11 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     actor = common.offline_actor(handoff, nets.actor.init(actor_key, observation), nets.actor.head)
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     target_actor = actor
-    if config.critic_source == "offline":
+    if config.networks.critic_source == "offline":
         offline = constrained.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
         target_actor = getattr(offline, "target_actor", actor)
-    log_lagrange = jnp.log(jnp.asarray(config.lagrange_init, jnp.float32))
+    log_lagrange = jnp.zeros(())  # where `begin_finetuning` puts the multiplier's start
     return State(
         actor=actor,
         target_actor=target_actor,
@@ -127,7 +128,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
             critic=nets.critic_optimizer.init(critic),
             lagrange=nets.lagrange_optimizer.init(log_lagrange),
         ),
-        transform=common.initial_transform(config, handoff, nets.spec.observation_dim),
+        transform=common.initial_transform(config.update, handoff, nets.spec.observation_dim),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -156,7 +157,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     batch = state.transform(batch)
     notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
     next_value = _smoothed_value(nets, config, state, batch.next_observation, notes.next_policy, key)
-    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
     target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
     return constrained.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
 
@@ -176,7 +177,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     anchor = noted(batch, lambda: _anchor(nets, state, batch.observation))
     current_action = nets.actor.apply(state.actor, batch.observation).mode()
     noise = jax.random.normal(key, current_action.shape)
-    probe = smoothed_action(current_action, noise, config.smoothing_std, config.smoothing_clip)
+    probe = smoothed_action(current_action, noise, config.smoothing.std, config.smoothing.clip)
     gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(
         state.critic,
         nets.critic,
@@ -184,14 +185,14 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
         anchor,
         batch.observation,
         probe,
-        config.decay,
-        config.smoothing_std,
+        config.align.decay,
+        config.smoothing.std,
     )
     critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
     arguments = (state.actor, nets.actor, _first(state.critic), nets.first_critic)
-    if config.align_lagrange:
+    if config.align.lagrange:
         (actor_loss, _), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
-            *arguments, anchor.mode_action, batch.observation, jnp.asarray(config.align_lagrange), normalize=True
+            *arguments, anchor.mode_action, batch.observation, jnp.asarray(config.align.lagrange), normalize=True
         )
     else:
         (actor_loss, _), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(*arguments, batch.observation)
@@ -209,7 +210,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
 def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array) -> State:
     """Chooses actor and reference (`constrained.begin_finetuning`), and makes the actor its own target."""
     state = constrained.begin_finetuning(config, nets.actor_optimizer, state, accept)
-    return state.replace(target_actor=state.actor) if config.align_updates else state
+    return state.replace(target_actor=state.actor) if config.align.updates else state
 
 
 def roll_back(nets: Networks, state: State, reject: Array, divergence: Array) -> State:
@@ -222,7 +223,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     """One update of constrained fine-tuning: Eq. (45) to (47), (49).
 
     The critics move every time; actor, multiplier and all targets every `policy_delay`-th time, at the critics just
-    stepped. Without `config.constrain` this is TD3.
+    stepped. Without `config.constraint` this is TD3.
 
     Args: as `reevaluate`; `key` draws the smoothing noise.
 
@@ -230,24 +231,24 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
       The state, and metrics; those of the actor are NaN where it was not updated.
     """
     batch = state.transform(batch)
-    lagrange = jnp.exp(state.log_lagrange) if config.constrain else jnp.zeros(())
+    lagrange = jnp.exp(state.log_lagrange) if config.constraint else jnp.zeros(())
     next_action = nets.actor.apply(state.target_actor, batch.next_observation).mode()
     next_value = _smoothed_value(nets, config, state, batch.next_observation, next_action, key)
-    if config.constrain:
-        next_value -= lagrange * _target_penalty(nets, config, state, batch.next_observation)
-    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    if config.constraint:
+        next_value -= lagrange * _target_penalty(nets, config.constraint, state, batch.next_observation)
+    target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
     critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(critic=critic, opt=state.opt.replace(critic=critic_opt), step=state.step + 1)
     # the lagrange multiplier moves with the actor: the first time in every environment step that has one
     state, actor_metrics = jax.lax.cond(
-        state.step % config.policy_delay == 0,
+        state.step % config.finetune.policy_delay == 0,
         functools.partial(_actor_step, nets, config),
         lambda state, observation: (state, _skipped(config)),
         state,
         batch.observation,
     )
     metrics |= actor_metrics
-    if config.constrain:
+    if config.constraint:
         metrics |= {
             "lagrange": lagrange,
             "threshold": constrained.threshold(config, state.step - 1, state.threshold_cap),
@@ -257,9 +258,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
 
 def _actor_step(nets: Networks, config: Config, state: State, observation: Array) -> tuple[State, Metrics]:
     """Steps actor, multiplier and all targets, at the critics just stepped."""
-    lagrange = jnp.exp(state.log_lagrange) if config.constrain else jnp.zeros(())
+    lagrange = jnp.exp(state.log_lagrange) if config.constraint else jnp.zeros(())
     # without a constraint the actor is at no distance from itself, which costs no other network
-    reference = state.reference if config.constrain else state.actor
+    reference = state.reference if config.constraint else state.actor
     reference_action = nets.actor.apply(reference, observation).mode()
     (loss, divergence), gradient = jax.value_and_grad(losses.constrained_actor_loss, has_aux=True)(
         state.actor,
@@ -269,26 +270,28 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
         reference_action,
         observation,
         lagrange,
-        config.normalize_actor_q,
+        config.finetune.normalize_actor_q,
     )
     actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, gradient, state)
     opt = state.opt.replace(actor=actor_opt)
     metrics = {"actor_loss": loss}
 
     log_lagrange = state.log_lagrange
-    if config.constrain:
+    if config.constraint:
         bound = constrained.threshold(config, state.step - 1, state.threshold_cap)
-        lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.asymmetry)
+        lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(
+            log_lagrange, divergence, bound, config.constraint.asymmetry
+        )
         moved = gradient_step(nets.lagrange_optimizer, gradient, opt.lagrange, log_lagrange)
-        first = (state.step - 1) % config.updates_per_env_step < config.policy_delay
+        first = (state.step - 1) % config.interaction.updates_per_env_step < config.finetune.policy_delay
         log_lagrange, lagrange_opt = where(first, moved, (log_lagrange, opt.lagrange))
         opt = opt.replace(lagrange=lagrange_opt)
         metrics |= {"lagrange_loss": lambda_loss, "divergence": jnp.mean(divergence)}
 
     state = state.replace(
         actor=actor,
-        target_actor=polyak_update(actor, state.target_actor, config.polyak),
-        target_critic=polyak_update(state.critic, state.target_critic, config.polyak),
+        target_actor=polyak_update(actor, state.target_actor, config.update.polyak),
+        target_critic=polyak_update(state.critic, state.target_critic, config.update.polyak),
         log_lagrange=log_lagrange,
         opt=opt,
     )
@@ -296,7 +299,7 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
 
 
 def _skipped(config: Config) -> Metrics:
-    names = ["actor_loss"] + (["lagrange_loss", "divergence"] if config.constrain else [])
+    names = ["actor_loss"] + (["lagrange_loss", "divergence"] if config.constraint else [])
     return {name: jnp.full((), jnp.nan) for name in names}
 
 
@@ -304,7 +307,7 @@ def _smoothed_value(
     nets: Networks, config: Config, state: State, next_observation: Array, next_action: Array, key: Array
 ) -> Array:
     noise = jax.random.normal(key, next_action.shape)
-    noisy_action = smoothed_action(next_action, noise, config.smoothing_std, config.smoothing_clip)
+    noisy_action = smoothed_action(next_action, noise, config.smoothing.std, config.smoothing.clip)
     return lowest_value(state.target_critic, nets.critic, next_observation, noisy_action)
 
 
@@ -313,12 +316,12 @@ def _mode_value(nets: Networks, state: State, observation: Array) -> Array:
     return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation))
 
 
-def _target_penalty(nets: Networks, config: Config, state: State, next_observation: Array) -> Array:
+def _target_penalty(nets: Networks, constraint: Constraint, state: State, next_observation: Array) -> Array:
     """f̄' of Eq. (47), [B]: the mean over the batch as in the authors' code, or per state as printed (D-26)."""
     action = nets.actor.apply(state.actor, next_observation).mode()
     reference_action = nets.actor.apply(state.reference, next_observation).mode()
     per_sample = jnp.mean(jnp.square(action - reference_action), axis=-1)
-    if config.target_penalty == "per_sample":
+    if constraint.target_penalty == "per_sample":
         return per_sample
     return jnp.full_like(per_sample, jnp.mean(per_sample))
 
@@ -331,7 +334,7 @@ def _first(critic: Params) -> Params:
 def act(nets: Networks, config: Config, state: State, observation: Array, key: Array) -> Array:
     """The policy's action [A] at a raw observation [O], with exploration noise, clipped to [-1, 1]."""
     action = policy(nets, state).distribution(observation).mode()
-    return jnp.clip(action + config.exploration_std * jax.random.normal(key, action.shape), -1.0, 1.0)
+    return jnp.clip(action + config.finetune.exploration_std * jax.random.normal(key, action.shape), -1.0, 1.0)
 
 
 def policy(nets: Networks, state: State) -> Policy:
@@ -343,7 +346,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
     own_policy = functools.partial(policy, nets)
-    critic = functools.partial(QFunction.of, network=nets.critic, discount=config.discount)
+    critic = functools.partial(QFunction.of, network=nets.critic, discount=config.update.discount)
 
     def bind(function):
         return functools.partial(function, nets, config)
@@ -357,18 +360,20 @@ def make(config: Config, spec: Spec) -> Algorithm:
             bind(align),
             functools.partial(constrained.prepare_evaluation, config, functools.partial(_offline, nets)),
             functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
-            config.stops(own_policy, critic),
+            constrained.stops(config, own_policy, critic),
         ),
         policy=own_policy,
         critic=critic,
-        requires=config.requires(nets.actor.head),
+        requires=constrained.requires(config, nets.actor.head),
         online=Online(
-            schedule=config.schedule,
+            schedule=config.interaction.schedule,
             begin=bind(begin_finetuning),
             act=common.memoryless(bind(act)),
             update=bind(finetune),
-            replay=config.replay_rule,
-            reference=Reference(
+            replay=config.replay.rule(config.env_steps, config.update.batch_size),
+            reference=None
+            if config.reference is None
+            else Reference(
                 accept=constrained.set_reference,
                 roll_back=functools.partial(roll_back, nets),
                 policy=functools.partial(common.reference_policy, own_policy),

@@ -6,33 +6,104 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
-from o2o_jax.online.constrained import ConstrainedConfig
+from o2o_jax.online import constrained, parts
+from o2o_jax.online.common import OnlineConfig
+from o2o_jax.settings import Settings, part, replaced, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(ConstrainedConfig):
-    """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data."""
+class Smoothing(Settings):
+    """Noise on target actions and on the probes of alignment."""
 
-    online_fields: ClassVar[frozenset[str]] = ConstrainedConfig.online_fields | {
-        "exploration_std", "policy_delay", "normalize_actor_q", "target_penalty",
-    }  # fmt: skip
-
-    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({**ConstrainedConfig.fast, "align_lagrange": 20.0})
-
-    threshold_start: float = 0.0025  # τ in squared units of the action: (σ/2)² of the exploration noise
-    threshold_end: float = 0.04  # (2σ)²; the paper prints 0.01 (D-21)
-    exploration_std: float = 0.1  # σ of the noise on executed actions, in units of the action
-    smoothing_std: float = 0.2  # of the noise on target actions and probes
-    smoothing_clip: float = 0.5
-    policy_delay: int = 2  # critic updates per update of actor, λ and targets, while fine-tuning
-    decay: float = 1.0  # k of Eq. 15
-    normalize_actor_q: bool = True  # divides Q by its mean magnitude in the actor's loss; the paper: False (D-25)
-    target_penalty: Literal["batch_mean", "per_sample"] = "batch_mean"  # of Eq. 47; the paper: per_sample (D-26)
+    std: float = setting(0.2, "standard deviation; 2σ of Eq. 15", unit="action units", source="section G.2, D-22")
+    clip: float = setting(0.5, "bound of the noise", unit="action units", source="authors' code")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._not_negative("exploration_std", "smoothing_std", "smoothing_clip", "decay")
+        self._not_negative("std", "clip")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alignment(parts.Alignment):
+    """Alignment of the critics' values with the offline policy (section 4.2)."""
+
+    decay: float = setting(1.0, "k, by which values fall with the distance from the policy's action", source="Eq. 15")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._not_negative("decay")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constraint(parts.Constraint):
+    """The constraint (π − π_ref)² ≤ τ and its multiplier λ (section 4.3)."""
+
+    threshold_start: float = setting(
+        0.0025,
+        "τ at the first environment step",
+        unit="squared action units",
+        source="section H.3: (σ/2)² of the exploration; tighter on expert data",
+    )
+    threshold_end: float = setting(
+        0.04, "τ at the end of its ramp", unit="squared action units", source="section H.3: (2σ)²; D-21"
+    )
+    target_penalty: Literal["batch_mean", "per_sample"] = setting(
+        "batch_mean",
+        "penalty in the critics' targets: its mean over the batch, or each sample's own",
+        source="Eq. 47, D-26",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetuning(Settings):
+    """Updates and exploration of TD3 while fine-tuning."""
+
+    exploration_std: float = setting(
+        0.1,
+        "σ of the noise on executed actions",
+        unit="action units",
+        source="section H.3; 0.05 on expert data",
+    )
+    policy_delay: int = setting(
+        2, "critic updates per update of actor, λ and targets", unit="updates", source="authors' code, D-28"
+    )
+    normalize_actor_q: bool = setting(
+        True, "division of Q by its mean magnitude in the actor's loss", source="D-25; false from scratch"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._not_negative("exploration_std")
         self._counts("policy_delay")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(OnlineConfig):
+    """Settings of O2TD3. Defaults: the authors', for MuJoCo medium data.
+
+    Without `constraint` fine-tuning is that of TD3; without `reference` there is no π_ref either.
+    """
+
+    online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | constrained.ONLINE_PARTS
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({**constrained.FAST, "align.lagrange": 20.0})
+
+    networks: parts.ActorCritic = part(parts.ActorCritic)
+    update: parts.Update = part(parts.Update)
+    smoothing: Smoothing = part(Smoothing)
+    reevaluate: parts.Reevaluation = part(parts.Reevaluation)
+    align: Alignment = part(Alignment)
+    early_stopping: parts.EarlyStopping = part(parts.EarlyStopping)
+    start: parts.Start = part(parts.Start)
+    interaction: parts.Interaction = part(parts.Interaction)
+    replay: parts.Replay = part(parts.Replay)
+    finetune: Finetuning = part(Finetuning)
+    constraint: Constraint | None = part(Constraint)
+    reference: parts.ConstrainedReference | None = part(parts.ConstrainedReference)
+    roll_back: parts.RollBack = part(parts.RollBack)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        constrained.check(self)
 
     @classmethod
     def published(cls, task: Task) -> "Config":
@@ -41,24 +112,30 @@ class Config(ConstrainedConfig):
 
         Where rewards are sparse: longer phases, and critics without LayerNorm unless the horizon is long.
         """
+        values: dict[str, Any] = {"evaluation.episodes": task.eval_episodes}
+        tight = {"constraint.threshold_start": 2.5e-5, "constraint.threshold_end": 6.25e-4}
         if task.sparse_reward:
-            return cls(
-                layer_norm=task.long_horizon,
-                reward_shift=-1.0,
-                align_updates=1_000_000,
-                env_steps=200_000,
-                lagrange_travel=10.0,
-                threshold_ramp=0.5,
-                eval_every_env_steps=5_000,
-                eval_episodes=task.eval_episodes,
-            )
-        config = cls(eval_episodes=task.eval_episodes)
-        if task.expert_data:
-            config = dataclasses.replace(
-                config, exploration_std=0.05, threshold_start=2.5e-5, threshold_end=6.25e-4, stop_distance=0.0025
-            )
+            values |= {
+                "networks.layer_norm": task.long_horizon,
+                "update.reward_shift": -1.0,
+                "align.updates": 1_000_000,
+                "env_steps": 200_000,
+                "constraint.lagrange_travel": 10.0,
+                "constraint.threshold_ramp": 0.5,
+                "evaluation.every_env_steps": 5_000,
+            }
+        elif task.expert_data:
+            values |= tight | {"finetune.exploration_std": 0.05, "early_stopping.distance": 0.0025}
             if task.robot == "hopper" or (task.robot, task.quality) == ("walker2d", "expert"):  # section C.3, D-31
-                config = dataclasses.replace(config, reference_every_evaluations=10, interval_actor_grad_norm=0.25)
+                values |= {"reference.every_evaluations": 10, "reference.interval_actor_grad_norm": 0.25}
         elif task.narrow_data:  # nothing is published: this package's choice
-            config = dataclasses.replace(config, threshold_start=2.5e-5, threshold_end=6.25e-4)
-        return config
+            values |= tight
+        return replaced(cls(), values)
+
+    def aligned_reference(self, accept: Any) -> Any:
+        """Returns [...] bool, where the first π_ref is the aligned policy, as `reference.init` says."""
+        return constrained.aligned_reference(self, accept)
+
+    def remarks(self, source: str) -> list[str]:
+        """Returns warnings where other phases are left out than Appendix B allows, a line each."""
+        return constrained.remarks(self, source)

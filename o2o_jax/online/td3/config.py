@@ -3,47 +3,50 @@
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from o2o_jax.interfaces import Task
-from o2o_jax.online import o2td3
-from o2o_jax.online.constrained import settings_of_task
+from o2o_jax.online import constrained, o2td3, parts
+from o2o_jax.online.common import OnlineConfig
+from o2o_jax.online.o2td3.config import Finetuning, Smoothing
+from o2o_jax.settings import part, replaced
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(o2td3.Config):
-    """O2TD3's settings with the idea of the paper switched off.
+class Config(OnlineConfig):
+    """Settings of TD3, those of O2TD3 that are left once the idea of the paper is switched off.
 
     The critics are those that TD3+BC leaves: two hidden layers without LayerNorm.
     """
 
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
-        {name: o2td3.Config.fast[name] for name in ("env_steps", "actor_lr")}
+        {path: o2td3.Config.fast[path] for path in ("env_steps", "update.actor_lr")}
     )
 
-    layer_norm: bool = False
-    reevaluate_updates: int = 0
-    align_updates: int = 0
-    constrain: bool = False
-    critic_source: Literal["random", "offline"] = "offline"
+    networks: parts.ActorCritic = part(parts.ActorCritic, layer_norm=False, critic_source="offline")
+    update: parts.Update = part(parts.Update)
+    smoothing: Smoothing = part(Smoothing)
+    interaction: parts.Interaction = part(parts.Interaction)
+    replay: parts.Replay = part(parts.Replay)
+    finetune: Finetuning = part(Finetuning)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.replay.check_batch_size(self.update.batch_size)
 
     @classmethod
     def published(cls, task: Task) -> "Config":
         """O2TD3's exploration noise, rewards and lengths on the same task; all else is the same everywhere."""
         config = o2td3.Config.published(task)
-        return cls(exploration_std=config.exploration_std, **settings_of_task(config))
+        std = config.finetune.exploration_std
+        return replaced(cls(), constrained.settings_of_task(config) | {"finetune.exploration_std": std})
 
     @classmethod
     def from_scratch(cls) -> "Config":
         """TD3 without offline data."""
-        return cls(
-            actor_lr=3e-4,
-            normalize_actor_q=False,
-            critic_source="random",
-            replay="none",
-            random_env_steps=5_000,
-            warmup_env_steps=5_000,
-            buffer_size=1_000_000,
-            env_steps=1_000_000,
-            eval_every_env_steps=5_000,
-        )
+        return replaced(cls(), {**constrained.FROM_SCRATCH, "finetune.normalize_actor_q": False})
+
+    def of_o2td3(self) -> o2td3.Config:
+        """Returns O2TD3's settings with its idea switched off: no phase before the first step, no π_ref."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return o2td3.Config(**own, **constrained.switched_off(o2td3.Config()))

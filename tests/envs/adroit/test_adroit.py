@@ -64,10 +64,12 @@ def test_settings_are_marked_as_unpublished(quality, alpha, bounds, noise, squar
         f"no settings are published for {task.name}: those of this run are this package's choice"
     ]  # fmt: skip
     sac, td3 = o2sac.Config.for_task(task), o2td3.Config.for_task(task)
-    assert (sac.alpha, sac.lagrange_init, (sac.threshold_start, sac.threshold_end)) == (alpha, 1.0, bounds)
-    assert (td3.exploration_std, (td3.threshold_start, td3.threshold_end)) == (noise, squared_bounds)
+    assert (sac.update.alpha, sac.constraint.lagrange_init) == (alpha, 1.0)
+    assert td3.finetune.exploration_std == noise
+    for config, wanted in ((sac, bounds), (td3, squared_bounds)):
+        assert (config.constraint.threshold_start, config.constraint.threshold_end) == wanted
     for config in (sac, td3):
-        assert (config.env_steps, config.eval_every_env_steps, config.eval_episodes) == (100_000, 1_000, 10)
+        assert (config.env_steps, config.evaluation.every_env_steps, config.evaluation.episodes) == (100_000, 1_000, 10)
     offline = cql.Config.for_task(task)
     assert (offline.conservative_weight, offline.actor_lr, offline.critic_lr) == (1.0, 1e-4, 3e-4)
 

@@ -88,14 +88,14 @@ def test_a_fall_ends_the_episode(env):
 def test_an_ant_is_trained_by_the_script_for_behaviours(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "CHOICE_EPISODES", 1)
     monkeypatch.setattr(envs, "get_task", lambda name: dataclasses.replace(TASK, max_episode_steps=20))
-    schedule = {"env_steps": 4, "rollout_env_steps": 4, "minibatch_size": 4, "eval_every_env_steps": 4}
+    schedule = {"env_steps": 4, "rollout.env_steps": 4, "rollout.minibatch_size": 4, "evaluation.every_env_steps": 4}
     tiny.call(
         behaviour,
         "--env=antmaze/goal-ant",
         f"--out={tmp_path / 'ant'}",
-        *tiny.SETTINGS,
+        *tiny.ONLINE_SIZES,
         *(f"--set={name}={value}" for name, value in schedule.items()),
-        "--set=eval_episodes=1",
+        "--set=evaluation.episodes=1",
     )
     policy, metadata = load_behaviour(tmp_path / "ant" / "snapshots" / "00000004-seed0.npz")
     assert policy.distribution(np.zeros((1, 29), np.float32)).mode().shape == (1, 8)
