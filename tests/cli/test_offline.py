@@ -250,7 +250,7 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
         (["--env=mujoco/hoper-medium"], 1, "unknown task 'mujoco/hoper-medium'"),
         (["--set=aplha=1"], 1, "unknown field 'aplha' in --set=aplha=1: did you mean alpha"),
         (["--seeds=0"], 2, "seeds"),
-        (["--eval_episodes=-1"], 2, "evaluation_episodes"),
+        (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
         (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
     ],
