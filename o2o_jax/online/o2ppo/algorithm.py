@@ -158,7 +158,8 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
       dataset: raw steps [N].
 
     Returns:
-      The state with the scale of the dataset's rewards, and `ReturnsToGo` as notes, ended by `reevaluate.return_boundary`.
+      The state with the scale of the dataset's rewards, and as notes `ReturnsToGo`, which `reevaluate.return_boundary`
+      ends.
 
     Source: section 4.1; D-36, D-40.
     """
