@@ -8,6 +8,7 @@ from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Schedule, Task
 from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, hand_over, with_head
+from o2o_jax.settings import replaced
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, History, Rollout, Spec, Transition
 
@@ -39,6 +40,7 @@ __all__ = [
     "hand_over",
     "offline",
     "online",
+    "replaced",
     "replay",
     "run_updates",
     "with_head",

@@ -169,6 +169,15 @@ def test_a_wrong_keyword_is_answered_with_what_to_write(values, error, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["o2td3", "o2sac", "o2ppo"])
+def test_parts_of_a_method_are_where_messages_say(name):
+    module = online.load(name)
+    for field in dataclasses.fields(module.Config):
+        kind = type(getattr(module.Config(), field.name))
+        if issubclass(kind, Settings):
+            assert getattr(module, kind.__name__, None) is kind or getattr(parts, kind.__name__) is kind
+
+
 def test_widths_are_a_tuple():
     with pytest.raises(ValueError, match=r"^hidden must be a tuple, got 256: write \(256,\)$"):
         parts.Networks(hidden=256)

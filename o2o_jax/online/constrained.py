@@ -129,15 +129,15 @@ def check(config: ConstrainedSettings) -> None:
     Raises:
       ValueError: they do; the message has their paths.
     """
-    reevaluate, stopping_, reference = config.reevaluate, config.early_stopping, config.reference
+    reevaluate, settings, reference = config.reevaluate, config.early_stopping, config.reference
     if reevaluate.critic_bias == "returns" and config.networks.critic_source == "offline":
         raise ValueError(
             "reevaluate.critic_bias=returns is for random critics: with networks.critic_source=offline set it to zero"
         )
-    if stopping_.mode == "measures" and stopping_.min_updates < reevaluate.return_updates:
+    if settings.mode == "measures" and settings.min_updates < reevaluate.return_updates:
         raise ValueError(
             f"early_stopping.min_updates must be at least reevaluate.return_updates, {reevaluate.return_updates}, got "
-            f"{stopping_.min_updates}"
+            f"{settings.min_updates}"
         )
     if config.constraint is not None and reference is None:
         raise ValueError("constraint is one to π_ref: with reference=none set constraint=none too")

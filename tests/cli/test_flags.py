@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import re
 import sys
 import types
 from typing import Literal
@@ -13,7 +14,9 @@ import pytest
 from o2o_jax import envs, offline, online
 from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.online import o2td3
 from o2o_jax.policy import CloneConfig
+from o2o_jax.settings import replaced
 from o2o_jax.types import Transition
 
 
@@ -96,6 +99,50 @@ def test_several_overrides_and_the_last_counts():
 def test_what_does_not_fit_is_explained(override, message):
     with pytest.raises(ValueError, match=message):
         flags.parse_overrides(Config(), [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["replay.mode=all", "align.updates=1_000"], {"replay.mode": "all", "align.updates": 1_000}),
+        (["networks.hidden=8,8"], {"networks.hidden": (8, 8)}),
+        (["constraint=none"], {"constraint": None}),
+        (["constraint=none", "constraint.asymmetry=0.6"], {"constraint.asymmetry": 0.6}),
+    ],
+)
+def test_parts_are_set_by_path(overrides, expected):
+    assert flags.parse_overrides(o2td3.Config(), overrides) == replaced(o2td3.Config(), expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hidden=8", "unknown field 'hidden' in --set=hidden=8: did you mean networks.hidden?"),
+        ("align_updates=8", "unknown field 'align_updates' in --set=align_updates=8: did you mean align.updates?"),
+        ("align.discount=0.9", "did you mean update.discount?"),
+        ("constraint=true", "--set=constraint=true: constraint takes none, not 'true'"),
+        ("update.discount=2", "update.discount must lie in (0, 1), got 2.0"),
+        (
+            "evaluation.episodes=0",
+            "start.actor=best_of needs evaluations: with evaluation.episodes=0 set it to aligned or",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_part_is_said_with_its_path(override, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        flags.parse_overrides(o2td3.Config(), [override])
+
+
+def test_a_file_without_a_part_says_nothing_of_its_fields(tmp_path, capsys):
+    path, config = tmp_path / "settings.json", replaced(o2td3.Config(), {"constraint": None, "align.updates": 3})
+    path.write_text(json.dumps({"algorithm": "cql", "config": dataclasses.asdict(config)}))
+    assert settings_of(f"--config={path}", default=o2td3.Config()) == ([config], 0)
+    assert capsys.readouterr().out == ""
+    content = dataclasses.asdict(config)
+    del content["align"]["updates"], content["start"]
+    path.write_text(json.dumps({"algorithm": "cql", "config": content}))
+    settings_of(f"--config={path}", default=o2td3.Config())
+    assert "doesn't say align.updates, start.actor, start.actor_ramp_updates, start.carry" in capsys.readouterr().out
 
 
 def define(values):

@@ -1,7 +1,16 @@
 """O2SAC: sections 4.1 to 4.3 on soft actor-critic."""
 
 from o2o_jax.online.o2sac.algorithm import State, make
-from o2o_jax.online.o2sac.config import Config
+from o2o_jax.online.o2sac.config import Alignment, Config, Constraint, Finetuning, Update
 from o2o_jax.online.o2sac.cost import operations
 
-__all__ = ["Config", "State", "make", "operations"]
+__all__ = [
+    "Alignment",
+    "Config",
+    "Constraint",
+    "Finetuning",
+    "State",
+    "Update",
+    "make",
+    "operations",
+]
