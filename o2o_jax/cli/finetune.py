@@ -59,7 +59,10 @@ def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     started = has_checkpoint(Path(args.out) / CHECKPOINTS)
-    flags.execute(args, read_job(args, mesh).plan(mesh, started))
+    plan = read_job(args, mesh).plan(mesh, started)
+    if args.clone_updates and plan.clone is None:
+        print("note: this policy goes online as it is, so that --clone_updates changes nothing")
+    flags.execute(args, plan)
 
 
 def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:

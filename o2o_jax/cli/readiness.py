@@ -363,7 +363,7 @@ def _regime_lines(report: Report) -> list[str]:
         f"  replay      {advice.replay}",
         f"  warm-up     {advice.warmup}",
         f"  constraint  {advice.constraint}",
-        f"  {' '.join(f'--set={name}={value}' for name, value in advice.overrides.items())}",
+        f"  {' '.join(f'--set={name}={value}' for name, value in advice.overrides.items())} (O2TD3, O2SAC, TD3, SAC)",
         "  What to keep is the principle of arXiv:2510.01460; which settings keep it is this package's inference.",
     ]
 

@@ -162,6 +162,8 @@ class OnlineJob(Job):
         self._check_discount(source, setup)
         clone = None if setup.requires.takes(handoff.policy.head) else self.clone or CloneConfig()
         family = envs.family(task.name)
+        vector_env = family.make_vector_env(task, self.seeds)
+        check_sizes(task, vector_env)
         dataset = family.load_dataset(task, self.dataset or source["dataset"])
         facts = {
             "env": task.name,
@@ -175,7 +177,7 @@ class OnlineJob(Job):
             dataset,
             handoff,
             clone,
-            envs=family.make_vector_env(task, self.seeds),
+            envs=vector_env,
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
@@ -217,4 +219,18 @@ class ScratchJob(Job):
             envs=envs.family(task.name).make_vector_env(task, self.seeds),
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
             settings=self.to_json(),
+        )
+
+
+def check_sizes(task: Task, vector_env: Any) -> None:
+    """Refuses an environment [S] whose observations or actions are of other sizes than its task says.
+
+    Raises:
+      ValueError: they are.
+    """
+    found = tuple(space.shape for space in (vector_env.single_observation_space, vector_env.single_action_space))
+    if found != ((task.spec.observation_dim,), (task.spec.action_dim,)):
+        raise ValueError(
+            f"{task.name} has observations of shape {found[0]} and actions of shape {found[1]}, but its task says "
+            f"{task.spec.observation_dim} and {task.spec.action_dim}: mend the spec of its family"
         )

@@ -67,26 +67,27 @@ def advance(
     return run, action, jax.tree.map(jnp.divide, total, count)
 
 
-def record(
-    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout, observation: Array
-) -> tuple[Run, Array, Metrics]:
+def record(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:
     """One environment step of one seed without an update: a program of its own, which leaves the networks in place.
 
     Args: as `advance`.
 
     Returns:
-      The run, the next action [A], and NaN for every metric.
+      The run and the next action [A].
     """
-    run, _, metrics = _store(online, run, dataset, notes, step)
-    run, action = _go_on(online, run, step, observation)
-    return run, action, jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), metrics)
+    return _go_on(online, _stored(online, run, step), step, observation)
+
+
+def _stored(online: Online, run: Run, step: Rollout) -> Run:
+    """The run with the step in its buffer."""
+    return run.replace(buffer=online.replay.add(run.buffer, step), env_steps=run.env_steps + 1)
 
 
 def _store(
     online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout
 ) -> tuple[Run, Callable, Metrics]:
     """The run with the step in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
-    run = run.replace(buffer=online.replay.add(run.buffer, step), env_steps=run.env_steps + 1)
+    run = _stored(online, run, step)
     rows = Annotated.of(dataset, notes) if dataset is not None and notes is not None else dataset
     update_key = jax.random.fold_in(run.key, 0)
 
@@ -192,14 +193,13 @@ class _Loop:
     ) -> None:
         online, mesh = setup.online, setup.mesh
         self._setup, self._dataset, self._envs, self._evaluator = setup, dataset, envs, evaluator
-        self._update, self._keep = (
-            over_seeds(functools.partial(step, online), mesh, shared=(1,), donate=(0,)) for step in (advance, record)
-        )
+        self._update = over_seeds(functools.partial(advance, online), mesh, shared=(1,), donate=(0,))
+        self._keep = over_seeds(functools.partial(record, online), mesh, donate=(0,))
         self._choose = over_seeds(functools.partial(next_action, online), mesh)
         self._finite = over_seeds(functools.partial(_may_go_on, setup), mesh)
         self._play = policy_episodes(setup.algorithm.policy, setup.seeds, mesh)
         self._selection = Selection(setup, evaluator, self._play) if setup.reference else None
-        self._latest: Metrics = {}  # of the newest step, NaN where it has no update
+        self._step: tuple[Rollout, np.ndarray] | None = None  # the newest one, and what was observed after it
         self._means: dict[str, np.ndarray] = {}  # of the updates since the look before
         self._notes: Notes | None = None
         if online.prepare is not None and dataset is not None:
@@ -222,14 +222,15 @@ class _Loop:
         )
         due = schedule.due(env_steps)
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
-        program = self._update if due else self._keep
-        self.run, action, metrics = program(self.run, self._dataset, self._notes, taken, next_observation)
+        if due:
+            self.run, action, metrics = self._update(self.run, self._dataset, self._notes, taken, next_observation)
+            episodes.pending.append(metrics)
+        else:
+            self.run, action = self._keep(self.run, taken, next_observation)
         # to fetch an action is to wait for the updates before it: of the early one, those of the step before
         episodes.action = np.asarray(action if early_action is None else early_action)
         episodes.observation = next_observation
-        if due:
-            episodes.pending.append(metrics)
-        self._latest = metrics
+        self._step = taken, next_observation
         episodes.add(reward, terminated | truncated)
 
     def whole_run(self) -> Run:
@@ -239,11 +240,17 @@ class _Loop:
     def logged(self) -> dict[str, dict[str, np.ndarray]]:
         """Returns rows of what has happened since the last look, before this one's evaluation."""
         finished = self.episodes.finished
-        self._means = _mean_over_time(self.episodes.pending or [self._latest])
+        self._means = _mean_over_time(self.episodes.pending or [self._no_metrics()])
         rows = {"finetune": self._means}
         if any(finished):
             rows["episode"] = _episode_metrics(self._setup, finished) | _total_env_steps(self.run)
         return rows
+
+    def _no_metrics(self) -> Metrics:
+        """NaN for every metric of an update, of which there was none since the last look."""
+        assert self._step is not None
+        shapes = self._update.eval_shape(self.run, self._dataset, self._notes, *self._step)[2]
+        return jax.tree.map(lambda metric: np.full(metric.shape, np.nan, np.float32), shapes)
 
     def check(self, env_steps: int) -> None:
         """Checks the states of all seeds.

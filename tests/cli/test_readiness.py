@@ -88,7 +88,7 @@ def test_a_seed_that_diverged_has_no_regime():
 @pytest.mark.parametrize(
     ("gap", "settings"),
     [
-        (20.0, "--set=replay.mode=part --set=interaction.warmup_env_steps=5000"),
+        (20.0, "--set=replay.mode=part --set=interaction.warmup_env_steps=5000 (O2TD3, O2SAC, TD3, SAC)"),
         (0.0, "--set=replay.mode=half\n"),
         (-20.0, "--set=replay.mode=half --set=interaction.warmup_env_steps=0"),
     ],
