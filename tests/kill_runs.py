@@ -71,7 +71,7 @@ MEASURES = [
     "--set=early_stopping.missing_value=1e9",
     "--set=early_stopping.held_out_share=0.2",
 ]
-# name -> script and arguments; {td3_bc}, {o2td3} and {iql} are the folders of their unbroken runs
+# name -> script and arguments; {td3_bc}, {o2td3}, {o2sac} and {iql} are the folders of their unbroken runs
 CASES: dict[str, tuple[str, list[str]]] = {
     "td3_bc": ("offline", ["--algorithm=td3_bc", *OFFLINE]),
     "o2td3": ("finetune", ["--algorithm=o2td3", "--policy={td3_bc}", *REPLAY, *FAST]),
@@ -95,10 +95,18 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "--set=finetune.policy_delay=1",
         ],
     ),
+    "cloned": (
+        "finetune",
+        ["--algorithm=o2sac", "--policy={td3_bc}", *REPLAY, *FAST, *CLONING, "--reconstruction={o2sac}"],
+    ),
     "iql": ("offline", ["--algorithm=iql", *OFFLINE]),
     "iql_online": ("finetune", ["--algorithm=iql", "--policy={iql}", *ONLINE]),
 }
-NEEDED = {"reconstruction": ["o2td3"], "iql_online": ["iql"]}  # beside td3_bc, which the others start from
+NEEDED = {
+    "reconstruction": ["o2td3"],
+    "cloned": ["o2sac"],
+    "iql_online": ["iql"],
+}  # beside td3_bc, which the others start from
 CHECKPOINTS = ("checkpoints", "stages", "clone")
 STARTING, WRITING, ONLINE_LOGS = "starting", "writing", ("episode", "evaluation", "finetune", "reference")
 PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online")

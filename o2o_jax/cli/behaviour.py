@@ -11,8 +11,6 @@ training. A run that was stopped goes on with --resume.
 """
 
 import pathlib
-import shlex
-import sys
 from typing import Any
 
 import jax
@@ -26,13 +24,14 @@ from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviou
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import ScratchJob
 from o2o_jax.policy import Policy, SampledPolicy
-from o2o_jax.runtime import seeds
+from o2o_jax.runtime import provenance, seeds
 from o2o_jax.runtime.checkpoint import read_config
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, policy_episodes
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
+from o2o_jax.settings import flat
 
 CHOICE_EPISODES = 100  # sampled episodes that settle what a chosen snapshot is worth
 DEFAULT_ENV = "mujoco/hopper"
@@ -77,16 +76,16 @@ def main(args: FlagValues) -> None:
         algorithm=args.algorithm, config=config, env=task.name, seeds=args.seeds, first_seed=args.first_seed
     )
     plan = job.plan(mesh)
-    snapshots = Snapshots(plan, task, "python -m experiments.behaviour " + shlex.join(sys.argv[1:]))
-    with Output(args.out, plan, args.resume, args.tensorboard) as output:
-        (output.folder / "snapshots").mkdir(exist_ok=True)
-        for event in train(plan, output.restore):
-            output.log.take(Event("sampled", event.step, cut={"sampled": event.step} if event.cut else {}))
-            if "evaluation" in event.rows:
-                output.log.take(snapshots.take(event, output.folder / "snapshots"))
-            output.take(event)
-    out = output.folder
-    choose(task, out, args.medium)
+    snapshots = Snapshots(plan, task, pathlib.Path(args.out) / "snapshots")
+    try:
+        with Output(args.out, plan, args.resume, args.tensorboard) as output:
+            snapshots.folder.mkdir(exist_ok=True)
+            for event in train(plan, output.restore):
+                output.take(snapshots.beside(event))
+    finally:
+        snapshots.close()
+        plan.evaluator.close()
+    choose(task, output.folder, args.medium)
 
 
 class Snapshots:
@@ -95,26 +94,35 @@ class Snapshots:
     Args:
       plan: of the run.
       task: of the environment.
-      command: that makes them.
+      folder: for them.
     """
 
-    def __init__(self, plan: Plan, task: Task, command: str) -> None:
-        self._setup, self._task, self._command = plan.setup, task, command
+    def __init__(self, plan: Plan, task: Task, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self._setup, self._task = plan.setup, task
         episodes = plan.setup.config.evaluation.episodes
         self._evaluator = make_evaluator(envs.family(task.name), task, plan.setup.seeds, episodes, stream=2)
         policy = plan.setup.algorithm.policy
         self._play = policy_episodes(lambda agent: SampledPolicy(policy(agent)), plan.setup.seeds, plan.setup.mesh)
 
-    def take(self, event: Event, folder: pathlib.Path) -> Event:
-        """Saves the policies of an event's run; returns the returns of their sampled actions as rows. Impure."""
+    def beside(self, event: Event) -> Event:
+        """Takes snapshots where an event has evaluated, and returns it with the log `sampled`. Impure."""
+        if "evaluation" in event.cut:
+            event = event._replace(cut={**event.cut, "sampled": event.cut["evaluation"]})
+        if "evaluation" not in event.rows:
+            return event
         agent, setup = event.run.agent, self._setup
         returns, lengths = self._play(self._evaluator, agent)
         for s, seed in enumerate(setup.seeds):
             metadata = _metadata(self._task, returns[s], event.step, seed)
-            metadata |= {"algorithm": setup.algorithm.name, "command": self._command}
+            metadata |= {"algorithm": setup.algorithm.name, "command": provenance.command()}
             policy = setup.algorithm.policy(seeds.take(agent, s))
-            save_behaviour(folder / f"{event.step:08d}-seed{seed}.npz", policy, metadata)
-        return Event("sampled", event.step, {"sampled": evaluation_metrics(setup, returns, lengths)})
+            save_behaviour(self.folder / f"{event.step:08d}-seed{seed}.npz", policy, metadata)
+        return event._replace(rows={**event.rows, "sampled": evaluation_metrics(setup, returns, lengths)})
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._evaluator.close()
 
 
 def _metadata(task: Task, returns: np.ndarray, env_steps: int, seed: int) -> dict[str, Any]:
@@ -137,8 +145,8 @@ def choose(task: Task, out: pathlib.Path, medium: float) -> None:
     taken = {path: load_behaviour(path)[1] for path in sorted((out / "snapshots").glob("*.npz"))}
     if not taken:
         raise FileNotFoundError(f"{out} holds no snapshots: train first, without --choose")
-    config = read_config(out)["config"]
-    random_env_steps = config.get("random_env_steps", 0)  # PPO's are its own policy's from the first one on
+    settings = flat(read_config(out)["config"])
+    random_env_steps = settings.get("interaction.random_env_steps", 0)  # PPO's are its own policy's from the first on
     learnt = {
         path: metadata
         for path, metadata in taken.items()

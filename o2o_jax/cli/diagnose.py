@@ -31,6 +31,7 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, networks_of, places, seeds_of
+from o2o_jax.jobs.job import check_discount, cloning
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime import log, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
@@ -181,8 +182,8 @@ def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset
     notes = [
         f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not got so far'}"
         for phase, updates in (
-            ("reevaluate", settings["config"]["reevaluate_updates"]),
-            ("align", settings["config"].get("align_updates", 0)),
+            ("reevaluate", settings["config"].get("reevaluate", {}).get("updates", 0)),
+            ("align", settings["config"].get("align", {}).get("updates", 0)),
         )
         if phase not in stages
     ]
@@ -231,7 +232,9 @@ def offline_run(
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")
     setup = Setup(switch, config, dataset.spec, seed_list, mesh)
-    clone = None if setup.requires.takes(handoff.policy.head) else flags.clone_config(args, config.networks.hidden)
+    check_discount(settings, setup)
+    fits = setup.requires.takes(handoff.policy.head)
+    clone = None if fits else cloning(config, args.schedule, args.clone_updates)
     plan = Plan(setup, dataset, handoff, clone)
     plan.shapes()
     record["config"] = dataclasses.asdict(config)

@@ -3,17 +3,16 @@
     python -m experiments.finetune --algorithm=o2td3 --policy=runs/td3_bc --seeds=5 --out=runs/o2td3
 
 Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`, `align`, `finetune`. The output folder
-gets a CSV file for each, `<phase>_measures.csv` where stop=measures ends a phase or critic_report=true compares critics
+gets a CSV file for each, `<phase>_measures.csv` where early_stopping.mode=measures ends a phase or critics are compared
 with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
 checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
-`handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
+`jobs.handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
 π_ref, the best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
 `start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
 stopped goes on with --resume.
 """
 
-from pathlib import Path
 from typing import Any
 
 import absl.flags
@@ -23,9 +22,7 @@ from jax.sharding import Mesh
 from o2o_jax import online
 from o2o_jax.cli import estimates, flags
 from o2o_jax.jobs.handoffs import load_handoff, offline_settings, online_task
-from o2o_jax.jobs.job import OnlineJob
-from o2o_jax.runtime.checkpoint import has_checkpoint
-from o2o_jax.runtime.output import CHECKPOINTS
+from o2o_jax.jobs.job import OnlineJob, cloning
 
 
 def define(values: FlagValues) -> None:
@@ -58,8 +55,7 @@ def define(values: FlagValues) -> None:
 def main(args: FlagValues) -> None:
     """Clones if need be, reconstructs, fine-tunes, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
-    started = has_checkpoint(Path(args.out) / CHECKPOINTS)
-    plan = read_job(args, mesh).plan(mesh, started)
+    plan = read_job(args, mesh).plan(mesh)
     if args.clone_updates and plan.clone is None:
         print("note: this policy goes online as it is, so that --clone_updates changes nothing")
     flags.execute(args, plan)
@@ -79,8 +75,8 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
         head = load_handoff(args.policy, flags.seed_list(args), args.env)[0].policy.head
-        cloning = None if algorithm.requires.takes(head) else flags.clone_config(args, config.networks.hidden)
-        work = estimates.online_work(module, algorithm, config, task.spec, cloning)
+        clone = None if algorithm.requires.takes(head) else cloning(config, args.schedule, args.clone_updates)
+        work = estimates.online_work(module, algorithm, config, task.spec, clone)
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
@@ -96,7 +92,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
         envpool=args.envpool,
         policy=str(args.policy),
         schedule=args.schedule,
-        clone=flags.clone_config(args, config.networks.hidden),
+        clone=cloning(config, args.schedule, args.clone_updates),
         reconstruction=args.reconstruction,
         checkpoint_every=args.checkpoint_every,
     )

@@ -32,17 +32,17 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.jobs.job import FAST_CLONE_UPDATES
 from o2o_jax.online.common import OnlineConfig, ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, interrupt, log
-from o2o_jax.runtime.checkpoint import check_claim
-from o2o_jax.runtime.output import Output
+from o2o_jax.runtime.checkpoint import check_claim, has_checkpoint
+from o2o_jax.runtime.output import CHECKPOINTS, Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
 from o2o_jax.settings import advice, flat, paths, replaced
 
 ConfigT = TypeVar("ConfigT")
-FAST_CLONE_UPDATES = 10_000
 
 
 def _define_tensorboard(values: FlagValues) -> None:
@@ -134,12 +134,6 @@ def define_schedule(values: FlagValues) -> None:
         "clone_updates", None, f"updates of cloning, where it is needed; {FAST_CLONE_UPDATES:,} under fast, else "
         f"{CloneConfig().updates:,}", lower_bound=1, flag_values=values,
     )  # fmt: skip
-
-
-def clone_config(args: FlagValues, hidden: tuple[int, ...]) -> CloneConfig:
-    """Settings of cloning to a network as wide as `hidden`, by the flags of `define_schedule`."""
-    updates = args.clone_updates or (FAST_CLONE_UPDATES if args.schedule == "fast" else CloneConfig().updates)
-    return CloneConfig(hidden=hidden, updates=updates)
 
 
 def run(
@@ -302,6 +296,8 @@ def execute(args: FlagValues, plan: Plan) -> None:
     for remark in plan.remarks:
         print(f"note: {remark}")
     try:
+        if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
+            plan.reconstruction()  # what doesn't fit is said before a folder is claimed
         if args.dry_run:
             check_claim(args.out, plan.settings, args.resume)
             assert plan.dataset is not None

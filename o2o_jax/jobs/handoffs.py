@@ -131,6 +131,19 @@ def offline_settings(run_dir: str | Path, seed_list: range) -> dict[str, Any]:
     return settings
 
 
+def online_settings(run_dir: str | Path) -> dict[str, Any]:
+    """Settings of a fine-tuning run.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: the run isn't a fine-tuning one.
+    """
+    settings = read_config(run_dir)
+    if settings.get("script") != "finetune":
+        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
+    return settings
+
+
 def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Handoff, QFunction | None]:
     """Returns what a finished offline run hands over, and its critic.
 
@@ -200,9 +213,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
       FileNotFoundError: there is no run, or it left nothing: it hasn't got so far, leaves both phases out, or has no
         values of actions.
     """
-    settings = read_config(run_dir)
-    if settings.get("script") != "finetune":
-        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
+    settings = online_settings(run_dir)
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
@@ -233,9 +244,7 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
       FileNotFoundError: there is no run, or none that got to its first environment step.
       ValueError: the run hasn't finished, or is of another version.
     """
-    settings = read_config(run_dir)
-    if settings.get("script") != "finetune":
-        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
+    settings = online_settings(run_dir)
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
@@ -272,9 +281,8 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
             f"--reconstruction takes what {settings['algorithm']} doesn't have with these settings: phases before its "
             "first environment step"
         )
-    theirs = read_config(run_dir)
-    if theirs.get("script") != "finetune":
-        raise ValueError(f"{run_dir} holds no fine-tuning run: pass the --out of experiments.finetune")
+    theirs = online_settings(run_dir)
+    _rebuild(type(config), theirs["config"], run_dir)  # one line where it is of another version
     chosen = places(run_dir, seeds_of(theirs), seeds_of(settings))
     compare_configs(
         _before_first_step(theirs, type(config)),
@@ -298,19 +306,20 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
 
 def _load_clone(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Run:
     """The run of another run's cloning at its end, all its seeds stacked [S] as numpy arrays."""
-    if settings.get("reconstruction"):
+    own = Path(run_dir) / CLONE
+    if settings.get("reconstruction") and not has_checkpoint(own):
         source = settings["reconstruction"]
         theirs = read_config(source)
         clone = _load_clone(source, theirs, plan)
         return seeds.take(clone, places(source, seeds_of(theirs), seeds_of(settings)))
     assert plan.clone is not None
     assert plan.start is not None
-    head = plan.setup.requires.head or plan.start.policy.head
+    head = plan.setup.head_of(plan.start.policy)
     start = functools.partial(start_clone, plan.clone, head)
     keys = seeds.keys(seeds_of(settings), "any")
     teacher = seeds.take(plan.start.policy, 0)
     template = jax.eval_shape(seeds.over_seeds(start, _one_device(), shared=(2,)), keys, keys, teacher)
-    with Checkpoints(Path(run_dir) / CLONE, settings) as checkpoints:
+    with Checkpoints(own, settings) as checkpoints:
         return jax.device_get(checkpoints.restore(template, free="episodes"))
 
 

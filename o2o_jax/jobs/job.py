@@ -1,6 +1,7 @@
 """Jobs: what to run, as values."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -16,6 +17,8 @@ from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import Settings, from_dict
+
+FAST_CLONE_UPDATES = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ class OnlineJob(Job):
     Attributes: those of `Job`, and
       policy: output folder of the offline run.
       schedule: that `config` comes from, "paper" or "fast".
-      clone: settings of cloning, for a policy whose head doesn't fit.
+      clone: settings of cloning, for a policy whose head doesn't fit; None for those of the schedule, `cloning`.
       reconstruction: output folder of another run, whose phases before the first environment step are taken.
       checkpoint_every: environment steps between checkpoints; what a run comes to doesn't depend on it.
     """
@@ -135,7 +138,7 @@ class OnlineJob(Job):
     methods: ClassVar[ModuleType] = online
 
     policy: str
-    schedule: str = ""
+    schedule: str
     clone: CloneConfig | None = None
     reconstruction: str | None = None
     checkpoint_every: int = dataclasses.field(default=1_000, compare=False)
@@ -144,12 +147,11 @@ class OnlineJob(Job):
         """Returns the job as JSON takes it; `from_json` makes an equal one of it."""
         return {name: value for name, value in super().to_json().items() if name != "checkpoint_every"}
 
-    def plan(self, mesh: Mesh, started: bool = False) -> Plan:
+    def plan(self, mesh: Mesh) -> Plan:
         """Reads and checks all that the job needs. Impure: reads files, makes environments.
 
         Args:
           mesh: devices that share the seeds.
-          started: whether the run has been saved before; it then needs no reconstruction any more.
 
         Raises:
           FileNotFoundError: there is no such run or dataset.
@@ -159,11 +161,10 @@ class OnlineJob(Job):
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
         setup = Setup(algorithm, self.config, task, self.seed_list, mesh)
         setup.requires.check_source(self.algorithm, handoff.source)
-        self._check_discount(source, setup)
-        clone = None if setup.requires.takes(handoff.policy.head) else self.clone or CloneConfig()
+        check_discount(source, setup)
+        fits = setup.requires.takes(handoff.policy.head)
+        clone = None if fits else self.clone or cloning(self.config, self.schedule)
         family = envs.family(task.name)
-        vector_env = family.make_vector_env(task, self.seeds)
-        check_sizes(task, vector_env)
         dataset = family.load_dataset(task, self.dataset or source["dataset"])
         facts = {
             "env": task.name,
@@ -177,26 +178,19 @@ class OnlineJob(Job):
             dataset,
             handoff,
             clone,
-            envs=vector_env,
-            evaluator=self._evaluator(task, self.config.evaluation.episodes),
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
             remarks=(*task.remarks, *self.config.remarks(handoff.source)),
         )
         plan.shapes()
-        if self.reconstruction and not started:
-            made = load_reconstruction(self.reconstruction, dict(plan.settings), plan)
-            plan = dataclasses.replace(plan, reconstruction=made)
-        return plan
-
-    def _check_discount(self, source: Mapping[str, Any], setup: Setup) -> None:
-        """Refuses critics that were trained with another discount."""
-        discount = source["config"].get("discount", self.config.update.discount)
-        if setup.requires.state and discount != self.config.update.discount:
-            raise ValueError(
-                f"the critics of {source['algorithm']} were trained with another discount: set update.discount="
-                f"{discount}"
-            )
+        vector_env = family.make_vector_env(task, self.seeds)
+        check_sizes(task, vector_env)
+        evaluator = self._evaluator(task, self.config.evaluation.episodes)
+        made = None
+        if self.reconstruction:
+            load = functools.partial(load_reconstruction, self.reconstruction, dict(plan.settings), plan)
+            made = functools.cache(load)
+        return dataclasses.replace(plan, reconstruction=made, envs=vector_env, evaluator=evaluator)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,14 +205,48 @@ class ScratchJob(Job):
 
         Args:
           mesh: devices that share the seeds.
+
+        Raises:
+          ValueError: no such task, or settings that need data or an offline policy.
         """
         task = envs.get_task(self.env)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
-        return Plan(
-            Setup(algorithm, self.config, task, self.seed_list, mesh),
+        for phase in algorithm.phases:
+            raise ValueError(f"the phase {phase.name} learns from data, of which there is none: set its updates to 0")
+        if getattr(getattr(self.config, "replay", None), "mode", "none") != "none":
+            raise ValueError("replay draws from data, of which there is none: set replay.mode=none")
+        plan = Plan(Setup(algorithm, self.config, task, self.seed_list, mesh), settings=self.to_json())
+        plan.shapes()
+        return dataclasses.replace(
+            plan,
             envs=envs.family(task.name).make_vector_env(task, self.seeds),
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
-            settings=self.to_json(),
+        )
+
+
+def cloning(config: Any, schedule: str, updates: int | None = None) -> CloneConfig:
+    """Returns settings of cloning to a network as wide as a method's own.
+
+    Args:
+      config: of the method.
+      schedule: "paper" or "fast", which says how many updates.
+      updates: how many; None for those of the schedule.
+    """
+    of_schedule = FAST_CLONE_UPDATES if schedule == "fast" else CloneConfig().updates
+    return CloneConfig(hidden=config.networks.hidden, updates=updates or of_schedule)
+
+
+def check_discount(source: Mapping[str, Any], setup: Setup) -> None:
+    """Refuses critics of an offline run, whose settings are `source`, that were trained with another discount.
+
+    Raises:
+      ValueError: they were, and the method reads them.
+    """
+    config = setup.config
+    discount = source["config"].get("discount", config.update.discount)
+    if setup.requires.state and discount != config.update.discount:
+        raise ValueError(
+            f"the critics of {source['algorithm']} were trained with another discount: set update.discount={discount}"
         )
 
 

@@ -139,14 +139,14 @@ def fine_tune(
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
-        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference_update` must allow.
+        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference.update` must allow.
       checkpoint_every: environment steps between events that ask to be saved, all of them at evaluations.
 
     Returns:
       Events, which lead to the run after the last step. There are two every `evaluation.every_env_steps`: "finetune"
-      with the logs `finetune` and `episode`, then, once the policy was evaluated, "evaluation" with the run, the log
+      with the logs `finetune` and `episode`, then "evaluation" ("finetune" without an evaluator) with the run, the log
       `evaluation`, and `reference` where returns settle the reference or the run rolls back. `total_env_steps` counts
-      the steps of evaluations too.
+      the steps of evaluations too. A signal makes one more, with the run.
 
     Raises:
       ValueError: the states of all seeds have become NaN or infinite, in a run that rolls back beyond what going back

@@ -77,7 +77,7 @@ class Output:
         if checkpoints.latest_step() is None:
             return None
         run = checkpoints.restore(template, free="episodes")
-        if not cloning and run.progress == self._plan.progress:
+        if not cloning and run.position == self._plan.position:
             print(f"the run in {self.folder} is complete: nothing is left to do")
         return run
 
@@ -87,8 +87,8 @@ class Output:
         if event.save:
             cloning = event.phase == CLONE
             if event.ended and not cloning and not int(event.run.begun) and self._plan.setup.algorithm.online:
-                _save_newer(self._stages, event.run.progress, jax.device_get(stage_of(event.run)))
-            _save_newer(self._clones if cloning else self._checkpoints, event.run.progress, event.run)
+                _save_newer(self._stages, event.run.position, jax.device_get(stage_of(event.run)))
+            _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run)
         for line in event.lines:
             print(line)
 

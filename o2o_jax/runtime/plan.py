@@ -1,7 +1,7 @@
 """Plan of a run: a job, read and checked."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,7 +46,8 @@ class Plan:
       start: of an online method what offline training left, a `Handoff` with seeds stacked [S] as numpy arrays, or None
         from scratch; of an offline one nothing.
       clone: settings of cloning; None where the policy goes online as it is.
-      reconstruction: None where the run makes its phases itself.
+      reconstruction: () -> what another run has made, read when it is needed; None where the run makes its phases
+        itself.
       envs: vector environment [S] to fine-tune in; None where it takes no step.
       evaluator: of `evaluate.make_evaluator`; None where nothing is evaluated.
       eval_every: updates of an offline method between evaluations; 0 for one at the end.
@@ -59,7 +60,7 @@ class Plan:
     dataset: Dataset | None = None
     start: Handoff | None = None
     clone: CloneConfig | None = None
-    reconstruction: Reconstruction | None = None
+    reconstruction: Callable[[], Reconstruction] | None = None
     envs: Any = None
     evaluator: Any = None
     eval_every: int = 0
@@ -76,8 +77,8 @@ class Plan:
         return {what: count for what, count in work.items() if count}
 
     @property
-    def progress(self) -> int:
-        """`Run.progress` of the run at its end."""
+    def position(self) -> int:
+        """`Run.position` of the run at its end."""
         online = self.setup.algorithm.online is not None
         return self.setup.algorithm.offline_updates + (1 + self.setup.config.env_steps if online else 0)
 
@@ -98,7 +99,7 @@ class Plan:
             return jax.eval_shape(lambda key: start_seed(self.setup, key, start), jax.random.key(0))
         if self.start is None:
             return jax.eval_shape(lambda key: start_seed(self.setup, key, None), jax.random.key(0))
-        head = self.setup.requires.head or self.start.policy.head
+        head = self.setup.head_of(self.start.policy)
 
         def begin(key: Array, handoff: Handoff) -> Run:
             if self.clone:

@@ -47,12 +47,23 @@ def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
                 f"{earlier['taken']}. Bring the old data back, or start over with another --out"
             )
     line = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "commit": commit(),
         **environment(),
         **data,
     }
     files.replace(Path(folder) / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*lines, line)))
+
+
+def command() -> str:
+    """Returns the command line of this process, as one would type it."""
+    program = Path(sys.argv[0])
+    names = [program.name]
+    if program.name == "__main__.py":
+        names = ["o2o"]
+    elif program.parent.name in ("experiments", "benchmarks"):
+        names = ["python", "-m", f"{program.parent.name}.{program.stem}"]
+    return shlex.join([*names, *sys.argv[1:]])
 
 
 def read(folder: str | os.PathLike) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Regimes of the seeds for `replay=auto`: policies that are better than, like, or worse than their data."""
+"""Regimes of the seeds for `replay.mode=auto`: policies that are better than, like, or worse than their data."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ WORDS: dict[Regime, str] = {"better": "better than its data", "like": "like its 
 
 def replay_regimes(
     setup: Setup, agent: Any, handoff: Handoff, returns: dict[str, np.ndarray], dataset: Dataset
-) -> Array:
-    """Compares the policy that goes online with the dataset, seed by seed. Impure: prints a line for each.
+) -> tuple[Array, list[str]]:
+    """Compares the policy that goes online with the dataset, seed by seed. Impure: compiles and runs.
 
     By the episodes that the start was evaluated with; else by the re-evaluated critic's word on the offline policy,
     `diagnosis.policy_against_data`; like the data where there is neither.
@@ -42,7 +42,7 @@ def replay_regimes(
       dataset: what the policy was trained on.
 
     Returns:
-      [S] int32 of `diagnosis.REGIMES`.
+      [S] int32 of `diagnosis.REGIMES`, and a line for each seed.
     """
     config, num_seeds = setup.config, len(setup.seeds)
     found: list[Regime] = ["like"] * num_seeds
@@ -60,9 +60,11 @@ def replay_regimes(
         "like": "half of every batch",
         "worse": "all of it, beside the fresh steps",
     }
-    for seed, regime, reason in zip(setup.seeds, found, why, strict=True):
-        print(f"replay, seed {seed}: the policy is {WORDS[regime]} ({reason}): {shares[regime]}")
-    return seeds.place(np.array([REGIMES[regime] for regime in found], np.int32), setup.mesh)
+    lines = [
+        f"replay, seed {seed}: the policy is {WORDS[regime]} ({reason}): {shares[regime]}"
+        for seed, regime, reason in zip(setup.seeds, found, why, strict=True)
+    ]
+    return seeds.place(np.array([REGIMES[regime] for regime in found], np.int32), setup.mesh), lines
 
 
 def _by_returns(config: Any, returns: dict[str, np.ndarray], dataset: Dataset) -> list[Band]:

@@ -61,7 +61,7 @@ class Run:
     episodes: Any = None
 
     @property
-    def progress(self) -> int:
+    def position(self) -> int:
         """Number that grows from one moment at which a run can be saved to the next."""
         return int(self.updates) + int(self.begun) + int(self.env_steps)
 

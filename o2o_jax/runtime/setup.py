@@ -65,6 +65,10 @@ class Setup:
             raise ValueError(f"{self.algorithm.name} is an offline method, which starts from no policy")
         return self.algorithm.requires
 
+    def head_of(self, policy: Any) -> str:
+        """Returns the head of the policy that goes online: that of `policy`, or of its clone."""
+        return self.requires.head or policy.head
+
     @property
     def reference(self) -> Reference | None:
         """Part of the method that deals with π_ref; None where it has none."""

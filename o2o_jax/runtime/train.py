@@ -68,7 +68,7 @@ def train(plan: Plan, restore: Restore = nothing) -> Events[Run]:
     if saved is not None:
         run = saved
     elif plan.reconstruction is not None:
-        made = plan.reconstruction
+        made = plan.reconstruction()
         agent, records, ends = seeds.place((made.agent, made.records, made.ends), setup.mesh)
         run = run.replace(agent=agent, records=records, ends=ends, updates=agent.step)
         yield from made.events
@@ -95,18 +95,18 @@ def _begin(plan: Plan, start: Handoff | None) -> Run:
 
 def _clone(plan: Plan, restore: Restore) -> Events[Run]:
     """Clones the policy of all seeds, or what is left of that; leads to a run whose agent is the clone's state."""
-    setup, config, made = plan.setup, plan.clone, plan.reconstruction
+    setup, config = plan.setup, plan.clone
     assert plan.start is not None
     assert plan.dataset is not None
     assert config is not None
-    head = setup.requires.head or plan.start.policy.head
+    head = setup.head_of(plan.start.policy)
     keys = jax.vmap(jax.random.split, out_axes=1)(seeds.keys(setup.seeds, CLONE))
     run = phases.start_states(functools.partial(start_clone, config, head), setup.mesh, *keys, plan.start.policy)
     saved = restore(run, True)
     if saved is not None:
         run = saved
-    elif made is not None and made.clone is not None:
-        run = seeds.place(made.clone, setup.mesh)
+    elif plan.reconstruction is not None:
+        run = seeds.place(plan.reconstruction().clone, setup.mesh)
         yield Event(CLONE, config.updates, run=run, save=True, ended=True)
     rows = plan.dataset.rollout()
     return (yield from _run_phase(setup, clone_phase(config, head), run, rows, run.key, 0, CHECKPOINT_EVERY))
@@ -260,6 +260,7 @@ def _first_evaluation(plan: Plan, run: Run, start: Handoff | None, clone: Run | 
     setup, num_seeds = plan.setup, len(plan.setup.seeds)
     scores: dict[str, np.ndarray] = {}
     returns: dict[str, np.ndarray] = {}  # [S, E]
+    lines: list[str] = []
     if plan.evaluator is not None and start is not None:
         play = policy_episodes(lambda policy: policy, setup.seeds, setup.mesh)
         for name, policy in _policies(plan, run, start).items():
@@ -269,12 +270,12 @@ def _first_evaluation(plan: Plan, run: Run, start: Handoff | None, clone: Run | 
     if isinstance(run.buffer, replay.RegimeBuffer):
         assert start is not None
         assert plan.dataset is not None
-        regime = replay_regimes(setup, run.agent, start, returns, plan.dataset)
+        regime, lines = replay_regimes(setup, run.agent, start, returns, plan.dataset)
         run = run.replace(buffer=run.buffer.replace(regime=regime))
     ends = clone.ends[CLONE] if clone else {}
     closeness = {f"clone_{term}": np.asarray(ends[term])[:, 1] for term in CLOSENESS if term in ends}
     rows = {"start": closeness | scores} if scores else {}
-    lines = [*_clone_lines(start, closeness, scores), *_score_lines(scores, setup.seeds)]
+    lines = [*_clone_lines(start, closeness, scores), *lines, *_score_lines(scores, setup.seeds)]
     yield Event("evaluation", 0, rows, lines=tuple(lines), cut={"start": -1})
     if not scores:  # `config` then says who goes online
         return begin_finetuning(setup, run, np.zeros(num_seeds, bool), np.full(num_seeds, -np.inf))

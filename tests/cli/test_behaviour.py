@@ -187,7 +187,7 @@ def test_what_a_run_leaves_makes_a_dataset(finished, quality, tmp_path, monkeypa
 def test_choose_takes_what_is_nearest_and_what_is_best(finished, tmp_path, monkeypatch, capsys):
     scores = {"00000002-seed0.npz": 10.0, "00000004-seed0.npz": 40.0, "00000006-seed0.npz": 90.0}
     (tmp_path / "snapshots").mkdir()
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"random_env_steps": 0}}))
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"interaction": {"random_env_steps": 0}}}))
     policy, metadata = load_behaviour(finished / "snapshots" / SNAPSHOTS[0])
     for name, score in scores.items():
         path = tmp_path / "snapshots" / name

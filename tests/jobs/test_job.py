@@ -6,16 +6,19 @@ import pickle
 
 import pytest
 
+from o2o_jax import online
 from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob
 from o2o_jax.offline import iql, td3_bc
 from o2o_jax.online import awac, o2td3, ppo
 from o2o_jax.policy import CloneConfig
+from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.settings import replaced
 
 JOBS = [
     OfflineJob(algorithm="td3_bc", config=td3_bc.Config(hidden=(8,)), env="mujoco/hopper-medium", eval_every=5),
     OfflineJob(algorithm="iql", config=iql.Config(), dataset="mine.npz", seeds=3, first_seed=2),
     OnlineJob(algorithm="o2td3", config=o2td3.Config(), policy="runs/a", clone=CloneConfig(updates=3), schedule="fast"),
-    OnlineJob(algorithm="awac", config=awac.Config(), policy="runs/a", reconstruction="runs/b", envpool=True),
+    OnlineJob(algorithm="awac", config=awac.Config(), policy="a", schedule="paper", reconstruction="b", envpool=True),
     ScratchJob(algorithm="ppo", config=ppo.Config.from_scratch(), env="mujoco/hopper"),
 ]
 IDS = [f"{job.script}-{job.algorithm}" for job in JOBS]
@@ -33,6 +36,20 @@ def test_jobs_are_values(job):
 def test_a_job_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="expected a job of offline, got one of 'finetune'"):
         OfflineJob.from_json(JOBS[2].to_json())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "values", "message"),
+    [
+        ("ppo", {"reevaluate.updates": 5}, "the phase reevaluate learns from data, of which there is none"),
+        ("sac", {"replay.mode": "half"}, "set replay.mode=none"),
+        ("sac", {"networks.critic_source": "offline"}, "networks.critic_source=offline goes on from the critics of"),
+    ],
+)
+def test_training_from_scratch_needs_no_data(algorithm, values, message):
+    config = replaced(online.load(algorithm).Config.from_scratch(), values)
+    with pytest.raises(ValueError, match=message):
+        ScratchJob(algorithm=algorithm, config=config, env="mujoco/hopper").plan(seed_mesh(1, 1))
 
 
 def test_checkpoints_are_no_part_of_what_a_run_is():

@@ -28,6 +28,19 @@ def test_a_line_says_with_what_a_run_was_made(tmp_path, monkeypatch):
     assert {"commit", "devices"} <= first.keys()
 
 
+@pytest.mark.parametrize(
+    ("program", "typed"),
+    [
+        ("/env/bin/o2o", "o2o finetune"),
+        ("/src/o2o_jax/cli/__main__.py", "o2o finetune"),
+        ("/src/experiments/finetune.py", "python -m experiments.finetune finetune"),
+    ],
+)
+def test_a_command_is_as_one_types_it(program, typed, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, "finetune"])
+    assert provenance.command() == typed
+
+
 def test_runs_without_data_are_recorded_too(tmp_path):
     provenance.record(tmp_path)
     (line,) = provenance.read(tmp_path)

@@ -68,7 +68,7 @@ def offline_rows(dataset: Transition | None, like: Transition) -> Transition:
       ValueError: there is none, or its rows are of another kind than the fresh ones, such as with notes.
     """
     if dataset is None:
-        raise ValueError("this replay rule draws from a dataset, and there is none: pass one, or set replay=none")
+        raise ValueError("this replay rule draws from a dataset, and there is none: pass one, or set replay.mode=none")
     if type(dataset) is not type(like):
         raise ValueError(
             f"this replay rule mixes {type(like).__name__} rows with {type(dataset).__name__} rows: a method that "
