@@ -171,7 +171,7 @@ def _online_plan(
     handoff: Handoff,
 ) -> Plan:
     """Returns the plan of everything after offline training. Impure: makes environments."""
-    config = flags.parse_overrides(config, _schedule(args, config))
+    config = flags.parse_overrides(config, _lengths(args, config))
     setup = Setup(online.load(args.online).make(config, task.spec), config, task, seed_list, mesh)
     fits = setup.requires.takes(handoff.policy.head)
     family = envs.family(task.name)
@@ -192,16 +192,17 @@ def _single(stage: str, run: Callable[[], Any]) -> Events[Any]:
     return result
 
 
-def _schedule(args: FlagValues, config: Any) -> list[str]:
-    """The flags' schedule as overrides of those fields that the algorithm has; every environment step is updated on."""
-    schedule = {
+def _lengths(args: FlagValues, config: Any) -> list[str]:
+    """The flags' lengths as overrides of those fields that the algorithm has; every environment step is updated on."""
+    lengths = {
         "reevaluate.updates": args.reevaluate_updates,
         "align.updates": args.align_updates,
         "env_steps": args.env_steps,
         "evaluation.every_env_steps": args.eval_every,
         "interaction.warmup_env_steps": 0,
+        "early_stopping.mode": "updates",  # all of them are measured
     }
-    return [f"{path}={value}" for path, value in schedule.items() if path in paths(config)]
+    return [f"{path}={value}" for path, value in lengths.items() if path in paths(config)]
 
 
 def _save(dataset: Dataset, path: Path) -> Path:
