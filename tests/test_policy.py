@@ -299,5 +299,5 @@ def test_a_clone_in_progress_survives_the_disk(teacher, tmp_path):
     state = start("tanh_gaussian", teacher and make_policy(teacher))
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(1, state)
-        restored, _ = checkpoints.restore(state)
+        restored = checkpoints.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state)

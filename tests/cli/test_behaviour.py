@@ -11,7 +11,7 @@ from o2o_jax import envs
 from o2o_jax.cli import behaviour, dataset
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs.behaviour import load_behaviour, replay, sample_actions, save_behaviour
-from o2o_jax.runtime import log
+from o2o_jax.runtime import log, provenance
 from o2o_jax.runtime.checkpoint import Checkpoints
 from tests import tiny
 
@@ -83,7 +83,7 @@ def test_the_chosen_ones_are_measured_again(finished):
         assert policy.head == "tanh_gaussian"
         assert metadata["episodes"] == behaviour.CHOICE_EPISODES
         np.testing.assert_allclose(metadata["score"], TASK.score(metadata["return_mean"]))
-        assert metadata["command"].startswith("python -m experiments.behaviour")
+        assert metadata["command"] == provenance.command()
     # nothing scores near 44 here, so that both are the best of what was measured
     assert chosen["expert"][1]["score"] == chosen["medium"][1]["score"]
 

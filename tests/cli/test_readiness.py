@@ -89,7 +89,7 @@ def test_a_seed_that_diverged_has_no_regime():
     ("gap", "settings"),
     [
         (20.0, "--set=replay.mode=part --set=interaction.warmup_env_steps=5000 (O2TD3, O2SAC, TD3, SAC)"),
-        (0.0, "--set=replay.mode=half\n"),
+        (0.0, "--set=replay.mode=half (O2TD3, O2SAC, TD3, SAC)\n"),
         (-20.0, "--set=replay.mode=half --set=interaction.warmup_env_steps=0"),
     ],
 )
@@ -103,7 +103,7 @@ def test_logged_evaluation_by_hand(tmp_path):
     with log.MetricLog(tmp_path) as metrics:
         metrics.write("evaluation", 1, {"return": both(0.0)})
         metrics.write("evaluation", 2, {"return": np.array([140.0, 160.0])})
-    (tmp_path / "config.json").write_text(json.dumps({"evaluation_episodes": 4}))
+    (tmp_path / "config.json").write_text(json.dumps({"eval_episodes": 4}))
     found = readiness.logged_gap(tmp_path, dataset())
     # 150 − 100 ∓ 1.96 · 20 · √(1 / (4 · 2) + 1 / 2)
     error = 1.96 * 20 * np.sqrt(1 / 8 + 1 / 2)

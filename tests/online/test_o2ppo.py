@@ -133,7 +133,7 @@ def test_alignment_is_no_phase():
     assert [phase.name for phase in small()[0].phases] == ["reevaluate"]
     assert o2ppo.make(tiny.config(o2ppo.Config, reevaluate_updates=0), SPEC).phases == ()
     with pytest.raises(TypeError, match="align"):
-        tiny.config(o2ppo.Config, align=1)
+        o2ppo.Config(align=1)
 
 
 def test_a_policy_in_its_own_reach_is_where_the_ratio_is_one():

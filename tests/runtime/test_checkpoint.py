@@ -89,7 +89,7 @@ def test_only_the_latest_stay(tmp_path):
             checkpoints.save(step, make_state(step))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
         assert checkpoints.latest_step() == 3
-        assert_equal(checkpoints.restore(make_state(), step=2)[0], make_state(2.0))
+        assert_equal(checkpoints.restore(make_state(), step=2), make_state(2.0))
         with pytest.raises(FileNotFoundError, match="no checkpoint of step 1"):
             checkpoints.restore(make_state(), step=1)
 
@@ -199,7 +199,7 @@ checkpoints.save(2, {"x": jnp.zeros(2)})
     assert result.returncode == 9, result.stderr.decode()
     with Checkpoints(tmp_path, {}) as checkpoints:
         assert checkpoints.latest_step() == 1
-        assert checkpoints.restore({"x": jnp.zeros(2)})[0]["x"].sum() == 2
+        assert checkpoints.restore({"x": jnp.zeros(2)})["x"].sum() == 2
         checkpoints.save(2, {"x": jnp.zeros(2)})
         assert checkpoints.latest_step() == 2
 

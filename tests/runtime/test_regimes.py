@@ -20,16 +20,17 @@ ALGORITHM = types.SimpleNamespace(critic=None, phases=())
 def regimes(returns, **settings):
     columns = {name: np.array(rows, float) for name, rows in returns.items()}
     setup = Setup(ALGORITHM, tiny.config(o2td3.Config, **settings), Spec(1, 1), range(3), seed_mesh(3, 1))
-    found = replay_regimes(setup, None, None, columns, DATA)
+    found, lines = replay_regimes(setup, None, None, columns, DATA)
     names = {number: name for name, number in REGIMES.items()}
-    return [names[number] for number in np.asarray(found).tolist()]
+    return [names[number] for number in np.asarray(found).tolist()], lines
 
 
-def test_seeds_are_compared_with_the_data_each_for_itself(capsys):
+def test_seeds_are_compared_with_the_data_each_for_itself():
     # two episodes each: ∓ 1.96 · 10 · √(1/2 + 1/2) = 19.6 around 50, 24 and −25
     offline = [[140.0, 160.0], [120.0, 128.0], [70.0, 80.0]]
-    assert regimes({"offline": offline}) == ["better", "like", "worse"]
-    assert capsys.readouterr().out.splitlines() == [
+    found, lines = regimes({"offline": offline})
+    assert found == ["better", "like", "worse"]
+    assert lines == [
         "replay, seed 0: the policy is better than its data (return 150 against 100, their difference 30.4 to 69.6): "
         "half of every batch, none after 5,000 environment steps",
         "replay, seed 1: the policy is like its data (return 124 against 100, their difference 4.4 to 43.6): "
@@ -49,9 +50,10 @@ def test_seeds_are_compared_with_the_data_each_for_itself(capsys):
 )
 def test_the_policy_that_goes_online_counts(start_actor, expected):
     returns = {"offline": [[150.0] * 2, [50.0] * 2, [50.0] * 2], "aligned": [[50.0] * 2, [150.0] * 2, [50.0] * 2]}
-    assert regimes(returns, start_actor=start_actor) == expected
+    assert regimes(returns, start_actor=start_actor)[0] == expected
 
 
-def test_where_nothing_tells_policy_and_data_count_as_alike(capsys):
-    assert regimes({}) == ["like"] * 3
-    assert "there is neither an evaluation nor a re-evaluated critic" in capsys.readouterr().out
+def test_where_nothing_tells_policy_and_data_count_as_alike():
+    found, lines = regimes({})
+    assert found == ["like"] * 3
+    assert all("there is neither an evaluation nor a re-evaluated critic" in line for line in lines)
