@@ -53,13 +53,13 @@ class Report:
         `types.Rollout` [M] of whole episodes. What comes out may depend only on parts of the state that the phase
         leaves alone.
       measure: (state, rows) -> metrics, pure; NaN where the episodes say nothing, which is no sign of divergence.
-      remark: (metrics of one seed) -> what people have to know of them when the phase ends, one line; "" for nothing.
+      summary: (metrics of one seed) -> a line about them for when the phase ends; "" for none.
     """
 
     terms: tuple[str, ...]
     prepare: Callable
     measure: Callable
-    remark: Callable[[Mapping[str, float]], str] = lambda metrics: ""
+    summary: Callable[[Mapping[str, float]], str] = lambda metrics: ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +103,10 @@ class Phase(NamedTuple):
       prepare: writes notes on every row first, so that batches are `types.Annotated`; None where rows alone will do.
       sample: draws batches that are no rows drawn uniformly; None for uniform rows.
       stop: when seeds are done before `updates`, or what is measured till then; None to make them all.
-      show: metrics that the progress bar shows, and `remark` reads.
+      show: metrics that the progress bar shows, and `summary` reads.
       measure_start: whether the log begins with the metrics of the state as it comes.
       chunk: the most updates of one compiled call, after which the log gets a row.
-      remark: (first, last) -> a line for people when the phase has ended. Both map the metrics of `show` to their
+      summary: (first, last) -> a line for when the phase has ended. Both map the metrics of `show` to their
         first and last finite values in the log, one per seed [S]. None for nothing.
     """
 
@@ -120,7 +120,7 @@ class Phase(NamedTuple):
     show: tuple[str, ...] = ()
     measure_start: bool = False
     chunk: int = 1_000
-    remark: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
+    summary: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,11 +357,11 @@ class Task:
         return (self.random_score, self.expert_score) != (0.0, 100.0)
 
     @property
-    def remarks(self) -> list[str]:
-        """Facts that readers of the task's numbers have to know, a line each."""
-        remarks = []
+    def warnings(self) -> list[str]:
+        """Warnings for people who read the task's numbers, a line each."""
+        warnings = []
         if not self.has_references:
-            remarks.append(f"{self.name} has no reference scores: every score is the raw return")
+            warnings.append(f"{self.name} has no reference scores: every score is the raw return")
         if not self.published_settings:
-            remarks.append(f"no settings are published for {self.name}: those of this run are this package's choice")
-        return remarks
+            warnings.append(f"no settings are published for {self.name}: those of this run are this package's choice")
+        return warnings

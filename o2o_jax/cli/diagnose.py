@@ -235,7 +235,7 @@ def offline_run(
     plan = Plan(setup, dataset, handoff, clone)
     plan.shapes()
     record["config"] = dataclasses.asdict(config)
-    notes += config.remarks(settings["algorithm"])
+    notes += config.warnings(settings["algorithm"])
     _claim(out, record)
     policy, stages = _reconstruct(plan, out)
     if clone:

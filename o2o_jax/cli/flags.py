@@ -299,8 +299,8 @@ def execute(args: FlagValues, plan: Plan) -> None:
       args: with the flags of `define_common`.
       plan: whose evaluator is closed at the end.
     """
-    for remark in plan.remarks:
-        print(f"note: {remark}")
+    for warning in plan.warnings:
+        print(f"note: {warning}")
     try:
         if args.dry_run:
             check_claim(args.out, plan.settings, args.resume)

@@ -111,8 +111,8 @@ def find_task(env: str | None, dataset: str | None) -> Task | None:
             raise
         print(f"note: this run has no environment and no evaluation, since {error}")
         return None
-    for remark in task.remarks:
-        print(f"note: {remark}")
+    for warning in task.warnings:
+        print(f"note: {warning}")
     return task
 
 

@@ -181,7 +181,7 @@ class OnlineJob(Job):
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
-            remarks=(*task.remarks, *self.config.remarks(handoff.source)),
+            warnings=(*task.warnings, *self.config.warnings(handoff.source)),
         )
         plan.shapes()
         if self.reconstruction and not started:

@@ -179,7 +179,7 @@ def requires(config: ConstrainedSettings, head: str) -> Requires:
     return Requires(head, state=config.networks.critic_source == "offline")
 
 
-def remarks(config: ConstrainedSettings, source: str) -> list[str]:
+def warnings(config: ConstrainedSettings, source: str) -> list[str]:
     """Returns warnings where other phases are left out than Appendix B allows, a line each.
 
     What it advises to leave out, by the offline method:
@@ -238,7 +238,7 @@ def stops(config: ConstrainedSettings, policy: Callable, critic: Callable) -> di
         (*RETURN_TERMS, "horizon"),
         functools.partial(_known_returns, policy, critic),
         functools.partial(_critic_report, config, critic),
-        functools.partial(reevaluation_remark, config),
+        functools.partial(reevaluation_summary, config),
     )
     if settings.mode == "updates":
         if not (settings.critic_report and config.reevaluate.updates):
@@ -293,7 +293,7 @@ def _critic_report(config: ConstrainedSettings, critic: Callable, state: Any, kn
     return metrics | {"horizon": reevaluate_rate(config) * state.step}
 
 
-def reevaluation_remark(config: ConstrainedSettings, metrics: Mapping[str, float]) -> str:
+def reevaluation_summary(config: ConstrainedSettings, metrics: Mapping[str, float]) -> str:
     """Returns a line on whether the critics that re-evaluation ends with can be trusted; "" for a control."""
     if config.constraint is None:
         return ""
@@ -321,7 +321,7 @@ def alignment_verdict(config: ConstrainedSettings, history: dict[str, Array]) ->
     return jnp.where(complete, 1, jnp.where(still, 2, 0))
 
 
-def alignment_remark(config: ConstrainedSettings, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+def alignment_summary(config: ConstrainedSettings, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     """Returns a line on how far alignment has come, by means over seeds.
 
     Args:
@@ -493,7 +493,7 @@ def make_phases(
             stop=stops.get("align"),
             show=COMPLETENESS,
             measure_start=True,
-            remark=functools.partial(alignment_remark, config),
+            summary=functools.partial(alignment_summary, config),
         ),
     )
     return tuple(phase for phase in phases if phase.updates)

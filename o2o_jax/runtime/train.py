@@ -230,10 +230,10 @@ def _moved(ends: Any, newest: Any) -> np.ndarray:
 def _closing_lines(phase: Phase, run: Run, seed_list: Sequence[int]) -> tuple[str, ...]:
     """Returns what there is to say of a phase that has ended, a line each."""
     lines = _verdicts(phase, run, seed_list) if phase.stop else []
-    if phase.remark:
+    if phase.summary:
         ends = {term: np.asarray(values) for term, values in run.ends[phase.name].items()}
         first, last = ({term: values[:, i] for term, values in ends.items()} for i in (0, 1))
-        lines.append(phase.remark(first, last))
+        lines.append(phase.summary(first, last))
     return tuple(lines)
 
 
@@ -250,8 +250,8 @@ def _verdicts(phase: Phase, run: Run, seed_list: Sequence[int]) -> list[str]:
             measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
             reason = reasons[int(verdict)]
             lines.append(f"{phase.name}, seed {seed}: {kept:,} of {phase.updates:,} updates: {reason} ({measures})")
-        if stop.report and (remark := stop.report.remark(newest)):
-            lines.append(f"{phase.name}, seed {seed}: {remark}")
+        if stop.report and (summary := stop.report.summary(newest)):
+            lines.append(f"{phase.name}, seed {seed}: {summary}")
     return lines
 
 

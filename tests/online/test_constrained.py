@@ -751,10 +751,10 @@ def test_offline_critics_must_be_of_the_same_rewards():
         ("cql", {"constraint": None, "reevaluate_updates": 0, "align_updates": 0}, None),
     ],
 )
-def test_settings_against_the_paper_s_advice_are_remarked_on(source, settings, words):
-    remarks = tiny.config(o2sac.Config, **settings).remarks(source)
-    assert len(remarks) == (words is not None)
-    assert words is None or remarks[0].startswith(words)
+def test_settings_against_the_paper_s_advice_are_warned_of(source, settings, words):
+    warnings = tiny.config(o2sac.Config, **settings).warnings(source)
+    assert len(warnings) == (words is not None)
+    assert words is None or warnings[0].startswith(words)
 
 
 def of_history(config, phase, **history):
@@ -801,7 +801,7 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
 
 
 @pytest.mark.parametrize(
-    ("metrics", "settings", "remark"),
+    ("metrics", "settings", "summary"),
     [
         (
             {},
@@ -820,9 +820,9 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
         ({}, {"constraint": None}, ""),  # a control
     ],
 )  # fmt: skip
-def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, remark):
+def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, summary):
     config = tiny.config(o2sac.Config, **settings)
-    assert constrained.reevaluation_remark(config, REPORTED | metrics) == remark
+    assert constrained.reevaluation_summary(config, REPORTED | metrics) == summary
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
