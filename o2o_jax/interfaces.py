@@ -68,18 +68,18 @@ class Stop:
 
     Attributes:
       terms: metrics of the phase's update that are measured at every check, without a step.
-      verdict: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
+      decide: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
         its values [window_checks + 1] at the last checks, oldest first, NaN where there was none yet. The first check
         is made of the state as it comes.
       reasons: why to stop, for people; none where checks are made for their log alone.
       check_every_updates: updates between two checks.
-      window_checks: how many checks `verdict` looks back from the newest.
+      window_checks: how many checks `decide` looks back from the newest.
       min_updates: updates before which nothing stops.
       report: what else the checks measure; `history` has its terms too.
     """
 
     terms: tuple[str, ...]
-    verdict: Callable
+    decide: Callable
     reasons: tuple[str, ...]
     check_every_updates: int
     window_checks: int

@@ -247,19 +247,19 @@ def stops(config: ConstrainedSettings, policy: Callable, critic: Callable) -> di
     return {
         "reevaluate": common_stop(
             ("critic_loss", "q"),
-            functools.partial(reevaluation_verdict, config),
+            functools.partial(reevaluation_decision, config),
             ("the residual is at its floor, the value at its place, and the ranking no longer rises",),
             report=report,
         ),
         "align": common_stop(
             COMPLETENESS,
-            functools.partial(alignment_verdict, config),
+            functools.partial(alignment_decision, config),
             ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
         ),
     }
 
 
-def reevaluation_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
+def reevaluation_decision(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
     """Decides whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
 
     Three measures, since none will do alone. The squared Bellman error is small wherever critics agree with their own
@@ -299,12 +299,12 @@ def reevaluation_summary(config: ConstrainedSettings, metrics: Mapping[str, floa
         return ""
     if not math.isfinite(metrics["recorded"]):
         return "no recorded return counts, all episodes were cut off too early: the critic is compared with nothing"
-    trusted, verdict = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
+    trusted, words = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
     advice = "" if trusted else ": set reevaluate.updates or reevaluate.polyak"
-    return f"the critic {verdict}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
+    return f"the critic {words}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
 
 
-def alignment_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
+def alignment_decision(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
     """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
 
     Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after

@@ -1,4 +1,4 @@
-"""Verdicts of the last checks of a measure on whether a phase of updates is done.
+"""Decisions, by the last checks of a measure, on whether a phase of updates is done.
 
 A history [K + 1] holds a measure at the last K + 1 checks, the oldest first; NaN where there was none yet, and then
 nothing is ever done but for `no_longer_rises`, which stands beside others.

@@ -16,14 +16,14 @@ from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import (
     MEASURED_BATCHES,
+    EarlyStoppingState,
     Record,
-    Watched,
     check,
     is_finite,
     measure,
     report_rows,
+    run_until_stop,
     run_updates,
-    run_watched,
 )
 from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
 
@@ -58,13 +58,13 @@ def run_phase(
     How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state of an
     event goes on as if it had never stopped, and a state from beyond the phase comes back as it is.
 
-    With `phase.stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The
-    state then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
+    With `phase.stop` a phase ends when all seeds have stopped, and a chunk is what lies between two checks. The state
+    then is an `EarlyStoppingState`, whose counter is that of the phase's end afterwards, however many updates it took.
 
     Args:
       phase: pure, of one seed. Events have the log `<name>`: every chunk's mean metrics, where `step` counts the
         phase's updates; with `stop` also `<name>_measures`: at every check the measures, the `updates` that a seed has
-        kept, and its `verdict`.
+        kept, and its `decision`.
       state: of all seeds [S], with a counter `step` [] that updates advance. Consumed: its memory is reused.
       dataset: transitions [N], shared by all seeds; a `Rollout` where the phase prepares it.
       keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
@@ -114,7 +114,7 @@ def run_phase(
                 measures = _measures(state.record)
                 rows[f"{phase.name}_measures"] = measures
             at, ended = done, done == phase.updates
-            if phase.stop is not None and measures["verdict"].all():
+            if phase.stop is not None and measures["decision"].all():
                 done, ended = phase.updates, True
                 state = state.skip_to(jax.device_put(np.int32(first_step + done), state.step.sharding))
             stopping = interrupt.requested() and not ended
@@ -158,7 +158,7 @@ def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tu
     stop = phase.stop
     if stop is not None and stop.report is not None:
 
-        def look(state: Watched, data: _Data, key: Array) -> Any:
+        def look(state: EarlyStoppingState, data: _Data, key: Array) -> Any:
             return report_rows(stop, state, data[1], key)
 
         reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
@@ -186,7 +186,9 @@ def _start(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, 
     return measure(phase.update, train_state, rows, key, MEASURED_BATCHES, phase.batch_size, phase.sample)
 
 
-def _first_check(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Watched) -> Watched:
+def _first_check(
+    phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: EarlyStoppingState
+) -> EarlyStoppingState:
     """The check before the first update, of one seed."""
     assert phase.stop is not None
     held_out = _annotated(data, notes)[1]
@@ -200,7 +202,7 @@ def _chunk(
     if phase.stop is None:
         return advance(phase, state, data[0], notes[0], key, length)
     rows, held_out = _annotated(data, notes)
-    state, metrics = run_watched(
+    state, metrics = run_until_stop(
         phase.update, phase.stop, state, rows, held_out, key, length, phase.batch_size, reported
     )
     return state, metrics, is_finite(state.state)
@@ -244,16 +246,19 @@ def advance(
 
 
 def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Notes]:
-    """The prepared state, `Watched` or not, and notes on the rows of the phase and on held-out ones."""
-    train_state, notes = prepare(state.state if isinstance(state, Watched) else state, data[0])
+    """The prepared state, an `EarlyStoppingState` or not, and notes on the rows of the phase and on held-out ones."""
+    train_state, notes = prepare(state.state if isinstance(state, EarlyStoppingState) else state, data[0])
     held_out_notes = None if data[1] is None else prepare(train_state, data[1])[1]
-    return state.replace(state=train_state) if isinstance(state, Watched) else train_state, (notes, held_out_notes)
+    return state.replace(state=train_state) if isinstance(state, EarlyStoppingState) else train_state, (
+        notes,
+        held_out_notes,
+    )
 
 
 def _measures(record: Record) -> dict[str, np.ndarray]:
-    """The newest check of all seeds: its terms, the updates that each seed has kept, and its verdict; [S] each."""
+    """The newest check of all seeds: its terms, the updates that each seed has kept, and its decision; [S] each."""
     newest = {term: history[:, -1] for term, history in record.history.items()}
-    return jax.device_get(newest | {"updates": record.updates, "verdict": record.verdict})
+    return jax.device_get(newest | {"updates": record.updates, "decision": record.decision})
 
 
 def _annotated(data: tuple[Any, ...], notes: tuple[Notes | None, ...]) -> list[Any]:

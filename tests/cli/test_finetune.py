@@ -413,7 +413,7 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     printed = capsys.readouterr().out
     whole = run(tmp_path / "whole", offline_run, *arguments)
     for seed in range(2):
-        assert f"align, seed {seed}: 4 of 4 updates: no verdict, all updates made (overestimated " in printed
+        assert f"align, seed {seed}: 4 of 4 updates: not stopped early (overestimated " in printed
         assert f"reevaluate, seed {seed}: 2 of 4 updates: the residual is at its floor" in printed
     for phase in ("reevaluate", "align", "reevaluate_measures", "align_measures", "start"):
         unbroken, stopped = log.read(whole, phase), log.read(out, phase)
@@ -422,7 +422,7 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     assert log.read(out, "reevaluate")["step"].tolist() == [2, 2]
     measures = log.read(out, "reevaluate_measures")
     assert measures["updates"].tolist() == [0, 0, 2, 2]
-    assert measures["verdict"].tolist() == [0, 0, 1, 1]
+    assert measures["decision"].tolist() == [0, 0, 1, 1]
     assert log.read(out, "align_measures")["step"].tolist() == [0, 0, 2, 2, 4, 4]
     # the same first batches would make the same numbers, but these leave out what is held out
     assert log.read(out, "reevaluate")["q"][0] != log.read(o2td3, "reevaluate")["q"][0]
@@ -446,7 +446,7 @@ def test_a_report_without_a_stop(reported):
     np.testing.assert_allclose(measures["horizon"], 0.005 * measures["updates"])
     np.testing.assert_array_equal(measures["recorded"].reshape(3, 2), [measures["recorded"][:2]] * 3)
     assert np.isfinite([measures[name] for name in ("value", "error", "spread", "correlation")]).all()
-    assert not measures["verdict"].any()
+    assert not measures["decision"].any()
     assert not (out / "align_measures.csv").exists()
     assert log.read(out, "reevaluate")["step"].tolist() == [2, 2, 4, 4]
 

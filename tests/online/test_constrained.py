@@ -203,7 +203,7 @@ def test_rolling_back_by_hand(cap, divergence, expected):
     assert (float(state.critic[0]), float(state.opt.critic[0])) == (3.0, 6.0)
 
 
-def test_nothing_is_rolled_back_without_a_verdict():
+def test_nothing_is_rolled_back_without_a_decision():
     before = gone_astray(0.5)
     after = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
     jax.tree.map(np.testing.assert_array_equal, after, before)
@@ -762,7 +762,7 @@ def of_history(config, phase, **history):
     stop = constrained.stops(config, policy=None, critic=None)[phase]
     values = {term: jnp.array(values) for term, values in history.items()}
     assert set(stop.terms) <= set(values) <= set(stop.measures)
-    return int(stop.verdict(values))
+    return int(stop.decide(values))
 
 
 BY_MEASURES = tiny.config(
@@ -771,7 +771,7 @@ BY_MEASURES = tiny.config(
 
 
 @pytest.mark.parametrize(
-    ("residual", "value", "correlation", "verdict"),
+    ("residual", "value", "correlation", "decision"),
     [
         ([1.0, 1.0, 1.0], [100.0, 101.0, 104.0], [0.8, 0.8, 0.8], 1),  # 4 in 100 updates: 4 are missing of 104, 3.8 %
         ([1.0, 1.0, 1.0], [100.0, 101.0, 106.0], [0.8, 0.8, 0.8], 0),  # 6 of 106 are too many
@@ -783,9 +783,9 @@ BY_MEASURES = tiny.config(
         ([np.nan, 1.0, 1.0], [np.nan, 100.0, 100.0], [np.nan, 0.8, 0.8], 0),  # the window isn't full
     ],
 )
-def test_when_re_evaluation_is_done(residual, value, correlation, verdict):
+def test_when_re_evaluation_is_done(residual, value, correlation, decision):
     history = {"critic_loss": residual, "q": value, "correlation": correlation}
-    assert of_history(BY_MEASURES, "reevaluate", **history) == verdict
+    assert of_history(BY_MEASURES, "reevaluate", **history) == decision
 
 
 def test_the_value_s_speed_is_that_of_re_evaluation_s_own_rate():
@@ -858,7 +858,7 @@ def test_the_report_while_re_evaluating(module):
 
 
 @pytest.mark.parametrize(
-    ("share", "distance", "verdict"),
+    ("share", "distance", "decision"),
     [
         ([0.3, 0.1, 0.08], [0.03, 0.02, 0.01], 1),  # both as low as asked for
         ([0.3, 0.1, 0.09], [0.03, 0.02, 0.01], 0),
@@ -870,8 +870,8 @@ def test_the_report_while_re_evaluating(module):
         ([np.nan, 0.3, 0.3], [np.nan, 0.03, 0.03], 0),
     ],
 )
-def test_when_alignment_is_done(share, distance, verdict):
-    assert of_history(BY_MEASURES, "align", overestimated=share, distance=distance) == verdict
+def test_when_alignment_is_done(share, distance, decision):
+    assert of_history(BY_MEASURES, "align", overestimated=share, distance=distance) == decision
 
 
 def test_fixed_counts_are_the_default():
