@@ -22,14 +22,14 @@ class Sample(Protocol):
 
 
 class Prepare(Protocol):
-    """Writes `types.Notes` on every row of a dataset [N], pure: (state, dataset) -> (state, notes).
+    """Computes `types.Extras` for every row of a dataset [N], pure: (state, dataset) -> (state, extras).
 
     It sees the dataset whole and in order. What comes out may depend on the data and on parts of the state that the
     phase leaves alone: a resumed phase is prepared again.
     """
 
     def __call__(self, state: Any, dataset: Rollout, /) -> tuple[Any, Any]:
-        """Returns the state and the notes [N, ...]."""
+        """Returns the state and the extras [N, ...]."""
 
 
 class Act(Protocol):
@@ -100,7 +100,7 @@ class Phase(NamedTuple):
       update: of one seed.
       updates: how many, per seed.
       batch_size: B.
-      prepare: writes notes on every row first, so that batches are `types.Annotated`; None where rows alone will do.
+      prepare: computes extras for every row first, so that batches are `types.Annotated`; None if rows alone will do.
       sample: draws batches that are no rows drawn uniformly; None for uniform rows.
       stop: when seeds are done before `updates`, or what is measured till then; None to make them all.
       show: metrics that the progress bar shows, and `summary` reads.
@@ -199,7 +199,7 @@ class Online(NamedTuple):
       replay: rule for its batches.
       reference: None where there is no π_ref.
       memory: () -> pytree of arrays of any shape that `act` remembers where an episode begins.
-      prepare: writes notes on the rows of the dataset that `replay` draws from, whose own rows then need notes of the
+      prepare: computes extras for the dataset's rows that `replay` draws from, whose own rows then need extras of the
         same structure; None where rows alone will do.
     """
 

@@ -42,7 +42,7 @@ def sample_batch(dataset: BatchT, key: Array, batch_size: int) -> BatchT:
     return jax.tree.map(lambda column: column[rows], dataset)
 
 
-def note_rows(function: Callable, columns: Any) -> Any:
+def compute_extras(function: Callable, columns: Any) -> Any:
     """Computes a function of every row of a dataset, once for a whole phase.
 
     Args:

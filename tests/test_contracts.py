@@ -22,7 +22,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.settings import get, paths, replaced
 from o2o_jax.training import run_updates, sample_batch
-from o2o_jax.types import Annotated, Notes, Rollout, Spec
+from o2o_jax.types import Annotated, Extras, Rollout, Spec
 from tests import tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
@@ -116,7 +116,7 @@ class Case:
             self.prepare = jax.jit(updates.prepare)
             prepared = [self.prepare(state, dataset) for state in self.starts]
             self.starts = [state for state, _ in prepared]
-            self.datasets = [Annotated.of(dataset, notes) for _, notes in prepared]
+            self.datasets = [Annotated.of(dataset, extras) for _, extras in prepared]
 
     @staticmethod
     def start(algorithm, normalizer):
@@ -148,11 +148,11 @@ class Case:
             run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, sample=self.sample
         )
         axes, dataset, rows = seed_axes(states), self.datasets[0], None
-        if isinstance(dataset, Annotated):  # the notes of a seed's own networks differ, all else is common
-            own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.notes.own for data in self.datasets))
-            notes = Notes(dataset.notes.shared, own)
-            dataset = Annotated.of(dataset, notes)
-            rows = jax.tree.map(lambda _: None, dataset).replace(notes=seed_axes(notes))
+        if isinstance(dataset, Annotated):  # the extras of a seed's own networks differ, all else is common
+            own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.extras.own for data in self.datasets))
+            extras = Extras(dataset.extras.shared, own)
+            dataset = Annotated.of(dataset, extras)
+            rows = jax.tree.map(lambda _: None, dataset).replace(extras=seed_axes(extras))
         return jax.jit(jax.vmap(run, (axes, rows, 0), (axes, 0)))(states, dataset, self.keys)
 
 
@@ -190,8 +190,8 @@ def test_online_parts_change_nothing_before_the_first_environment_step(name):
         for phase in algorithm.phases:
             rows = make_dataset()
             if phase.prepare:
-                state, notes = phase.prepare(state, rows)
-                rows = Annotated.of(rows, notes)
+                state, extras = phase.prepare(state, rows)
+                rows = Annotated.of(rows, extras)
             batch = sample_batch(rows, jax.random.key(1), BATCH_SIZE)
             state, _ = jax.jit(phase.update)(state, batch, jax.random.key(2))
         ends.append(state)
@@ -275,6 +275,6 @@ def test_an_update_asks_for_no_particular_batch_size(case):
 def test_a_phase_that_goes_on_is_prepared_as_it_was(case):
     # what was written down doesn't depend on what the phase moves, and what the state got stays as it is
     (states, _), *_ = case.alone[0]
-    state, notes = case.prepare(states[-1], make_dataset())
-    jax.tree.map(np.testing.assert_array_equal, notes, case.datasets[0].notes)
+    state, extras = case.prepare(states[-1], make_dataset())
+    jax.tree.map(np.testing.assert_array_equal, extras, case.datasets[0].extras)
     jax.tree.map(np.testing.assert_array_equal, state, states[-1])

@@ -48,8 +48,8 @@ def handed_over(name):
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     batch, training = BATCH, algorithm.phase("offline")
     if training.prepare:
-        state, notes = jax.jit(training.prepare)(state, BATCH)
-        batch = Annotated.of(BATCH, notes)
+        state, extras = jax.jit(training.prepare)(state, BATCH)
+        batch = Annotated.of(BATCH, extras)
     if training.sample:
         batch = jax.jit(training.sample, static_argnums=2)(batch, jax.random.key(6), 8)
     state, _ = jax.jit(training.update)(state, batch, jax.random.key(1))
@@ -91,8 +91,8 @@ def test_pair(source, target):
     for phase in algorithm.phases:
         batch = BATCH
         if phase.prepare:
-            state, notes = phase.prepare(state, BATCH)
-            batch = Annotated.of(BATCH, notes)
+            state, extras = phase.prepare(state, BATCH)
+            batch = Annotated.of(BATCH, extras)
         state, _ = phase.update(state, batch, jax.random.key(4))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), phase.name
     state = algorithm.online.begin(state, jnp.asarray(True))

@@ -316,7 +316,7 @@ def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut()
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, handoff("gaussian"))
-        state, notes = algorithm.phase("reevaluate").prepare(state, rollout)
-        return value_of(run(algorithm.phase("reevaluate").update, state, Annotated.of(data, notes), run_key, 300))
+        state, extras = algorithm.phase("reevaluate").prepare(state, rollout)
+        return value_of(run(algorithm.phase("reevaluate").update, state, Annotated.of(data, extras), run_key, 300))
 
     np.testing.assert_allclose(over_keys(training), 4.0, atol=0.15)

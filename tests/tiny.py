@@ -151,7 +151,7 @@ def update_of(algorithm, phase):
 
 
 def compiled(algorithm):
-    """The algorithm with updates and notes compiled: as they are, each of their operations would be a program."""
+    """The algorithm with updates and extras compiled: as they are, each of their operations would be a program."""
     phases = tuple(
         phase._replace(update=jax.jit(phase.update), prepare=phase.prepare and jax.jit(phase.prepare))
         for phase in algorithm.phases

@@ -24,8 +24,8 @@ from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import get
-from o2o_jax.training import gradient_step, note_rows, polyak_update, where
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
+from o2o_jax.training import compute_extras, gradient_step, polyak_update, where
+from o2o_jax.types import Annotated, Array, Extras, Metrics, Params, Rollout, Transition
 
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
@@ -455,7 +455,7 @@ def _as_text(value: Any) -> str:
 
 @flax.struct.dataclass
 class Evaluated:
-    """A seed's own notes for re-evaluation.
+    """A seed's own extras for re-evaluation.
 
     Attributes:
       next_policy: what π_off does at s' [N, ...].
@@ -499,7 +499,7 @@ def make_phases(
     return tuple(phase for phase in phases if phase.updates)
 
 
-def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[Any, Notes]:
+def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[Any, Extras]:
     """Computes once for every row what alignment would compute again in every batch.
 
     Args:
@@ -509,9 +509,11 @@ def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[A
       dataset: raw transitions [N].
 
     Returns:
-      The state, and a seed's own notes [N, ...]: `anchor`'s values.
+      The state, and a seed's own extras [N, ...]: `anchor`'s values.
     """
-    return state, Notes(own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation))
+    return state, Extras(
+        own=compute_extras(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation)
+    )
 
 
 def prepare_evaluation(
@@ -520,7 +522,7 @@ def prepare_evaluation(
     state: Any,
     dataset: Rollout,
     next_bonus: Callable | None = None,
-) -> tuple[Any, Notes]:
+) -> tuple[Any, Extras]:
     """Computes once for every row what re-evaluation would compute again in every batch: what π_off does there.
 
     Where settings say so, also the data's returns, and before the first update they become the level that critics and
@@ -535,12 +537,12 @@ def prepare_evaluation(
         nothing.
 
     Returns:
-      The state, and notes [N, ...]: an `Evaluated` of the seed's own, and where returns are mixed in, the data's
+      The state, and extras [N, ...]: an `Evaluated` of the seed's own, and where returns are mixed in, the data's
       `ReturnsToGo`, shared by all seeds.
     """
-    next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
+    next_policy = compute_extras(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
     if not config.reevaluate.return_updates and config.reevaluate.critic_bias == "zero":
-        return state, Notes(own=Evaluated(next_policy))
+        return state, Extras(own=Evaluated(next_policy))
     returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.update.discount), None
     if next_bonus is not None:
         reward = config.update.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
@@ -550,8 +552,8 @@ def prepare_evaluation(
         critic, target_critic = (networks.shift_output(params, shift) for params in (state.critic, state.target_critic))
         state = state.replace(critic=critic, target_critic=target_critic)
     if not config.reevaluate.return_updates:
-        return state, Notes(own=Evaluated(next_policy))
-    return state, Notes(shared=returns, own=Evaluated(next_policy, bonus))
+        return state, Extras(own=Evaluated(next_policy))
+    return state, Extras(shared=returns, own=Evaluated(next_policy, bonus))
 
 
 def return_target(
@@ -566,16 +568,16 @@ def return_target(
     Args:
       config: N is `reevaluate.return_updates`.
       state: whose `step` is n.
-      batch: with the notes of `prepare_evaluation`.
+      batch: with the extras of `prepare_evaluation`.
       target: [B] y_TD, return units.
-      last_value: V, normalised observations [B, O] to values [B] by the target critics, without what the notes' `bonus`
+      last_value: V, normalised observations [B, O] to values [B] by the target critics, without what `bonus`
         holds at that state.
 
     Returns:
       [B] targets; `target` itself where N is 0.
 
     Raises:
-      ValueError: while tracing, if N > 0 and the batch has no notes.
+      ValueError: while tracing, if N > 0 and the batch has no extras.
 
     Source: this package; relatives are Jelley et al. (arXiv:2406.13376) and Nakamoto et al. (arXiv:2303.05479).
     """
@@ -587,7 +589,7 @@ def return_target(
             "reevaluate.return_updates asks for returns, which single transitions don't have: annotate the dataset "
             "first"
         )
-    returns, bonus = batch.notes.shared, batch.notes.own.bonus
+    returns, bonus = batch.extras.shared, batch.extras.own.bonus
 
     def mixed(target: Array) -> Array:
         weight = 1.0 - state.step / mixed_updates

@@ -21,7 +21,7 @@ from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import documented, get, paths
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Notes, Spec, Transition
+from o2o_jax.types import Annotated, Extras, Spec, Transition
 from tests import tiny
 from tests.tiny import random_rollout, update_of
 
@@ -321,10 +321,10 @@ def test_critics_start_at_the_level_of_the_data(module):
     rows = random_rollout(SPEC, 64)
     rows = rows.replace(reward=jnp.full(64, 3.0), terminated=jnp.zeros(64))
     state = algorithm.init(jax.random.key(0))
-    started, notes = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
+    started, extras = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
     expected = 6.0
     if module is o2sac:
-        log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(notes.own.next_policy)
+        log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(extras.own.next_policy)
         last = 63 - jnp.arange(64)  # the bonus of row t, discounted, and what lies beyond the last row
         bonus = sum(
             -0.1 * 0.5 ** (j + 1) * log_prob[jnp.minimum(jnp.arange(64) + j, 63)] * (j <= last) for j in range(64)
@@ -349,7 +349,7 @@ def test_targets_go_from_returns_to_bootstrapped_ones():
     rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
     recorded = np.array([2.75, 8.5, 9.0])
     for bonus, added in ((None, 0.0), (jnp.full(3, 0.5), 0.5)):
-        batch = Annotated.of(rows, Notes(shared=returns, own=constrained.Evaluated(None, bonus)))
+        batch = Annotated.of(rows, Extras(shared=returns, own=constrained.Evaluated(None, bonus)))
         for step, share in ((0, 1.0), (1, 0.75), (2, 0.5), (4, 0.0), (9, 0.0)):
             state.step = jnp.asarray(step)
             target = constrained.return_target(config, state, batch, jnp.ones(3), lambda s: jnp.full(len(s), 8.0))
@@ -367,8 +367,8 @@ def test_returns_and_bootstrapping_agree_where_an_episode_is_one_step():
 
     @jax.jit
     def targets(state, rows):
-        _, notes = algorithm.phase("reevaluate").prepare(state, rows)
-        batch, means = Annotated.of(rows, notes), []
+        _, extras = algorithm.phase("reevaluate").prepare(state, rows)
+        batch, means = Annotated.of(rows, extras), []
         for step in (0, 10):  # all returns, and none
             _, metrics = algorithm.phase("reevaluate").update(
                 state.replace(step=jnp.asarray(step)), batch, jax.random.key(1)
@@ -924,24 +924,24 @@ def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 @pytest.mark.parametrize("phase", ["reevaluate", "align"])
-def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, phase):
+def test_extras_of_a_phase_are_what_its_updates_would_compute(module, phase):
     algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows = random_rollout(SPEC, 16)
     state = algorithm.init(jax.random.key(0), None)
     state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
     # so that actor and critics are no longer their copies
     state, _ = algorithm.phase("align").update(state, rows, jax.random.key(1))
-    prepared, notes = algorithm.phase(phase).prepare(state, rows)
+    prepared, extras = algorithm.phase(phase).prepare(state, rows)
     jax.tree.map(np.testing.assert_array_equal, prepared, state)
     with jax.default_matmul_precision("highest"):
         plain, metrics = update_of(algorithm, phase)(state, rows, jax.random.key(2))
-        annotated, same_metrics = update_of(algorithm, phase)(state, Annotated.of(rows, notes), jax.random.key(2))
+        annotated, same_metrics = update_of(algorithm, phase)(state, Annotated.of(rows, extras), jax.random.key(2))
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(compare, (plain, metrics), (annotated, same_metrics))
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
-def test_a_phase_leaves_what_its_notes_are_made_of(module):
+def test_a_phase_leaves_what_its_extras_are_made_of(module):
     algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
     for phase in ("reevaluate", "align"):

@@ -29,7 +29,7 @@ from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import part
 from o2o_jax.training import where
-from o2o_jax.types import Notes, Rollout, Spec, Transition, counter
+from o2o_jax.types import Extras, Rollout, Spec, Transition, counter
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -778,18 +778,18 @@ def test_a_policy_remembers_its_episode_and_what_it_earned(tmp_path):
 
 
 def test_rows_may_be_annotated_while_fine_tuning_too(tmp_path):
-    # own notes of each seed's actor; replay hands on rows of the dataset alone
+    # own extras of each seed's actor; replay hands on rows of the dataset alone
     def prepare(state, rows):
-        return state, Notes(own=jnp.full_like(rows.reward, state.actor[0]))
+        return state, Extras(own=jnp.full_like(rows.reward, state.actor[0]))
 
     def update(state, batch, key):
         del key
-        return state.replace(step=state.step + 1), {"noted": batch.notes.own[0]}
+        return state.replace(step=state.step + 1), {"extras": batch.extras.own[0]}
 
     rule = replay.half(4, 4)._replace(sample=lambda buffer, rows, key: rows)
     algorithm = with_online(guess(), prepare=prepare, update=update, replay=rule)
     result = launch(algorithm, guess_config(env_steps=1), tmp_path)
-    np.testing.assert_allclose(log.read(tmp_path, "finetune")["noted"], result.run.agent.actor[:, 0])
+    np.testing.assert_allclose(log.read(tmp_path, "finetune")["extras"], result.run.agent.actor[:, 0])
 
 
 def test_a_method_without_a_reference_is_evaluated_alone(tmp_path):

@@ -11,7 +11,7 @@ from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.events import finish
 from o2o_jax.training import EarlyStoppingState, Record, run_updates
-from o2o_jax.types import Notes, Rollout, Transition, counter
+from o2o_jax.types import Extras, Rollout, Transition, counter
 from tests import tiny
 
 ROWS = jnp.arange(50.0)
@@ -198,43 +198,43 @@ class Prepared:
 
 
 def prepare(state, dataset):
-    """Notes of both kinds: how many ends come before a row, and the row's reward times the seed's constant."""
+    """Extras of both kinds: how many ends come before a row, and the row's reward times the seed's constant."""
     ends = jnp.cumsum(dataset.ended) - dataset.ended
     state = state.replace(rows=jnp.asarray(dataset.reward.shape[0], jnp.float32))
-    return state, Notes(shared={"ends": ends}, own=state.constant * dataset.reward)
+    return state, Extras(shared={"ends": ends}, own=state.constant * dataset.reward)
 
 
-def check_notes(state, batch, key):
-    """Metrics that are 0 where every row came with its own notes."""
+def check_extras(state, batch, key):
+    """Metrics that are 0 where every row came with its own extras."""
     errors = {
-        "ends": jnp.abs(batch.notes.shared["ends"] - batch.reward // 10).max(),
-        "own": jnp.abs(batch.notes.own - state.constant * batch.reward).max(),
+        "ends": jnp.abs(batch.extras.shared["ends"] - batch.reward // 10).max(),
+        "own": jnp.abs(batch.extras.own - state.constant * batch.reward).max(),
         "rows": jnp.abs(state.rows - 50),
     }
     return state.replace(step=state.step + 1), errors
 
 
-def test_batches_of_a_prepared_phase_bring_their_notes(tmp_path, mesh):
+def test_batches_of_a_prepared_phase_bring_their_extras(tmp_path, mesh):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(
         lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
     )
     assert state.constant[0] != state.constant[1]
-    state = run(mesh, tmp_path, state, 5, check_notes, ROLLOUT, prepare=prepare)
-    state = run(mesh, tmp_path, state, 10, check_notes, ROLLOUT, prepare=prepare)  # resumed
+    state = run(mesh, tmp_path, state, 5, check_extras, ROLLOUT, prepare=prepare)
+    state = run(mesh, tmp_path, state, 10, check_extras, ROLLOUT, prepare=prepare)  # resumed
     columns = log.read(tmp_path, "phase")
     assert columns["step"].tolist() == [5, 5, 10, 10]
     for term in ("ends", "own", "rows"):
         np.testing.assert_allclose(columns[term], 0.0, atol=1e-6, err_msg=term)
 
 
-def test_what_is_noted_of_the_data_alone_is_kept_once(mesh):
+def test_extras_of_the_data_alone_are_kept_once(mesh):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(
         lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
     )
-    _, notes = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
-    assert (notes.shared["ends"].shape, notes.own.shape) == ((50,), (2, 50))
+    _, extras = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
+    assert (extras.shared["ends"].shape, extras.own.shape) == ((50,), (2, 50))
 
 
 def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
