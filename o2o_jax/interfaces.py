@@ -68,7 +68,7 @@ class Stop:
 
     Attributes:
       terms: metrics of the phase's update that are measured at every check, without a step.
-      decide: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
+      decide: (history) -> [] int32, pure: 0 to continue, i to stop for `reasons[i - 1]`. `history` maps each term to
         its values [window_checks + 1] at the last checks, oldest first, NaN where there was none yet. The first check
         is made of the state as it comes.
       reasons: why to stop, for people; none where checks are made for their log alone.
@@ -240,7 +240,7 @@ class Requires(NamedTuple):
         if self.sources and source not in self.sources:
             theirs = " or ".join(self.sources)
             raise ValueError(
-                f"{name} goes on from {theirs}, with its critics and all, and this policy comes from "
+                f"{name} continues from {theirs}, with its critics and all, and this policy comes from "
                 f"{source or 'elsewhere'}: pass the policy of a run of {theirs}"
             )
 
@@ -296,7 +296,7 @@ class Task:
       expert_data: whether the data is of expert quality (medium-expert and expert; LOCO-E of the paper).
       random_score: mean return of the random reference policy: 0 normalized points.
       expert_score: mean return of the expert reference policy: 100 normalized points. The default pair, 0 and 100,
-        stands for no reference at all: scores are then raw returns.
+        means no reference at all: scores are then raw returns.
       narrow_data: whether the data covers little beside its own paths (few demonstrations, clones of them), whatever
         their quality: the policy must stay near them.
       remote_ids: ids on Minari's remote that belong to the task too, "mujoco/hopper/medium-v0".

@@ -122,7 +122,7 @@ class SequencePolicy:
         return self.actor.head
 
     def distribution(self, history: History) -> TanhGaussian:
-        """Maps raw histories [..., K] to a distribution over the last action [..., A], whatever stands in its place."""
+        """Maps raw histories [..., K] to a distribution over the last action [..., A], whatever is in its place."""
         history = histories.normalize(history, self.normalizer, self.return_scale)
         return jax.tree.map(lambda leaf: leaf[..., -1, :], self.actor.apply(self.params, history))
 
@@ -189,7 +189,7 @@ class Handoff:
 
     Attributes:
       policy: the only part that O2SAC, O2TD3 and O2PPO read, unless offline critics are asked for.
-      state: the offline algorithm's whole state, for those who go on from its critics.
+      state: the offline algorithm's whole state, for those who continue from its critics.
       source: name of the offline algorithm.
       closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
     """
@@ -383,7 +383,7 @@ def clone_init(
       The state of one seed, its `step` [] at 0.
 
     Raises:
-      ValueError: no such head, or neither a teacher nor what stands in for it.
+      ValueError: no such head, or neither a teacher nor a replacement for it.
     """
     if head not in networks.HEADS:
         raise ValueError(f"unknown head {head!r}. Valid names: {', '.join(networks.HEADS)}")

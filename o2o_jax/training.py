@@ -159,7 +159,7 @@ class Record:
     Attributes:
       history: term -> [K + 1] at the last checks, oldest first; NaN where there was none yet.
       updates: [] int32, updates of the phase that the state has kept.
-      decision: [] int32: 0 while the phase goes on, `DIVERGED`, or the number of a reason of `interfaces.Stop`.
+      decision: [] int32: 0 while the phase continues, `DIVERGED`, or the number of a reason of `interfaces.Stop`.
     """
 
     history: dict[str, Array]
@@ -206,7 +206,7 @@ class EarlyStoppingState:
 
     @property
     def step(self) -> Array:
-        """[] int32, the train state's counter; it goes on where the state itself has stopped."""
+        """[] int32, the train state's counter; it continues when the state itself has stopped."""
         return self.state.step
 
     def skip_to(self, step: Array) -> "EarlyStoppingState":
@@ -274,7 +274,7 @@ def run_until_stop(
     """Runs updates up to the next check, and the check; a state that has stopped stays as it is.
 
     A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown away:
-    nothing compiles again, and its numbers are those of the seed alone. Its counter goes on, which all seeds share.
+    nothing compiles again, and its numbers are those of the seed alone. Its counter continues, which all seeds share.
 
     Args: as `run_updates` and `check`.
 

@@ -51,7 +51,7 @@ class Rollout(Transition):
 
     Attributes: those of `Transition`, and
       truncated: [T] float32, 1 where the episode was cut off after the step without terminating, by a time limit or
-        because nobody went on with it: targets bootstrap, and the next row begins another episode.
+        because nobody continued it: targets bootstrap, and the next row begins another episode.
     """
 
     truncated: Array

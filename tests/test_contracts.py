@@ -81,7 +81,7 @@ PREPARED = [case for case in CASES if phases_of(make(*case[:2])[0])[case[2]].pre
 
 
 def make_dataset(size=64):
-    """Rows that follow one another; a few of them drawn at random stand for a fresh rollout as well."""
+    """Rows that follow one another; a few of them drawn at random serve as a fresh rollout as well."""
     keys = jax.random.split(jax.random.key(0), 5)
     return Rollout(
         observation=3.0 + jax.random.normal(keys[0], (size, SPEC.observation_dim)),

@@ -72,7 +72,7 @@ def test_pair(source, target):
     requires = make("online", target).requires
     head = requires.head or handed_over(source).policy.head
     if requires.sources and source not in requires.sources:
-        with pytest.raises(ValueError, match=f"^{target} goes on from {requires.sources[0]}, .* comes from {source}"):
+        with pytest.raises(ValueError, match=f"^{target} continues from {requires.sources[0]}, .* comes from {source}"):
             make("online", target).init(jax.random.key(3), with_head_of(source, head))
         return
     handoff = with_head_of(source, head)
@@ -136,7 +136,7 @@ def test_cql_goes_to_constrained_fine_tuning_alone():
     algorithm = compiled("o2sac", critic_source="offline", layer_norm=False, reevaluate_updates=0, align_updates=0)
     handoff = with_head_of("cql", algorithm.requires.head)
     start = algorithm.online.begin(algorithm.init(jax.random.key(3), handoff), jnp.asarray(False))
-    for name in ("actor", "critic", "target_critic", "log_alpha"):  # all goes on where offline training was
+    for name in ("actor", "critic", "target_critic", "log_alpha"):  # all continues where offline training was
         jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
     jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.state.actor)
     _, metrics = algorithm.online.update(start, BATCH, jax.random.key(5))

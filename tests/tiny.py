@@ -105,7 +105,7 @@ def random_rollout(spec, size=16):
 
 
 def path_of(name, known):
-    """The path that a short name stands for, None for none: the path itself, "align_updates", or a field's own name.
+    """The path that a short name means, None for none: the path itself, "align_updates", or a field's own name.
 
     Of several fields of that name it is the one of `update`. A part goes by its name.
     """

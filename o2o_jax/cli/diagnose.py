@@ -179,7 +179,7 @@ def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset
     chosen = places(run, seeds_of(settings), seed_list)
     stages = {phase: seeds.take(stage, chosen) for phase, stage in load_stages(run, dataset.spec).items()}
     notes = [
-        f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not got so far'}"
+        f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not reached it'}"
         for phase, updates in (
             ("reevaluate", settings["config"]["reevaluate_updates"]),
             ("align", settings["config"].get("align_updates", 0)),

@@ -112,7 +112,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         flag_values=values,
     ),
     "resume": lambda values: flags.DEFINE_bool(
-        "resume", False, "go on with the run in --out; where there is none, start it", flag_values=values
+        "resume", False, "continue the run in --out; if there is none, start it", flag_values=values
     ),
     "tensorboard": _define_tensorboard,
 }

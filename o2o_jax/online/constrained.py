@@ -305,7 +305,7 @@ def reevaluation_summary(config: ConstrainedSettings, metrics: Mapping[str, floa
 
 
 def alignment_decision(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
-    """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
+    """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to continue.
 
     Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after
     overestimated actions, and both fall together as the critics are corrected.
@@ -410,7 +410,7 @@ def moves_lagrange(config: ConstrainedSettings, step: Array) -> Array:
 
 
 def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: Params) -> Any:
-    """Returns the state that offline training left, for those who go on from its critics.
+    """Returns the state that offline training left, for those who continue from its critics.
 
     Args:
       config: settings, of which the rewards' must be those of offline training.
@@ -425,7 +425,7 @@ def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: 
     """
     if handoff is None or not hasattr(handoff.state, "critic"):
         raise ValueError(
-            "networks.critic_source=offline goes on from the critics of offline training, and this policy comes "
+            "networks.critic_source=offline continues from the critics of offline training, and this policy comes "
             "without any: start from a method that trains critics, or set networks.critic_source=random"
         )
     state, source = handoff.state, handoff.source

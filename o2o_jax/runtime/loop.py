@@ -28,7 +28,7 @@ LOGS = ("finetune", "episode", "evaluation", "reference")
 
 def begin_episode(online: Online, run: Run, observation: Array) -> tuple[Run, Array]:
     """The action [A] at the first observation [O] of a run, or of what is left of one; one seed."""
-    # the episode that was under way is not gone on with
+    # the episode under way is not continued
     run = run.replace(buffer=online.replay.cut(run.buffer), memory=online.memory())
     return _act(online, run, observation, jnp.zeros(()))
 
@@ -134,7 +134,7 @@ def fine_tune(
 
     Args:
       setup: of the run.
-      run: where to go on from; `begin_finetuning` has been applied. Consumed: its memory is reused.
+      run: where to continue from; `begin_finetuning` has been applied. Consumed: its memory is reused.
       dataset: transitions [N] on the device that the replay rule chose; None where it draws of none.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.

@@ -56,7 +56,7 @@ def run_phase(
     """Runs a phase of all seeds, or what is left of it, in compiled chunks, each of which is an event.
 
     How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state of an
-    event goes on as if it had never stopped, and a state from beyond the phase comes back as it is.
+    event resumes as if it had never stopped, and a state from beyond the phase comes back as it is.
 
     With `phase.stop` a phase ends when all seeds have stopped, and a chunk is what lies between two checks. The state
     then is an `EarlyStoppingState`, whose counter is that of the phase's end afterwards, however many updates it took.

@@ -104,7 +104,7 @@ class Standing:
           accept: [S] bool, whether it becomes π_ref; true for none that is worse.
 
         Returns:
-          The decision, and what to go on with; its `returns` are still those of the old π_ref.
+          The decision, and the new state; its `returns` are still those of the old π_ref.
         """
         reject = comparison.worse(config.roll_back.standard_errors, config.roll_back.share)
         before = np.asarray(self.rejections)
@@ -198,7 +198,7 @@ class Returns:
           standard_errors: c ≥ 0.
 
         Returns:
-          [S] bool, and what to go on with.
+          [S] bool, and the new state.
         """
         ready = self._ready(min_episodes)
         accept = self.compare(min_episodes).better(standard_errors)

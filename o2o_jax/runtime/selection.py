@@ -117,7 +117,7 @@ class Selection:
           decision: of that look.
 
         Returns:
-          The run with the steps counted, the decision that stands, and [S] 1 or 0 where it was confirmed or not, else
+          The run with the steps counted, the final decision, and [S] 1 or 0 where it was confirmed or not, else
           NaN.
         """
         asked = decision.accept | decision.roll_back

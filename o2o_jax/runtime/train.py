@@ -191,7 +191,7 @@ class _Progress:
 
     @property
     def state(self) -> Any:
-        """State that the phase goes on from."""
+        """State that the phase continues from."""
         return (
             EarlyStoppingState(self._run.agent, self._run.records[self._phase.name])
             if self._phase.stop

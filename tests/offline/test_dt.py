@@ -193,7 +193,7 @@ def test_a_resumed_run_repeats_the_unbroken_one():
     run = jax.jit(functools.partial(run_updates, phase.update, num_updates=2, batch_size=8, sample=phase.sample))
     key = jax.random.key(5)
     part, _ = run(state, dataset, key)
-    resumed, extras = phase.prepare(part, make_dataset())  # as a phase that goes on does
+    resumed, extras = phase.prepare(part, make_dataset())  # as a resumed phase does
     resumed, _ = run(resumed, Annotated.of(make_dataset(), extras), key)
     whole, _ = run(part, dataset, key)
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)

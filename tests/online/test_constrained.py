@@ -679,7 +679,7 @@ def test_offline_state_is_handed_on():
 @pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
 def test_direct_fine_tuning_needs_offline_critics(handoff):
     with pytest.raises(
-        ValueError, match="^networks.critic_source=offline goes on .* critics, or set networks.critic_source"
+        ValueError, match="^networks.critic_source=offline continues .* critics, or set networks.critic_source"
     ):
         constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 

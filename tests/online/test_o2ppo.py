@@ -286,7 +286,7 @@ def test_scaled_rewards_make_scaled_returns():
     assert float(state.reward_scale.sums.count) == 12
     assert not np.isclose(state.reward_scale.sums.variance, 1.0)
     np.testing.assert_allclose(found.value, state.reward_scale(plain.value), rtol=1e-5)
-    # a phase that goes on is prepared anew: the scale must not count the dataset twice
+    # a resumed phase is prepared anew: the scale must not count the dataset twice
     algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, discount=0.5, reward_scaling="running_std"), SPEC)
     again, _ = annotated(algorithm, state, dataset)
     jax.tree.map(np.testing.assert_array_equal, again.reward_scale, state.reward_scale)

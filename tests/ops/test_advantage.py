@@ -63,7 +63,7 @@ def random_rollout(length=40):
 
 
 def test_with_lambda_one_it_is_the_return_less_the_value():
-    # beyond a time limit, and beyond the rollout's end, the return goes on with V(s')
+    # beyond a time limit, and beyond the rollout's end, the return continues with V(s')
     reward, value, next_value, terminated, ended = random_rollout()
     expected, following = np.zeros(40), float(next_value[-1])
     for t in reversed(range(40)):

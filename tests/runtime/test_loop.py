@@ -130,7 +130,7 @@ def launch(
     def take(event):
         metric_log.take(event)
         if event.run is not None:
-            run = event.run.replace(episodes=None)  # a run that goes on from it begins new ones
+            run = event.run.replace(episodes=None)  # a run that continues from it begins new ones
             snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
             on_evaluation(run, event.rows.get("evaluation", {}))
 

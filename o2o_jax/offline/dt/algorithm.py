@@ -130,7 +130,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Extr
 
     Returns:
       The state with `target_return`; extras that seeds share: the return to go, undiscounted, and how many steps the
-      episode goes on, this one among them; both [N].
+      episode continues, this one among them; both [N].
     """
     to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)
     _, remaining = steps_to_end(dataset.ended)
