@@ -4,7 +4,7 @@
 
 Every case is a command of experiments.offline or experiments.finetune on a tiny dataset with tiny networks, in a
 process of its own. SIGKILL comes at a moment drawn uniformly from the time in which the unbroken run wrote, for some
-kills while the process starts, and for some within the write of a checkpoint. With --resume the same command then continues
+kills while the process starts, for some within the write of a checkpoint. The same command with --resume continues
 it, until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
 the byte, and every number of every checkpoint to the bit; so must be those of a second unbroken run. Prints a table of
 kills by the phase that the newest row of a log is of; status 1 where anything differs.

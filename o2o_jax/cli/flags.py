@@ -343,7 +343,7 @@ def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: in
         )
     copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
-        "nothing speaks against this run",
+        "all checks passed",
         f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in work.items() if count),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
         f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"

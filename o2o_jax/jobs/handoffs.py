@@ -197,7 +197,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
       "reevaluate" and "align" -> seeds stacked [S], as numpy arrays.
 
     Raises:
-      FileNotFoundError: there is no run, or it left nothing: it hasn't got so far, leaves both phases out, or has no
+      FileNotFoundError: there is no run, or it left nothing: it has not reached that, leaves both phases out, or has no
         values of actions.
     """
     settings = read_config(run_dir)
@@ -262,7 +262,7 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
       What the run made, of the seeds of `settings`.
 
     Raises:
-      FileNotFoundError: there is no run, or it hasn't got so far.
+      FileNotFoundError: there is no run, or it has not reached that.
       ValueError: these settings have no such phase; or those of the run are others, or it lacks a seed.
     """
     config, spec = plan.setup.config, plan.setup.spec

@@ -135,7 +135,7 @@ def fine_tune(
     Args:
       setup: of the run.
       run: where to continue from; `begin_finetuning` has been applied. Consumed: its memory is reused.
-      dataset: transitions [N] on the device that the replay rule chose; None where it draws of none.
+      dataset: transitions [N] on the device that the replay rule chose; None if it uses no rows of the dataset.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run

@@ -126,7 +126,7 @@ def run_phase(
 
 
 def _done(phase: Phase, state: Any, first_step: int, held_out: Transition | None) -> int:
-    """Returns the updates of a phase that a state has behind it; raises what speaks against the phase."""
+    """Returns the updates of a phase that a state has behind it; raises the error of a phase that cannot run."""
     if phase.stop is not None and held_out is None:
         raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
     if phase.stop is not None and phase.sample is not None:

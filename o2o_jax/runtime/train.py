@@ -343,7 +343,7 @@ def _delivered(setup: Setup, run: Run) -> tuple[str, ...]:
 
 
 def replay_data(setup: Setup, dataset: Dataset | None) -> Transition | None:
-    """Returns what fine-tuning may draw of the dataset [N], on every device; None where it draws of none."""
+    """Returns what fine-tuning may draw of the dataset [N], on every device; None if it uses no rows of the dataset."""
     chosen = None if dataset is None else setup.online.replay.choose(dataset)
     if chosen is None:
         return None

@@ -527,7 +527,7 @@ def test_offline_critics_are_kept_and_aligned(algorithm, offline_run, tmp_path, 
     logs = {path.stem for path in out.glob("*.csv")}
     clone = {"clone"} if algorithm == "o2sac" else set()
     assert logs == {"align", "start"} | clone
-    assert "critics" not in capsys.readouterr().out  # nothing speaks against it
+    assert "critics" not in capsys.readouterr().out  # no warning
 
 
 def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_path, capsys):
@@ -578,7 +578,7 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offli
 def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsys):
     run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run")
     found = capsys.readouterr().out.splitlines()
-    assert found[-4] == "nothing speaks against this run"
+    assert found[-4] == "all checks passed"
     assert found[-3] == "2 seeds: 4 updates of reevaluate, 4 updates of align, 6 environment steps"
     assert "transitions, " in found[-2]
     assert found[-1].startswith("memory beside programs, batches and simulators: ")

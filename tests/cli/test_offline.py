@@ -222,7 +222,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
 def test_a_dry_run_checks_and_writes_nothing(finished, tmp_path, capsys):
     run(tmp_path / "out", "--dry_run")
     found = capsys.readouterr().out.splitlines()
-    assert found[-4:-2] == ["nothing speaks against this run", "2 seeds: 12 updates of offline"]
+    assert found[-4:-2] == ["all checks passed", "2 seeds: 12 updates of offline"]
     assert not (tmp_path / "out").exists()
     run(finished, "--dry_run", status=1)
     assert "already holds a run" in capsys.readouterr().err
