@@ -106,7 +106,7 @@ PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online"
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of a case's runs.
+    """Outcome of a case's runs.
 
     Attributes:
       kills: how many there were, by phase.

@@ -117,7 +117,9 @@ def docstrings(path):
     return [text.splitlines()[0] for node in nodes if isinstance(node, kinds) and (text := ast.get_docstring(node))]
 
 
-SOURCES = sorted(path for folder in ("o2o_jax", "experiments", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("o2o_jax", "experiments", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+)
 QUESTIONS = {"What", "Who", "Whose", "Whether", "Where", "How", "By", "When", "Why", "Which", "This"}
 
 
@@ -145,7 +147,7 @@ SHAPE = re.compile(r"\[[\w.,*+−/⌊⌋ ]*\]")  # [], [B], [..., O], [K + 1], [
 
 
 def takes_arrays(function):
-    """Whether arrays other than a random key come in or go out."""
+    """Tells whether arrays other than a random key come in or go out."""
     hints = [arg.annotation for arg in function.args.args if arg.arg != "key"] + [function.returns]
     return any(re.search(r"\b(Array|ndarray)\b", ast.unparse(hint)) for hint in hints if hint is not None)
 

@@ -1,4 +1,4 @@
-"""What every algorithm owes the runtime, written once and run for each that is discovered.
+"""Contract of every algorithm with the runtime, written once and run for each that is discovered.
 
 An update keeps the state's tree, shapes and dtypes; a second call doesn't compile again; all seeds as the runtime runs
 them, a `scan` under `vmap`, equal a loop over each seed alone; all numbers stay finite.
@@ -120,7 +120,7 @@ class Case:
 
     @staticmethod
     def start(algorithm, normalizer):
-        """What the algorithm starts from: the data's normaliser, a policy, or nothing where it reads a whole state."""
+        """Returns the algorithm's start: the data's normaliser, a policy, or nothing where it reads a whole state."""
         if algorithm.requires is None:
             return normalizer
         return None if algorithm.requires.state else make_handoff(algorithm.requires.head or ANY_HEAD, normalizer)

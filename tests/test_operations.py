@@ -49,7 +49,7 @@ def test_an_update_by_hand():
 
 
 def compiled_operations(workload):
-    """What XLA counts in the compiled update of one seed: not in a `scan`, whose body it counts once."""
+    """Returns XLA's count for the compiled update of one seed: not in a `scan`, whose body it counts once."""
     state, data = jax.eval_shape(workload.init, jax.random.key(0)), workload.data
     extras = None
     if workload.prepare is not None:

@@ -43,7 +43,7 @@ def make(kind, name, **settings):
 
 @functools.cache
 def handed_over(name):
-    """What an offline algorithm leaves after one update."""
+    """Returns what an offline algorithm leaves after one update."""
     algorithm = make("offline", name)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     batch, training = BATCH, algorithm.phase("offline")

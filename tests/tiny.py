@@ -60,7 +60,7 @@ def saved(folder):
 
 
 def over_keys(training, *arguments):
-    """What a training finds with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
+    """Runs a training with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
     # it runs for longer than most programs of the tests, which makes up for a little more compilation
     together = jax.jit(jax.vmap(training), compiler_options={"xla_backend_optimization_level": 1})
     return jax.device_get(together(jax.random.split(jax.random.key(0), KEYS), *arguments))

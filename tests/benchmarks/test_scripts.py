@@ -16,7 +16,7 @@ SHORT = ("--rows=50", "--chunk=2", "--seconds=0", "--repeats=2", "--gemm_size=16
 
 
 def run(script, out, *arguments):
-    """What the script wrote."""
+    """Returns the JSON that the script wrote."""
     tiny.call(script, f"--out={out}", *arguments)
     (path,) = out.glob("*.json")
     return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What a run will take: updates and operations by hand, the rate by a clock that is held."""
+"""Estimates of a run: updates and operations by hand, the rate by a clock that is held."""
 
 import json
 import types

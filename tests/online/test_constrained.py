@@ -1,4 +1,4 @@
-"""What O2SAC and O2TD3 share: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
+"""Parts common to O2SAC and O2TD3: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
 
 import functools
 import itertools
@@ -662,7 +662,7 @@ OFFLINE_CRITICS = tiny.config(o2sac.Config, critic_source="offline")
 
 
 def offline(critic, **rewards):
-    """What offline training left, as far as it matters here."""
+    """Returns what offline training left, as far as it matters here."""
     return types.SimpleNamespace(critic=critic, transform=Transform(Normalizer.identity(3), **rewards))
 
 

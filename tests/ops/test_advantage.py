@@ -193,7 +193,7 @@ def test_normalized_by_hand():
 
 
 def surrogate(ratio, *advantages):
-    """Of one sample with some advantages."""
+    """Returns the loss of one sample with some advantages."""
     advantages = floats(*advantages)
     positive, negative = (jnp.mean(part(advantages, 0.0))[None] for part in (jnp.maximum, jnp.minimum))
     return ops.clipped_surrogate(floats(ratio), positive, negative, 0.2)[0]

@@ -68,7 +68,7 @@ class Line(gymnasium.Env):
         return self.observation(), reward, terminated, self.steps == 3, {}
 
     def rows(self):
-        """What a buffer should hold of it; None of an environment that was never stepped."""
+        """Returns what a buffer should hold of it; None of an environment that was never stepped."""
         if not self.history:
             return None
         return Transition(*(np.stack(column).astype(np.float32) for column in zip(*self.history, strict=True)))
@@ -309,7 +309,7 @@ class Guess:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuessSettings(OnlineConfig):
-    """What the loop reads of an algorithm with a reference."""
+    """Settings that the loop reads of an algorithm with a reference."""
 
     env_steps: int = 6
     evaluation: parts.Evaluation = part(parts.Evaluation, every_env_steps=1, episodes=1)

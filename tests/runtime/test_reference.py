@@ -10,7 +10,7 @@ from o2o_jax.runtime.reference import Comparison, Returns, Standing, Tally
 
 
 def tally(*returns):
-    """Of seeds with these returns each."""
+    """Returns the tally of seeds with these returns each."""
     return empty(len(returns)).add(returns)
 
 
