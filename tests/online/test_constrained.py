@@ -1,4 +1,4 @@
-"""Parts common to O2SAC and O2TD3: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
+"""Parts of O2SAC and O2TD3: who goes online, the first reference, the schedule of the threshold, settings, handoffs."""
 
 import functools
 import itertools
