@@ -7,7 +7,7 @@ then as many steps of the environments alone, then as many updates alone, each w
 action; the ratio is the loop's time over the sum of the other two. Every algorithm has a second loop that overlaps
 environments and updates (--set=interaction.overlap=true). Evaluation of all seeds' episodes side by side has its rounds
 with a plain loop over one environment, and with envpool's environments where it has the robot. Episodes all have the
-same length there: a fallen robot goes on.
+same length there: a fallen robot continues.
 """
 
 import dataclasses

@@ -45,15 +45,15 @@ class Running:
         self.updates, self.cold, self.cached = 1 if workload.on_rollout else chunk, np.nan, np.nan
         keys = seeds.keys(range(num_seeds), workload.name)
         state = start_states(workload.init, mesh, keys)
-        self._data, self._notes = seeds.replicate(workload.data, mesh), None
+        self._data, self._extras = seeds.replicate(workload.data, mesh), None
         if workload.prepare is not None:
             prepare = seeds.over_seeds(workload.prepare, mesh, shared=(1,), donate=(0,))
-            state, self._notes = prepare(state, self._data)
+            state, self._extras = prepare(state, self._data)
         self._state, self._keys = state, seeds.place(keys, mesh)
         program = seeds.over_seeds(
             functools.partial(workload.run, num_updates=self.updates), mesh, shared=(1,), donate=(0,)
         )
-        arguments = (self._state, self._data, self._notes, self._keys)
+        arguments = (self._state, self._data, self._extras, self._keys)
         if time_compilation:
             self._program, self.cold, self.cached = compile_twice(program, *arguments)
         else:
@@ -61,7 +61,7 @@ class Running:
 
     def __call__(self) -> None:
         """Runs a chunk."""
-        self._state, metrics, _ = self._program(self._state, self._data, self._notes, self._keys)
+        self._state, metrics, _ = self._program(self._state, self._data, self._extras, self._keys)
         jax.block_until_ready((self._state, metrics))
 
 

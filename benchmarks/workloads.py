@@ -20,7 +20,7 @@ from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
 from o2o_jax.settings import paths
-from o2o_jax.types import Array, Metrics, Notes, Rollout, Spec, Transition
+from o2o_jax.types import Array, Extras, Metrics, Rollout, Spec, Transition
 
 SHAPES = {
     "hopper": Spec(observation_dim=11, action_dim=3),
@@ -49,9 +49,9 @@ class Workload:
       config: of the algorithm.
       count: floating-point operations of an update.
       init: (key) -> a state at the start of the phase.
-      run: (state, data, notes, key, num_updates) -> (state, metrics, finite), as `phases.advance`.
+      run: (state, data, extras, key, num_updates) -> (state, metrics, finite), as `phases.advance`.
       data: numpy arrays that all seeds share: a dataset [N], or the rollout [T] of an on-policy update.
-      prepare: (state, data) -> (state, notes) before the phase, or None.
+      prepare: (state, data) -> (state, extras) before the phase, or None.
       on_rollout: whether an update is one of a whole rollout: seconds rather than milliseconds.
     """
 
@@ -170,10 +170,10 @@ def synthetic(spec: Spec, rows: int) -> Dataset:
 
 
 def _on_rollout(
-    update: Callable, state: Any, rollout: Rollout, notes: Notes | None, key: Array, num_updates: int
+    update: Callable, state: Any, rollout: Rollout, extras: Extras | None, key: Array, num_updates: int
 ) -> tuple[Any, Metrics, Array]:
     """`num_updates` updates on the same rollout; signature and result as of `phases.advance`."""
-    del notes
+    del extras
 
     def one_update(state: Any, _: None) -> tuple[Any, Metrics]:
         return update(state, rollout, jax.random.fold_in(key, state.step))

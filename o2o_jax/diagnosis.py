@@ -536,7 +536,7 @@ ADVICE: dict[Regime, Advice] = {
     "better": Advice(
         keep="the policy: it is worth more than the data",
         replay="part, the best episodes only; none if they too score below the policy",
-        warmup="5,000 steps by the policy itself before the first update: they stand in for the data",
+        warmup="5,000 steps by the policy itself before the first update: they replace the data",
         constraint="the published thresholds: the reference is what there is to keep",
         overrides={"replay.mode": "part", "interaction.warmup_env_steps": 5_000},
     ),

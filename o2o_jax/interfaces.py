@@ -22,14 +22,14 @@ class Sample(Protocol):
 
 
 class Prepare(Protocol):
-    """Writes `types.Notes` on every row of a dataset [N], pure: (state, dataset) -> (state, notes).
+    """Computes `types.Extras` for every row of a dataset [N], pure: (state, dataset) -> (state, extras).
 
     It sees the dataset whole and in order. What comes out may depend on the data and on parts of the state that the
     phase leaves alone: a resumed phase is prepared again.
     """
 
     def __call__(self, state: Any, dataset: Rollout, /) -> tuple[Any, Any]:
-        """Returns the state and the notes [N, ...]."""
+        """Returns the state and the extras [N, ...]."""
 
 
 class Act(Protocol):
@@ -53,13 +53,13 @@ class Report:
         `types.Rollout` [M] of whole episodes. What comes out may depend only on parts of the state that the phase
         leaves alone.
       measure: (state, rows) -> metrics, pure; NaN where the episodes say nothing, which is no sign of divergence.
-      remark: (metrics of one seed) -> what people have to know of them when the phase ends, one line; "" for nothing.
+      summary: (metrics of one seed) -> a line about them for when the phase ends; "" for none.
     """
 
     terms: tuple[str, ...]
     prepare: Callable
     measure: Callable
-    remark: Callable[[Mapping[str, float]], str] = lambda metrics: ""
+    summary: Callable[[Mapping[str, float]], str] = lambda metrics: ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +68,18 @@ class Stop:
 
     Attributes:
       terms: metrics of the phase's update that are measured at every check, without a step.
-      verdict: (history) -> [] int32, pure: 0 to go on, i to stop for `reasons[i - 1]`. `history` maps each term to
+      decide: (history) -> [] int32, pure: 0 to continue, i to stop for `reasons[i - 1]`. `history` maps each term to
         its values [window_checks + 1] at the last checks, oldest first, NaN where there was none yet. The first check
         is made of the state as it comes.
       reasons: why to stop, for people; none where checks are made for their log alone.
       check_every_updates: updates between two checks.
-      window_checks: how many checks `verdict` looks back from the newest.
+      window_checks: how many checks `decide` looks back from the newest.
       min_updates: updates before which nothing stops.
       report: what else the checks measure; `history` has its terms too.
     """
 
     terms: tuple[str, ...]
-    verdict: Callable
+    decide: Callable
     reasons: tuple[str, ...]
     check_every_updates: int
     window_checks: int
@@ -100,13 +100,13 @@ class Phase(NamedTuple):
       update: of one seed.
       updates: how many, per seed.
       batch_size: B.
-      prepare: writes notes on every row first, so that batches are `types.Annotated`; None where rows alone will do.
+      prepare: computes extras for every row first, so that batches are `types.Annotated`; None if rows alone will do.
       sample: draws batches that are no rows drawn uniformly; None for uniform rows.
       stop: when seeds are done before `updates`, or what is measured till then; None to make them all.
-      show: metrics that the progress bar shows, and `remark` reads.
+      show: metrics that the progress bar shows, and `summary` reads.
       measure_start: whether the log begins with the metrics of the state as it comes.
       chunk: the most updates of one compiled call, after which the log gets a row.
-      remark: (first, last) -> a line for people when the phase has ended. Both map the metrics of `show` to their
+      summary: (first, last) -> a line for when the phase has ended. Both map the metrics of `show` to their
         first and last finite values in the log, one per seed [S]. None for nothing.
     """
 
@@ -120,7 +120,7 @@ class Phase(NamedTuple):
     show: tuple[str, ...] = ()
     measure_start: bool = False
     chunk: int = 1_000
-    remark: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
+    summary: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Online(NamedTuple):
       replay: rule for its batches.
       reference: None where there is no π_ref.
       memory: () -> pytree of arrays of any shape that `act` remembers where an episode begins.
-      prepare: writes notes on the rows of the dataset that `replay` draws from, whose own rows then need notes of the
+      prepare: computes extras for the dataset's rows that `replay` draws from, whose own rows then need extras of the
         same structure; None where rows alone will do.
     """
 
@@ -240,7 +240,7 @@ class Requires(NamedTuple):
         if self.sources and source not in self.sources:
             theirs = " or ".join(self.sources)
             raise ValueError(
-                f"{name} goes on from {theirs}, with its critics and all, and this policy comes from "
+                f"{name} continues from {theirs}, with its critics and all, and this policy comes from "
                 f"{source or 'elsewhere'}: pass the policy of a run of {theirs}"
             )
 
@@ -296,7 +296,7 @@ class Task:
       expert_data: whether the data is of expert quality (medium-expert and expert; LOCO-E of the paper).
       random_score: mean return of the random reference policy: 0 normalized points.
       expert_score: mean return of the expert reference policy: 100 normalized points. The default pair, 0 and 100,
-        stands for no reference at all: scores are then raw returns.
+        means no reference at all: scores are then raw returns.
       narrow_data: whether the data covers little beside its own paths (few demonstrations, clones of them), whatever
         their quality: the policy must stay near them.
       remote_ids: ids on Minari's remote that belong to the task too, "mujoco/hopper/medium-v0".
@@ -357,11 +357,11 @@ class Task:
         return (self.random_score, self.expert_score) != (0.0, 100.0)
 
     @property
-    def remarks(self) -> list[str]:
-        """Facts that readers of the task's numbers have to know, a line each."""
-        remarks = []
+    def warnings(self) -> list[str]:
+        """Warnings for people who read the task's numbers, a line each."""
+        warnings = []
         if not self.has_references:
-            remarks.append(f"{self.name} has no reference scores: every score is the raw return")
+            warnings.append(f"{self.name} has no reference scores: every score is the raw return")
         if not self.published_settings:
-            remarks.append(f"no settings are published for {self.name}: those of this run are this package's choice")
-        return remarks
+            warnings.append(f"no settings are published for {self.name}: those of this run are this package's choice")
+        return warnings

@@ -24,7 +24,7 @@ from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.settings import Settings, setting
 from o2o_jax.training import gradient_step, measure, run_updates
-from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Transition, counter
+from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Transition, counter
 
 ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
@@ -122,7 +122,7 @@ class SequencePolicy:
         return self.actor.head
 
     def distribution(self, history: History) -> TanhGaussian:
-        """Maps raw histories [..., K] to a distribution over the last action [..., A], whatever stands in its place."""
+        """Maps raw histories [..., K] to a distribution over the last action [..., A], whatever is in its place."""
         history = histories.normalize(history, self.normalizer, self.return_scale)
         return jax.tree.map(lambda leaf: leaf[..., -1, :], self.actor.apply(self.params, history))
 
@@ -189,7 +189,7 @@ class Handoff:
 
     Attributes:
       policy: the only part that O2SAC, O2TD3 and O2PPO read, unless offline critics are asked for.
-      state: the offline algorithm's whole state, for those who go on from its critics.
+      state: the offline algorithm's whole state, for those who continue from its critics.
       source: name of the offline algorithm.
       closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
     """
@@ -322,8 +322,8 @@ def clone(
 
 def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key: Array, source: str) -> Handoff:
     """The clone after all updates, with its closeness; arguments as of `run_updates`."""
-    state, notes = clone_prepare(state, dataset)
-    annotated, update = Annotated.of(dataset, notes), functools.partial(clone_update, config)
+    state, extras = clone_prepare(state, dataset)
+    annotated, update = Annotated.of(dataset, extras), functools.partial(clone_update, config)
     state, _ = run_updates(update, state, annotated, key, config.updates, config.batch_size)
     closeness = measure(update, state, annotated, key, CLOSENESS_BATCHES, config.batch_size)
     return Handoff(state.student, source=source, closeness=closeness)
@@ -383,7 +383,7 @@ def clone_init(
       The state of one seed, its `step` [] at 0.
 
     Raises:
-      ValueError: no such head, or neither a teacher nor what stands in for it.
+      ValueError: no such head, or neither a teacher nor a replacement for it.
     """
     if head not in networks.HEADS:
         raise ValueError(f"unknown head {head!r}. Valid names: {', '.join(networks.HEADS)}")
@@ -415,7 +415,7 @@ def clone_state(
     )
 
 
-def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, Notes]:
+def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, Extras]:
     """Writes down, before cloning, what a sequence teacher does in every row, since a batch has no histories.
 
     Args:
@@ -423,16 +423,16 @@ def clone_prepare(state: CloneState, dataset: Transition) -> tuple[CloneState, N
       dataset: transitions [N], with a sequence teacher a `Rollout`.
 
     Returns:
-      The same state, and notes: the teacher's distributions [N, A]; empty where a batch's observations suffice.
+      The same state, and extras: the teacher's distributions [N, A]; empty where a batch's observations suffice.
 
     Raises:
       ValueError: a sequence teacher and rows that don't say where episodes end.
     """
     if not isinstance(state.teacher, SequencePolicy):
-        return state, Notes()
+        return state, Extras()
     if not isinstance(dataset, Rollout):
         raise ValueError("a sequence policy acts on histories: clone it on a Rollout, such as Dataset.rollout() gives")
-    return state, Notes(own=state.teacher.recall(dataset))
+    return state, Extras(own=state.teacher.recall(dataset))
 
 
 def clone_phase(config: CloneConfig, head: str) -> Phase:
@@ -541,7 +541,7 @@ def _teacher_actions(teacher: Policy | SequencePolicy | None, batch: Transition,
     if teacher is None:
         return batch.action, batch.action
     distribution: Distribution = (
-        batch.notes.own if isinstance(teacher, SequencePolicy) else teacher.distribution(batch.observation)
+        batch.extras.own if isinstance(teacher, SequencePolicy) else teacher.distribution(batch.observation)
     )
     return distribution.mode(), distribution.sample(key)
 

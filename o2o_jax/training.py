@@ -15,7 +15,7 @@ MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
 HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
 REPORT_STREAM = HELD_OUT_STREAM - 1  # likewise
 ROWS_AT_ONCE = 4_096  # of a dataset, where networks look at all of it
-DIVERGED = -1  # verdict of a state whose measures are NaN or infinite
+DIVERGED = -1  # decision of a state whose measures are NaN or infinite
 
 
 def gradient_step(
@@ -42,7 +42,7 @@ def sample_batch(dataset: BatchT, key: Array, batch_size: int) -> BatchT:
     return jax.tree.map(lambda column: column[rows], dataset)
 
 
-def note_rows(function: Callable, columns: Any) -> Any:
+def compute_extras(function: Callable, columns: Any) -> Any:
     """Computes a function of every row of a dataset, once for a whole phase.
 
     Args:
@@ -159,12 +159,12 @@ class Record:
     Attributes:
       history: term -> [K + 1] at the last checks, oldest first; NaN where there was none yet.
       updates: [] int32, updates of the phase that the state has kept.
-      verdict: [] int32: 0 while the phase goes on, `DIVERGED`, or the number of a reason of `interfaces.Stop`.
+      decision: [] int32: 0 while the phase continues, `DIVERGED`, or the number of a reason of `interfaces.Stop`.
     """
 
     history: dict[str, Array]
     updates: Array
-    verdict: Array
+    decision: Array
 
     @classmethod
     def start(cls, stop: Stop) -> "Record":
@@ -174,7 +174,7 @@ class Record:
         return cls({term: empty for term in stop.measures}, zero, zero)
 
     def check(self, stop: Stop, measures: Metrics, updates: int) -> "Record":
-        """Adds one more check, and the verdict on it.
+        """Adds one more check, and the decision on it.
 
         Args:
           stop: what is measured, and when to stop.
@@ -182,19 +182,19 @@ class Record:
           updates: since the last check.
 
         Returns:
-          The record; its verdict is `DIVERGED` where one of `stop.terms` is NaN or infinite.
+          The record; its decision is `DIVERGED` where one of `stop.terms` is NaN or infinite.
         """
         newest = {term: jnp.asarray(measures[term], jnp.float32) for term in stop.measures}
         history = {term: jnp.append(self.history[term][1:], value) for term, value in newest.items()}
         kept = self.updates + updates
-        verdict = jnp.where(kept >= stop.min_updates, stop.verdict(history), 0)
+        decision = jnp.where(kept >= stop.min_updates, stop.decide(history), 0)
         finite = jnp.isfinite(jnp.array([newest[term] for term in stop.terms])).all()
-        return Record(history, kept, jnp.where(finite, verdict, DIVERGED).astype(jnp.int32))
+        return Record(history, kept, jnp.where(finite, decision, DIVERGED).astype(jnp.int32))
 
 
 @flax.struct.dataclass
-class Watched:
-    """A train state in a phase that stops by measures, and what they were so far.
+class EarlyStoppingState:
+    """Train state in a phase that stops early by measures, and these so far.
 
     Attributes:
       state: the train state.
@@ -206,34 +206,34 @@ class Watched:
 
     @property
     def step(self) -> Array:
-        """[] int32, the train state's counter; it goes on where the state itself has stopped."""
+        """[] int32, the train state's counter; it continues when the state itself has stopped."""
         return self.state.step
 
-    def skip_to(self, step: Array) -> "Watched":
+    def skip_to(self, step: Array) -> "EarlyStoppingState":
         """Sets the counter to [] `step`, as if the updates that are left had been made."""
         return self.replace(state=self.state.replace(step=step))
 
 
-def report_rows(stop: Stop, watched: Watched, held_out: Rollout, key: Array) -> Any:
+def report_rows(stop: Stop, current: EarlyStoppingState, held_out: Rollout, key: Array) -> Any:
     """Returns the rows that the report of a phase's checks looks at, computed once; None without a report.
 
     Args: as `check`; `held_out` [M] are whole episodes.
     """
     if stop.report is None:
         return None
-    return stop.report.prepare(jax.random.fold_in(key, REPORT_STREAM), watched.state, held_out)
+    return stop.report.prepare(jax.random.fold_in(key, REPORT_STREAM), current.state, held_out)
 
 
 def check(
     update: Callable,
     stop: Stop,
-    watched: Watched,
+    current: EarlyStoppingState,
     held_out: Transition,
     key: Array,
     updates: int,
     batch_size: int,
     rows: Any = None,
-) -> Watched:
+) -> EarlyStoppingState:
     """Measures a state on held-out rows, the same ones with the same draws at every check of a phase.
 
     What differs between two checks then comes of the networks alone.
@@ -241,7 +241,7 @@ def check(
     Args:
       update: of the phase.
       stop: what to measure and when to stop.
-      watched: `updates` after its last check.
+      current: `updates` after its last check.
       held_out: transitions [M] that no batch of the phase is drawn from.
       key: PRNG key of the phase.
       updates: since the last check.
@@ -254,38 +254,38 @@ def check(
     measures: Metrics = {}
     if stop.terms:
         key = jax.random.fold_in(key, HELD_OUT_STREAM)
-        measures = measure(update, watched.state, held_out, key, MEASURED_BATCHES, batch_size)
+        measures = measure(update, current.state, held_out, key, MEASURED_BATCHES, batch_size)
     if stop.report is not None:
-        measures |= stop.report.measure(watched.state, rows)
-    return watched.replace(record=watched.record.check(stop, measures, updates))
+        measures |= stop.report.measure(current.state, rows)
+    return current.replace(record=current.record.check(stop, measures, updates))
 
 
-def run_watched(
+def run_until_stop(
     update: Callable,
     stop: Stop,
-    watched: Watched,
+    current: EarlyStoppingState,
     dataset: Transition,
     held_out: Transition,
     key: Array,
     num_updates: int,
     batch_size: int,
     rows: Any = None,
-) -> tuple[Watched, Metrics]:
-    """Runs updates up to the next check, and the check; a state that has its verdict stays as it is.
+) -> tuple[EarlyStoppingState, Metrics]:
+    """Runs updates up to the next check, and the check; a state that has stopped stays as it is.
 
     A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown away:
-    nothing compiles again, and its numbers are those of the seed alone. Its counter goes on, which all seeds share.
+    nothing compiles again, and its numbers are those of the seed alone. Its counter continues, which all seeds share.
 
     Args: as `run_updates` and `check`.
 
     Returns:
       The state and its record, and the mean [] of every metric; NaN where the state had stopped before.
     """
-    state, metrics = run_updates(update, watched.state, dataset, key, num_updates, batch_size)
-    moved = check(update, stop, watched.replace(state=state), held_out, key, num_updates, batch_size, rows)
-    goes_on = watched.record.verdict == 0
+    state, metrics = run_updates(update, current.state, dataset, key, num_updates, batch_size)
+    moved = check(update, stop, current.replace(state=state), held_out, key, num_updates, batch_size, rows)
+    goes_on = current.record.decision == 0
     metrics = jax.tree.map(lambda metric: jnp.where(goes_on, metric, jnp.nan), metrics)
-    return where(goes_on, moved, watched).skip_to(state.step), metrics
+    return where(goes_on, moved, current).skip_to(state.step), metrics
 
 
 def is_finite(state: Any) -> Array:

@@ -51,7 +51,7 @@ class Rollout(Transition):
 
     Attributes: those of `Transition`, and
       truncated: [T] float32, 1 where the episode was cut off after the step without terminating, by a time limit or
-        because nobody went on with it: targets bootstrap, and the next row begins another episode.
+        because nobody continued it: targets bootstrap, and the next row begins another episode.
     """
 
     truncated: Array
@@ -63,7 +63,7 @@ class Rollout(Transition):
 
 
 @flax.struct.dataclass
-class Notes:
+class Extras:
     """Values that an algorithm computed for every row of a dataset before a phase of updates on it.
 
     Attributes:
@@ -77,19 +77,19 @@ class Notes:
 
 @flax.struct.dataclass
 class Annotated(Transition):
-    """A dataset [N], or a batch of it [B], with an algorithm's notes on every row.
+    """A dataset [N], or a batch of it [B], with an algorithm's extras of every row.
 
     Attributes: those of `Transition`, and
-      notes: on the same rows, [N, ...] or [B, ...].
+      extras: on the same rows, [N, ...] or [B, ...].
     """
 
-    notes: Notes
+    extras: Extras
 
     @classmethod
-    def of(cls, dataset: Transition, notes: Notes) -> "Annotated":
-        """Returns the transitions [N] of a dataset with notes on its rows [N, ...]."""
+    def of(cls, dataset: Transition, extras: Extras) -> "Annotated":
+        """Returns the transitions [N] of a dataset with extras of its rows [N, ...]."""
         columns = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(Transition)}
-        return cls(**columns, notes=notes)
+        return cls(**columns, extras=extras)
 
 
 @flax.struct.dataclass
@@ -109,9 +109,9 @@ class History:
     valid: Array
 
 
-def noted(batch: Transition, compute: Callable[[], Any]) -> Any:
-    """Returns a seed's own notes on a batch's rows [B, ...]; computed, () -> notes, where the batch brings none."""
-    return batch.notes.own if isinstance(batch, Annotated) else compute()
+def extras_of(batch: Transition, compute: Callable[[], Any]) -> Any:
+    """Returns a seed's own extras of a batch's rows [B, ...]; computed, () -> extras, where the batch brings none."""
+    return batch.extras.own if isinstance(batch, Annotated) else compute()
 
 
 BatchT = TypeVar("BatchT", bound=Transition)  # what keeps the kind of rows that it is given

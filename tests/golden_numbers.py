@@ -136,7 +136,7 @@ class Golden:
         return {key[start:]: value for key, value in self._numbers.items() if key.startswith(f"{prefix}/")}
 
     def _paths(self, module: str) -> dict[tuple[str, ...], str]:
-        """Where each tensor of a module stands in the flax tree: the last matrix is the output layer."""
+        """Places of a module's tensors in the flax tree: the last matrix is the output layer."""
         names = list(self._tensors[module])
         dense = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 2]
         norms = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 1]

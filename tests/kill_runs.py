@@ -1,11 +1,11 @@
-"""Kills real runs at random moments, goes on with them, and compares how they end with runs that nobody stopped.
+"""Kills real runs at random moments, resumes them, and compares how they end with runs that nobody stopped.
 
     python tests/kill_runs.py --kills=25
 
 Every case is a command of experiments.offline or experiments.finetune on a tiny dataset with tiny networks, in a
 process of its own. SIGKILL comes at a moment drawn uniformly from the time in which the unbroken run wrote, for some
-kills while the process starts, and for some within the write of a checkpoint. The same command with --resume then goes
-on, until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
+kills while the process starts, for some within the write of a checkpoint. The same command with --resume continues
+it, until a process ends by itself; kills that are left start another run. Every CSV file must be the unbroken run's to
 the byte, and every number of every checkpoint to the bit; so must be those of a second unbroken run. Prints a table of
 kills by the phase that the newest row of a log is of; status 1 where anything differs.
 """
@@ -114,7 +114,7 @@ PHASES = (STARTING, "offline", "clone", "reevaluate", "align", "start", "online"
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of a case's runs.
+    """Outcome of a case's runs.
 
     Attributes:
       kills: how many there were, by phase.

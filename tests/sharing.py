@@ -35,7 +35,7 @@ def over_seeds(function, mesh, shared=(), donate=()):
 
 
 class _Same:
-    """What is equal to itself alone; keeps it, so that no other takes its place in memory."""
+    """A value equal to itself alone; keeps it, so that no other takes its place in memory."""
 
     def __init__(self, value):
         self.value = value
@@ -48,7 +48,7 @@ class _Same:
 
 
 def _identity(value):
-    """What a function computes, or a value that it is bound to, as a key of a dictionary; 1, 1.0 and True differ."""
+    """Returns a function, or a value that it is bound to, as a key of a dictionary; 1, 1.0 and True differ."""
     if value is None or isinstance(value, bool | int | float | str | bytes | range):
         return type(value), repr(value)
     if isinstance(value, functools.partial):

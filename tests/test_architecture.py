@@ -27,15 +27,15 @@ LAYERS = [
 ]
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 # ... but in one layer these are strangers.
-# A door that opens one way: online methods may go on with an offline update, offline ones know of none online.
+# A door that opens one way: online methods may continue an offline update, offline ones know of none online.
 STRANGERS = {
     "offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}, "runtime": {"offline", "online"},
 }  # fmt: skip
-CONTINUED = {"awac", "continued", "iql"}  # online methods that go on with an offline update
+CONTINUED = {"awac", "continued", "iql"}  # online methods that continue an offline update
 
 
 def imports(path):
-    """Dotted names of everything that a module imports, wherever in it the import stands."""
+    """Dotted names of everything that a module imports, wherever in it the import is."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -96,7 +96,7 @@ def test_only_the_checkpoint_module_imports_orbax(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_compilation_stands_in_the_shell(path):
+def test_compilation_is_in_the_shell(path):
     # Updates are pure functions of one seed, so that they can be embedded in anyone's jit, vmap and scan.
     # Acting in a simulator is impure anyway.
     if part(path) != "runtime" and path != PACKAGE / "envs" / "behaviour.py":
@@ -117,7 +117,9 @@ def docstrings(path):
     return [text.splitlines()[0] for node in nodes if isinstance(node, kinds) and (text := ast.get_docstring(node))]
 
 
-SOURCES = sorted(path for folder in ("o2o_jax", "experiments", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("o2o_jax", "experiments", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+)
 QUESTIONS = {"What", "Who", "Whose", "Whether", "Where", "How", "By", "When", "Why", "Which", "This"}
 
 
@@ -127,7 +129,7 @@ def test_docstrings_open_with_a_verb_or_a_noun(path):
 
 
 def public(path):
-    """Pairs of a module's public functions and methods, as they stand in the file, and their docstrings."""
+    """Pairs of a module's public functions and methods, in the file's order, and their docstrings."""
     body = ast.parse(path.read_text()).body
     classes = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     nodes = body + [node for each in classes for node in each.body]
@@ -145,7 +147,7 @@ SHAPE = re.compile(r"\[[\w.,*+−/⌊⌋ ]*\]")  # [], [B], [..., O], [K + 1], [
 
 
 def takes_arrays(function):
-    """Whether arrays other than a random key come in or go out."""
+    """Tells whether arrays other than a random key come in or go out."""
     hints = [arg.annotation for arg in function.args.args if arg.arg != "key"] + [function.returns]
     return any(re.search(r"\b(Array|ndarray)\b", ast.unparse(hint)) for hint in hints if hint is not None)
 

@@ -1,4 +1,4 @@
-"""What every algorithm owes the runtime, written once and run for each that is discovered.
+"""Contract of every algorithm with the runtime, written once and run for each that is discovered.
 
 An update keeps the state's tree, shapes and dtypes; a second call doesn't compile again; all seeds as the runtime runs
 them, a `scan` under `vmap`, equal a loop over each seed alone; all numbers stay finite.
@@ -22,7 +22,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.settings import get, paths, replaced
 from o2o_jax.training import run_updates, sample_batch
-from o2o_jax.types import Annotated, Notes, Rollout, Spec
+from o2o_jax.types import Annotated, Extras, Rollout, Spec
 from tests import tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
@@ -81,7 +81,7 @@ PREPARED = [case for case in CASES if phases_of(make(*case[:2])[0])[case[2]].pre
 
 
 def make_dataset(size=64):
-    """Rows that follow one another; a few of them drawn at random stand for a fresh rollout as well."""
+    """Rows that follow one another; a few of them drawn at random serve as a fresh rollout as well."""
     keys = jax.random.split(jax.random.key(0), 5)
     return Rollout(
         observation=3.0 + jax.random.normal(keys[0], (size, SPEC.observation_dim)),
@@ -116,11 +116,11 @@ class Case:
             self.prepare = jax.jit(updates.prepare)
             prepared = [self.prepare(state, dataset) for state in self.starts]
             self.starts = [state for state, _ in prepared]
-            self.datasets = [Annotated.of(dataset, notes) for _, notes in prepared]
+            self.datasets = [Annotated.of(dataset, extras) for _, extras in prepared]
 
     @staticmethod
     def start(algorithm, normalizer):
-        """What the algorithm starts from: the data's normaliser, a policy, or nothing where it reads a whole state."""
+        """Returns the algorithm's start: the data's normaliser, a policy, or nothing where it reads a whole state."""
         if algorithm.requires is None:
             return normalizer
         return None if algorithm.requires.state else make_handoff(algorithm.requires.head or ANY_HEAD, normalizer)
@@ -148,11 +148,11 @@ class Case:
             run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, sample=self.sample
         )
         axes, dataset, rows = seed_axes(states), self.datasets[0], None
-        if isinstance(dataset, Annotated):  # the notes of a seed's own networks differ, all else is common
-            own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.notes.own for data in self.datasets))
-            notes = Notes(dataset.notes.shared, own)
-            dataset = Annotated.of(dataset, notes)
-            rows = jax.tree.map(lambda _: None, dataset).replace(notes=seed_axes(notes))
+        if isinstance(dataset, Annotated):  # the extras of a seed's own networks differ, all else is common
+            own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data.extras.own for data in self.datasets))
+            extras = Extras(dataset.extras.shared, own)
+            dataset = Annotated.of(dataset, extras)
+            rows = jax.tree.map(lambda _: None, dataset).replace(extras=seed_axes(extras))
         return jax.jit(jax.vmap(run, (axes, rows, 0), (axes, 0)))(states, dataset, self.keys)
 
 
@@ -190,8 +190,8 @@ def test_online_parts_change_nothing_before_the_first_environment_step(name):
         for phase in algorithm.phases:
             rows = make_dataset()
             if phase.prepare:
-                state, notes = phase.prepare(state, rows)
-                rows = Annotated.of(rows, notes)
+                state, extras = phase.prepare(state, rows)
+                rows = Annotated.of(rows, extras)
             batch = sample_batch(rows, jax.random.key(1), BATCH_SIZE)
             state, _ = jax.jit(phase.update)(state, batch, jax.random.key(2))
         ends.append(state)
@@ -275,6 +275,6 @@ def test_an_update_asks_for_no_particular_batch_size(case):
 def test_a_phase_that_goes_on_is_prepared_as_it_was(case):
     # what was written down doesn't depend on what the phase moves, and what the state got stays as it is
     (states, _), *_ = case.alone[0]
-    state, notes = case.prepare(states[-1], make_dataset())
-    jax.tree.map(np.testing.assert_array_equal, notes, case.datasets[0].notes)
+    state, extras = case.prepare(states[-1], make_dataset())
+    jax.tree.map(np.testing.assert_array_equal, extras, case.datasets[0].extras)
     jax.tree.map(np.testing.assert_array_equal, state, states[-1])

@@ -22,7 +22,7 @@ SHORT = [
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
-    """What the script sets for its processes is put back."""
+    """Restores what the script sets for its processes."""
     for name in ("MINARI_DATASETS_PATH", "PYTHONPATH"):
         monkeypatch.setenv(name, "")
 

@@ -49,14 +49,14 @@ def test_an_update_by_hand():
 
 
 def compiled_operations(workload):
-    """What XLA counts in the compiled update of one seed: not in a `scan`, whose body it counts once."""
+    """Returns XLA's count for the compiled update of one seed: not in a `scan`, whose body it counts once."""
     state, data = jax.eval_shape(workload.init, jax.random.key(0)), workload.data
-    notes = None
+    extras = None
     if workload.prepare is not None:
-        state, notes = jax.eval_shape(workload.prepare, state, data)
+        state, extras = jax.eval_shape(workload.prepare, state, data)
     run = functools.partial(workload.run, num_updates=1)
     # one turn of the loop over updates is unrolled
-    return jax.jit(run).lower(state, data, notes, jax.random.key(0)).compile().cost_analysis()["flops"]
+    return jax.jit(run).lower(state, data, extras, jax.random.key(0)).compile().cost_analysis()["flops"]
 
 
 # PPO in one minibatch and one epoch, for the same reason. Of the branches of a delayed actor XLA counts the larger one,
@@ -89,7 +89,7 @@ def test_returns_in_the_targets_are_counted(name):
 
 
 @pytest.mark.parametrize("name", ["o2sac/reevaluate", "o2sac/align", "o2td3/reevaluate", "o2td3/align"])
-def test_without_its_notes_an_update_does_more_than_it_needs(name):
+def test_without_its_extras_an_update_does_more_than_it_needs(name):
     workload = dataclasses.replace(workloads.make(name, spec=SPEC, rows=512), prepare=None)
     assert compiled_operations(workload) > 1.1 * workload.count.needed
 

@@ -43,13 +43,13 @@ def make(kind, name, **settings):
 
 @functools.cache
 def handed_over(name):
-    """What an offline algorithm leaves after one update."""
+    """Returns what an offline algorithm leaves after one update."""
     algorithm = make("offline", name)
     state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     batch, training = BATCH, algorithm.phase("offline")
     if training.prepare:
-        state, notes = jax.jit(training.prepare)(state, BATCH)
-        batch = Annotated.of(BATCH, notes)
+        state, extras = jax.jit(training.prepare)(state, BATCH)
+        batch = Annotated.of(BATCH, extras)
     if training.sample:
         batch = jax.jit(training.sample, static_argnums=2)(batch, jax.random.key(6), 8)
     state, _ = jax.jit(training.update)(state, batch, jax.random.key(1))
@@ -72,7 +72,7 @@ def test_pair(source, target):
     requires = make("online", target).requires
     head = requires.head or handed_over(source).policy.head
     if requires.sources and source not in requires.sources:
-        with pytest.raises(ValueError, match=f"^{target} goes on from {requires.sources[0]}, .* comes from {source}"):
+        with pytest.raises(ValueError, match=f"^{target} continues from {requires.sources[0]}, .* comes from {source}"):
             make("online", target).init(jax.random.key(3), with_head_of(source, head))
         return
     handoff = with_head_of(source, head)
@@ -91,8 +91,8 @@ def test_pair(source, target):
     for phase in algorithm.phases:
         batch = BATCH
         if phase.prepare:
-            state, notes = phase.prepare(state, BATCH)
-            batch = Annotated.of(BATCH, notes)
+            state, extras = phase.prepare(state, BATCH)
+            batch = Annotated.of(BATCH, extras)
         state, _ = phase.update(state, batch, jax.random.key(4))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), phase.name
     state = algorithm.online.begin(state, jnp.asarray(True))
@@ -136,7 +136,7 @@ def test_cql_goes_to_constrained_fine_tuning_alone():
     algorithm = compiled("o2sac", critic_source="offline", layer_norm=False, reevaluate_updates=0, align_updates=0)
     handoff = with_head_of("cql", algorithm.requires.head)
     start = algorithm.online.begin(algorithm.init(jax.random.key(3), handoff), jnp.asarray(False))
-    for name in ("actor", "critic", "target_critic", "log_alpha"):  # all goes on where offline training was
+    for name in ("actor", "critic", "target_critic", "log_alpha"):  # all continues where offline training was
         jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
     jax.tree.map(np.testing.assert_array_equal, start.reference, handoff.state.actor)
     _, metrics = algorithm.online.update(start, BATCH, jax.random.key(5))

@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.online import o2ppo, o2sac, o2td3, ppo
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import Record, Watched, check, run_updates, run_watched
+from o2o_jax.training import EarlyStoppingState, Record, check, run_until_stop, run_updates
 from o2o_jax.types import Annotated, Rollout, Spec, Transition
 from tests import tiny
 from tests.tiny import over_keys
@@ -196,20 +196,20 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
 
     def training(key, critic):
         init_key, run_key = jax.random.split(key)
-        start = Watched(overrated(algorithm, init_key, critic), Record.start(stop))
+        start = EarlyStoppingState(overrated(algorithm, init_key, critic), Record.start(stop))
         start = check(algorithm.phase("align").update, stop, start, data, run_key, 0, batch_size)
 
-        def advance(watched, _):
+        def advance(current, _):
             arguments = (data, data, run_key, stop.check_every_updates, batch_size)
-            return run_watched(algorithm.phase("align").update, stop, watched, *arguments)[0], None
+            return run_until_stop(algorithm.phase("align").update, stop, current, *arguments)[0], None
 
         end, _ = jax.lax.scan(advance, start, length=5)
         return start.record, end.record, mode_of(algorithm, end.state), values(end.state.critic, jnp.asarray([HOME]))
 
     start, end, mode, home = over_keys(training, overrating_critics())
-    np.testing.assert_array_equal(start.verdict, 0)
+    np.testing.assert_array_equal(start.decision, 0)
     np.testing.assert_array_less(0.4, start.history["overestimated"][:, -1])  # half of what the policy tries, but noise
-    np.testing.assert_array_equal(end.verdict, 1)
+    np.testing.assert_array_equal(end.decision, 1)
     np.testing.assert_array_less(0, end.updates)
     np.testing.assert_allclose(mode, HOME, atol=0.1)  # √ of the distance at which alignment is complete
     np.testing.assert_allclose(home, 1.0, atol=EXCESS / 5)
@@ -316,7 +316,7 @@ def test_value_regression_and_reevaluation_agree_on_data_that_a_time_limit_cut()
     def training(key):
         init_key, run_key = jax.random.split(key)
         state = algorithm.init(init_key, handoff("gaussian"))
-        state, notes = algorithm.phase("reevaluate").prepare(state, rollout)
-        return value_of(run(algorithm.phase("reevaluate").update, state, Annotated.of(data, notes), run_key, 300))
+        state, extras = algorithm.phase("reevaluate").prepare(state, rollout)
+        return value_of(run(algorithm.phase("reevaluate").update, state, Annotated.of(data, extras), run_key, 300))
 
     np.testing.assert_allclose(over_keys(training), 4.0, atol=0.15)

@@ -102,18 +102,18 @@ def test_a_clone_acts_like_its_teacher_on_observations_alone(head):
 def test_the_students_labels_are_drawn_from_the_teacher_s_distributions():
     rows = recorded()
     state = policy.clone_init(CONFIG, "tanh_gaussian", jax.random.key(0), TEACHER)
-    _, notes = PREPARE(state, rows)
-    batch = Annotated.of(rows, notes)
+    _, extras = PREPARE(state, rows)
+    batch = Annotated.of(rows, extras)
     mode, sample = jax.jit(policy._teacher_actions)(TEACHER, batch, jax.random.key(1))
     np.testing.assert_allclose(mode, rows.action, atol=1e-4)
-    np.testing.assert_array_equal(sample, notes.own.sample(jax.random.key(1)))
+    np.testing.assert_array_equal(sample, extras.own.sample(jax.random.key(1)))
 
 
-def test_other_teachers_need_no_notes():
+def test_other_teachers_need_no_extras():
     state = policy.clone_init(CONFIG, "gaussian", jax.random.key(0), tiny.make_policy("deterministic", 3, 2))
-    prepared, notes = policy.clone_prepare(state, tiny.random_batch(SPEC))
+    prepared, extras = policy.clone_prepare(state, tiny.random_batch(SPEC))
     assert prepared is state
-    assert jax.tree.leaves(notes) == []
+    assert jax.tree.leaves(extras) == []
 
 
 def test_rows_without_ends_are_refused():
@@ -139,15 +139,15 @@ def test_a_clone_in_progress_survives_the_disk_and_goes_on(tmp_path):
     update = functools.partial(policy.clone_update, config)
     run = jax.jit(functools.partial(run_updates, update, num_updates=2, batch_size=8))
     state = policy.clone_init(config, "gaussian", jax.random.key(0), TEACHER)
-    _, notes = PREPARE(state, recorded())
-    half, _ = run(state, Annotated.of(recorded(), notes), jax.random.key(3))
+    _, extras = PREPARE(state, recorded())
+    half, _ = run(state, Annotated.of(recorded(), extras), jax.random.key(3))
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(2, half)
         restored = checkpoints.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, half)
     _, again = PREPARE(restored, recorded())
     resumed, whole = (
-        run(s, Annotated.of(recorded(), n), jax.random.key(3))[0] for s, n in ((restored, again), (half, notes))
+        run(s, Annotated.of(recorded(), n), jax.random.key(3))[0] for s, n in ((restored, again), (half, extras))
     )
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 

@@ -12,8 +12,8 @@ import pytest
 from o2o_jax.interfaces import Report, Stop
 from o2o_jax.training import (
     DIVERGED,
+    EarlyStoppingState,
     Record,
-    Watched,
     check,
     gradient_step,
     is_finite,
@@ -21,8 +21,8 @@ from o2o_jax.training import (
     measure,
     polyak_update,
     report_rows,
+    run_until_stop,
     run_updates,
-    run_watched,
     sample_batch,
     where,
 )
@@ -194,7 +194,7 @@ def test_measure_takes_no_step():
 
 STOP = Stop(
     terms=("every",),
-    verdict=lambda history: jnp.where(history["every"][0] >= 3.0, 2, 0),
+    decide=lambda history: jnp.where(history["every"][0] >= 3.0, 2, 0),
     reasons=("never", "three some checks ago"),
     check_every_updates=2,
     window_checks=2,
@@ -203,22 +203,22 @@ STOP = Stop(
 
 
 def test_a_record_keeps_the_window_s_checks_and_waits_for_its_updates():
-    record, verdicts = Record.start(STOP), []
+    record, decisions = Record.start(STOP), []
     for i, value in enumerate([3.0, 4.0, 5.0, 6.0, 7.0]):
         record = record.check(STOP, {"every": value, "other": 0.0}, 2 if i else 0)
-        verdicts.append(int(record.verdict))
+        decisions.append(int(record.decision))
     # the oldest of three values is 3 at the third check, after 4 updates; it is NaN before
-    assert verdicts == [0, 0, 2, 2, 2]
+    assert decisions == [0, 0, 2, 2, 2]
     np.testing.assert_array_equal(record.history["every"], [5, 6, 7])
     assert int(record.updates) == 8
     late = Record.start(STOP).check(STOP, {"every": 9.0}, 3)
-    assert int(late.verdict) == 0
+    assert int(late.decision) == 0
     np.testing.assert_array_equal(late.history["every"], [np.nan, np.nan, 9])
 
 
 def test_a_record_of_what_diverged_says_so():
     for value in (jnp.nan, jnp.inf):
-        assert int(Record.start(STOP).check(STOP, {"every": jnp.asarray(value)}, 2).verdict) == DIVERGED
+        assert int(Record.start(STOP).check(STOP, {"every": jnp.asarray(value)}, 2).decision) == DIVERGED
 
 
 REPORT = Report(
@@ -229,19 +229,19 @@ REPORT = Report(
 
 
 @pytest.mark.parametrize("terms", [(), ("every",)])
-def test_a_check_has_its_report_s_terms_and_no_verdict_on_their_nan(terms):
+def test_a_check_has_its_report_s_terms_and_no_decision_on_their_nan(terms):
     # rows: the last reward, 9; the report is that and the updates made: 9 + 0 and 9 + 2
-    stop = dataclasses.replace(STOP, terms=terms, verdict=lambda history: 0, reasons=(), report=REPORT)
+    stop = dataclasses.replace(STOP, terms=terms, decide=lambda history: 0, reasons=(), report=REPORT)
     assert stop.measures == (*terms, "ahead", "unknown")
     held_out = Rollout(**vars(dataset(10)), truncated=jnp.zeros(10))
-    watched, key = Watched(start(), Record.start(stop)), jax.random.key(0)
-    rows = report_rows(stop, watched, held_out, key)
-    watched = check(remember, stop, watched, held_out, key, 0, 4, rows)
-    watched, _ = run_watched(remember, stop, watched, dataset(10), held_out, key, 2, 4, rows)
-    np.testing.assert_array_equal(watched.record.history["ahead"], [np.nan, 9.0, 11.0])
-    assert np.isnan(watched.record.history["unknown"]).all()
-    assert (int(watched.record.verdict), int(watched.record.updates)) == (0, 2)
-    assert report_rows(STOP, watched, held_out, key) is None
+    current, key = EarlyStoppingState(start(), Record.start(stop)), jax.random.key(0)
+    rows = report_rows(stop, current, held_out, key)
+    current = check(remember, stop, current, held_out, key, 0, 4, rows)
+    current, _ = run_until_stop(remember, stop, current, dataset(10), held_out, key, 2, 4, rows)
+    np.testing.assert_array_equal(current.record.history["ahead"], [np.nan, 9.0, 11.0])
+    assert np.isnan(current.record.history["unknown"]).all()
+    assert (int(current.record.decision), int(current.record.updates)) == (0, 2)
+    assert report_rows(STOP, current, held_out, key) is None
 
 
 def test_a_check_takes_the_same_rows_and_draws_every_time():
@@ -250,22 +250,22 @@ def test_a_check_takes_the_same_rows_and_draws_every_time():
 
     found = []
     for step in (0, 7):
-        watched = Watched(start().replace(step=jnp.asarray(step)), Record.start(STOP))
-        watched = check(report, STOP, watched, dataset(1_000), jax.random.key(0), 2, 4)
-        found.append(float(watched.record.history["every"][-1]) - step)
+        current = EarlyStoppingState(start().replace(step=jnp.asarray(step)), Record.start(STOP))
+        current = check(report, STOP, current, dataset(1_000), jax.random.key(0), 2, 4)
+        found.append(float(current.record.history["every"][-1]) - step)
     np.testing.assert_allclose(*found, rtol=1e-5)
 
 
-def test_a_state_with_a_verdict_stays_while_its_counter_goes_on():
+def test_a_state_with_a_decision_stays_while_its_counter_goes_on():
     # the measure is the number of the update that would come next: 1 at the first check, then 3, 5, 7, 9
     arguments = (dataset(10), dataset(10), jax.random.key(0), 2, 4)
-    watched = check(remember, STOP, Watched(start(20), Record.start(STOP)), dataset(10), arguments[2], 0, 4)
+    current = check(remember, STOP, EarlyStoppingState(start(20), Record.start(STOP)), dataset(10), arguments[2], 0, 4)
     trail, metrics = [], []
     for _ in range(5):
-        watched, metric = run_watched(remember, STOP, watched, *arguments)
-        trail.append(watched)
+        current, metric = run_until_stop(remember, STOP, current, *arguments)
+        trail.append(current)
         metrics.append(float(metric["every"]))
-    assert [int(w.record.verdict) for w in trail] == [0, 0, 2, 2, 2]  # 3 is the oldest of 3, 5, 7
+    assert [int(w.record.decision) for w in trail] == [0, 0, 2, 2, 2]  # 3 is the oldest of 3, 5, 7
     assert [int(w.record.updates) for w in trail] == [2, 4, 6, 6, 6]
     assert [int(w.step) for w in trail] == [2, 4, 6, 8, 10]
     np.testing.assert_array_equal(metrics, [1.5, 3.5, 5.5, np.nan, np.nan])

@@ -60,7 +60,7 @@ def saved(folder):
 
 
 def over_keys(training, *arguments):
-    """What a training finds with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
+    """Runs a training with each of five keys, as one program: pytree of [5, ...], as its further arguments."""
     # it runs for longer than most programs of the tests, which makes up for a little more compilation
     together = jax.jit(jax.vmap(training), compiler_options={"xla_backend_optimization_level": 1})
     return jax.device_get(together(jax.random.split(jax.random.key(0), KEYS), *arguments))
@@ -105,7 +105,7 @@ def random_rollout(spec, size=16):
 
 
 def path_of(name, known):
-    """The path that a short name stands for, None for none: the path itself, "align_updates", or a field's own name.
+    """The path that a short name means, None for none: the path itself, "align_updates", or a field's own name.
 
     Of several fields of that name it is the one of `update`. A part goes by its name.
     """
@@ -151,7 +151,7 @@ def update_of(algorithm, phase):
 
 
 def compiled(algorithm):
-    """The algorithm with updates and notes compiled: as they are, each of their operations would be a program."""
+    """The algorithm with updates and extras compiled: as they are, each of their operations would be a program."""
     phases = tuple(
         phase._replace(update=jax.jit(phase.update), prepare=phase.prepare and jax.jit(phase.prepare))
         for phase in algorithm.phases

@@ -4,10 +4,10 @@
 
 --algorithm=ppo takes far fewer operations per environment step than --algorithm=sac, which updates after every one.
 
-At the end three files stand in the output folder: `medium.npz` (the snapshot whose sampled actions score nearest to
+At the end three files are in the output folder: `medium.npz` (the snapshot whose sampled actions score nearest to
 --medium), `expert.npz` (the best) and `medium-replay.npz` (snapshots of the medium policy's run up to it, with the
-share of its replay buffer that each stands for). --choose picks them from the snapshots that are there, without
-training. A run that was stopped goes on with --resume.
+share of its replay buffer that each represents). --choose picks them from the snapshots that are there, without
+training. Resume a stopped run with --resume.
 """
 
 import pathlib
@@ -172,7 +172,7 @@ def choose(task: Task, out: pathlib.Path, medium: float) -> None:
 def _save_replay(
     path: pathlib.Path, taken: dict[pathlib.Path, dict[str, Any]], medium: dict[str, Any], random_env_steps: int
 ) -> None:
-    """Writes the snapshots that stand for the replay buffer of the medium policy's run, up to that policy."""
+    """Writes the snapshots that represent the replay buffer of the medium policy's run, up to that policy."""
     run = {
         metadata["env_steps"]: snapshot
         for snapshot, metadata in taken.items()
@@ -190,7 +190,7 @@ def _save_replay(
 
 
 def replay_recipe(env_steps: list[int], random_env_steps: int, count: int) -> tuple[list[int], list[float]]:
-    """Returns the snapshots of a run that stand for its replay buffer, and each one's share.
+    """Returns the snapshots of a run that represent its replay buffer, and each one's share.
 
     Snapshots evenly spread are kept, the first and the last among them. Every row of the buffer after the random ones
     counts for the snapshot that is nearest in environment steps.

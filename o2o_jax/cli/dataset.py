@@ -4,7 +4,7 @@
     python -m experiments.dataset --all --table=datasets.md
 
 The first makes a task's dataset. The second makes all of a family's benchmark, by default the fifteen of locomotion,
-and writes a table of what is in them; those that exist already are left alone, so that the same command goes on where
+and writes a table of what is in them; those that exist already are left alone, so that the same command resumes where
 it was interrupted.
 
 The task's family says who acts, one behaviour after the other, each for its share of the transitions: uniform actions

@@ -2,7 +2,7 @@
 
     python -m experiments.demo --out=runs/demo-walker2d
 
-Every step is a command of this package, printed before it runs. What was stopped goes on, so that the same command
+Every step is a command of this package, printed before it runs. A stopped step is resumed, so that the same command
 continues a demo that was interrupted.
 """
 

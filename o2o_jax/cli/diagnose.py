@@ -180,7 +180,7 @@ def finetuning_run(run: str, settings: dict[str, Any], seed_list: range, dataset
     chosen = places(run, seeds_of(settings), seed_list)
     stages = {phase: seeds.take(stage, chosen) for phase, stage in load_stages(run, dataset.spec).items()}
     notes = [
-        f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not got so far'}"
+        f"the run left nothing after {phase}: {'it leaves the phase out' if not updates else 'it has not reached it'}"
         for phase, updates in (
             ("reevaluate", settings["config"].get("reevaluate", {}).get("updates", 0)),
             ("align", settings["config"].get("align", {}).get("updates", 0)),
@@ -238,7 +238,7 @@ def offline_run(
     plan = Plan(setup, dataset, handoff, clone)
     plan.shapes()
     record["config"] = dataclasses.asdict(config)
-    notes += config.remarks(settings["algorithm"])
+    notes += config.warnings(settings["algorithm"])
     _claim(out, record)
     policy, stages = _reconstruct(plan, out)
     if clone:

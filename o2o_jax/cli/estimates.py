@@ -82,7 +82,10 @@ def describe(work: Sequence[Work], config: Any, spec: Spec, num_seeds: int, mesh
         return ["no update is due"]
     for part in work:
         if part.operations is None:
-            return [*lines, f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time to say"]
+            return [
+                *lines,
+                f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time estimate",
+            ]
         lines.append(f"{part.phase}: {part.updates:,} updates of {_number(part.operations / 1e6)} MFLOP")
     total = sum(part.updates * (part.operations or 0.0) for part in work)
     rate = measure_rate(config, spec, num_seeds, mesh)

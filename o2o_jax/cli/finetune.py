@@ -9,8 +9,8 @@ checkpoints, and in `stages` what experiments.diagnose reads: the agent after re
 `jobs.handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
 π_ref, the best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
-`start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. A run that was
-stopped goes on with --resume.
+`start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. Resume a
+stopped run with --resume.
 """
 
 from typing import Any

@@ -112,7 +112,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         flag_values=values,
     ),
     "resume": lambda values: flags.DEFINE_bool(
-        "resume", False, "go on with the run in --out; where there is none, start it", flag_values=values
+        "resume", False, "continue the run in --out; if there is none, start it", flag_values=values
     ),
     "tensorboard": _define_tensorboard,
 }
@@ -293,8 +293,8 @@ def execute(args: FlagValues, plan: Plan) -> None:
       args: with the flags of `define_common`.
       plan: whose evaluator is closed at the end.
     """
-    for remark in plan.remarks:
-        print(f"note: {remark}")
+    for warning in plan.warnings:
+        print(f"note: {warning}")
     try:
         if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
             plan.reconstruction()  # what doesn't fit is said before a folder is claimed
@@ -339,7 +339,7 @@ def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: in
         )
     copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
     lines = [
-        "nothing speaks against this run",
+        "all checks passed",
         f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in work.items() if count),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
         f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"

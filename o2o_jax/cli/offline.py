@@ -3,13 +3,13 @@
     python -m experiments.offline --algorithm=td3_bc --env=mujoco/hopper-medium --seeds=5 --out=runs/td3_bc
 
 The output folder gets `offline.csv`, `evaluation.csv` (both by updates) and the checkpoint that experiments.finetune
-takes as --policy=runs/td3_bc. A run that was stopped goes on with --resume.
+takes as --policy=runs/td3_bc. Resume a stopped run with --resume.
 
 Data of one's own is an npz file, and a registered environment a task:
 
     python -m experiments.offline --algorithm=td3_bc --env=gym/Pendulum-v1 --dataset=arrays.npz --out=runs/td3_bc
 
-Without --env it is the environment that the dataset says it was recorded in. Where it doesn't say, training goes on
+Without --env it is the environment that the dataset says it was recorded in. Where it doesn't say, training continues
 without an environment, and without evaluation.
 """
 
@@ -111,8 +111,8 @@ def find_task(env: str | None, dataset: str | None) -> Task | None:
             raise
         print(f"note: this run has no environment and no evaluation, since {error}")
         return None
-    for remark in task.remarks:
-        print(f"note: {remark}")
+    for warning in task.warnings:
+        print(f"note: {warning}")
     return task
 
 

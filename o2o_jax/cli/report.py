@@ -67,7 +67,7 @@ class Run:
       label: how it is called.
       seeds: [S] all seeds that appear in its files, those that failed among them.
       offline: [S] normalized score of the offline policy.
-      cloned: [S] normalized score of its clone, which then stood for it; NaN where none was needed.
+      cloned: [S] normalized score of its clone, which then replaced it; NaN where none was needed.
       aligned: [S] normalized score of the policy after value alignment.
       delivered: [S] normalized score of π_ref at the end, where the run rolls back; NaN elsewhere.
       score: normalized score of the evaluations online, or of training's own episodes.
@@ -244,7 +244,7 @@ def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
     """Writes the figure: scores over environment steps and, where all share one panel, λ below; impure.
 
     Args:
-      runs: those whose label has a slash are drawn in the panel of what stands before it.
+      runs: those whose label has a slash are drawn in the panel of what comes before it.
       path: of the figure.
       x_label: of the axis of environment steps.
 

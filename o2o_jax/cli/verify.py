@@ -74,7 +74,7 @@ def _check_flags(task: Task, episode: Any) -> None:
     ends = episode.terminations | episode.truncations
     name = f"episode {episode.id}"
     _require(1 <= len(episode) <= task.max_episode_steps, f"{name} has {len(episode)} steps", task)
-    _require(not ends[:-1].any(), f"{name} goes on after its end", task)
+    _require(not ends[:-1].any(), f"{name} continues after its end", task)
     _require(ends[-1], f"{name} has no end", task)
     both = episode.terminations[-1] and episode.truncations[-1]  # as a fall on the last step that there was time for
     _require(not both or len(episode) == task.max_episode_steps, f"{name} ends in both ways before the limit", task)

@@ -246,7 +246,7 @@ def to_float32(column: np.ndarray) -> np.ndarray:
 def _check_columns(columns: dict[str, np.ndarray], name: str) -> None:
     """Checks types, shapes and lengths of a user's arrays; see `Dataset.from_arrays`."""
     vectors = {
-        "observations": "one-hot vectors stand for what is discrete, and .astype(np.float32) makes numbers of counts",
+        "observations": "one-hot vectors represent what is discrete, and .astype(np.float32) makes numbers of counts",
         "actions": "discrete actions are not supported, and continuous ones are floating point",
         "next_observations": "they must be of the type of observations",
     }

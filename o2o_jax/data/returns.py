@@ -29,7 +29,7 @@ class ReturnsToGo:
 
     Attributes:
       value: [N] G_t = Σ_{j<k} γ^j r_{t+j}, return units, k the steps that are left of the episode.
-      tail: of the episodes; None where returns are not to go on beyond what was recorded.
+      tail: of the episodes; None where returns do not continue beyond what was recorded.
     """
 
     value: Array

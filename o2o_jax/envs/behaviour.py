@@ -68,7 +68,7 @@ def replay(snapshots: Policy, metadata: dict[str, Any], task: Task) -> list[Beha
 
     Args:
       snapshots: policies of one run, arrays with a leading axis K, the earliest first.
-      metadata: with `shares`, [K] of the buffer, for which each stands, and `random_share`, that of the uniform
+      metadata: with `shares`, [K] of the buffer, that each represents, and `random_share`, that of the uniform
         actions before them, perhaps 0; all together are 1.
       task: what the snapshots act in.
 

@@ -196,7 +196,7 @@ def _make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cel
 def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
     """Loads a maze's dataset: the one made here, or one of Minari's. Reads the disk, and the network for remote ids.
 
-    Minari's own recordings hold a dictionary per observation, go on after the goal, and reward whatever goal they
+    Minari's own recordings hold a dictionary per observation, continue after the goal, and reward whatever goal they
     were steered to. Here they get flat observations and the rewards of evaluation; see `relabelled`.
 
     Args:

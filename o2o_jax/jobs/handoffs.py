@@ -1,4 +1,4 @@
-"""Readers of what runs leave for those that go on from them. Impure: reads the disk."""
+"""Readers of what runs leave for those that continue from them. Impure: reads the disk."""
 
 import contextlib
 import dataclasses
@@ -46,12 +46,12 @@ def seeds_of(settings: dict[str, Any]) -> range:
 
 
 def places(run_dir: str | Path, theirs: range, wanted: range) -> slice:
-    """Returns where seeds stand among those of a run.
+    """Returns the places of seeds among those of a run.
 
     Args:
       run_dir: the run's --out.
       theirs: numbers of its seeds.
-      wanted: numbers of those to go on with.
+      wanted: numbers of those to continue with.
 
     Raises:
       ValueError: the run lacks one of them.
@@ -170,8 +170,8 @@ def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Han
         done = int(run.updates)
     if run is None or done < config.updates:
         raise ValueError(
-            f"{run_dir} is not finished: {done} of {config.updates} updates are saved; go on with it first, by the "
-            "command that started it and --resume"
+            f"{run_dir} is not finished: {done} of {config.updates} updates are saved; resume it first: run "
+            "the command that started it with --resume"
         )
 
     def outcome(state: Any) -> tuple[Handoff, QFunction | None]:
@@ -210,7 +210,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
       "reevaluate" and "align" -> seeds stacked [S], as numpy arrays.
 
     Raises:
-      FileNotFoundError: there is no run, or it left nothing: it hasn't got so far, leaves both phases out, or has no
+      FileNotFoundError: there is no run, or it left nothing: it has not reached that, leaves both phases out, or has no
         values of actions.
     """
     settings = online_settings(run_dir)
@@ -252,8 +252,8 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     run = _restore(run_dir, settings, setup, None)
     if int(run.env_steps) < config.env_steps:
         raise ValueError(
-            f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; go on with "
-            "it first, by --resume"
+            f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; resume "
+            "it first: run the command that started it with --resume"
         )
     policy = setup.reference.policy if setup.reference and setup.rolls_back else algorithm.policy
     return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
@@ -264,14 +264,14 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
 
     Args:
       run_dir: its --out.
-      settings: of the run that is to go on from there: all that matters before the first environment step must agree.
+      settings: of the run that is to continue there: all that matters before the first environment step must agree.
       plan: of it.
 
     Returns:
       What the run made, of the seeds of `settings`.
 
     Raises:
-      FileNotFoundError: there is no run, or it hasn't got so far.
+      FileNotFoundError: there is no run, or it has not reached that.
       ValueError: these settings have no such phase; or those of the run are others, or it lacks a seed.
     """
     config, spec = plan.setup.config, plan.setup.spec
@@ -293,9 +293,7 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
     phase = algorithm.phases[-1].name
     ends = _load_ends(run_dir, theirs, algorithm)
     if phase not in ends:
-        raise FileNotFoundError(
-            f"{run_dir} has not got to its first environment step: go on with it first, by --resume"
-        )
+        raise FileNotFoundError(f"{run_dir} has not reached its first environment step: resume it first, with --resume")
     end = seeds.take(ends[phase], chosen)
     clone = None
     if plan.clone is not None:

@@ -180,7 +180,7 @@ class OnlineJob(Job):
             clone,
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
-            remarks=(*task.remarks, *self.config.remarks(handoff.source)),
+            warnings=(*task.warnings, *self.config.warnings(handoff.source)),
         )
         plan.shapes()
         vector_env = family.make_vector_env(task, self.seeds)

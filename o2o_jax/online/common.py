@@ -58,7 +58,7 @@ class OnlineConfig(Settings):
         del source, config
         return self
 
-    def remarks(self, source: str) -> list[str]:
+    def warnings(self, source: str) -> list[str]:
         """Returns warnings about these settings for policies of the offline method `source`, a line each."""
         del source
         return []

@@ -24,8 +24,8 @@ from o2o_jax.ops.advantage import discounted_returns
 from o2o_jax.ops.lagrangian import linear_threshold
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import get
-from o2o_jax.training import gradient_step, note_rows, polyak_update, where
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Transition
+from o2o_jax.training import compute_extras, gradient_step, polyak_update, where
+from o2o_jax.types import Annotated, Array, Extras, Metrics, Params, Rollout, Transition
 
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
 REPORTED_STATES = 2_000  # steps that critics are compared with returns at; ranks cost its square
@@ -179,7 +179,7 @@ def requires(config: ConstrainedSettings, head: str) -> Requires:
     return Requires(head, state=config.networks.critic_source == "offline")
 
 
-def remarks(config: ConstrainedSettings, source: str) -> list[str]:
+def warnings(config: ConstrainedSettings, source: str) -> list[str]:
     """Returns warnings where other phases are left out than Appendix B allows, a line each.
 
     What it advises to leave out, by the offline method:
@@ -238,7 +238,7 @@ def stops(config: ConstrainedSettings, policy: Callable, critic: Callable) -> di
         (*RETURN_TERMS, "horizon"),
         functools.partial(_known_returns, policy, critic),
         functools.partial(_critic_report, config, critic),
-        functools.partial(reevaluation_remark, config),
+        functools.partial(reevaluation_summary, config),
     )
     if settings.mode == "updates":
         if not (settings.critic_report and config.reevaluate.updates):
@@ -247,19 +247,19 @@ def stops(config: ConstrainedSettings, policy: Callable, critic: Callable) -> di
     return {
         "reevaluate": common_stop(
             ("critic_loss", "q"),
-            functools.partial(reevaluation_verdict, config),
+            functools.partial(reevaluation_decision, config),
             ("the residual is at its floor, the value at its place, and the ranking no longer rises",),
             report=report,
         ),
         "align": common_stop(
             COMPLETENESS,
-            functools.partial(alignment_verdict, config),
+            functools.partial(alignment_decision, config),
             ("few probes are overestimated and the policy is near the offline one", "nothing moves any more"),
         ),
     }
 
 
-def reevaluation_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
+def reevaluation_decision(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
     """Decides whether fitted Q-evaluation has arrived: [] int32, 0 or 1 for the one reason.
 
     Three measures, since none will do alone. The squared Bellman error is small wherever critics agree with their own
@@ -293,19 +293,19 @@ def _critic_report(config: ConstrainedSettings, critic: Callable, state: Any, kn
     return metrics | {"horizon": reevaluate_rate(config) * state.step}
 
 
-def reevaluation_remark(config: ConstrainedSettings, metrics: Mapping[str, float]) -> str:
+def reevaluation_summary(config: ConstrainedSettings, metrics: Mapping[str, float]) -> str:
     """Returns a line on whether the critics that re-evaluation ends with can be trusted; "" for a control."""
     if config.constraint is None:
         return ""
     if not math.isfinite(metrics["recorded"]):
         return "no recorded return counts, all episodes were cut off too early: the critic is compared with nothing"
-    trusted, verdict = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
+    trusted, words = trust(*(metrics[name] for name in ("value", "recorded", "spread", "correlation")))
     advice = "" if trusted else ": set reevaluate.updates or reevaluate.polyak"
-    return f"the critic {verdict}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
+    return f"the critic {words}; it looks {metrics['horizon']:.3g} steps ahead{advice}"
 
 
-def alignment_verdict(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
-    """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to go on.
+def alignment_decision(config: ConstrainedSettings, history: dict[str, Array]) -> Array:
+    """Decides whether alignment is complete, 1, or at least moves no more, 2: [] int32, 0 to continue.
 
     Both measures count in either case. At the start the distance is 0 and the share high; then the actor runs after
     overestimated actions, and both fall together as the critics are corrected.
@@ -321,7 +321,7 @@ def alignment_verdict(config: ConstrainedSettings, history: dict[str, Array]) ->
     return jnp.where(complete, 1, jnp.where(still, 2, 0))
 
 
-def alignment_remark(config: ConstrainedSettings, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+def alignment_summary(config: ConstrainedSettings, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
     """Returns a line on how far alignment has come, by means over seeds.
 
     Args:
@@ -410,7 +410,7 @@ def moves_lagrange(config: ConstrainedSettings, step: Array) -> Array:
 
 
 def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: Params) -> Any:
-    """Returns the state that offline training left, for those who go on from its critics.
+    """Returns the state that offline training left, for those who continue from its critics.
 
     Args:
       config: settings, of which the rewards' must be those of offline training.
@@ -425,7 +425,7 @@ def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: 
     """
     if handoff is None or not hasattr(handoff.state, "critic"):
         raise ValueError(
-            "networks.critic_source=offline goes on from the critics of offline training, and this policy comes "
+            "networks.critic_source=offline continues from the critics of offline training, and this policy comes "
             "without any: start from a method that trains critics, or set networks.critic_source=random"
         )
     state, source = handoff.state, handoff.source
@@ -455,7 +455,7 @@ def _as_text(value: Any) -> str:
 
 @flax.struct.dataclass
 class Evaluated:
-    """A seed's own notes for re-evaluation.
+    """A seed's own extras for re-evaluation.
 
     Attributes:
       next_policy: what π_off does at s' [N, ...].
@@ -493,13 +493,13 @@ def make_phases(
             stop=stops.get("align"),
             show=COMPLETENESS,
             measure_start=True,
-            remark=functools.partial(alignment_remark, config),
+            summary=functools.partial(alignment_summary, config),
         ),
     )
     return tuple(phase for phase in phases if phase.updates)
 
 
-def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[Any, Notes]:
+def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[Any, Extras]:
     """Computes once for every row what alignment would compute again in every batch.
 
     Args:
@@ -509,9 +509,11 @@ def prepare_alignment(anchor: Callable, state: Any, dataset: Rollout) -> tuple[A
       dataset: raw transitions [N].
 
     Returns:
-      The state, and a seed's own notes [N, ...]: `anchor`'s values.
+      The state, and a seed's own extras [N, ...]: `anchor`'s values.
     """
-    return state, Notes(own=note_rows(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation))
+    return state, Extras(
+        own=compute_extras(lambda raw: anchor(state, state.transform.normalizer(raw)), dataset.observation)
+    )
 
 
 def prepare_evaluation(
@@ -520,7 +522,7 @@ def prepare_evaluation(
     state: Any,
     dataset: Rollout,
     next_bonus: Callable | None = None,
-) -> tuple[Any, Notes]:
+) -> tuple[Any, Extras]:
     """Computes once for every row what re-evaluation would compute again in every batch: what π_off does there.
 
     Where settings say so, also the data's returns, and before the first update they become the level that critics and
@@ -535,12 +537,12 @@ def prepare_evaluation(
         nothing.
 
     Returns:
-      The state, and notes [N, ...]: an `Evaluated` of the seed's own, and where returns are mixed in, the data's
+      The state, and extras [N, ...]: an `Evaluated` of the seed's own, and where returns are mixed in, the data's
       `ReturnsToGo`, shared by all seeds.
     """
-    next_policy = note_rows(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
+    next_policy = compute_extras(lambda raw: offline(state, state.transform.normalizer(raw)), dataset.next_observation)
     if not config.reevaluate.return_updates and config.reevaluate.critic_bias == "zero":
-        return state, Notes(own=Evaluated(next_policy))
+        return state, Extras(own=Evaluated(next_policy))
     returns, bonus = ReturnsToGo.of(state.transform(dataset).reward, dataset, config.update.discount), None
     if next_bonus is not None:
         reward = config.update.discount * (1.0 - dataset.terminated) * next_bonus(state, next_policy)
@@ -550,8 +552,8 @@ def prepare_evaluation(
         critic, target_critic = (networks.shift_output(params, shift) for params in (state.critic, state.target_critic))
         state = state.replace(critic=critic, target_critic=target_critic)
     if not config.reevaluate.return_updates:
-        return state, Notes(own=Evaluated(next_policy))
-    return state, Notes(shared=returns, own=Evaluated(next_policy, bonus))
+        return state, Extras(own=Evaluated(next_policy))
+    return state, Extras(shared=returns, own=Evaluated(next_policy, bonus))
 
 
 def return_target(
@@ -566,16 +568,16 @@ def return_target(
     Args:
       config: N is `reevaluate.return_updates`.
       state: whose `step` is n.
-      batch: with the notes of `prepare_evaluation`.
+      batch: with the extras of `prepare_evaluation`.
       target: [B] y_TD, return units.
-      last_value: V, normalised observations [B, O] to values [B] by the target critics, without what the notes' `bonus`
+      last_value: V, normalised observations [B, O] to values [B] by the target critics, without what `bonus`
         holds at that state.
 
     Returns:
       [B] targets; `target` itself where N is 0.
 
     Raises:
-      ValueError: while tracing, if N > 0 and the batch has no notes.
+      ValueError: while tracing, if N > 0 and the batch has no extras.
 
     Source: this package; relatives are Jelley et al. (arXiv:2406.13376) and Nakamoto et al. (arXiv:2303.05479).
     """
@@ -587,7 +589,7 @@ def return_target(
             "reevaluate.return_updates asks for returns, which single transitions don't have: annotate the dataset "
             "first"
         )
-    returns, bonus = batch.notes.shared, batch.notes.own.bonus
+    returns, bonus = batch.extras.shared, batch.extras.own.bonus
 
     def mixed(target: Array) -> Array:
         weight = 1.0 - state.step / mixed_updates

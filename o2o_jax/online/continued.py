@@ -1,4 +1,4 @@
-"""Parts of methods that go on online as they trained offline: settings, state, exploration."""
+"""Parts of methods that continue online as they trained offline: settings, state, exploration."""
 
 import dataclasses
 import functools
@@ -60,7 +60,7 @@ class Interaction(Settings):
 
 
 class ContinuedSettings(Protocol):
-    """Settings of a method that goes on with its offline update: what the functions here read of a `Config`."""
+    """Settings of a method that continues its offline update: what the functions here read of a `Config`."""
 
     @property
     def env_steps(self) -> int:
@@ -125,7 +125,7 @@ def after(config: ConfigT, offline: Mapping[str, Any]) -> ConfigT:
 def make(
     config: ContinuedSettings, spec: Spec, method: Algorithm, head: str, update: Update, begin: Callable | None = None
 ) -> Algorithm:
-    """Returns an offline method that goes on in the environment, on its own state.
+    """Returns an offline method that continues in the environment, on its own state.
 
     Args:
       config: settings.
@@ -191,7 +191,7 @@ def init(
     requires.check_source(name, handoff.source)
     if state is None:
         raise ValueError(
-            f"{name} goes on from its offline state, and this policy comes without one: pass the state too"
+            f"{name} continues from its offline state, and this policy comes without one: pass the state too"
         )
     scale, shift = state.transform.reward_scale, state.transform.reward_shift
     if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):

@@ -150,7 +150,7 @@ class Alignment(Settings):
 class EarlyStopping(Settings):
     """Early stopping of re-evaluation and alignment, seed by seed, by measures on held-out episodes of the dataset.
 
-    The thresholds are this package's: see `constrained.reevaluation_verdict` and `alignment_verdict`. With
+    The thresholds are this package's: see `constrained.reevaluation_decision` and `alignment_decision`. With
     `mode=updates` the phases take their fixed counts, and all of the dataset.
     """
 

@@ -16,7 +16,7 @@ _EXACT = jax.lax.Precision.HIGHEST  # sums are sums on accelerators too, where p
 def product(x: Array, kernel: Array) -> Array:
     """Multiplies x [..., D] by weights [D, W], to [..., W].
 
-    The weights' gradient is a product whose result is [D, W] as it stands. JAX's own rule transposes a result [W, D],
+    The weights' gradient is a product whose result is [D, W] as it is. JAX's own rule transposes a result [W, D],
     and on a processor XLA may then transpose one of the factors, which have a row for every sample.
     """
     return jnp.matmul(x, kernel)

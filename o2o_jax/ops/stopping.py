@@ -1,7 +1,7 @@
-"""Verdicts of the last checks of a measure on whether a phase of updates is done.
+"""Decisions, by the last checks of a measure, on whether a phase of updates is done.
 
 A history [K + 1] holds a measure at the last K + 1 checks, the oldest first; NaN where there was none yet, and then
-nothing is ever done but for `no_longer_rises`, which stands beside others.
+nothing is ever done but for `no_longer_rises`, which is used beside others.
 
 Source: this package; the paper has fixed counts of updates.
 """
@@ -49,7 +49,7 @@ def no_longer_rises(history: Array, tolerance: float) -> Array:
 
 
 def settled(history: Array, tolerance: float) -> Array:
-    """Decides whether a measure stands still: its range over the last K + 1 checks is small beside its size.
+    """Decides whether a measure is settled: its range over the last K + 1 checks is small beside its size.
 
         max x − min x ≤ tolerance · max |x|
 

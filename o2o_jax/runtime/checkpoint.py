@@ -21,7 +21,7 @@ from o2o_jax.runtime import files
 
 _CONFIG = "config.json"
 _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
-WAY_OUT = "choose another --out, or go on with it by --resume"
+WAY_OUT = "choose another --out, or resume it with --resume"
 
 
 def has_checkpoint(directory: str | Path) -> bool:
@@ -144,7 +144,7 @@ def claim(
     Args:
       directory: a folder that does not exist or is empty; with `resume` the folder of the run, if there is one.
       config: JSON-like settings, kept in `<directory>/config.json`.
-      resume: go on with the run in `directory`; where there is none, it starts.
+      resume: continue the run in `directory`; if there is none, start it.
       way_out: what to do where the folder holds a run and `resume` is off.
 
     Returns:

@@ -155,14 +155,14 @@ class PoolEvaluator:
         def rows(values: np.ndarray) -> np.ndarray:
             return _spread(plays, values.reshape(-1, self._episodes, *values.shape[1:]))
 
-        pool = self._make_pool(starts)  # anew: a pool's second resets would go on with its random numbers
+        pool = self._make_pool(starts)  # anew: a pool's second resets would continue its random numbers
         observations = rows(pool.reset()[0]).astype(np.float32)
         alive = np.repeat(plays[:, None], self._episodes, axis=1)
         returns, lengths = np.zeros(alive.shape), np.zeros(alive.shape, np.int64)
         while alive.any():
             actions = np.asarray(act(observations), np.float64)[plays]
             stepped, reward, terminated, truncated, _ = pool.step(actions.reshape(len(starts), -1))
-            rewards = np.where(alive, rows(reward), 0.0)  # episodes that have ended go on with reset rows
+            rewards = np.where(alive, rows(reward), 0.0)  # episodes that have ended continue with reset rows
             returns += rewards
             lengths += alive
             observations = rows(stepped).astype(np.float32)

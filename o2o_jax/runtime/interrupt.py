@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
     def __init__(self, signum: int) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(signum).name}: all is saved, the same command with --resume goes on"
+            f"stopped by {signal.Signals(signum).name}: all is saved, resume with the same command and --resume"
         )
         self.signum = signum
 

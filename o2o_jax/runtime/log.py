@@ -150,7 +150,7 @@ def read(directory: str | os.PathLike, phase: str) -> dict[str, np.ndarray]:
     """
     path = _path(directory, phase)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: {directory} holds no run that got to the phase {phase!r}")
+        raise FileNotFoundError(f"{path} does not exist: {directory} holds no run that reached the phase {phase!r}")
     header, rows = _read_rows(path)
     try:
         return {

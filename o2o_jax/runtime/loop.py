@@ -21,20 +21,20 @@ from o2o_jax.runtime.seeds import over_seeds
 from o2o_jax.runtime.selection import Selection, keep_best_score, rolled_back
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import is_finite
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Rollout, Transition
+from o2o_jax.types import Annotated, Array, Extras, Metrics, Rollout, Transition
 
 LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
 def begin_episode(online: Online, run: Run, observation: Array) -> tuple[Run, Array]:
     """The action [A] at the first observation [O] of a run, or of what is left of one; one seed."""
-    # the episode that was under way is not gone on with
+    # the episode under way is not continued
     run = run.replace(buffer=online.replay.cut(run.buffer), memory=online.memory())
     return _act(online, run, observation, jnp.zeros(()))
 
 
 def advance(
-    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout, observation: Array
+    online: Online, run: Run, dataset: Transition | None, extras: Extras | None, step: Rollout, observation: Array
 ) -> tuple[Run, Array, Metrics]:
     """One environment step of one seed that a round of updates follows, compiled as one call.
 
@@ -42,14 +42,14 @@ def advance(
       online: pure functions of one seed.
       run: before the step.
       dataset: transitions [N], shared by all seeds; None where the replay rule doesn't need them.
-      notes: of `online.prepare` on them, or None.
+      extras: of `online.prepare` on them, or None.
       step: what the environment just did, without a leading axis.
       observation: [O] where the next action is taken; after an episode's end, the next one's first.
 
     Returns:
       The run, the next action [A], and metrics averaged over the step's updates.
     """
-    run, update, metrics = _store(online, run, dataset, notes, step)
+    run, update, metrics = _store(online, run, dataset, extras, step)
 
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
         agent, total, count = carry
@@ -84,11 +84,11 @@ def _stored(online: Online, run: Run, step: Rollout) -> Run:
 
 
 def _store(
-    online: Online, run: Run, dataset: Transition | None, notes: Notes | None, step: Rollout
+    online: Online, run: Run, dataset: Transition | None, extras: Extras | None, step: Rollout
 ) -> tuple[Run, Callable, Metrics]:
     """The run with the step in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
     run = _stored(online, run, step)
-    rows = Annotated.of(dataset, notes) if dataset is not None and notes is not None else dataset
+    rows = Annotated.of(dataset, extras) if dataset is not None and extras is not None else dataset
     update_key = jax.random.fold_in(run.key, 0)
 
     def update(agent: Any) -> tuple[Any, Metrics]:
@@ -134,8 +134,8 @@ def fine_tune(
 
     Args:
       setup: of the run.
-      run: where to go on from; `begin_finetuning` has been applied. Consumed: its memory is reused.
-      dataset: transitions [N] on the device that the replay rule chose; None where it draws of none.
+      run: where to continue from; `begin_finetuning` has been applied. Consumed: its memory is reused.
+      dataset: transitions [N] on the device that the replay rule chose; None if it uses no rows of the dataset.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
@@ -201,9 +201,9 @@ class _Loop:
         self._selection = Selection(setup, evaluator, self._play) if setup.reference else None
         self._step: tuple[Rollout, np.ndarray] | None = None  # the newest one, and what was observed after it
         self._means: dict[str, np.ndarray] = {}  # of the updates since the look before
-        self._notes: Notes | None = None
+        self._extras: Extras | None = None
         if online.prepare is not None and dataset is not None:
-            agent, self._notes = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
+            agent, self._extras = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
             run = run.replace(agent=agent)
         self.run, self.episodes = _take_up(setup, run, envs)
 
@@ -223,7 +223,7 @@ class _Loop:
         due = schedule.due(env_steps)
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
         if due:
-            self.run, action, metrics = self._update(self.run, self._dataset, self._notes, taken, next_observation)
+            self.run, action, metrics = self._update(self.run, self._dataset, self._extras, taken, next_observation)
             episodes.pending.append(metrics)
         else:
             self.run, action = self._keep(self.run, taken, next_observation)
@@ -249,7 +249,7 @@ class _Loop:
     def _no_metrics(self) -> Metrics:
         """NaN for every metric of an update, of which there was none since the last look."""
         assert self._step is not None
-        shapes = self._update.eval_shape(self.run, self._dataset, self._notes, *self._step)[2]
+        shapes = self._update.eval_shape(self.run, self._dataset, self._extras, *self._step)[2]
         return jax.tree.map(lambda metric: np.full(metric.shape, np.nan, np.float32), shapes)
 
     def check(self, env_steps: int) -> None:

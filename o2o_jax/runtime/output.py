@@ -31,7 +31,7 @@ class Output:
     Args:
       folder: new or empty; with `resume` that of the same run, if there is one.
       plan: of the run. Its settings go to config.json, and must be those of the run in the folder.
-      resume: go on with the run in `folder`; where there is none, it starts.
+      resume: continue the run in `folder`; if there is none, start it.
       tensorboard: write TensorBoard files too.
       way_out: what to do where the folder holds a run and `resume` is off, for a message.
 

@@ -16,19 +16,19 @@ from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import (
     MEASURED_BATCHES,
+    EarlyStoppingState,
     Record,
-    Watched,
     check,
     is_finite,
     measure,
     report_rows,
+    run_until_stop,
     run_updates,
-    run_watched,
 )
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Transition
+from o2o_jax.types import Annotated, Array, Extras, Metrics, Transition
 
 _Data = tuple[Transition, Any]  # rows of a phase, and held-out ones
-_Notes = tuple[Notes | None, Notes | None]  # on both
+_Extras = tuple[Extras | None, Extras | None]  # on both
 
 
 def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[int] = ()) -> Any:
@@ -56,15 +56,15 @@ def run_phase(
     """Runs a phase of all seeds, or what is left of it, in compiled chunks, each of which is an event.
 
     How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state of an
-    event goes on as if it had never stopped, and a state from beyond the phase comes back as it is.
+    event resumes as if it had never stopped, and a state from beyond the phase comes back as it is.
 
-    With `phase.stop` a phase ends when all seeds have their verdict, and a chunk is what lies between two checks. The
-    state then is a `Watched`, whose counter stands at the phase's end afterwards, however many updates it took.
+    With `phase.stop` a phase ends when all seeds have stopped, and a chunk is what lies between two checks. The state
+    then is an `EarlyStoppingState`, whose counter is that of the phase's end afterwards, however many updates it took.
 
     Args:
       phase: pure, of one seed. Events have the log `<name>`: every chunk's mean metrics, where `step` counts the
         phase's updates; with `stop` also `<name>_measures`: at every check the measures, the `updates` that a seed has
-        kept, and its `verdict`.
+        kept, and its `decision`.
       state: of all seeds [S], with a counter `step` [] that updates advance. Consumed: its memory is reused.
       dataset: transitions [N], shared by all seeds; a `Rollout` where the phase prepares it.
       keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
@@ -114,7 +114,7 @@ def run_phase(
                 measures = _measures(state.record)
                 rows[f"{phase.name}_measures"] = measures
             at, ended = done, done == phase.updates
-            if phase.stop is not None and measures["verdict"].all():
+            if phase.stop is not None and measures["decision"].all():
                 done, ended = phase.updates, True
                 state = state.skip_to(jax.device_put(np.int32(first_step + done), state.step.sharding))
             stopping = interrupt.requested() and not ended
@@ -126,7 +126,7 @@ def run_phase(
 
 
 def _done(phase: Phase, state: Any, first_step: int, held_out: Transition | None) -> int:
-    """Returns the updates of a phase that a state has behind it; raises what speaks against the phase."""
+    """Returns the updates of a phase that a state has behind it; raises the error of a phase that cannot run."""
     if phase.stop is not None and held_out is None:
         raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
     if phase.stop is not None and phase.sample is not None:
@@ -150,19 +150,19 @@ def _intervals(phase: Phase, checkpoint_every: int) -> tuple[int, int]:
 
 def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
     """Prepares the rows and what the report looks at; returns the state, and what every program of the phase reads."""
-    notes: _Notes = (None, None)
+    extras: _Extras = (None, None)
     if phase.prepare is not None:
         prepare_all = functools.partial(_prepare, phase.prepare)
-        state, notes = over_seeds(prepare_all, mesh, shared=(1,), donate=(0,))(state, data)
+        state, extras = over_seeds(prepare_all, mesh, shared=(1,), donate=(0,))(state, data)
     reported: Any = None
     stop = phase.stop
     if stop is not None and stop.report is not None:
 
-        def look(state: Watched, data: _Data, key: Array) -> Any:
+        def look(state: EarlyStoppingState, data: _Data, key: Array) -> Any:
             return report_rows(stop, state, data[1], key)
 
         reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
-    return state, (data, notes, reported, keys)
+    return state, (data, extras, reported, keys)
 
 
 def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh) -> tuple[Any, dict[str, Any]]:
@@ -178,29 +178,31 @@ def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh
     return state, rows
 
 
-def _start(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any) -> Metrics:
+def _start(phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: Any) -> Metrics:
     """Metrics of the state as it comes, of one seed."""
     del reported
     train_state = state if phase.stop is None else state.state
-    rows = _annotated(data, notes)[0]
+    rows = _annotated(data, extras)[0]
     return measure(phase.update, train_state, rows, key, MEASURED_BATCHES, phase.batch_size, phase.sample)
 
 
-def _first_check(phase: Phase, data: _Data, notes: _Notes, reported: Any, key: Array, state: Watched) -> Watched:
+def _first_check(
+    phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: EarlyStoppingState
+) -> EarlyStoppingState:
     """The check before the first update, of one seed."""
     assert phase.stop is not None
-    held_out = _annotated(data, notes)[1]
+    held_out = _annotated(data, extras)[1]
     return check(phase.update, phase.stop, state, held_out, key, 0, phase.batch_size, reported)
 
 
 def _chunk(
-    phase: Phase, length: int, data: _Data, notes: _Notes, reported: Any, key: Array, state: Any
+    phase: Phase, length: int, data: _Data, extras: _Extras, reported: Any, key: Array, state: Any
 ) -> tuple[Any, Metrics, Array]:
     """`length` updates of one seed: state, mean metrics, and [] bool, whether the state's numbers are finite."""
     if phase.stop is None:
-        return advance(phase, state, data[0], notes[0], key, length)
-    rows, held_out = _annotated(data, notes)
-    state, metrics = run_watched(
+        return advance(phase, state, data[0], extras[0], key, length)
+    rows, held_out = _annotated(data, extras)
+    state, metrics = run_until_stop(
         phase.update, phase.stop, state, rows, held_out, key, length, phase.batch_size, reported
     )
     return state, metrics, is_finite(state.state)
@@ -223,7 +225,7 @@ def _diverged(phase: Phase, done: int, num_seeds: int) -> ValueError:
 
 
 def advance(
-    phase: Phase, state: Any, dataset: Transition, notes: Notes | None, key: Array, num_updates: int
+    phase: Phase, state: Any, dataset: Transition, extras: Extras | None, key: Array, num_updates: int
 ) -> tuple[Any, Metrics, Array]:
     """Updates of a phase without checks, of one seed: what `run_phase` compiles.
 
@@ -231,33 +233,36 @@ def advance(
       phase: whose update and sample to use.
       state: before the updates.
       dataset: transitions [N].
-      notes: of `phase.prepare`, or None.
+      extras: of `phase.prepare`, or None.
       key: PRNG key of the phase.
       num_updates: how many.
 
     Returns:
       The state, mean metrics, and whether all numbers of the state are finite, [] bool.
     """
-    (rows,) = _annotated((dataset,), (notes,))
+    (rows,) = _annotated((dataset,), (extras,))
     state, metrics = run_updates(phase.update, state, rows, key, num_updates, phase.batch_size, phase.sample)
     return state, metrics, is_finite(state)
 
 
-def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Notes]:
-    """The prepared state, `Watched` or not, and notes on the rows of the phase and on held-out ones."""
-    train_state, notes = prepare(state.state if isinstance(state, Watched) else state, data[0])
-    held_out_notes = None if data[1] is None else prepare(train_state, data[1])[1]
-    return state.replace(state=train_state) if isinstance(state, Watched) else train_state, (notes, held_out_notes)
+def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Extras]:
+    """The prepared state, an `EarlyStoppingState` or not, and extras of the rows of the phase and of held-out ones."""
+    train_state, extras = prepare(state.state if isinstance(state, EarlyStoppingState) else state, data[0])
+    held_out_extras = None if data[1] is None else prepare(train_state, data[1])[1]
+    return state.replace(state=train_state) if isinstance(state, EarlyStoppingState) else train_state, (
+        extras,
+        held_out_extras,
+    )
 
 
 def _measures(record: Record) -> dict[str, np.ndarray]:
-    """The newest check of all seeds: its terms, the updates that each seed has kept, and its verdict; [S] each."""
+    """The newest check of all seeds: its terms, the updates that each seed has kept, and its decision; [S] each."""
     newest = {term: history[:, -1] for term, history in record.history.items()}
-    return jax.device_get(newest | {"updates": record.updates, "verdict": record.verdict})
+    return jax.device_get(newest | {"updates": record.updates, "decision": record.decision})
 
 
-def _annotated(data: tuple[Any, ...], notes: tuple[Notes | None, ...]) -> list[Any]:
-    return [rows if note is None else Annotated.of(rows, note) for rows, note in zip(data, notes, strict=True)]
+def _annotated(data: tuple[Any, ...], extras: tuple[Extras | None, ...]) -> list[Any]:
+    return [rows if extra is None else Annotated.of(rows, extra) for rows, extra in zip(data, extras, strict=True)]
 
 
 def _even_chunk(chunk: int, updates: int, checkpoint_every: int) -> int:

@@ -53,7 +53,7 @@ class Plan:
       eval_every: updates of an offline method between evaluations; 0 for one at the end.
       checkpoint_every: environment steps between checkpoints.
       settings: JSON-like, all that the run follows from, for its config.json.
-      remarks: what people have to know of it, a line each.
+      warnings: for people who read its numbers, a line each.
     """
 
     setup: Setup
@@ -66,7 +66,7 @@ class Plan:
     eval_every: int = 0
     checkpoint_every: int = 1
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def work(self) -> dict[str, int]:

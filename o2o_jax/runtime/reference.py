@@ -58,8 +58,8 @@ class Comparison(NamedTuple):
         return self.made & (below | (~np.isfinite(self.candidate) & np.isfinite(self.reference)))
 
 
-class Verdict(NamedTuple):
-    """Verdict of a look at the policy, [S] bool each.
+class Decision(NamedTuple):
+    """Decision of a look at the policy, [S] bool each.
 
     Attributes:
       accept: it becomes π_ref.
@@ -91,7 +91,7 @@ class Standing:
         returns = jnp.full(eval_episodes, jnp.nan) if eval_episodes else None
         return cls(returns, jnp.zeros((), jnp.int32))
 
-    def judge(self, config: Any, comparison: Comparison, accept: np.ndarray) -> tuple[Verdict, "Standing"]:
+    def judge(self, config: Any, comparison: Comparison, accept: np.ndarray) -> tuple[Decision, "Standing"]:
         """Rejects and rolls back.
 
         A policy is worse where m < −k e and m < −p |return of π_ref|, with k `standard_errors` and p `share`. After
@@ -104,14 +104,14 @@ class Standing:
           accept: [S] bool, whether it becomes π_ref; true for none that is worse.
 
         Returns:
-          The verdict, and what to go on with; its `returns` are still those of the old π_ref.
+          The decision, and the new state; its `returns` are still those of the old π_ref.
         """
         reject = comparison.worse(config.roll_back.standard_errors, config.roll_back.share)
         before = np.asarray(self.rejections)
         rejections = np.where(comparison.made, np.where(reject, before + 1, 0), before)
         roll_back = rejections >= config.roll_back.evaluations
         rejections = np.where(roll_back, 0, rejections).astype(np.int32)
-        return Verdict(accept, reject, roll_back), self.replace(rejections=rejections)
+        return Decision(accept, reject, roll_back), self.replace(rejections=rejections)
 
     def evaluated(self, accept: np.ndarray, returns: ArrayLike) -> "Standing":
         """Replaces the old π_ref's returns by those [S, E] of the policies that were accepted [S]."""
@@ -198,7 +198,7 @@ class Returns:
           standard_errors: c ≥ 0.
 
         Returns:
-          [S] bool, and what to go on with.
+          [S] bool, and the new state.
         """
         ready = self._ready(min_episodes)
         accept = self.compare(min_episodes).better(standard_errors)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.runtime.evaluate import CONFIRMATION_STREAM, policy_episodes
-from o2o_jax.runtime.reference import Comparison, Verdict
+from o2o_jax.runtime.reference import Comparison, Decision
 from o2o_jax.runtime.run import Run, count_evaluation
 from o2o_jax.runtime.seeds import over_seeds, place
 from o2o_jax.runtime.setup import Setup
@@ -55,13 +55,13 @@ class Selection:
           The run with what was found, and with π_ref and actor where they now are; a row of the log `reference`, empty
           where returns don't settle it.
         """
-        run, verdict, row = self._consider(run, evaluated, score, finished)
-        if verdict.accept.any():
-            run = run.replace(agent=self._accept(run.agent, verdict.accept))
-        if verdict.roll_back.any():
-            unknown = np.full(len(verdict.roll_back), np.nan)
+        run, decision, row = self._consider(run, evaluated, score, finished)
+        if decision.accept.any():
+            run = run.replace(agent=self._accept(run.agent, decision.accept))
+        if decision.roll_back.any():
+            unknown = np.full(len(decision.roll_back), np.nan)
             divergence = means.get(self._divergence_term, unknown).astype(np.float32)
-            run = run.replace(agent=self._roll_back(run.agent, verdict.roll_back, divergence))
+            run = run.replace(agent=self._roll_back(run.agent, decision.roll_back, divergence))
         return run, row
 
     def _consider(
@@ -70,8 +70,8 @@ class Selection:
         evaluated: np.ndarray | None,
         score: np.ndarray | None,
         finished: list[list[float]],
-    ) -> tuple[Run, Verdict, dict[str, np.ndarray]]:
-        """The run with what was found on the way, the verdict, and a row of the log; arguments as of `look`."""
+    ) -> tuple[Run, Decision, dict[str, np.ndarray]]:
+        """The run with what was found on the way, the decision, and a row of the log; arguments as of `look`."""
         config, mesh = self._setup.config, self._setup.mesh
         env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
         row: dict[str, np.ndarray] = {}
@@ -92,20 +92,20 @@ class Selection:
             accept = comparison.better(config.reference.standard_errors)
         else:
             accept = score > best_score
-        verdict = Verdict(accept, *np.zeros((2, *accept.shape), bool))
+        decision = Decision(accept, *np.zeros((2, *accept.shape), bool))
         if run.standing is not None and comparison is not None:
-            verdict, standing = run.standing.judge(config, comparison, accept)
+            decision, standing = run.standing.judge(config, comparison, accept)
             if config.reference.update == "best":
-                run, verdict, confirmed = self._confirm(run, verdict)
-                row |= {"accepted": verdict.accept, "confirmed": confirmed}
+                run, decision, confirmed = self._confirm(run, decision)
+                row |= {"accepted": decision.accept, "confirmed": confirmed}
             if evaluated is not None:
-                standing = standing.evaluated(verdict.accept, evaluated)
-            row |= {"rejected": verdict.reject, "rolled_back": verdict.roll_back}
+                standing = standing.evaluated(decision.accept, evaluated)
+            row |= {"rejected": decision.reject, "rolled_back": decision.roll_back}
             row |= {"difference": comparison.difference, "difference_error": comparison.error}
             run = run.replace(standing=place(standing, mesh))
-        return run, verdict, row
+        return run, decision, row
 
-    def _confirm(self, run: Run, verdict: Verdict) -> tuple[Run, Verdict, np.ndarray]:
+    def _confirm(self, run: Run, decision: Decision) -> tuple[Run, Decision, np.ndarray]:
         """Lets fresh start states agree to what makes a policy π_ref or sends it back.
 
         The luckiest of many looks from the same start states would pass. And a π_ref that was lucky there would send
@@ -114,21 +114,21 @@ class Selection:
 
         Args:
           run: after the look from the usual start states.
-          verdict: of that look.
+          decision: of that look.
 
         Returns:
-          The run with the steps counted, the verdict that stands, and [S] 1 or 0 where it was confirmed or not, else
+          The run with the steps counted, the final decision, and [S] 1 or 0 where it was confirmed or not, else
           NaN.
         """
-        asked = verdict.accept | verdict.roll_back
+        asked = decision.accept | decision.roll_back
         if not asked.any():
-            return run, verdict, np.full(asked.shape, np.nan)
+            return run, decision, np.full(asked.shape, np.nan)
         run, again = self._play_again(run, asked)
         config = self._setup.config
         better = again.better(config.reference.standard_errors)
         worse = again.worse(config.reference.standard_errors, config.roll_back.share)
-        verdict = verdict._replace(accept=verdict.accept & better, roll_back=verdict.roll_back & worse)
-        return run, verdict, np.where(asked, verdict.accept | verdict.roll_back, np.nan)
+        decision = decision._replace(accept=decision.accept & better, roll_back=decision.roll_back & worse)
+        return run, decision, np.where(asked, decision.accept | decision.roll_back, np.nan)
 
     def _play_again(self, run: Run, plays: np.ndarray) -> tuple[Run, Comparison]:
         """Policy against π_ref from fresh start states, for the seeds that play [S] bool; the steps are counted."""

@@ -40,7 +40,7 @@ class Setup:
           ValueError: there is no task.
         """
         if not isinstance(self.task, Task):
-            raise ValueError(f"{self.algorithm.name} has no task here, whose scores could be told")
+            raise ValueError(f"{self.algorithm.name} needs a task to normalise scores")
         return self.task.score(returns)
 
     @property

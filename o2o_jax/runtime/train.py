@@ -18,7 +18,7 @@ from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.regimes import replay_regimes
 from o2o_jax.runtime.run import Run, begin_finetuning, count_evaluation, start_clone, start_run
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.training import DIVERGED, Watched
+from o2o_jax.training import DIVERGED, EarlyStoppingState
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates of a phase, where no evaluation says otherwise
@@ -191,13 +191,17 @@ class _Progress:
 
     @property
     def state(self) -> Any:
-        """State that the phase goes on from."""
-        return Watched(self._run.agent, self._run.records[self._phase.name]) if self._phase.stop else self._run.agent
+        """State that the phase continues from."""
+        return (
+            EarlyStoppingState(self._run.agent, self._run.records[self._phase.name])
+            if self._phase.stop
+            else self._run.agent
+        )
 
     def of(self, state: Any) -> Run:
         """Returns the run with the phase's state in it."""
         agent, records = state, self._run.records
-        if isinstance(state, Watched):
+        if isinstance(state, EarlyStoppingState):
             agent, records = state.state, records | {self._phase.name: state.record}
         return self._run.replace(agent=agent, records=records, updates=agent.step)
 
@@ -229,29 +233,29 @@ def _moved(ends: Any, newest: Any) -> np.ndarray:
 
 def _closing_lines(phase: Phase, run: Run, seed_list: Sequence[int]) -> tuple[str, ...]:
     """Returns what there is to say of a phase that has ended, a line each."""
-    lines = _verdicts(phase, run, seed_list) if phase.stop else []
-    if phase.remark:
+    lines = _decisions(phase, run, seed_list) if phase.stop else []
+    if phase.summary:
         ends = {term: np.asarray(values) for term, values in run.ends[phase.name].items()}
         first, last = ({term: values[:, i] for term, values in ends.items()} for i in (0, 1))
-        lines.append(phase.remark(first, last))
+        lines.append(phase.summary(first, last))
     return tuple(lines)
 
 
-def _verdicts(phase: Phase, run: Run, seed_list: Sequence[int]) -> list[str]:
+def _decisions(phase: Phase, run: Run, seed_list: Sequence[int]) -> list[str]:
     """Returns why each seed stopped, where it may, and what there is to say of its report, a line each."""
     stop = phase.stop
     assert stop is not None
-    reasons = {0: "no verdict, all updates made", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
+    reasons = {0: "not stopped early", DIVERGED: "diverged", **dict(enumerate(stop.reasons, 1))}
     record = jax.device_get(run.records[phase.name])
     lines = []
-    for s, (seed, kept, verdict) in enumerate(zip(seed_list, record.updates, record.verdict, strict=True)):
+    for s, (seed, kept, decision) in enumerate(zip(seed_list, record.updates, record.decision, strict=True)):
         newest = {term: float(history[s, -1]) for term, history in record.history.items()}
         if stop.reasons:
             measures = ", ".join(f"{term} {newest[term]:.3g}" for term in stop.terms)
-            reason = reasons[int(verdict)]
+            reason = reasons[int(decision)]
             lines.append(f"{phase.name}, seed {seed}: {kept:,} of {phase.updates:,} updates: {reason} ({measures})")
-        if stop.report and (remark := stop.report.remark(newest)):
-            lines.append(f"{phase.name}, seed {seed}: {remark}")
+        if stop.report and (summary := stop.report.summary(newest)):
+            lines.append(f"{phase.name}, seed {seed}: {summary}")
     return lines
 
 
@@ -340,7 +344,7 @@ def _delivered(setup: Setup, run: Run) -> tuple[str, ...]:
 
 
 def replay_data(setup: Setup, dataset: Dataset | None) -> Transition | None:
-    """Returns what fine-tuning may draw of the dataset [N], on every device; None where it draws of none."""
+    """Returns what fine-tuning may draw of the dataset [N], on every device; None if it uses no rows of the dataset."""
     chosen = None if dataset is None else setup.online.replay.choose(dataset)
     if chosen is None:
         return None

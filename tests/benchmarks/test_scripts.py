@@ -16,7 +16,7 @@ SHORT = ("--rows=50", "--chunk=2", "--seconds=0", "--repeats=2", "--gemm_size=16
 
 
 def run(script, out, *arguments):
-    """What the script wrote."""
+    """Returns the JSON that the script wrote."""
     tiny.call(script, f"--out={out}", *arguments)
     (path,) = out.glob("*.json")
     return json.loads(path.read_text())
@@ -66,7 +66,7 @@ def test_loop(tmp_path):
 
 
 def test_pipeline(tmp_path):
-    # a policy on histories, whose training and clone need whole episodes, and notes on the dataset; alignment is in
+    # a policy on histories, whose training and clone need whole episodes, and extras of the dataset; alignment is in
     # `test_memory`
     lengths = ("--offline_updates=2", "--clone_updates=2", "--reevaluate_updates=2", "--env_steps=8", "--eval_every=4")
     rollout = ("--set=rollout.env_steps=4", "--set=rollout.minibatch_size=4", "--set=evaluation.episodes=1")

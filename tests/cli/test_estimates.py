@@ -1,4 +1,4 @@
-"""What a run will take: updates and operations by hand, the rate by a clock that is held."""
+"""Estimates of a run: updates and operations by hand, the rate by a clock that is held."""
 
 import json
 import types
@@ -66,7 +66,7 @@ def test_operations_that_nobody_counted_are_no_time():
     module = offline_algorithms.load("dt")
     work = estimates.offline_work(module, tiny.config(module.Config, updates=5), SPEC)
     assert estimates.describe(work, module.Config(), SPEC, 1, None) == [
-        "offline: 5 updates, whose operations aren't counted: no time to say"
+        "offline: 5 updates, whose operations aren't counted: no time estimate"
     ]
 
 

@@ -192,7 +192,7 @@ def test_a_run_that_signals_end_saves_itself_wherever_it_is(o2td3, offline_run, 
             patch.setattr(interrupt, "requested", look_again)
             run(out, offline_run, *RECONSTRUCTION, "--resume", status=128 + signum)
         error = capsys.readouterr().err
-        assert f"stopped by {signum.name}: all is saved, the same command with --resume goes on" in error
+        assert f"stopped by {signum.name}: all is saved, resume with the same command and --resume" in error
     saved = (path.name for path in (out / "checkpoints").iterdir())
     assert str(REEVALUATE + ALIGN + 1 + 3) in saved
     run(out, offline_run, *RECONSTRUCTION, "--resume")
@@ -273,7 +273,7 @@ def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
     assert steps == {"clone": [2, 4], "align": [0, 2], "start": [0], "finetune": [2, 4, 6], "evaluation": [2, 4, 6]}
     settings = json.loads((out / "config.json").read_text())
     assert (settings["clone"]["updates"], settings["clone"]["hidden"]) == (4, [8])
-    # the clone goes online; beside its score stands that of what it was cloned from
+    # the clone goes online; beside its score is that of what it was cloned from
     start, clone = log.read(out, "start"), log.read(out, "clone")
     for name in ("mse", "log_likelihood"):
         np.testing.assert_array_equal(start[f"clone_{name}"], clone[name][-1:])
@@ -413,7 +413,7 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     printed = capsys.readouterr().out
     whole = run(tmp_path / "whole", offline_run, *arguments)
     for seed in range(2):
-        assert f"align, seed {seed}: 4 of 4 updates: no verdict, all updates made (overestimated " in printed
+        assert f"align, seed {seed}: 4 of 4 updates: not stopped early (overestimated " in printed
         assert f"reevaluate, seed {seed}: 2 of 4 updates: the residual is at its floor" in printed
     for phase in ("reevaluate", "align", "reevaluate_measures", "align_measures", "start"):
         unbroken, stopped = log.read(whole, phase), log.read(out, phase)
@@ -422,7 +422,7 @@ def test_phases_that_stop_by_measures(o2td3, offline_run, tmp_path, monkeypatch,
     assert log.read(out, "reevaluate")["step"].tolist() == [2, 2]
     measures = log.read(out, "reevaluate_measures")
     assert measures["updates"].tolist() == [0, 0, 2, 2]
-    assert measures["verdict"].tolist() == [0, 0, 1, 1]
+    assert measures["decision"].tolist() == [0, 0, 1, 1]
     assert log.read(out, "align_measures")["step"].tolist() == [0, 0, 2, 2, 4, 4]
     # the same first batches would make the same numbers, but these leave out what is held out
     assert log.read(out, "reevaluate")["q"][0] != log.read(o2td3, "reevaluate")["q"][0]
@@ -446,7 +446,7 @@ def test_a_report_without_a_stop(reported):
     np.testing.assert_allclose(measures["horizon"], 0.005 * measures["updates"])
     np.testing.assert_array_equal(measures["recorded"].reshape(3, 2), [measures["recorded"][:2]] * 3)
     assert np.isfinite([measures[name] for name in ("value", "error", "spread", "correlation")]).all()
-    assert not measures["verdict"].any()
+    assert not measures["decision"].any()
     assert not (out / "align_measures.csv").exists()
     assert log.read(out, "reevaluate")["step"].tolist() == [2, 2, 4, 4]
 
@@ -527,7 +527,7 @@ def test_offline_critics_are_kept_and_aligned(algorithm, offline_run, tmp_path, 
     logs = {path.stem for path in out.glob("*.csv")}
     clone = {"clone"} if algorithm == "o2sac" else set()
     assert logs == {"align", "start"} | clone
-    assert "critics" not in capsys.readouterr().out  # nothing speaks against it
+    assert "critics" not in capsys.readouterr().out  # no warning
 
 
 def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_path, capsys):
@@ -550,7 +550,7 @@ def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_p
         (["--algorithm=td3", "--set=update.discount=0.9"], 1, "with another discount: set update.discount=0.99"),
         (WITHOUT_EVALUATION, 1, "start.actor=best_of needs evaluations"),
         (["--set=networks.hidden=16"], 1, "differs from this algorithm's: set networks.hidden to (8,)"),
-        (["--algorithm=td3", "--policy={dt}"], 1, "networks.critic_source=offline goes on from the critics of"),
+        (["--algorithm=td3", "--policy={dt}"], 1, "networks.critic_source=offline continues from the critics of"),
         (["--set=thershold_end=1"], 1, "unknown field 'thershold_end' in --set=thershold_end=1: did you mean constra"),
         (["--set=update.discount=2"], 1, "update.discount must lie in (0, 1), got 2.0"),
         (
@@ -578,7 +578,7 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offli
 def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsys):
     run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run")
     found = capsys.readouterr().out.splitlines()
-    assert found[-4] == "nothing speaks against this run"
+    assert found[-4] == "all checks passed"
     assert found[-3] == "2 seeds: 4 updates of reevaluate, 4 updates of align, 6 environment steps"
     assert "transitions, " in found[-2]
     assert found[-1].startswith("memory beside programs, batches and simulators: ")
@@ -598,7 +598,7 @@ def test_a_run_that_is_no_offline_run_or_not_finished_is_refused(o2td3, offline_
     (tmp_path / "half").mkdir()
     shutil.copy(offline_run / "config.json", tmp_path / "half")
     run(tmp_path / "out", tmp_path / "half", status=1)
-    assert "half is not finished: 0 of 12 updates are saved; go on with it first" in capsys.readouterr().err
+    assert "half is not finished: 0 of 12 updates are saved; resume it first" in capsys.readouterr().err
 
 
 def test_the_folder_of_another_run_is_refused(o2td3, offline_run, capsys):
@@ -664,7 +664,7 @@ def test_what_happens_online_may_differ_and_seeds_be_fewer(o2td3, offline_run, t
     aligned = log.read(o2td3, "align")
     np.testing.assert_array_equal(log.read(out, "align")["distance"], aligned["distance"][aligned["seed"] == 0])
     assert np.isfinite(log.read(out, "finetune")["lagrange"][-1])
-    # from there others may go on, as far as there are seeds
+    # from there others may continue, as far as there are seeds
     link = f"--reconstruction={out}"
     third = run(tmp_path / "third", offline_run, *RECONSTRUCTION, *OFFLINE_PHASES, link, seeds=1)
     assert (third / "start.csv").read_text() == (out / "start.csv").read_text()

@@ -237,7 +237,7 @@ def test_a_preview_by_hand(monkeypatch):
     preview = functools.partial(flags.preview, {"updates": 1200, "nothing": 0}, dataset, state, 3)
     monkeypatch.setattr(flags.devices, "memory_limit", lambda _: 162_000_000)
     assert preview(mesh).splitlines() == [
-        "nothing speaks against this run",
+        "all checks passed",
         "3 seeds: 1,200 updates",
         "mine: 1,000,000 transitions, 2 episodes",
         "memory beside programs, batches and simulators: 30 MB of states and replay, 3 copies of 44 MB of data; 162 of "

@@ -44,7 +44,7 @@ def test_both_readers_find_it_whole(task):
 
 
 def test_played_again_from_their_seeds_all_episodes_are_the_same(task):
-    """And so no row can be a reset's: every s' is where the simulator went from s in that episode."""
+    """No row can be a reset's: every s' is where the simulator went from s in that episode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an old version of the environment, no episode limit of its own
         theirs = minari.load_dataset(task.dataset_id)

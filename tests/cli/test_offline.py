@@ -144,7 +144,7 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_stop)
-        run(out, "--resume", status=130)  # the same command starts it, goes on with it, and says that it is complete
+        run(out, "--resume", status=130)  # the same command starts it, resumes it, and says that it is complete
     assert "is complete" not in capsys.readouterr().out
     assert saved == [4]
     with pytest.raises(ValueError, match="is not finished: 4 of 12 updates are saved; .* --resume"):
@@ -199,7 +199,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
     returns, _ = run_episodes(Evaluator(lambda: envs.family(ENV).make_env(task), range(2), 2), handoff.policy)
     np.testing.assert_allclose(returns.mean(axis=1), log.read(dt_run, "evaluation")["return"][-2:], rtol=1e-4)
 
-    # stopped between the first evaluation and its checkpoint, and gone on with
+    # stopped between the first evaluation and its checkpoint, and resumed
     save = Checkpoints.save
 
     def stop(self, step, state):
@@ -222,7 +222,7 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
 def test_a_dry_run_checks_and_writes_nothing(finished, tmp_path, capsys):
     run(tmp_path / "out", "--dry_run")
     found = capsys.readouterr().out.splitlines()
-    assert found[-4:-2] == ["nothing speaks against this run", "2 seeds: 12 updates of offline"]
+    assert found[-4:-2] == ["all checks passed", "2 seeds: 12 updates of offline"]
     assert not (tmp_path / "out").exists()
     run(finished, "--dry_run", status=1)
     assert "already holds a run" in capsys.readouterr().err
@@ -266,7 +266,7 @@ def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_p
 
 def test_folder_of_another_run_is_refused(finished, capsys):
     run(finished, status=1)
-    assert "already holds a run: choose another --out, or go on with it by --resume" in capsys.readouterr().err
+    assert "already holds a run: choose another --out, or resume it with --resume" in capsys.readouterr().err
     run(finished, "--resume", "--set=alpha=1.0", status=1)
     assert "config.alpha is 2.5 there and 1.0 now" in capsys.readouterr().err
 

@@ -160,7 +160,7 @@ def test_a_critic_without_returns_to_compare_with_is_not_judged():
     assert "trusted" not in "\n".join(readiness.expectations(report(reevaluated=unknown)))
 
 
-def test_notes_say_what_the_numbers_stand_on():
+def test_notes_say_what_the_numbers_rest_on():
     text = "\n".join(readiness.notes(report(offline=critic(), reevaluated=critic())))
     assert "2 episodes of the dataset itself: SEEN IN TRAINING" in text
     assert "offline and re-evaluated critic add up other rewards, or discount them otherwise: not compared" in text

@@ -238,7 +238,7 @@ def test_labels_are_the_folders_or_their_paths(run_folder):
 @pytest.mark.parametrize(
     ("runs", "out", "message"),
     [
-        (["missing"], "figure.png", "holds no run that got to the phase 'evaluation'"),
+        (["missing"], "figure.png", "holds no run that reached the phase 'evaluation'"),
         (["o2td3"], "o2td3/evaluation.csv", "must be a figure, a path that ends in .png, .pdf, .svg"),
     ],
 )

@@ -57,7 +57,7 @@ def leave_bounds(episode):
         (change_observation, "played again, differs from step 0 on"),
         (end_twice, "ends in both ways before the limit"),
         (never_end, "has no end"),
-        (end_early, "goes on after its end"),
+        (end_early, "continues after its end"),
         (leave_bounds, "actions outside"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where our readers keep rows that D4RL's `qlearning_dataset`, which most libraries load with, drops."""
+"""Rows that our readers keep and D4RL's `qlearning_dataset`, which most libraries load with, drops."""
 
 import gymnasium
 import h5py

@@ -12,7 +12,7 @@ import pytest
 from o2o_jax.data import replay
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds, seed_axes
-from o2o_jax.types import Annotated, Notes, Rollout, Spec, Transition
+from o2o_jax.types import Annotated, Extras, Rollout, Spec, Transition
 from tests import tiny
 
 SPEC = Spec(observation_dim=2, action_dim=1)
@@ -206,9 +206,9 @@ def test_a_mode_with_offline_data_needs_rows_of_its_kind(mode):
     rule = replay.make(mode, 5, 4)
     with pytest.raises(ValueError, match="^this replay rule draws from a dataset, and there is none: pass one, or set"):
         rule.sample(filled(5, 3), None, jax.random.key(0))
-    noted = Annotated.of(dataset(), Notes())
+    annotated = Annotated.of(dataset(), Extras())
     with pytest.raises(ValueError, match="^this replay rule mixes Transition rows with Annotated rows: a method that"):
-        rule.sample(filled(5, 3), noted, jax.random.key(0))
+        rule.sample(filled(5, 3), annotated, jax.random.key(0))
 
 
 def test_what_a_mode_draws_from():

@@ -31,7 +31,7 @@ def test_under_vmap_each_key_draws_what_it_draws_alone():
 
 
 def test_decompositions_are_not_batched():
-    # jaxlib's batched ones wait for threads of the pool that they run in: two at once stood still on two threads
+    # jaxlib's batched ones wait for threads of the pool that they run in: two at once deadlocked on two threads
     keys = jax.random.split(jax.random.key(0), (2, 3))
     draw = jax.vmap(jax.vmap(lambda key: orthogonal(key, (4, 4))))
     ranks = {

@@ -1,4 +1,4 @@
-"""What the networks compute: shapes, activations, initial weights."""
+"""Outputs of the networks: shapes, activations, initial weights."""
 
 import jax
 import jax.numpy as jnp

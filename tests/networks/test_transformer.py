@@ -29,7 +29,7 @@ def params():
 
 
 def differs(params, before, after):
-    """Which steps' distributions differ."""
+    """Tells for each step whether its distributions differ."""
     means = [APPLY(params, history).mean for history in (before, after)]
     return jnp.any(means[0] != means[1], axis=(0, 2)).tolist()
 

@@ -101,14 +101,14 @@ def start(**settings):
     config = CONFIG if not settings else dt.Config(**{**vars(CONFIG), **settings})
     algorithm = dt.make(config, SPEC)
     state = jax.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
-    state, notes = jax.jit(algorithm.phase("offline").prepare)(state, make_dataset())
-    return algorithm, state, Annotated.of(make_dataset(), notes)
+    state, extras = jax.jit(algorithm.phase("offline").prepare)(state, make_dataset())
+    return algorithm, state, Annotated.of(make_dataset(), extras)
 
 
 def test_returns_to_go_by_hand():
     _, state, dataset = start()
-    np.testing.assert_allclose(dataset.notes.shared["return_to_go"], [1, 5, 3, 30, 26, 21, 15, 8])
-    np.testing.assert_array_equal(dataset.notes.shared["remaining"], [1, 2, 1, 5, 4, 3, 2, 1])
+    np.testing.assert_allclose(dataset.extras.shared["return_to_go"], [1, 5, 3, 30, 26, 21, 15, 8])
+    np.testing.assert_array_equal(dataset.extras.shared["remaining"], [1, 2, 1, 5, 4, 3, 2, 1])
     assert state.target_return == 30.0  # of the best episode
     assert start(target_return=7.0)[1].target_return == 7.0
 
@@ -128,11 +128,11 @@ def test_batches_begin_anywhere_alike_and_end_with_their_episodes():
     first = jnp.take_along_axis(batch.return_to_go, 4 - lengths[:, None], axis=1)[:, 0]
     # all returns to go differ, so that they name the first step: each of the eight 1,000 times, σ = 30; thus episodes
     # of one, two and five steps 1 : 2 : 5, in proportion to their lengths
-    to_go = np.asarray(dataset.notes.shared["return_to_go"])
+    to_go = np.asarray(dataset.extras.shared["return_to_go"])
     counts = np.array([np.sum(first == value) for value in to_go])
     assert counts.sum() == 8_000
     assert np.all(np.abs(counts - 1_000) < 150)
-    expected = np.minimum(dataset.notes.shared["remaining"], 4)
+    expected = np.minimum(dataset.extras.shared["remaining"], 4)
     for value, length in zip(to_go, expected, strict=True):
         assert set(np.asarray(lengths[first == value]).tolist()) == {int(length)}
     # padding in front, and no step of another episode: returns to go fall within a history
@@ -193,8 +193,8 @@ def test_a_resumed_run_repeats_the_unbroken_one():
     run = jax.jit(functools.partial(run_updates, phase.update, num_updates=2, batch_size=8, sample=phase.sample))
     key = jax.random.key(5)
     part, _ = run(state, dataset, key)
-    resumed, notes = phase.prepare(part, make_dataset())  # as a phase that goes on does
-    resumed, _ = run(resumed, Annotated.of(make_dataset(), notes), key)
+    resumed, extras = phase.prepare(part, make_dataset())  # as a resumed phase does
+    resumed, _ = run(resumed, Annotated.of(make_dataset(), extras), key)
     whole, _ = run(part, dataset, key)
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     assert int(whole.step) == 4
@@ -211,9 +211,9 @@ def test_probe_it_does_what_the_return_asks_for():
     phase = algorithm.phase("offline")
 
     def training(key):
-        state, notes = phase.prepare(algorithm.init(key, Normalizer.identity(1)), rows)
+        state, extras = phase.prepare(algorithm.init(key, Normalizer.identity(1)), rows)
         run = functools.partial(run_updates, num_updates=500, batch_size=64, sample=phase.sample)
-        policy = algorithm.policy(run(phase.update, state, Annotated.of(rows, notes), key=key)[0])
+        policy = algorithm.policy(run(phase.update, state, Annotated.of(rows, extras), key=key)[0])
 
         def asked(target):
             memory = policy.replace(target_return=target).begin(1)

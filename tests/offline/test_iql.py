@@ -142,7 +142,7 @@ def test_the_actor_stands_still_after_the_schedule_and_the_rest_goes_on():
 
 
 def test_online_schedules_fit_the_optimiser_state_that_is_handed_on():
-    # who goes on online at a constant rate takes the moments, not the schedule
+    # whoever continues online at a constant rate takes the moments, not the schedule
     _, after, _ = updated(dataclasses.replace(TINY, updates=1))
     constant = optax.adam(optax.constant_schedule(3e-4))
     gradient = jax.tree.map(jnp.ones_like, after.actor)

@@ -1,4 +1,4 @@
-"""What O2SAC and O2TD3 share: who goes online, the first reference, the threshold's schedule, settings, handoffs."""
+"""Parts of O2SAC and O2TD3: who goes online, the first reference, the schedule of the threshold, settings, handoffs."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import documented, get, paths
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Notes, Spec, Transition
+from o2o_jax.types import Annotated, Extras, Spec, Transition
 from tests import tiny
 from tests.tiny import random_rollout, update_of
 
@@ -203,7 +203,7 @@ def test_rolling_back_by_hand(cap, divergence, expected):
     assert (float(state.critic[0]), float(state.opt.critic[0])) == (3.0, 6.0)
 
 
-def test_nothing_is_rolled_back_without_a_verdict():
+def test_nothing_is_rolled_back_without_a_decision():
     before = gone_astray(0.5)
     after = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
     jax.tree.map(np.testing.assert_array_equal, after, before)
@@ -321,10 +321,10 @@ def test_critics_start_at_the_level_of_the_data(module):
     rows = random_rollout(SPEC, 64)
     rows = rows.replace(reward=jnp.full(64, 3.0), terminated=jnp.zeros(64))
     state = algorithm.init(jax.random.key(0))
-    started, notes = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
+    started, extras = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
     expected = 6.0
     if module is o2sac:
-        log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(notes.own.next_policy)
+        log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(extras.own.next_policy)
         last = 63 - jnp.arange(64)  # the bonus of row t, discounted, and what lies beyond the last row
         bonus = sum(
             -0.1 * 0.5 ** (j + 1) * log_prob[jnp.minimum(jnp.arange(64) + j, 63)] * (j <= last) for j in range(64)
@@ -349,7 +349,7 @@ def test_targets_go_from_returns_to_bootstrapped_ones():
     rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
     recorded = np.array([2.75, 8.5, 9.0])
     for bonus, added in ((None, 0.0), (jnp.full(3, 0.5), 0.5)):
-        batch = Annotated.of(rows, Notes(shared=returns, own=constrained.Evaluated(None, bonus)))
+        batch = Annotated.of(rows, Extras(shared=returns, own=constrained.Evaluated(None, bonus)))
         for step, share in ((0, 1.0), (1, 0.75), (2, 0.5), (4, 0.0), (9, 0.0)):
             state.step = jnp.asarray(step)
             target = constrained.return_target(config, state, batch, jnp.ones(3), lambda s: jnp.full(len(s), 8.0))
@@ -367,8 +367,8 @@ def test_returns_and_bootstrapping_agree_where_an_episode_is_one_step():
 
     @jax.jit
     def targets(state, rows):
-        _, notes = algorithm.phase("reevaluate").prepare(state, rows)
-        batch, means = Annotated.of(rows, notes), []
+        _, extras = algorithm.phase("reevaluate").prepare(state, rows)
+        batch, means = Annotated.of(rows, extras), []
         for step in (0, 10):  # all returns, and none
             _, metrics = algorithm.phase("reevaluate").update(
                 state.replace(step=jnp.asarray(step)), batch, jax.random.key(1)
@@ -662,7 +662,7 @@ OFFLINE_CRITICS = tiny.config(o2sac.Config, critic_source="offline")
 
 
 def offline(critic, **rewards):
-    """What offline training left, as far as it matters here."""
+    """Returns what offline training left, as far as it matters here."""
     return types.SimpleNamespace(critic=critic, transform=Transform(Normalizer.identity(3), **rewards))
 
 
@@ -679,7 +679,7 @@ def test_offline_state_is_handed_on():
 @pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
 def test_direct_fine_tuning_needs_offline_critics(handoff):
     with pytest.raises(
-        ValueError, match="^networks.critic_source=offline goes on .* critics, or set networks.critic_source"
+        ValueError, match="^networks.critic_source=offline continues .* critics, or set networks.critic_source"
     ):
         constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
@@ -751,10 +751,10 @@ def test_offline_critics_must_be_of_the_same_rewards():
         ("cql", {"constraint": None, "reevaluate_updates": 0, "align_updates": 0}, None),
     ],
 )
-def test_settings_against_the_paper_s_advice_are_remarked_on(source, settings, words):
-    remarks = tiny.config(o2sac.Config, **settings).remarks(source)
-    assert len(remarks) == (words is not None)
-    assert words is None or remarks[0].startswith(words)
+def test_settings_against_the_paper_s_advice_are_warned_of(source, settings, words):
+    warnings = tiny.config(o2sac.Config, **settings).warnings(source)
+    assert len(warnings) == (words is not None)
+    assert words is None or warnings[0].startswith(words)
 
 
 def of_history(config, phase, **history):
@@ -762,7 +762,7 @@ def of_history(config, phase, **history):
     stop = constrained.stops(config, policy=None, critic=None)[phase]
     values = {term: jnp.array(values) for term, values in history.items()}
     assert set(stop.terms) <= set(values) <= set(stop.measures)
-    return int(stop.verdict(values))
+    return int(stop.decide(values))
 
 
 BY_MEASURES = tiny.config(
@@ -771,7 +771,7 @@ BY_MEASURES = tiny.config(
 
 
 @pytest.mark.parametrize(
-    ("residual", "value", "correlation", "verdict"),
+    ("residual", "value", "correlation", "decision"),
     [
         ([1.0, 1.0, 1.0], [100.0, 101.0, 104.0], [0.8, 0.8, 0.8], 1),  # 4 in 100 updates: 4 are missing of 104, 3.8 %
         ([1.0, 1.0, 1.0], [100.0, 101.0, 106.0], [0.8, 0.8, 0.8], 0),  # 6 of 106 are too many
@@ -783,9 +783,9 @@ BY_MEASURES = tiny.config(
         ([np.nan, 1.0, 1.0], [np.nan, 100.0, 100.0], [np.nan, 0.8, 0.8], 0),  # the window isn't full
     ],
 )
-def test_when_re_evaluation_is_done(residual, value, correlation, verdict):
+def test_when_re_evaluation_is_done(residual, value, correlation, decision):
     history = {"critic_loss": residual, "q": value, "correlation": correlation}
-    assert of_history(BY_MEASURES, "reevaluate", **history) == verdict
+    assert of_history(BY_MEASURES, "reevaluate", **history) == decision
 
 
 def test_the_value_s_speed_is_that_of_re_evaluation_s_own_rate():
@@ -801,7 +801,7 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
 
 
 @pytest.mark.parametrize(
-    ("metrics", "settings", "remark"),
+    ("metrics", "settings", "summary"),
     [
         (
             {},
@@ -820,9 +820,9 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
         ({}, {"constraint": None}, ""),  # a control
     ],
 )  # fmt: skip
-def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, remark):
+def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, summary):
     config = tiny.config(o2sac.Config, **settings)
-    assert constrained.reevaluation_remark(config, REPORTED | metrics) == remark
+    assert constrained.reevaluation_summary(config, REPORTED | metrics) == summary
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
@@ -858,7 +858,7 @@ def test_the_report_while_re_evaluating(module):
 
 
 @pytest.mark.parametrize(
-    ("share", "distance", "verdict"),
+    ("share", "distance", "decision"),
     [
         ([0.3, 0.1, 0.08], [0.03, 0.02, 0.01], 1),  # both as low as asked for
         ([0.3, 0.1, 0.09], [0.03, 0.02, 0.01], 0),
@@ -870,8 +870,8 @@ def test_the_report_while_re_evaluating(module):
         ([np.nan, 0.3, 0.3], [np.nan, 0.03, 0.03], 0),
     ],
 )
-def test_when_alignment_is_done(share, distance, verdict):
-    assert of_history(BY_MEASURES, "align", overestimated=share, distance=distance) == verdict
+def test_when_alignment_is_done(share, distance, decision):
+    assert of_history(BY_MEASURES, "align", overestimated=share, distance=distance) == decision
 
 
 def test_fixed_counts_are_the_default():
@@ -924,24 +924,24 @@ def test_transform_takes_the_policy_s_normalizer_and_the_settings_rewards():
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
 @pytest.mark.parametrize("phase", ["reevaluate", "align"])
-def test_what_is_noted_before_a_phase_is_what_its_updates_would_compute(module, phase):
+def test_extras_of_a_phase_are_what_its_updates_would_compute(module, phase):
     algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows = random_rollout(SPEC, 16)
     state = algorithm.init(jax.random.key(0), None)
     state = state.replace(transform=Transform(Normalizer.fit(rows.observation)))
     # so that actor and critics are no longer their copies
     state, _ = algorithm.phase("align").update(state, rows, jax.random.key(1))
-    prepared, notes = algorithm.phase(phase).prepare(state, rows)
+    prepared, extras = algorithm.phase(phase).prepare(state, rows)
     jax.tree.map(np.testing.assert_array_equal, prepared, state)
     with jax.default_matmul_precision("highest"):
         plain, metrics = update_of(algorithm, phase)(state, rows, jax.random.key(2))
-        annotated, same_metrics = update_of(algorithm, phase)(state, Annotated.of(rows, notes), jax.random.key(2))
+        annotated, same_metrics = update_of(algorithm, phase)(state, Annotated.of(rows, extras), jax.random.key(2))
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(compare, (plain, metrics), (annotated, same_metrics))
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
-def test_a_phase_leaves_what_its_notes_are_made_of(module):
+def test_a_phase_leaves_what_its_extras_are_made_of(module):
     algorithm = tiny.compiled(module.make(tiny.config(module.Config, hidden=(8,), critic_hidden=(8,)), SPEC))
     rows, state = random_rollout(SPEC, 16), algorithm.init(jax.random.key(0), None)
     for phase in ("reevaluate", "align"):

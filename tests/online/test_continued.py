@@ -1,4 +1,4 @@
-"""AWAC and IQL online: the state that they go on from, their updates, what they refuse, and that they learn."""
+"""AWAC and IQL online: the state that they continue from, their updates, what they refuse, and that they learn."""
 
 import dataclasses
 import functools
@@ -99,7 +99,7 @@ def test_what_is_refused(name):
     handoff = hand_over(method, state)
     algorithm = online.load(name).make(settings(name), SPEC)
     with pytest.raises(
-        ValueError, match=f"^{name} goes on from {name}, .* comes from cql: pass the policy of a run of"
+        ValueError, match=f"^{name} continues from {name}, .* comes from cql: pass the policy of a run of"
     ):
         algorithm.init(jax.random.key(0), handoff.replace(source="cql"))
     config = settings(name)

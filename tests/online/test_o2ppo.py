@@ -207,14 +207,14 @@ def random_rollout(size=12):
 
 
 def annotated(algorithm, state, dataset):
-    state, notes = algorithm.phase("reevaluate").prepare(state, dataset)
-    return state, Annotated.of(dataset, notes)
+    state, extras = algorithm.phase("reevaluate").prepare(state, dataset)
+    return state, Annotated.of(dataset, extras)
 
 
 def returns_of(dataset, **settings):
     algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, discount=0.5, **settings), SPEC)
     state, batch = annotated(algorithm, algorithm.init(jax.random.key(0)), dataset)
-    return state, batch.notes.shared
+    return state, batch.extras.shared
 
 
 @pytest.mark.parametrize(("boundary", "ends"), [("terminals_only", [7]), ("terminals_and_timeouts", [3, 7, 11])])
@@ -269,7 +269,7 @@ def test_targets_of_value_regression():
     policy = Policy(actor.init(jax.random.key(2), jnp.zeros((1, 5))), normalizer, actor)
     state, batch = annotated(algorithm, algorithm.init(jax.random.key(0), Handoff(policy)), random_rollout())
     _, metrics = algorithm.phase("reevaluate").update(state, batch, jax.random.key(1))
-    returns = batch.notes.shared
+    returns = batch.extras.shared
     last_value, value = (
         nets.critic.apply(state.critic, (observation - 2.0) / 3.0)
         for observation in (returns.tail.observation, batch.observation)
@@ -286,7 +286,7 @@ def test_scaled_rewards_make_scaled_returns():
     assert float(state.reward_scale.sums.count) == 12
     assert not np.isclose(state.reward_scale.sums.variance, 1.0)
     np.testing.assert_allclose(found.value, state.reward_scale(plain.value), rtol=1e-5)
-    # a phase that goes on is prepared anew: the scale must not count the dataset twice
+    # a resumed phase is prepared anew: the scale must not count the dataset twice
     algorithm = o2ppo.make(tiny.config(o2ppo.Config, **TINY, discount=0.5, reward_scaling="running_std"), SPEC)
     again, _ = annotated(algorithm, state, dataset)
     jax.tree.map(np.testing.assert_array_equal, again.reward_scale, state.reward_scale)

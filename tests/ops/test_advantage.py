@@ -63,7 +63,7 @@ def random_rollout(length=40):
 
 
 def test_with_lambda_one_it_is_the_return_less_the_value():
-    # beyond a time limit, and beyond the rollout's end, the return goes on with V(s')
+    # beyond a time limit, and beyond the rollout's end, the return continues with V(s')
     reward, value, next_value, terminated, ended = random_rollout()
     expected, following = np.zeros(40), float(next_value[-1])
     for t in reversed(range(40)):
@@ -193,7 +193,7 @@ def test_normalized_by_hand():
 
 
 def surrogate(ratio, *advantages):
-    """Of one sample with some advantages."""
+    """Returns the loss of one sample with some advantages."""
     advantages = floats(*advantages)
     positive, negative = (jnp.mean(part(advantages, 0.0))[None] for part in (jnp.maximum, jnp.minimum))
     return ops.clipped_surrogate(floats(ratio), positive, negative, 0.2)[0]

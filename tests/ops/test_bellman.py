@@ -7,7 +7,7 @@ from o2o_jax.ops.bellman import ensemble_squared_error, td_target
 
 
 def test_td_target_by_hand():
-    # 1 + 0.9 · 10 = 10 goes on; 2 alone where s' is absorbing
+    # 1 + 0.9 · 10 = 10 continues; 2 alone where s' is absorbing
     target = td_target(jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0]), jnp.array([10.0, 10.0]), discount=0.9)
     np.testing.assert_allclose(target, [10.0, 2.0])
 

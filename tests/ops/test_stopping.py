@@ -1,4 +1,4 @@
-"""When measures say that a phase is done, by hand."""
+"""Measures that end a phase, by hand."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -218,9 +218,7 @@ def test_claim_an_empty_folder(tmp_path):
 def test_claim_overwrites_nothing(tmp_path):
     claim(tmp_path / "a", CONFIG)
     before = (tmp_path / "a" / "config.json").read_bytes()
-    with pytest.raises(
-        FileExistsError, match="already holds a run: choose another --out, or go on with it by --resume"
-    ):
+    with pytest.raises(FileExistsError, match="already holds a run: choose another --out, or resume it with --resume"):
         claim(tmp_path / "a", {"algorithm": "other"})
     assert (tmp_path / "a" / "config.json").read_bytes() == before
     (tmp_path / "b").mkdir()

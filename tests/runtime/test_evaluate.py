@@ -173,7 +173,7 @@ def test_streams_differ():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rewards_are_received_after_every_step(make_env, threads):
-    # two steps at speed 0.5 lead over the edge; the other episode goes on to step 6
+    # two steps at speed 0.5 lead over the edge; the other episode continues to step 6
     received = []
     speeds = np.array([[[0.5], [0.0]]])
     Evaluator(make_env, [0], 2, threads=threads)(lambda observation: speeds, received.append)

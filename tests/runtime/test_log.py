@@ -102,7 +102,7 @@ def test_an_empty_file_gets_its_header(tmp_path):
 
 
 def test_reading_what_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run that got to the phase 'align'"):
+    with pytest.raises(FileNotFoundError, match="holds no run that reached the phase 'align'"):
         log.read(tmp_path, "align")
 
 

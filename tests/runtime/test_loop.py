@@ -29,7 +29,7 @@ from o2o_jax.runtime.run import begin_finetuning, count_evaluation, start_run
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import part
 from o2o_jax.training import where
-from o2o_jax.types import Notes, Rollout, Spec, Transition, counter
+from o2o_jax.types import Extras, Rollout, Spec, Transition, counter
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -68,7 +68,7 @@ class Line(gymnasium.Env):
         return self.observation(), reward, terminated, self.steps == 3, {}
 
     def rows(self):
-        """What a buffer should hold of it; None of an environment that was never stepped."""
+        """Returns what a buffer should hold of it; None of an environment that was never stepped."""
         if not self.history:
             return None
         return Transition(*(np.stack(column).astype(np.float32) for column in zip(*self.history, strict=True)))
@@ -130,7 +130,7 @@ def launch(
     def take(event):
         metric_log.take(event)
         if event.run is not None:
-            run = event.run.replace(episodes=None)  # a run that goes on from it begins new ones
+            run = event.run.replace(episodes=None)  # a run that continues from it begins new ones
             snapshots.append(jax.device_get(run.replace(key=jax.random.key_data(run.key))))
             on_evaluation(run, event.rows.get("evaluation", {}))
 
@@ -309,7 +309,7 @@ class Guess:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuessSettings(OnlineConfig):
-    """What the loop reads of an algorithm with a reference."""
+    """Settings that the loop reads of an algorithm with a reference."""
 
     env_steps: int = 6
     evaluation: parts.Evaluation = part(parts.Evaluation, every_env_steps=1, episodes=1)
@@ -778,18 +778,18 @@ def test_a_policy_remembers_its_episode_and_what_it_earned(tmp_path):
 
 
 def test_rows_may_be_annotated_while_fine_tuning_too(tmp_path):
-    # own notes of each seed's actor; replay hands on rows of the dataset alone
+    # own extras of each seed's actor; replay hands on rows of the dataset alone
     def prepare(state, rows):
-        return state, Notes(own=jnp.full_like(rows.reward, state.actor[0]))
+        return state, Extras(own=jnp.full_like(rows.reward, state.actor[0]))
 
     def update(state, batch, key):
         del key
-        return state.replace(step=state.step + 1), {"noted": batch.notes.own[0]}
+        return state.replace(step=state.step + 1), {"extras": batch.extras.own[0]}
 
     rule = replay.half(4, 4)._replace(sample=lambda buffer, rows, key: rows)
     algorithm = with_online(guess(), prepare=prepare, update=update, replay=rule)
     result = launch(algorithm, guess_config(env_steps=1), tmp_path)
-    np.testing.assert_allclose(log.read(tmp_path, "finetune")["noted"], result.run.agent.actor[:, 0])
+    np.testing.assert_allclose(log.read(tmp_path, "finetune")["extras"], result.run.agent.actor[:, 0])
 
 
 def test_a_method_without_a_reference_is_evaluated_alone(tmp_path):

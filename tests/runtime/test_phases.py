@@ -10,8 +10,8 @@ from o2o_jax.interfaces import Phase, Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.events import finish
-from o2o_jax.training import Record, Watched, run_updates
-from o2o_jax.types import Notes, Rollout, Transition, counter
+from o2o_jax.training import EarlyStoppingState, Record, run_updates
+from o2o_jax.types import Extras, Rollout, Transition, counter
 from tests import tiny
 
 ROWS = jnp.arange(50.0)
@@ -198,43 +198,43 @@ class Prepared:
 
 
 def prepare(state, dataset):
-    """Notes of both kinds: how many ends come before a row, and the row's reward times the seed's constant."""
+    """Extras of both kinds: how many ends come before a row, and the row's reward times the seed's constant."""
     ends = jnp.cumsum(dataset.ended) - dataset.ended
     state = state.replace(rows=jnp.asarray(dataset.reward.shape[0], jnp.float32))
-    return state, Notes(shared={"ends": ends}, own=state.constant * dataset.reward)
+    return state, Extras(shared={"ends": ends}, own=state.constant * dataset.reward)
 
 
-def check_notes(state, batch, key):
-    """Metrics that are 0 where every row came with its own notes."""
+def check_extras(state, batch, key):
+    """Metrics that are 0 where every row came with its own extras."""
     errors = {
-        "ends": jnp.abs(batch.notes.shared["ends"] - batch.reward // 10).max(),
-        "own": jnp.abs(batch.notes.own - state.constant * batch.reward).max(),
+        "ends": jnp.abs(batch.extras.shared["ends"] - batch.reward // 10).max(),
+        "own": jnp.abs(batch.extras.own - state.constant * batch.reward).max(),
         "rows": jnp.abs(state.rows - 50),
     }
     return state.replace(step=state.step + 1), errors
 
 
-def test_batches_of_a_prepared_phase_bring_their_notes(tmp_path, mesh):
+def test_batches_of_a_prepared_phase_bring_their_extras(tmp_path, mesh):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(
         lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
     )
     assert state.constant[0] != state.constant[1]
-    state = run(mesh, tmp_path, state, 5, check_notes, ROLLOUT, prepare=prepare)
-    state = run(mesh, tmp_path, state, 10, check_notes, ROLLOUT, prepare=prepare)  # resumed
+    state = run(mesh, tmp_path, state, 5, check_extras, ROLLOUT, prepare=prepare)
+    state = run(mesh, tmp_path, state, 10, check_extras, ROLLOUT, prepare=prepare)  # resumed
     columns = log.read(tmp_path, "phase")
     assert columns["step"].tolist() == [5, 5, 10, 10]
     for term in ("ends", "own", "rows"):
         np.testing.assert_allclose(columns[term], 0.0, atol=1e-6, err_msg=term)
 
 
-def test_what_is_noted_of_the_data_alone_is_kept_once(mesh):
+def test_extras_of_the_data_alone_are_kept_once(mesh):
     keys = seeds.keys(range(2), "test")
     state = phases.start_states(
         lambda key: Prepared(jax.random.uniform(key), jnp.zeros(()), jnp.zeros((), jnp.int32)), mesh, keys
     )
-    _, notes = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
-    assert (notes.shared["ends"].shape, notes.own.shape) == ((50,), (2, 50))
+    _, extras = seeds.over_seeds(prepare, mesh, shared=(1,))(state, seeds.replicate(ROLLOUT, mesh))
+    assert (extras.shared["ends"].shape, extras.own.shape) == ((50,), (2, 50))
 
 
 def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
@@ -250,7 +250,7 @@ def test_batches_can_be_drawn_otherwise(tmp_path, mesh):
 
 def test_batches_drawn_otherwise_have_no_measures(tmp_path):
     with pytest.raises(ValueError, match="^the phase phase can't stop by measures: they are made of rows drawn uni"):
-        run_watched(seed_mesh(2, 1), tmp_path, sample=lambda dataset, key, batch_size: dataset)
+        run_until_stop(seed_mesh(2, 1), tmp_path, sample=lambda dataset, key, batch_size: dataset)
 
 
 # On held-out rows, all of reward 24.5, `total` is 0.9 of the state's own, and 24.5 and a uniform number more. From 0
@@ -258,23 +258,23 @@ def test_batches_drawn_otherwise_have_no_measures(tmp_path):
 HELD_OUT = DATASET.replace(reward=jnp.full(50, 24.5))
 STOP = Stop(
     terms=("total",),
-    verdict=lambda history: (history["total"][-1] >= 180.0).astype(jnp.int32),
+    decide=lambda history: (history["total"][-1] >= 180.0).astype(jnp.int32),
     reasons=("high enough",),
     check_every_updates=2,
     window_checks=1,
 )
 
 
-def start_watched(mesh, seed_list=(0, 1), stop=STOP):
-    def init_watched(key, total):
-        return Watched(State(total, jnp.zeros((), jnp.int32)), Record.start(stop))
+def start_early_stopping(mesh, seed_list=(0, 1), stop=STOP):
+    def init_early_stopping(key, total):
+        return EarlyStoppingState(State(total, jnp.zeros((), jnp.int32)), Record.start(stop))
 
     totals = np.array([0.0, 120.0], np.float32)[list(seed_list)]
-    return phases.start_states(init_watched, mesh, seeds.keys(seed_list, "test"), totals)
+    return phases.start_states(init_early_stopping, mesh, seeds.keys(seed_list, "test"), totals)
 
 
-def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, checkpoint=ignored, **arguments):
-    state = start_watched(mesh, seed_list, stop) if state is None else state
+def run_until_stop(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STOP, checkpoint=ignored, **arguments):
+    state = start_early_stopping(mesh, seed_list, stop) if state is None else state
     keys = seeds.keys(seed_list, "test")
     fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
     phase = Phase("phase", update, updates, 4, stop=stop, **fields)
@@ -284,10 +284,10 @@ def run_watched(mesh, folder, state=None, seed_list=(0, 1), updates=40, stop=STO
 
 
 def test_every_seed_stops_at_its_own_time(tmp_path, mesh):
-    state = run_watched(mesh, tmp_path)
+    state = run_until_stop(mesh, tmp_path)
     kept = np.asarray(state.record.updates)
     assert 0 < kept[1] < kept[0] < 40
-    assert np.asarray(state.record.verdict).tolist() == [1, 1]
+    assert np.asarray(state.record.decision).tolist() == [1, 1]
     assert int(state.step) == 40  # the phase is over for what counts by it
     measures, metrics = log.read(tmp_path, "phase_measures"), log.read(tmp_path, "phase")
     last = int(kept[0])
@@ -297,7 +297,7 @@ def test_every_seed_stops_at_its_own_time(tmp_path, mesh):
         of_seed = measures["seed"] == seed
         steps, total = measures["step"][of_seed], measures["total"][of_seed]
         np.testing.assert_array_equal(measures["updates"][of_seed], np.minimum(steps, kept[seed]))
-        np.testing.assert_array_equal(measures["verdict"][of_seed], steps >= kept[seed])
+        np.testing.assert_array_equal(measures["decision"][of_seed], steps >= kept[seed])
         np.testing.assert_array_equal(total >= 180.0, steps >= kept[seed])
         np.testing.assert_array_equal(np.isnan(metrics["total"][metrics["seed"] == seed]), steps[1:] > kept[seed])
         np.testing.assert_allclose(state.record.history["total"][seed, -1], total[-1], rtol=1e-6)
@@ -309,9 +309,9 @@ def test_every_seed_stops_at_its_own_time(tmp_path, mesh):
 
 
 def test_a_seed_stops_alone_as_among_others(tmp_path):
-    both = run_watched(seed_mesh(2, 1), tmp_path / "both")
+    both = run_until_stop(seed_mesh(2, 1), tmp_path / "both")
     for seed in range(2):
-        alone = run_watched(seed_mesh(1, 1), tmp_path / str(seed), seed_list=[seed])
+        alone = run_until_stop(seed_mesh(1, 1), tmp_path / str(seed), seed_list=[seed])
         compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
         jax.tree.map(compare, seeds.take(both, seed), seeds.take(alone, 0))
 
@@ -323,24 +323,24 @@ def test_a_phase_that_stops_by_measures_goes_on_where_it_stopped(tmp_path, mesh)
         saved[done] = jax.device_get(state)
 
     arguments = {"checkpoint": save, "checkpoint_every": 5}  # at the check before: every 4 updates
-    whole = run_watched(mesh, tmp_path / "whole", **arguments)
+    whole = run_until_stop(mesh, tmp_path / "whole", **arguments)
     steps = list(saved)
     assert steps[:2] == [4, 8]
     assert steps[-1] == 40  # where the phase ends, whatever it took
     # one at which the second seed had stopped and the first had not
-    middle = next(done for done in steps if saved[done].record.verdict.tolist() == [0, 1])
-    run_watched(mesh, tmp_path / "parts", updates=middle + 2)  # logged more than it saved
-    parts = run_watched(mesh, tmp_path / "parts", seeds.place(saved[middle], mesh), **arguments)
+    middle = next(done for done in steps if saved[done].record.decision.tolist() == [0, 1])
+    run_until_stop(mesh, tmp_path / "parts", updates=middle + 2)  # logged more than it saved
+    parts = run_until_stop(mesh, tmp_path / "parts", seeds.place(saved[middle], mesh), **arguments)
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
     for phase in ("phase", "phase_measures"):
         jax.tree.map(np.testing.assert_array_equal, *(log.read(tmp_path / name, phase) for name in ("whole", "parts")))
-    again = run_watched(mesh, tmp_path / "parts", parts)
+    again = run_until_stop(mesh, tmp_path / "parts", parts)
     assert again is parts
 
 
-def test_updates_without_a_verdict_end_with_the_phase(tmp_path):
+def test_updates_without_a_decision_end_with_the_phase(tmp_path):
     never = Stop(("total",), lambda history: jnp.zeros((), jnp.int32), (), check_every_updates=3, window_checks=1)
-    state = run_watched(seed_mesh(2, 1), tmp_path, updates=8, stop=never, measure_start=True)
+    state = run_until_stop(seed_mesh(2, 1), tmp_path, updates=8, stop=never, measure_start=True)
     assert np.asarray(state.record.updates).tolist() == [8, 8]
     assert log.read(tmp_path, "phase")["step"].tolist() == np.repeat([0, 3, 6, 8], 2).tolist()
     assert log.read(tmp_path, "phase_measures")["step"].tolist() == np.repeat([0, 3, 6, 8], 2).tolist()
@@ -348,13 +348,13 @@ def test_updates_without_a_verdict_end_with_the_phase(tmp_path):
 
 def test_stopping_seeds_compiles_nothing_again(tmp_path):
     mesh = seed_mesh(2, 1)
-    state = start_watched(mesh)
+    state = start_early_stopping(mesh)
     with tiny.compilations() as compiled:
-        run_watched(mesh, tmp_path, state)
+        run_until_stop(mesh, tmp_path, state)
     assert len(compiled) == 2  # the first check, and what lies between two
 
 
 def test_a_phase_can_not_stop_by_measures_without_rows_for_them(tmp_path):
     mesh = seed_mesh(2, 1)
     with pytest.raises(ValueError, match="the phase phase can't stop by measures without held-out rows"):
-        run(mesh, tmp_path, start_watched(mesh), stop=STOP)
+        run(mesh, tmp_path, start_early_stopping(mesh), stop=STOP)

@@ -1,4 +1,4 @@
-"""Comparing policies by returns, of evaluations and of training's own episodes: statistics and verdicts, by hand."""
+"""Comparing policies by returns, of evaluations and of training's own episodes: statistics and decisions, by hand."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from o2o_jax.runtime.reference import Comparison, Returns, Standing, Tally
 
 
 def tally(*returns):
-    """Of seeds with these returns each."""
+    """Returns the tally of seeds with these returns each."""
     return empty(len(returns)).add(returns)
 
 
@@ -44,18 +44,18 @@ def test_episodes_may_come_one_after_the_other():
 
 
 def after(*windows, standard_errors=1.0, min_episodes=2):
-    """Verdicts on windows of one seed's episodes, one after the other, and what is left."""
-    returns, verdicts = start(), []
+    """Decisions on windows of one seed's episodes, one after the other, and what is left."""
+    returns, decisions = start(), []
     for window in windows:
         returns = returns.replace(recent=returns.recent.add([window]))
         accept, returns = returns.consider(min_episodes, standard_errors)
-        verdicts.append(bool(accept[0]))
-    return verdicts, returns
+        decisions.append(bool(accept[0]))
+    return decisions, returns
 
 
 def test_the_first_comparison_measures_the_start():
-    verdicts, returns = after([1.0, 3.0])
-    assert verdicts == [False]
+    decisions, returns = after([1.0, 3.0])
+    assert decisions == [False]
     assert (float(returns.reference.mean[0]), float(returns.recent.count[0])) == (2.0, 0.0)
 
 
@@ -65,8 +65,8 @@ def test_the_first_comparison_measures_the_start():
     [([2.3, 4.3], False), ([2.5, 4.5], True), ([1.0, 3.0], False), ([-9.0, -7.0], False)],
 )
 def test_better_must_be_beyond_the_error_of_both(recent, accepted):
-    verdicts, returns = after([1.0, 3.0], recent)
-    assert verdicts == [False, accepted]
+    decisions, returns = after([1.0, 3.0], recent)
+    assert decisions == [False, accepted]
     np.testing.assert_allclose(returns.reference.mean, [np.mean(recent) if accepted else 2.0], rtol=1e-6)
     assert float(returns.recent.count[0]) == 0  # the comparison is over either way
 
@@ -81,8 +81,8 @@ def test_equal_returns_without_spread_are_not_better():
 
 
 def test_a_comparison_waits_for_its_episodes():
-    verdicts, returns = after([1.0], [3.0], [], [9.0], [9.5], [20.0], min_episodes=2)
-    assert verdicts == [False, False, False, False, True, False]
+    decisions, returns = after([1.0], [3.0], [], [9.0], [9.5], [20.0], min_episodes=2)
+    assert decisions == [False, False, False, False, True, False]
     assert (float(returns.reference.mean[0]), float(returns.recent.mean[0])) == (9.25, 20.0)
 
 
@@ -154,21 +154,21 @@ def test_a_reference_without_returns_is_beaten_by_any_number():
 
 
 def judged(*looks, reference=10.0, accept=False, **settings):
-    """Verdicts (reject, roll_back) on one seed's looks, None where nothing was compared; π_ref returns `reference`."""
+    """Decisions (reject, roll_back) on one seed's looks, None where nothing was compared; π_ref returns `reference`."""
     standing = Standing(np.full((1, 2), reference, np.float32), np.zeros(1, np.int32))
-    verdicts = []
+    decisions = []
     for look in looks:
         compared = Comparison.paired([[look or 0.0] * 2], standing.returns)._replace(made=np.array([look is not None]))
-        verdict, standing = standing.judge(rule(**settings), compared, np.array([accept]))
-        verdicts.append((bool(verdict.reject[0]), bool(verdict.roll_back[0])))
-    return verdicts
+        decision, standing = standing.judge(rule(**settings), compared, np.array([accept]))
+        decisions.append((bool(decision.reject[0]), bool(decision.roll_back[0])))
+    return decisions
 
 
 GOOD, BAD, BACK = (False, False), (True, False), (True, True)
 
 
 @pytest.mark.parametrize(
-    ("looks", "verdicts"),
+    ("looks", "decisions"),
     [
         ([5.0, 5.0], [BAD, BACK]),
         ([5.0, 10.0, 5.0], [BAD, GOOD, BAD]),  # a good look ends the row
@@ -177,8 +177,8 @@ GOOD, BAD, BACK = (False, False), (True, False), (True, True)
         ([np.nan, np.nan], [BAD, BACK]),
     ],
 )
-def test_two_rejections_in_a_row(looks, verdicts):
-    assert judged(*looks) == verdicts
+def test_two_rejections_in_a_row(looks, decisions):
+    assert judged(*looks) == decisions
 
 
 def test_how_many_rejections_in_a_row_is_a_setting():
@@ -197,11 +197,11 @@ def test_training_episodes_are_judged_by_the_same_rule():
     # reference 10, 12: mean 11, error 1. 1, 3: m = −9 < −2 √2.   8, 10: m = −2 > −2.83.   One episode: nothing yet
     returns = start().replace(reference=tally([10.0, 12.0]))
     standing = Standing(None, np.zeros(1, np.int32))
-    verdicts = []
+    decisions = []
     for window in ([1.0, 3.0], [8.0, 10.0], [1.0, 3.0], [1.0], [3.0]):
         returns = returns.replace(recent=returns.recent.add([window]))
         compared = returns.compare(2)
         accept, returns = returns.consider(2, 1.0)
-        verdict, standing = standing.judge(rule(), compared, accept)
-        verdicts.append((bool(verdict.reject[0]), bool(verdict.roll_back[0])))
-    assert verdicts == [BAD, GOOD, BAD, GOOD, BACK]
+        decision, standing = standing.judge(rule(), compared, accept)
+        decisions.append((bool(decision.reject[0]), bool(decision.roll_back[0])))
+    assert decisions == [BAD, GOOD, BAD, GOOD, BACK]

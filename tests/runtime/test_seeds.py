@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from o2o_jax.online import o2td3
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.devices import seed_mesh
-from o2o_jax.types import Notes, Spec, Transition, counter
+from o2o_jax.types import Extras, Spec, Transition, counter
 from tests import tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -52,8 +52,8 @@ def test_counters_have_no_seed_axis():
 
 
 def test_what_is_shared_has_no_seed_axis():
-    notes = Notes(shared={"returns": 1.0, "more": (2.0, 3.0)}, own={"actions": 4.0})
-    assert seeds.seed_axes(notes) == Notes(shared={"returns": None, "more": (None, None)}, own={"actions": 0})
+    extras = Extras(shared={"returns": 1.0, "more": (2.0, 3.0)}, own={"actions": 4.0})
+    assert seeds.seed_axes(extras) == Extras(shared={"returns": None, "more": (None, None)}, own={"actions": 0})
     assert seeds.seed_axes({"shared": 1.0}) == {"shared": 0}  # fields count, not keys
 
 

@@ -65,13 +65,13 @@ def offline_rows(dataset: Transition | None, like: Transition) -> Transition:
     """Returns the dataset [N] that a rule draws from beside fresh rows `like` [C].
 
     Raises:
-      ValueError: there is none, or its rows are of another kind than the fresh ones, such as with notes.
+      ValueError: there is none, or its rows are of another kind than the fresh ones, such as with extras.
     """
     if dataset is None:
         raise ValueError("this replay rule draws from a dataset, and there is none: pass one, or set replay.mode=none")
     if type(dataset) is not type(like):
         raise ValueError(
             f"this replay rule mixes {type(like).__name__} rows with {type(dataset).__name__} rows: a method that "
-            "writes notes while fine-tuning needs a rule whose own rows have them too"
+            "computes extras while fine-tuning needs a rule whose own rows have them too"
         )
     return dataset

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Of v4's 27 numbers, and of its actions; legs 1 to 4 stand at 45°, 135°, 225° and 315° of the torso.
+# Of v4's 27 numbers, and of its actions; legs 1 to 4 are at 45°, 135°, 225° and 315° of the torso.
 ORIENTATION, JOINT_ANGLES = slice(1, 5), slice(5, 13)
 VELOCITY, SPIN, JOINT_SPEEDS = slice(13, 15), slice(16, 18), slice(19, 27)
 ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # which way each leg's ankle bends

@@ -19,7 +19,7 @@ class GoalAnt(gymnasium.Wrapper):
 
         r = 3 (d − d') / dt + 0.2 − 0.05 ‖a‖²,   d the distance to the goal, until it falls
 
-    By v4's own weights, 1, 1 and ½, an ant that SAC trained from scratch still stood where it was after 190,000 steps.
+    By v4's own weights, 1, 1 and ½, an ant that SAC trained from scratch was still where it began after 190,000 steps.
 
     Observations and actions are those of `egocentric.view`, the goal's offset in the place of the position.
 

@@ -18,7 +18,7 @@ from o2o_jax.offline.dt.config import Config
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start, steps_to_end
 from o2o_jax.policy import SequencePolicy
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Array, History, Metrics, Notes, Params, Rollout, Spec, counter
+from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Spec, counter
 
 
 class Networks(NamedTuple):
@@ -120,7 +120,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     )
 
 
-def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Notes]:
+def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Extras]:
     """Writes down what every row's future holds, and settles what an evaluated episode is asked for.
 
     Args:
@@ -129,8 +129,8 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
       dataset: [N] in order.
 
     Returns:
-      The state with `target_return`; notes that seeds share: the return to go, undiscounted, and how many steps the
-      episode goes on, this one among them; both [N].
+      The state with `target_return`; extras that seeds share: the return to go, undiscounted, and how many steps the
+      episode continues, this one among them; both [N].
     """
     to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)
     _, remaining = steps_to_end(dataset.ended)
@@ -139,7 +139,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
         target = jnp.max(to_go[first])
     else:
         target = jnp.asarray(config.target_return, jnp.float32)
-    return state.replace(target_return=target), Notes(shared={"return_to_go": to_go, "remaining": remaining})
+    return state.replace(target_return=target), Extras(shared={"return_to_go": to_go, "remaining": remaining})
 
 
 def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> History:
@@ -148,15 +148,15 @@ def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> H
     Both together draw the first step uniformly among all rows. A history that would outlast its episode is shorter and
     has padding in front.
     """
-    notes = dataset.notes.shared
+    extras = dataset.extras.shared
     columns = History(
         observation=dataset.observation,
         action=dataset.action,
-        return_to_go=notes["return_to_go"],
+        return_to_go=extras["return_to_go"],
         valid=jnp.ones_like(dataset.reward),
     )
     first = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0])
-    length = jnp.minimum(notes["remaining"][first], config.context)
+    length = jnp.minimum(extras["remaining"][first], config.context)
     return histories.gather(columns, first + length - 1, length, config.context)
 
 

@@ -7,7 +7,7 @@ from o2o_jax.interfaces import Task
 from o2o_jax.settings import Settings, setting
 
 # By robot. Only those of Hopper, medium, are the authors'; of the others two later repositories tell (baselines,
-# section 2.7), whose unit of the pen's return is not known: there CORL's target stands.
+# section 2.7), whose unit of the pen's return is not known: there CORL's target is kept.
 _ROBOTS: dict[str, dict[str, Any]] = {
     "hopper": {"target_return": 3_600.0},
     "walker2d": {"target_return": 5_000.0, "updates": 10_000, "lr": 1e-3, "weight_decay": 1e-3},

@@ -88,7 +88,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
         actor=networks.GaussianActor(spec.action_dim, config.hidden),
         critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
         value=networks.Value(config.critic_hidden),
-        # a schedule over offline updates alone: a method that goes on from `opt.actor` online brings its own
+        # a schedule over offline updates alone: a method that continues from `opt.actor` online brings its own
         actor_optimizer=optax.adam(optax.cosine_decay_schedule(config.actor_lr, config.updates)),
         critic_optimizer=optax.adam(config.critic_lr),
         value_optimizer=optax.adam(config.value_lr),

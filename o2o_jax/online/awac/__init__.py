@@ -1,4 +1,4 @@
-"""AWAC online: the offline update goes on, on all of the data and what the policy has met since."""
+"""AWAC online: the offline update continues, on all of the data and what the policy has met since."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""IQL online: the offline update goes on, on all of the data and what the policy has met since."""
+"""IQL online: the offline update continues, on all of the data and what the policy has met since."""
 
 import dataclasses
 import functools

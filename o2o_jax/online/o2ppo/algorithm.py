@@ -20,7 +20,7 @@ from o2o_jax.ops import advantage as ops
 from o2o_jax.ops.distributions import normal_divergence
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, where
-from o2o_jax.types import Annotated, Array, Metrics, Notes, Params, Rollout, Spec, counter
+from o2o_jax.types import Annotated, Array, Extras, Metrics, Params, Rollout, Spec, counter
 
 # Of the first mean actions of an agent from scratch: Andrychowicz et al., What Matters in On-Policy RL (2021)
 FIRST_OUTPUT_SCALE = 0.01
@@ -149,7 +149,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     )
 
 
-def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Notes]:
+def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Extras]:
     """Computes every row's return, and where rewards are scaled, their scale.
 
     Args:
@@ -158,7 +158,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
       dataset: raw steps [N].
 
     Returns:
-      The state with the scale of the dataset's rewards, and `ReturnsToGo` as notes, which end as
+      The state with the scale of the dataset's rewards, and `ReturnsToGo` as extras, which end as
       `reevaluate.return_boundary` says.
 
     Source: section 4.1; D-36, D-40.
@@ -169,8 +169,8 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Note
         state = state.replace(reward_scale=RewardScale.start().update(reward, ended, config.update.discount))
         reward = state.reward_scale(reward)
     if config.reevaluate.return_boundary == "bootstrap":
-        return state, Notes(shared=ReturnsToGo.of(reward, dataset, config.update.discount))
-    return state, Notes(shared=ReturnsToGo(ops.discounted_returns(reward, ended, config.update.discount)))
+        return state, Extras(shared=ReturnsToGo.of(reward, dataset, config.update.discount))
+    return state, Extras(shared=ReturnsToGo(ops.discounted_returns(reward, ended, config.update.discount)))
 
 
 def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, key: Array) -> tuple[State, Metrics]:
@@ -180,21 +180,21 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, k
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B] with the notes of `prepare`.
+      batch: raw transitions [B] with the extras of `prepare`.
       key: unused, nothing is drawn.
 
     Returns:
       The state with the critic moved, and metrics.
 
     Raises:
-      ValueError: while tracing, if the batch has no notes.
+      ValueError: while tracing, if the batch has no extras.
 
     Source: section 4.1; D-37.
     """
     del key
     if not isinstance(batch, Annotated):
         raise ValueError("O2PPO regresses on returns, which single transitions don't have: annotate the dataset first")
-    target = batch.notes.shared.bootstrapped(
+    target = batch.extras.shared.bootstrapped(
         lambda observation: nets.critic.apply(state.critic, state.transform.normalizer(observation))
     )
     observation = state.transform.normalizer(batch.observation)

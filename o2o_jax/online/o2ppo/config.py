@@ -78,7 +78,7 @@ class Reevaluation(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rollouts(Settings):
-    """Rollouts, and how they are gone through."""
+    """Rollouts and passes over them."""
 
     env_steps: int = setting(2_048, "environment steps of a rollout", unit="environment steps", source="authors' code")
     epochs: int = setting(10, "passes over a rollout", unit="passes", source="D-39; 5 on Hopper's expert data")

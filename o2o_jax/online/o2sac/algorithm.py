@@ -21,7 +21,7 @@ from o2o_jax.ops.distributions import TanhGaussian, normal_divergence
 from o2o_jax.ops.lagrangian import lagrange_loss, temperature_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, polyak_update, where
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter, noted
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter, extras_of
 
 
 class Networks(NamedTuple):
@@ -146,7 +146,7 @@ def _entropy_bonus(state: State, offline: TanhGaussian) -> Array:
 
 
 def _sampled_value(nets: Networks, state: State, key: Array, observation: Array) -> Array:
-    """Q̄min(s, a), a ~ π_off(s), [B] at normalised observations [B, O]; without the entropy, counted by the notes."""
+    """Q̄min(s, a), a ~ π_off(s), [B] at normalised observations [B, O]; without the entropy, counted by the extras."""
     return lowest_value(state.target_critic, nets.critic, observation, _offline(nets, state, observation).sample(key))
 
 
@@ -161,7 +161,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the notes of `constrained.prepare_evaluation` or without.
+      batch: raw transitions [B], with the extras of `constrained.prepare_evaluation` or without.
       key: draws the next actions.
 
     Returns:
@@ -169,9 +169,9 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     """
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
-    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    extras = extras_of(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
 
-    next_action, next_log_prob = notes.next_policy.sample_and_log_prob(key)
+    next_action, next_log_prob = extras.next_policy.sample_and_log_prob(key)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
@@ -195,7 +195,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
     probe_key, actor_key = jax.random.split(key)
-    anchor = noted(batch, lambda: _anchor(nets, state, batch.observation))
+    anchor = extras_of(batch, lambda: _anchor(nets, state, batch.observation))
     current = nets.actor.apply(state.actor, batch.observation)
     probe = current.sample(probe_key)
     critic_gradient, metrics = jax.grad(losses.align_loss, has_aux=True)(

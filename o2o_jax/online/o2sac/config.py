@@ -148,6 +148,6 @@ class Config(OnlineConfig):
         """Returns [...] bool, where the first π_ref is the aligned policy, as `reference.init` says."""
         return constrained.aligned_reference(self, accept)
 
-    def remarks(self, source: str) -> list[str]:
+    def warnings(self, source: str) -> list[str]:
         """Returns warnings where other phases are left out than Appendix B allows, a line each."""
-        return constrained.remarks(self, source)
+        return constrained.warnings(self, source)

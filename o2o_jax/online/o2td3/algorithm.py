@@ -21,7 +21,7 @@ from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, polyak_update, where
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter, noted
+from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter, extras_of
 
 
 class Networks(NamedTuple):
@@ -148,15 +148,15 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the notes of `constrained.prepare_evaluation` or without.
+      batch: raw transitions [B], with the extras of `constrained.prepare_evaluation` or without.
       key: draws the smoothing noise.
 
     Returns:
       The state with critics and targets moved, and metrics.
     """
     batch = state.transform(batch)
-    notes = noted(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
-    next_value = _smoothed_value(nets, config, state, batch.next_observation, notes.next_policy, key)
+    extras = extras_of(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    next_value = _smoothed_value(nets, config, state, batch.next_observation, extras.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
     target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
     return constrained.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
@@ -174,7 +174,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
       The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
     """
     batch = state.transform(batch)
-    anchor = noted(batch, lambda: _anchor(nets, state, batch.observation))
+    anchor = extras_of(batch, lambda: _anchor(nets, state, batch.observation))
     current_action = nets.actor.apply(state.actor, batch.observation).mode()
     noise = jax.random.normal(key, current_action.shape)
     probe = smoothed_action(current_action, noise, config.smoothing.std, config.smoothing.clip)

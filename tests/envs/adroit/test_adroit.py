@@ -60,7 +60,7 @@ def test_scores_and_dataset_ids():
 def test_settings_are_marked_as_unpublished(quality, alpha, bounds, noise, squared_bounds):
     # LOCO-E of the paper for expert data, else LOCO-M with the thresholds of LOCO-E
     task = envs.get_task(f"adroit/pen-{quality}")
-    assert task.remarks == [
+    assert task.warnings == [
         f"no settings are published for {task.name}: those of this run are this package's choice"
     ]  # fmt: skip
     sac, td3 = o2sac.Config.for_task(task), o2td3.Config.for_task(task)

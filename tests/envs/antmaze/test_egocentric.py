@@ -60,7 +60,7 @@ def test_a_turned_world_looks_the_same(angle):
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_from_another_side_the_ant_looks_and_moves_the_same(ants, turns):
-    # the second ant is the first one with its torso turned by quarters, so that other legs stand in the same places
+    # the second ant is the first one with its torso turned by quarters, so that other legs are in the same places
     first, second = ants
     position, velocity, offset = random_state(turns)
     first.unwrapped.set_state(position, velocity)

@@ -103,7 +103,7 @@ def test_layouts_of_the_kinds_of_data():
 
 
 class Steered:
-    """What the controller sees of a vector environment."""
+    """Parts that the controller sees of a vector environment."""
 
     def __init__(self, *goals):
         self.goals = np.array(goals, float)

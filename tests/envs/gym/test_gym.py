@@ -51,8 +51,8 @@ def test_facts_of_a_registered_environment():
 def test_scores_are_raw_returns_and_the_task_says_so():
     task = envs.get_task("gym/Pendulum-v1")
     np.testing.assert_array_equal(task.score(np.array([-1234.5, 0.0])), [-1234.5, 0.0])
-    assert task.remarks[0] == "gym/Pendulum-v1 has no reference scores: every score is the raw return"
-    assert "no settings are published for gym/Pendulum-v1" in task.remarks[1]
+    assert task.warnings[0] == "gym/Pendulum-v1 has no reference scores: every score is the raw return"
+    assert "no settings are published for gym/Pendulum-v1" in task.warnings[1]
 
 
 def test_actions_are_rescaled():

@@ -12,7 +12,7 @@ from tests import tiny
 
 
 def vector(num_envs, action_dim):
-    """What behaviours read of a vector environment."""
+    """Parts that behaviours read of a vector environment."""
     return types.SimpleNamespace(action_space=types.SimpleNamespace(shape=(num_envs, action_dim)))
 
 

@@ -56,7 +56,7 @@ def test_starts_and_goals_are_drawn_anew(env):
 
 
 def test_success_ends_the_episode(env):
-    # The ball stands still, so that the step ends where it was placed.
+    # The ball is at rest, so that the step ends where it was placed.
     env.reset(seed=0)
     place(env, np.add(env.goal, [0.51, 0.0]))
     observation, reward, terminated, truncated, info = env.step(np.zeros(2, np.float32))
