@@ -172,7 +172,7 @@ def fine_tune(
                 scores = rows.get("evaluation", {}).get("score", ())
                 bar.set_postfix({"score": " ".join(f"{score:.0f}" for score in scores)} if len(scores) else {})
                 phase = "evaluation" if evaluator is not None else "finetune"
-                yield Event(phase, env_steps, rows, loop.whole_run(), save=due or ended or stopping, ended=ended)
+                yield Event(phase, env_steps, rows, loop.whole_run(), save=due or ended or stopping)
             elif stopping:
                 yield Event("finetune", env_steps, run=loop.whole_run(), save=True)
             if stopping:

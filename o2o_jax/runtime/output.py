@@ -86,7 +86,7 @@ class Output:
         self.log.take(event)
         if event.save:
             cloning = event.phase == CLONE
-            if event.ended and not cloning and not int(event.run.begun) and self._plan.setup.algorithm.online:
+            if event.ended and not cloning and self._plan.setup.algorithm.online:
                 _save_newer(self._stages, event.run.position, jax.device_get(stage_of(event.run)))
             _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run)
         for line in event.lines:
