@@ -15,9 +15,9 @@ class Event(NamedTuple):
       phase: name of what took the time since the event before: a phase's, "evaluation", "finetune".
       step: of that phase: its updates, or environment steps per seed.
       rows: log -> metrics at that step, one value per seed [S] each.
-      run: all that is needed to continue from here, a `run.Run`, or of `phases.run_phase` by itself the phase's state; None
-        between two such moments. Its `agent` is the algorithm's state, in the phase "clone" that of the clone. Valid
-        until the next event is asked for, which may reuse its memory.
+      run: all that is needed to continue from here, a `run.Run`, or of `phases.run_phase` by itself the phase's state;
+        None between two such moments. Its `agent` is the algorithm's state, in the phase "clone" that of the clone.
+        Valid until the next event is asked for, which may reuse its memory.
       save: whether `run` is to be saved: where an interval is over, a phase ends, or a signal ends the run.
       ended: whether a phase on the dataset ends here.
       lines: what people want to read, a line each.
