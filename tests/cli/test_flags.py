@@ -15,7 +15,6 @@ from o2o_jax import envs, offline, online
 from o2o_jax.cli import flags
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.online import o2td3
-from o2o_jax.policy import CloneConfig
 from o2o_jax.settings import replaced
 from o2o_jax.types import Transition
 
@@ -356,14 +355,3 @@ def test_a_script_takes_the_common_flags_it_needs(capsys):
 
 def test_devices_are_a_mesh_over_the_seeds():
     assert flags.setup_devices(2, 1).shape == {"seed": 1}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "updates"),
-    [([], 10_000), (["--schedule=paper"], 100_000), (["--schedule=paper", "--clone_updates=7"], 7)],
-)
-def test_cloning_follows_the_schedule(arguments, updates):
-    values = absl.flags.FlagValues()
-    flags.define_schedule(values)
-    values(["", *arguments])
-    assert flags.clone_config(values, (8,)) == CloneConfig(hidden=(8,), updates=updates)

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from o2o_jax import online
-from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob
+from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning
 from o2o_jax.offline import iql, td3_bc
 from o2o_jax.online import awac, o2td3, ppo
 from o2o_jax.policy import CloneConfig
@@ -33,6 +33,12 @@ def test_jobs_are_values(job):
     assert list(other.seed_list) == list(range(job.first_seed, job.first_seed + 7))
 
 
+@pytest.mark.parametrize(("arguments", "updates"), [(("fast",), 10_000), (("paper",), 100_000), (("paper", 7), 7)])
+def test_cloning_follows_the_schedule(arguments, updates):
+    config = replaced(o2td3.Config(), {"networks.hidden": (8,)})
+    assert cloning(config, *arguments) == CloneConfig(hidden=(8,), updates=updates)
+
+
 def test_a_job_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="expected a job of offline, got one of 'finetune'"):
         OfflineJob.from_json(JOBS[2].to_json())
@@ -43,7 +49,7 @@ def test_a_job_of_another_kind_is_refused():
     [
         ("ppo", {"reevaluate.updates": 5}, "the phase reevaluate learns from data, of which there is none"),
         ("sac", {"replay.mode": "half"}, "set replay.mode=none"),
-        ("sac", {"networks.critic_source": "offline"}, "networks.critic_source=offline goes on from the critics of"),
+        ("sac", {"networks.critic_source": "offline"}, "networks.critic_source=offline continues from the critics of"),
     ],
 )
 def test_training_from_scratch_needs_no_data(algorithm, values, message):
