@@ -1,0 +1,179 @@
+"""Methods to come, as far as the interface goes: their states and pieces in types, without their computations.
+
+Mypy checks that each piece is what its field takes, `test_sketches.py` that they make algorithms which the runtime can
+begin. CONTRIBUTING says which piece goes where, and why.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from o2o_jax.data import replay
+from o2o_jax.data.returns import ReturnsToGo
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Requires, Schedule
+from o2o_jax.networks import HEADS
+from o2o_jax.policy import Handoff, Policy
+from o2o_jax.training import sample_batch
+from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Spec, Transition, counter
+
+BATCH, CAPACITY, CONTEXT = 8, 100, 4
+
+
+@flax.struct.dataclass
+class State:
+    """State of a sketch; a real one has optimisers and targets beside these."""
+
+    actor: Params
+    critic: Params
+    normalizer: Normalizer
+    step: Array = counter()
+
+
+def fresh(spec: Spec, key: Array, start: Handoff | Normalizer | None) -> State:
+    """Returns random networks, with the normaliser of what they start from."""
+    normalizer = start if isinstance(start, Normalizer) else Normalizer.identity(spec.observation_dim)
+    params = HEADS["tanh_gaussian"](spec.action_dim, (4,)).init(key, jnp.zeros((1, spec.observation_dim)))
+    return State(params, {"w": jnp.zeros(3)}, normalizer, jnp.zeros((), jnp.int32))
+
+
+def policy(spec: Spec, state: State) -> Policy:
+    """Returns the actor as a policy."""
+    return Policy(state.actor, state.normalizer, HEADS["tanh_gaussian"](spec.action_dim, (4,)))
+
+
+def update(state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+    """Moves the networks."""
+    del key
+    return state.replace(step=state.step + 1), {"loss": jnp.mean(batch.reward)}  # type: ignore[attr-defined]
+
+
+def begin(state: State, accept: Array) -> State:
+    """Begins fine-tuning; no aligned actor is to be accepted."""
+    del accept
+    return state.replace(step=jnp.zeros((), jnp.int32))  # type: ignore[attr-defined]
+
+
+def act(state: State, memory: Any, observation: Array, reward: Array, key: Array) -> tuple[Array, Any]:
+    """Acts without a memory."""
+    del reward, key
+    return jnp.zeros(2) + 0.0 * observation[0] * state.step, memory
+
+
+def returns_as_extras(state: State, dataset: Rollout) -> tuple[State, Extras]:
+    """Writes the returns to go beside every row: the floor under Cal-QL's values."""
+    return state, Extras(shared=ReturnsToGo.of(dataset.reward, dataset, 0.99))
+
+
+def half_with_returns() -> Replay:
+    """Returns a rule like `half` whose fresh rows have extras too; here zeros, where `add` will write returns back."""
+    rule, half = replay.make("none", CAPACITY, BATCH // 2), BATCH // 2
+
+    def sample(buffer: Any, dataset: Annotated, key: Array) -> Annotated:
+        fresh_key, key = jax.random.split(key)
+        extras = jax.tree.map(lambda leaf: jnp.zeros((half, *leaf.shape[1:])), dataset.extras)
+        fresh_rows = Annotated.of(rule.sample(buffer, None, fresh_key), extras)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), fresh_rows, sample_batch(dataset, key, half))
+
+    return Replay(rule.init, rule.add, sample)
+
+
+def cal_ql(spec: Spec) -> tuple[Algorithm, Algorithm]:
+    """Returns Cal-QL offline and online (Nakamoto et al., arXiv:2303.05479): one update, its floor from the returns."""
+    offline = Algorithm(
+        "cal_ql",
+        lambda key, start: fresh(spec, key, start),
+        (Phase("offline", update, 1_000_000, BATCH, prepare=returns_as_extras),),
+        lambda state: policy(spec, state),
+    )
+    online = Online(Schedule(), begin, act, update, half_with_returns(), prepare=returns_as_extras)
+    return offline, offline._replace(
+        phases=(), requires=Requires("tanh_gaussian", state=True, sources=("cal_ql",)), online=online
+    )
+
+
+@flax.struct.dataclass
+class PolicySet(State):
+    """State of PEX: the offline actor, which stays as it is, beside the one that learns."""
+
+    offline_actor: Params | None = None
+
+
+def pex(spec: Spec) -> Algorithm:
+    """Returns PEX (Zhang et al., arXiv:2302.00935): `act` draws one of two actors' actions by a softmax of Q."""
+
+    def init(key: Array, handoff: Handoff | None) -> PolicySet:
+        state = fresh(spec, key, None)
+        return PolicySet(
+            **{name: getattr(state, name) for name in ("actor", "critic", "normalizer", "step")},
+            offline_actor=handoff.policy.params if handoff else state.actor,
+        )
+
+    def choose(state: Any, memory: Any, observation: Array, reward: Array, key: Array) -> tuple[Array, Any]:
+        fresh_action, memory = act(state, memory, observation, reward, key)
+        return jnp.where(jax.random.bernoulli(key), fresh_action, -fresh_action), memory
+
+    return Algorithm(
+        "pex",
+        init,
+        (),
+        lambda state: policy(spec, state),
+        requires=Requires("tanh_gaussian", state=True, sources=("iql",)),
+        online=Online(Schedule(), begin, choose, update, replay.make("half", CAPACITY, BATCH)),
+    )
+
+
+def whole_episodes() -> Replay:
+    """Returns a rule that keeps whole episodes, here the latest rows."""
+    return replay.make("none", CAPACITY, BATCH)
+
+
+def online_dt(spec: Spec) -> Algorithm:
+    """Returns Online DT (Zheng et al., arXiv:2202.05607): `memory` is the episode's history; updates come in rounds."""
+
+    def memory() -> History:
+        rows, numbers = jnp.zeros((CONTEXT, spec.observation_dim)), jnp.zeros(CONTEXT)
+        return History(rows, jnp.zeros((CONTEXT, spec.action_dim)), numbers, numbers)
+
+    def remember(
+        state: State, history: History, observation: Array, reward: Array, key: Array
+    ) -> tuple[Array, History]:
+        action, _ = act(state, (), observation, reward, key)
+        return action, History(
+            jnp.roll(history.observation, -1, axis=0).at[-1].set(observation),
+            jnp.roll(history.action, -1, axis=0).at[-1].set(action),
+            jnp.roll(history.return_to_go, -1).at[-1].set(history.return_to_go[-1] - reward),
+            jnp.roll(history.valid, -1).at[-1].set(1.0),
+        )
+
+    return Algorithm(
+        "odt",
+        lambda key, start: fresh(spec, key, start),
+        (),
+        lambda state: policy(spec, state),
+        requires=Requires(None, state=True, sources=("dt",)),
+        online=Online(Schedule(env_steps=6, updates=3), begin, remember, update, whole_episodes(), memory=memory),
+    )
+
+
+def rlpd(spec: Spec) -> Algorithm:
+    """Returns RLPD (Ball et al., arXiv:2302.02948): fresh networks, half of the data, many updates per step."""
+    return Algorithm(
+        "rlpd",
+        lambda key, start: fresh(spec, key, start),
+        (),
+        lambda state: policy(spec, state),
+        requires=Requires(None),
+        online=Online(Schedule(updates=20), begin, act, update, replay.make("half", CAPACITY, BATCH)),
+    )
+
+
+ONLINE: dict[str, Callable[[Spec], Algorithm]] = {
+    "cal_ql": lambda spec: cal_ql(spec)[1],
+    "pex": pex,
+    "odt": online_dt,
+    "rlpd": rlpd,
+}
