@@ -26,7 +26,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports, workloads
-from o2o_jax.cli import flags
+from o2o_jax.cli import program
 from o2o_jax.operations import batch_size_of
 from o2o_jax.runtime import provenance
 
@@ -256,4 +256,4 @@ class Side:
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

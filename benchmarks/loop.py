@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from benchmarks import command, measuring, reports, workloads
 from o2o_jax import envs, online
-from o2o_jax.cli import flags
+from o2o_jax.cli import flags, overrides, program
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.runtime import loop, seeds
 from o2o_jax.runtime.evaluate import AnyEvaluator, Evaluator, PoolEvaluator, policy_episodes, threads_for
@@ -156,7 +156,7 @@ class FixedLength:
 
 
 def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValues) -> dict[str, Any]:
-    config = flags.parse_overrides(
+    config = overrides.parse_overrides(
         config,
         [
             "interaction.warmup_env_steps=0",
@@ -274,4 +274,4 @@ def _measure_evaluation(algorithm: Algorithm, task: Task, mesh: Mesh, args: Flag
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

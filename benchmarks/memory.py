@@ -19,7 +19,7 @@ from absl.flags import FlagValues
 
 from benchmarks import command, reports, workloads
 from o2o_jax import online
-from o2o_jax.cli import flags
+from o2o_jax.cli import flags, overrides, program
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime import devices
 from o2o_jax.runtime.plan import Plan
@@ -73,7 +73,7 @@ def measure(
     start = reports.resident_megabytes()
     capacity = min(config.replay.buffer_size, config.env_steps)
     short = [f"reevaluate.updates={STEPS}", f"align.updates={STEPS}", "interaction.warmup_env_steps=0"]
-    config = flags.parse_overrides(config, [*short, f"evaluation.every_env_steps={STEPS}"])
+    config = overrides.parse_overrides(config, [*short, f"evaluation.every_env_steps={STEPS}"])
     dataset = workloads.synthetic(spec, rows)
     plan = Plan(
         Setup(
@@ -131,4 +131,4 @@ def no_evaluation(num_seeds: int, *policy: Any) -> tuple[np.ndarray, np.ndarray]
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from benchmarks import command, reports, workloads
 from o2o_jax import envs, offline, online
-from o2o_jax.cli import flags
+from o2o_jax.cli import flags, overrides, program
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Task
@@ -135,7 +135,7 @@ def main(args: FlagValues) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = args.dataset or _save(workloads.synthetic(task.spec, args.rows), Path(folder) / "synthetic.npz")
         dataset = stages.time("dataset load", lambda: family.load_dataset(task, str(path)))
-    config = flags.parse_overrides(configs[args.offline], [f"updates={args.offline_updates}"])
+    config = overrides.parse_overrides(configs[args.offline], [f"updates={args.offline_updates}"])
     algorithm = offline.load(args.offline).make(config, dataset.spec)
     plan = Plan(Setup(algorithm, config, dataset.spec, seed_list, mesh), algorithm.select(dataset))
     run = stages.follow(train(plan))
@@ -171,7 +171,7 @@ def _online_plan(
     handoff: Handoff,
 ) -> Plan:
     """Returns the plan of everything after offline training. Impure: makes environments."""
-    config = flags.parse_overrides(config, _lengths(args, config))
+    config = overrides.parse_overrides(config, _lengths(args, config))
     setup = Setup(online.load(args.online).make(config, task.spec), config, task, seed_list, mesh)
     fits = setup.requires.takes(handoff.policy.head)
     family = envs.family(task.name)
@@ -214,4 +214,4 @@ def _save(dataset: Dataset, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

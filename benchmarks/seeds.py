@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports
 from benchmarks.updates import row
-from o2o_jax.cli import flags
+from o2o_jax.cli import program
 from o2o_jax.runtime import devices
 
 COLUMNS = {
@@ -123,4 +123,4 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

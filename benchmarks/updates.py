@@ -13,7 +13,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from benchmarks import command, measuring, reports, workloads
-from o2o_jax.cli import flags
+from o2o_jax.cli import program
 from o2o_jax.runtime import devices
 
 COLUMNS = {
@@ -87,4 +87,4 @@ def row(seconds: np.ndarray, count: Any, peak: float, num_seeds: int = 1) -> dic
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

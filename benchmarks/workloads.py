@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax import offline, online, operations, registry
-from o2o_jax.cli import flags
+from o2o_jax.cli.overrides import parse_overrides
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.operations import Count
@@ -137,7 +137,7 @@ def settings(algorithm: str, overrides: Sequence[str] = ()) -> Any:
     """An algorithm's Config for medium data, with "field=value" replaced where it has the field."""
     config = _module(algorithm).Config()
     known = paths(config)
-    return flags.parse_overrides(config, [text for text in overrides if text.partition("=")[0].strip() in known])
+    return parse_overrides(config, [text for text in overrides if text.partition("=")[0].strip() in known])
 
 
 def all_settings(algorithms: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def all_settings(algorithms: Sequence[str], overrides: Sequence[str]) -> dict[st
     for text in overrides:
         name = text.partition("=")[0].strip()
         if not any(name in paths(config) for config in configs.values()):
-            flags.parse_overrides(next(iter(configs.values())), [text])  # says what is wrong with it
+            parse_overrides(next(iter(configs.values())), [text])  # says what is wrong with it
     return configs
 
 

@@ -29,13 +29,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # of a script Python knows only the script's own folder
 
 from o2o_jax import registry  # noqa: E402
-from o2o_jax.cli import flags  # noqa: E402
+from o2o_jax.cli import program  # noqa: E402
 from tests import tiny  # noqa: E402
 
 UPDATES, CHECK = 120, 20
 LAUNCH = (
-    "from o2o_jax.cli import flags, {0}; from o2o_jax.runtime import train; train.CHECKPOINT_EVERY = {1}; "
-    "flags.run({0}.main, {0}.define)"
+    "from o2o_jax.cli import program, {0}; from o2o_jax.runtime import train; train.CHECKPOINT_EVERY = {1}; "
+    "program.run({0}.main, {0}.define)"
 )
 OFFLINE = [
     f"--env={tiny.ENV}",
@@ -348,4 +348,4 @@ def _modified(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    flags.run(main, define, __doc__)
+    program.run(main, define, __doc__)

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from o2o_jax.cli import flags
+from o2o_jax.cli import program
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
@@ -32,7 +32,7 @@ TRANSFORMER = ["--set=width=8", "--set=layers=1", "--set=heads=2", "--set=contex
 def call(script, *arguments, status=0):
     """Runs a command in this process, as its command line would."""
     with pytest.raises(SystemExit) as result:
-        flags.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
+        program.run(script.main, script.define, argv=[os.fspath(argument) for argument in arguments])
     assert result.value.code == status
 
 

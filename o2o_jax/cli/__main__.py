@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from o2o_jax import cli, registry
-from o2o_jax.cli import flags
+from o2o_jax.cli import program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: the command line without the program's name; None takes that of the process.
 
     Raises:
-      SystemExit: always; see `flags.run`. Status 2 for an unknown command.
+      SystemExit: always; see `program.run`. Status 2 for an unknown command.
     """
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("--help", "-h"):
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {registry.unknown('command', name, cli.COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     command = _load(name)
-    flags.run(command.main, command.define, command.__doc__, rest)
+    program.run(command.main, command.define, command.__doc__, rest)
 
 
 def overview() -> str:

@@ -19,7 +19,7 @@ from absl import flags as absl_flags
 from absl.flags import FlagValues
 
 from o2o_jax import envs, online
-from o2o_jax.cli import estimates, flags
+from o2o_jax.cli import estimates, flags, overrides
 from o2o_jax.envs.behaviour import load_behaviour, sample_actions, save_behaviour
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import ScratchJob
@@ -69,7 +69,7 @@ def main(args: FlagValues) -> None:
         work = estimates.online_work(module, module.make(config, task.spec), config, task.spec)
         return estimates.describe(work, config, task.spec, args.seeds, mesh)
 
-    config = flags.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
+    config = overrides.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
     if not config.evaluation.episodes:
         raise ValueError("snapshots are chosen by their scores: evaluation.episodes must be at least 1")
     job = ScratchJob(

@@ -23,7 +23,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax import envs, online
-from o2o_jax.cli import flags, readiness
+from o2o_jax.cli import flags, overrides, readiness
 from o2o_jax.cli.report import figure_class
 from o2o_jax.critic import QFunction
 from o2o_jax.data import sources
@@ -227,7 +227,7 @@ def offline_run(
 
     module = online.load(args.algorithm)
     published = module.Config.published(task) if task else module.Config()
-    config = flags.parse_overrides(published.scheduled(args.schedule), args.set)
+    config = overrides.parse_overrides(published.scheduled(args.schedule), args.set)
     switch = module.make(config, dataset.spec)
     if switch.critic is None or not any(phase.name == "reevaluate" for phase in switch.phases):
         raise ValueError(f"{args.algorithm} re-evaluates no values of actions: pass --algorithm=o2td3 or o2sac")

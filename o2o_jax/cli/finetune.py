@@ -20,7 +20,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax import online
-from o2o_jax.cli import estimates, flags
+from o2o_jax.cli import estimates, flags, overrides, program
 from o2o_jax.jobs.handoffs import load_handoff, offline_settings, online_task
 from o2o_jax.jobs.job import OnlineJob, cloning
 
@@ -58,7 +58,7 @@ def main(args: FlagValues) -> None:
     plan = read_job(args, mesh).plan(mesh)
     if args.clone_updates and plan.clone is None:
         print("note: this policy goes online as it is, so that --clone_updates changes nothing")
-    flags.execute(args, plan)
+    program.execute(args, plan)
 
 
 def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
@@ -81,7 +81,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
     module.make(default, task.spec).requires.check_source(args.algorithm, source["algorithm"])
-    config = flags.settings(args, args.algorithm, default, estimate)
+    config = overrides.settings(args, args.algorithm, default, estimate)
     return OnlineJob(
         algorithm=args.algorithm,
         config=config,

@@ -22,7 +22,7 @@ from absl.flags import FlagValues
 from jax.sharding import Mesh
 
 from o2o_jax import envs, offline
-from o2o_jax.cli import estimates, flags
+from o2o_jax.cli import estimates, flags, overrides, program
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import OfflineJob
@@ -59,7 +59,7 @@ def main(args: FlagValues) -> None:
     """Trains, evaluates, saves. Impure."""
     mesh = flags.setup_devices(args.seeds, args.devices)
     plan = read_job(args, mesh).plan(mesh)
-    flags.execute(args, plan)
+    program.execute(args, plan)
     if plan.evaluator is not None and not args.dry_run:
         print(table(args.out))
 
@@ -84,7 +84,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
         eval_episodes = task.eval_episodes if task else 0
     return OfflineJob(
         algorithm=args.algorithm,
-        config=flags.settings(args, args.algorithm, default, estimate),
+        config=overrides.settings(args, args.algorithm, default, estimate),
         env=task.name if task else "",
         dataset=args.dataset or "",
         seeds=args.seeds,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from o2o_jax import envs
-from o2o_jax.cli import dataset, flags
+from o2o_jax.cli import dataset, program
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs import behaviour, mujoco
 from o2o_jax.envs.mujoco.tasks import QUALITIES
@@ -208,7 +208,7 @@ def test_interrupted_writing_leaves_nothing(root, acting, monkeypatch):
 )
 def test_command_line_errors_are_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
-        flags.run(dataset.main, dataset.define, argv=arguments)
+        program.run(dataset.main, dataset.define, argv=arguments)
     assert exit_.value.code != 0
     error = capsys.readouterr().err.strip()
     assert message in error
@@ -224,7 +224,7 @@ def test_command_line(root, policy, capsys):
     behaviour.save_behaviour(root / "mine.npz", policy, {})
     arguments = ["--env=mujoco/hopper", "--transitions=30", f"--policy={root / 'mine.npz'}", "--out=o2o/mine-v0"]
     with pytest.raises(SystemExit, match="0"):
-        flags.run(dataset.main, dataset.define, argv=arguments)
+        program.run(dataset.main, dataset.define, argv=arguments)
     assert "o2o/mine-v0: 30 transitions" in capsys.readouterr().out
     assert mujoco.load_dataset(envs.get_task("mujoco/hopper"), "o2o/mine-v0").size == 30
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from o2o_jax.cli import flags, joined, report
+from o2o_jax.cli import joined, program, report
 from o2o_jax.runtime import log
 
 
@@ -90,7 +90,7 @@ def test_whatever_else_differs_is_refused_in_one_line(changes, found, tmp_path, 
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exit_:
-            flags.run(report.main, report.define, argv=[f"--runs={runs}", f"--out={out}", *arguments])
+            program.run(report.main, report.define, argv=[f"--runs={runs}", f"--out={out}", *arguments])
         return exit_.value.code
 
     assert call() == 1

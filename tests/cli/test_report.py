@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from o2o_jax.cli import flags, report
+from o2o_jax.cli import program, report
 from o2o_jax.runtime import log
 
 
@@ -70,7 +70,7 @@ def test_scores_of_training_episodes_and_all_steps_spent(without_evaluations, tm
     np.testing.assert_array_equal(total.lagrange.steps, [120, 170, 270])
     argv = [f"--runs={without_evaluations}", f"--out={tmp_path / 'x.svg'}", "--scores=episode", "--x=total"]
     with pytest.raises(SystemExit) as exit_:
-        flags.run(report.main, report.define, argv=argv)
+        program.run(report.main, report.define, argv=argv)
     assert exit_.value.code == 0
     assert "environment steps, evaluation included" in (tmp_path / "x.svg").read_text()
 
@@ -204,7 +204,7 @@ def test_report_writes_figure_and_tables(run_folder, failed_folder, tmp_path, ca
     argv = [f"--runs={run_folder},{failed_folder}", "--labels=O2TD3,direct", f"--out={out}"]
     for _ in range(2):  # a report can be made anew
         with pytest.raises(SystemExit) as exit_:
-            flags.run(report.main, report.define, report.__doc__, argv)
+            program.run(report.main, report.define, report.__doc__, argv)
         assert exit_.value.code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
@@ -246,7 +246,7 @@ def test_bad_input_is_one_line(run_folder, tmp_path, runs, out, message, capsys)
     before = (run_folder / "evaluation.csv").read_bytes()
     argv = [f"--runs={','.join(str(tmp_path / run) for run in runs)}", f"--out={tmp_path / out}"]
     with pytest.raises(SystemExit) as exit_:
-        flags.run(report.main, report.define, argv=argv)
+        program.run(report.main, report.define, argv=argv)
     assert exit_.value.code == 1
     error = capsys.readouterr().err
     assert message in error
@@ -256,7 +256,7 @@ def test_bad_input_is_one_line(run_folder, tmp_path, runs, out, message, capsys)
 
 def test_labels_must_match(run_folder, capsys):
     with pytest.raises(SystemExit):
-        flags.run(report.main, report.define, argv=[f"--runs={run_folder}", "--labels=a,b", "--out=x.png"])
+        program.run(report.main, report.define, argv=[f"--runs={run_folder}", "--labels=a,b", "--out=x.png"])
     assert "--labels names 2 runs, but --runs has 1" in capsys.readouterr().err
 
 

@@ -1,0 +1,176 @@
+"""Commands from their first word to their exit status. Impure.
+
+A command is a module of this package:
+
+    def define(values: FlagValues) -> None:
+        flags.define_common(values, "seeds", "out", "set")
+        absl.flags.DEFINE_string("algorithm", None, "offline algorithm", flag_values=values)
+
+    def main(args: FlagValues) -> None:
+        ...
+
+and `run(main, define, __doc__)` what a process does with it.
+"""
+
+import contextlib
+import re
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from absl import flags
+from absl.flags import FlagValues
+from jax.sharding import Mesh
+
+from o2o_jax.cli.overrides import Printed
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.runtime import devices, interrupt
+from o2o_jax.runtime.checkpoint import check_claim, has_checkpoint
+from o2o_jax.runtime.output import CHECKPOINTS, Output
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.train import train
+
+
+def run(
+    main: Callable[[FlagValues], None],
+    define: Callable[[FlagValues], None],
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parses the command line, runs a script and exits.
+
+    Errors that a user can mend, which are ValueError, OSError (with FileNotFoundError and FileExistsError) and a flag
+    that does not parse, end as one line `error: …` on stderr; `--debug` shows where they came from.
+
+    Args:
+      main: the script; gets the parsed flags as attributes.
+      define: defines the script's flags on the values that it is given.
+      description: what `--help` prints first, such as `__doc__`.
+      argv: the command line without the program's name; None takes that of the process.
+
+    Raises:
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
+        and for a second signal, 143 for SIGTERM.
+    """
+    values = FlagValues()
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
+    define(values)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h", "-help"} & set(arguments):
+        print((description or "").strip(), _help(values), sep="\n\n")
+        sys.exit(0)
+    try:
+        _, *rest = values(["", *arguments])
+        if rest:
+            raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+    except flags.Error as error:
+        _fail(f"{_one_line(error)} (--help lists the flags)", 2)
+    try:
+        with contextlib.redirect_stdout(sys.stderr if _prints(values) else sys.stdout):
+            main(values)
+    except Printed as settings_text:
+        print(settings_text)
+    except (ValueError, OSError) as error:
+        if values.debug:
+            traceback.print_exc()
+        _fail(_one_line(error), 1)
+    except interrupt.Interrupted as stopped:
+        with contextlib.suppress(BrokenPipeError):
+            print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(0)
+
+
+def _prints(values: FlagValues) -> bool:
+    """Returns whether --print_config is on: stdout then is for the settings alone."""
+    return "print_config" in values and values.print_config
+
+
+def execute(args: FlagValues, plan: Plan) -> None:
+    """Runs a plan in the folder --out, or under --dry_run says what it would do. Impure.
+
+    Args:
+      args: with the flags of `define_common`.
+      plan: whose evaluator is closed at the end.
+    """
+    for warning in plan.warnings:
+        print(f"note: {warning}")
+    try:
+        if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
+            plan.reconstruction()  # what doesn't fit is said before a folder is claimed
+        if args.dry_run:
+            check_claim(args.out, plan.settings, args.resume)
+            assert plan.dataset is not None
+            print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))
+        else:
+            with Output(args.out, plan, args.resume, args.tensorboard) as output:
+                for event in train(plan, output.restore):
+                    output.take(event)
+    finally:
+        if plan.evaluator is not None:
+            plan.evaluator.close()
+
+
+def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
+    """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
+
+    Args:
+      work: what is counted -> how many.
+      dataset: what it trains on.
+      state: of one seed, shapes or arrays.
+      num_seeds: S.
+      mesh: devices that share the seeds.
+
+    Raises:
+      ValueError: states, replay and data alone take more memory than there is.
+    """
+    states = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    rows = sum(column.nbytes for column in vars(dataset.transitions).values())
+    on_device = rows + states / mesh.size
+    device = mesh.devices.flat[0]
+    where = "this machine" if device.platform == "cpu" else f"each {device.device_kind}"
+    # the processor's devices have copies of their own, but the machine's memory
+    needed = rows + mesh.size * on_device if device.platform == "cpu" else on_device
+    limit = devices.memory_limit(device)
+    if limit is not None and needed > limit:
+        raise ValueError(
+            f"states, replay and data of this run take {needed / 1e6:,.0f} MB, but {where} has {limit / 1e6:,.0f}: "
+            "lower --seeds or replay.buffer_size, or take less data"
+        )
+    copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
+    lines = [
+        "all checks passed",
+        f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in work.items() if count),
+        f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
+        f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"
+        + (f"; {needed / 1e6:,.0f} of the {limit / 1e6:,.0f} MB that {where} has" if limit else ""),
+    ]
+    return "\n".join(lines)
+
+
+def _help(values: FlagValues) -> str:
+    """A paragraph per flag, without those that absl adds to every program."""
+    paragraphs = []
+    for name in sorted(set(values) - {"flagfile", "undefok", "h"}):
+        flag = values[name]
+        default = "" if flag.default in (None, []) else f" (default: {flag.default})"
+        text = " ".join(flag.help.split()) + default
+        paragraphs.append(f"  --{name}\n{textwrap.fill(text, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)}")
+    return "\n".join(paragraphs)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join((str(error) or type(error).__name__).split())
+    return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
