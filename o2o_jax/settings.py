@@ -311,8 +311,8 @@ def _misfit(name: str, value: Any, hint: Any) -> str:
         inner = ", ".join(f"{field}=…" for field in value) if isinstance(value, Mapping) else "…"
         got = "a dict" if isinstance(value, Mapping) else repr(value)
         return f"{name} must be settings of its own, got {got}: write {name}={_class_name(kind)}({inner})"
-    if typing.get_origin(hint) is tuple and isinstance(value, int):
-        return f"{name} must be a tuple, got {value}: write ({value},)"
+    if typing.get_origin(hint) is tuple and isinstance(value, int | list):
+        return f"{name} must be a tuple, got {value}: write {tuple(value) if isinstance(value, list) else (value,)}"
     return f"{name} must be {_wanted(hint)}, got {value!r}"
 
 

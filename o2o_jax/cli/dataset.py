@@ -70,6 +70,7 @@ def make_dataset(
       FileExistsError: the id exists and `overwrite` is False.
       FileNotFoundError: a behaviour policy isn't shipped.
     """
+    check_can_be_recorded(task)
     dataset_id = out or task.dataset_id
     if not dataset_id:
         raise envs.no_dataset(task, "pass --out")
@@ -208,6 +209,22 @@ def _episode(columns: list[np.ndarray], span: _Span, at_most: int) -> dict[str, 
         "terminations": terminations[rows, span.env],
         "truncations": truncated,
     }
+
+
+def check_can_be_recorded(task: Task) -> None:
+    """Refuses an environment that a dataset can't name, before it is played. Impure: makes it.
+
+    Raises:
+      ValueError: it is registered with a class or a function, which no file can hold.
+    """
+    env = envs.family(task.name).make_env(task)
+    spec = env.unwrapped.spec
+    env.close()
+    if spec is not None and callable(spec.entry_point):
+        raise ValueError(
+            f"{spec.id} is registered with {spec.entry_point}, which a dataset can't name: register it with the text "
+            "'module:Class'"
+        )
 
 
 def _write(

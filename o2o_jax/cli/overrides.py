@@ -56,6 +56,9 @@ class Printed(Exception):
 
 def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT) -> ConfigT:
     """Settings from a run's config.json; fields that it lacks keep their defaults, which a note says."""
+    path = path / "config.json" if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"--config={path} does not exist: pass a run's folder or its config.json")
     try:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:

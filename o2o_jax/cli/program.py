@@ -103,9 +103,9 @@ def execute(args: FlagValues, plan: Plan) -> None:
     for warning in plan.warnings:
         print(f"note: {warning}")
     try:
-        if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
-            plan.reconstruction()  # what doesn't fit is said before a folder is claimed
         if args.dry_run:
+            if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
+                plan.reconstruction()
             check_claim(args.out, plan.settings, args.resume)
             assert plan.dataset is not None
             print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))

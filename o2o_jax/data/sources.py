@@ -79,7 +79,8 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
         raise FileNotFoundError(
             f"{source!r} is neither a file, nor a folder, nor a Minari id such as mujoco/hopper/medium-v0"
         )
-    if task and dataset.env_id not in ("", task.env_id, *task.same_dynamics):
+    # gymnasium records an id without the module that registers it
+    if task and dataset.env_id not in ("", task.env_id, task.env_id.rpartition(":")[2], *task.same_dynamics):
         raise ValueError(
             f"{dataset.name} was recorded in {dataset.env_id}, but {task.name} runs {task.env_id}, which has other "
             f"dynamics: choose the --env that it was recorded in, such as gym/{dataset.env_id}"

@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
 from jax.sharding import Mesh
 
-from o2o_jax import envs, offline, online
+from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import load_handoff, load_reconstruction
+from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
@@ -27,7 +29,7 @@ class Job:
 
     Attributes:
       algorithm: its name.
-      config: its settings.
+      config: its settings, of its own class.
       env: name of the task; "" where there is none.
       dataset: Minari id or path; "" for the task's own.
       seeds: S.
@@ -75,6 +77,13 @@ class Job:
             for name in names
         }
         return cls(**fields)
+
+    def __post_init__(self) -> None:
+        module = self.methods.load(self.algorithm)
+        if not isinstance(self.config, module.Config):
+            raise ValueError(f"config must be a Config of {module.__name__}, got {type(self.config).__qualname__}")
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise ValueError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
 
     def _evaluator(self, task: Task, episodes: int) -> AnyEvaluator | None:
         """Plays the evaluations' episodes; None where there are none. Impure: makes environments."""
@@ -142,6 +151,13 @@ class OnlineJob(Job):
     clone: CloneConfig | None = None
     reconstruction: str | None = None
     checkpoint_every: int = dataclasses.field(default=1_000, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule not in typing.get_args(ScheduleName):
+            raise ValueError(registry.unknown("schedule", self.schedule, typing.get_args(ScheduleName)))
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as JSON takes it; `from_json` makes an equal one of it."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from o2o_jax import registry
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Act, Task
 from o2o_jax.online import parts
@@ -50,7 +52,13 @@ class OnlineConfig(Settings):
         return cls.published(task).scheduled(schedule)
 
     def scheduled(self, schedule: ScheduleName) -> Self:
-        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast"."""
+        """These settings where the schedule is "paper"; with `fast`, the same for all tasks, where it is "fast".
+
+        Raises:
+          ValueError: no such schedule.
+        """
+        if schedule not in typing.get_args(ScheduleName):
+            raise ValueError(registry.unknown("schedule", schedule, typing.get_args(ScheduleName)))
         return replaced(self, self.fast) if schedule == "fast" else self
 
     def after(self, source: str, config: Mapping[str, Any]) -> Self:

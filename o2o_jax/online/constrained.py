@@ -67,6 +67,18 @@ FROM_SCRATCH: Mapping[str, Any] = {
 }
 
 
+class CriticSettings(Protocol):
+    """Settings that say what critics are like, and what they learn from."""
+
+    @property
+    def networks(self) -> parts.ActorCritic:
+        """Networks."""
+
+    @property
+    def update(self) -> parts.Update:
+        """Updates of all phases."""
+
+
 class ConstrainedSettings(Protocol):
     """Settings that O2SAC and O2TD3 share: what the functions here read of a `Config`."""
 
@@ -409,7 +421,7 @@ def moves_lagrange(config: ConstrainedSettings, step: Array) -> Array:
     return step % config.interaction.updates_per_env_step == 0
 
 
-def offline_state(config: ConstrainedSettings, handoff: Handoff | None, critic: Params) -> Any:
+def offline_state(config: CriticSettings, handoff: Handoff | None, critic: Params) -> Any:
     """Returns the state that offline training left, for those who continue from its critics.
 
     Args:

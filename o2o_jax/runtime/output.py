@@ -3,12 +3,13 @@
 import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import jax
 
 from o2o_jax.runtime import interrupt, provenance
-from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, locked
+from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, has_checkpoint, locked
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.plan import Plan
@@ -38,7 +39,7 @@ class Output:
     Raises:
       FileExistsError: the folder holds something and `resume` is off.
       BlockingIOError: a live process works on the run.
-      ValueError: the run in the folder has other settings or other data.
+      ValueError: the run in the folder has other settings or other data, or the plan's reconstruction doesn't fit.
       PermissionError: the folder can't be written.
     """
 
@@ -51,6 +52,8 @@ class Output:
         way_out: str = WAY_OUT,
     ) -> None:
         self._plan, self._tensorboard = plan, tensorboard
+        if plan.reconstruction is not None and not has_checkpoint(Path(folder) / CHECKPOINTS):
+            plan.reconstruction()  # before the folder is claimed: it says what doesn't fit
         self.folder = claim(folder, plan.settings, resume, way_out)
         self._resources = contextlib.ExitStack()
 

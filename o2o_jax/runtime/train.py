@@ -152,6 +152,7 @@ def _run_phase(
     progress = _Progress(setup, phase, run, evaluation)
     if int(run.agent.step) - first_step >= phase.updates:  # an earlier process has made it
         yield Event(phase.name, phase.updates, lines=_closing_lines(phase, run, setup.seeds))
+        return run
     events = phases.run_phase(phase, progress.state, rows, keys, setup.mesh, first_step, checkpoint_every, held_out)
     return progress.of((yield from through(events, progress.whole)))
 

@@ -200,6 +200,14 @@ def test_notes_stay_out_of_what_is_printed(capsys):
     assert captured.err == "note: something\n"
 
 
+def test_the_folder_of_a_run_will_do_for_its_file(tmp_path, capsys):
+    content = {"algorithm": "cql", "config": dataclasses.asdict(Config(updates=7))}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert settings_of(f"--config={tmp_path}") == ([Config(updates=7)], 0)
+    assert run(lambda args: overrides.settings(args, "cql", Config()), "--out=x", f"--config={tmp_path / 'no'}") == 1
+    assert "no does not exist: pass a run's folder or its config.json" in capsys.readouterr().err
+
+
 def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, capsys):
     path = tmp_path / "settings.json"
     path.write_text('{"algorithm": "cql", "config": {"updates": 3, "layer_norm": false}}')

@@ -165,6 +165,9 @@ class TestMinari:
             assert sources.recorded("o2o/toy/medium-v0") == ("o2o/toy/medium-v0", version)
             with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="has other dynamics"):
                 sources.load("o2o/toy/medium-v0", TASK)
+        metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Toy-v5"})}))
+        # the recorded id doesn't have the module that registers it
+        sources.load("o2o/toy/medium-v0", dataclasses.replace(TASK, env_id="my_package:Toy-v5"))
 
     def test_a_family_converts_what_others_recorded(self, root):
         # A goal environment's dictionary; the conversion keeps the first two steps and numbers the episodes.

@@ -9,7 +9,7 @@ import pytest
 from o2o_jax import online
 from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning
 from o2o_jax.offline import iql, td3_bc
-from o2o_jax.online import awac, o2td3, ppo
+from o2o_jax.online import awac, o2sac, o2td3, ppo
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.settings import replaced
@@ -37,6 +37,22 @@ def test_jobs_are_values(job):
 def test_cloning_follows_the_schedule(arguments, updates):
     config = replaced(o2td3.Config(), {"networks.hidden": (8,)})
     assert cloning(config, *arguments) == CloneConfig(hidden=(8,), updates=updates)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": o2sac.Config()}, "config must be a Config of o2o_jax.online.o2td3, got Config"),
+        ({"config": None}, "config must be a Config of o2o_jax.online.o2td3, got NoneType"),
+        ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
+        ({"seeds": "2"}, "seeds must be a whole number of at least 1, got '2'"),
+        ({"schedule": "fas"}, "unknown schedule 'fas'. Did you mean 'fast'?"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(JOBS[2], **changes)
 
 
 def test_a_job_of_another_kind_is_refused():

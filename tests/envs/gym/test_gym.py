@@ -156,3 +156,9 @@ def test_recorded_actions_in_the_environments_own_bounds_are_rescaled(record):
     env.reset(seed=0)
     rewards = [env.step(action)[1] for action in rows.action]
     np.testing.assert_allclose(rewards, rows.reward, rtol=1e-3, atol=1e-3)
+
+
+def test_an_environment_that_no_dataset_can_name_is_not_played(register, tmp_path):
+    register()  # with a class
+    with pytest.raises(ValueError, match="register it with the text 'module:Class'"):
+        dataset.make_dataset(envs.get_task("gym/Toy-v0"), 20, out="mine/toy-v0")
