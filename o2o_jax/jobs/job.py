@@ -227,8 +227,9 @@ class ScratchJob(Job):
         """
         task = envs.get_task(self.env)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
-        for phase in algorithm.phases:
-            raise ValueError(f"the phase {phase.name} learns from data, of which there is none: set its updates to 0")
+        if algorithm.phases:
+            name = algorithm.phases[0].name
+            raise ValueError(f"the phase {name} learns from data, of which there is none: set its updates to 0")
         if getattr(getattr(self.config, "replay", None), "mode", "none") != "none":
             raise ValueError("replay draws from data, of which there is none: set replay.mode=none")
         plan = Plan(Setup(algorithm, self.config, task, self.seed_list, mesh), settings=self.to_json())
