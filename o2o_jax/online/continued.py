@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from o2o_jax.data import replay
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Online, Requires, Schedule, Task, Update
 from o2o_jax.offline.common import OfflineConfig
-from o2o_jax.online.common import memoryless
+from o2o_jax.online.common import OnlineConfig, memoryless
 from o2o_jax.policy import Handoff
-from o2o_jax.settings import Settings, from_dict, replaced, setting
+from o2o_jax.settings import Settings, from_dict, part, replaced, setting
 from o2o_jax.types import Array, Spec
 
 
@@ -59,71 +59,49 @@ class Interaction(Settings):
         self._not_negative("warmup_env_steps")
 
 
-class ContinuedSettings(Protocol):
-    """Settings of a method that continues its offline update: what the functions here read of a `Config`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuedConfig(OnlineConfig):
+    """Settings of a method that continues its offline update.
 
-    @property
-    def env_steps(self) -> int:
-        """Length of fine-tuning."""
-
-    @property
-    def update(self) -> OfflineConfig:
-        """Settings of the offline method."""
-
-    @property
-    def replay(self) -> Replay:
-        """Replay."""
-
-    @property
-    def interaction(self) -> Interaction:
-        """Environment steps and updates."""
-
-
-ConfigT = TypeVar("ConfigT", bound=ContinuedSettings)
-ONLINE_PARTS = frozenset({"replay", "interaction"})
-FAST: Mapping[str, Any] = types.MappingProxyType({"env_steps": 20_000})
-
-
-def check(config: ContinuedSettings) -> None:
-    """Refuses batches that can't be halved where that is asked for.
-
-    Raises:
-      ValueError: the number is odd.
+    `update` is what the offline run was trained with: `after` takes it from there, and `--set=update.batch_size=…`
+    changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
     """
-    if config.replay.mode == "half" and config.update.batch_size % 2:
-        raise ValueError(f"replay.mode=half needs an even update.batch_size, got {config.update.batch_size}")
 
+    online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | {"replay", "interaction"}
+    fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({"env_steps": 20_000})
 
-def published(default: ConfigT, task: Task) -> ConfigT:
-    """Returns the protocol of the paper's comparisons: 100,000 environment steps, in mazes 200,000.
+    update: OfflineConfig = part(OfflineConfig)  # of the method, which says what it is
+    replay: Replay = part(Replay)
+    interaction: Interaction = part(Interaction)
 
-    Args:
-      default: settings of the method.
-      task: that it goes online in.
-    """
-    values = {
-        "env_steps": 200_000 if task.sparse_reward else 100_000,
-        "evaluation.episodes": task.eval_episodes,
-        "update": type(default.update).for_task(task),
-    }
-    return replaced(default, values)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.replay.mode == "half" and self.update.batch_size % 2:
+            raise ValueError(f"replay.mode=half needs an even update.batch_size, got {self.update.batch_size}")
 
+    @property
+    def networks(self) -> OfflineConfig:
+        """Sizes of the networks, which are those of the offline method."""
+        return self.update
 
-def after(config: ConfigT, offline: Mapping[str, Any]) -> ConfigT:
-    """Returns settings with `update` as the offline run had it, where it is a run of the same method.
+    @classmethod
+    def published(cls, task: Task) -> Self:
+        """The protocol of the paper's comparisons: 100,000 environment steps, in mazes 200,000."""
+        default = super().published(task)
+        env_steps = 200_000 if task.sparse_reward else 100_000
+        return replaced(default, {"env_steps": env_steps, "update": type(default.update).for_task(task)})
 
-    Args:
-      config: settings.
-      offline: those of the offline run, as JSON has them.
-    """
-    try:
-        return replaced(config, {"update": from_dict(type(config.update), offline)})
-    except TypeError:  # the run of another method, whose state `init` refuses by its name
-        return config
+    def after(self, source: str, config: Mapping[str, Any]) -> Self:
+        """Returns these settings with `update` as the offline run had it, where it is a run of the same method."""
+        del source
+        try:
+            return replaced(self, {"update": from_dict(type(self.update), config)})
+        except TypeError:  # the run of another method, whose state `init` refuses by its name
+            return self
 
 
 def make(
-    config: ContinuedSettings, spec: Spec, method: Algorithm, head: str, update: Update, begin: Callable | None = None
+    config: ContinuedConfig, spec: Spec, method: Algorithm, head: str, update: Update, begin: Callable | None = None
 ) -> Algorithm:
     """Returns an offline method that continues in the environment, on its own state.
 
@@ -164,7 +142,7 @@ def make(
 
 
 def init(
-    config: ContinuedSettings,
+    config: ContinuedConfig,
     spec: Spec,
     method: Algorithm,
     requires: Requires,

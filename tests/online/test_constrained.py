@@ -16,7 +16,18 @@ from o2o_jax.data.returns import ReturnsToGo, Tail
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.envs.mujoco.tasks import tasks
 from o2o_jax.interfaces import Schedule
-from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, sac, td3
+from o2o_jax.online import (
+    common,
+    constrained,
+    early_stopping,
+    finetuning,
+    o2ppo,
+    o2sac,
+    o2td3,
+    reconstruction,
+    sac,
+    td3,
+)
 from o2o_jax.ops.lagrangian import lagrange_loss
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import documented, get, paths
@@ -63,7 +74,7 @@ def after_alignment():
 
 def begin(accept, state=None, **settings):
     config = tiny.config(o2sac.Config, **settings)
-    return constrained.begin_finetuning(config, OPTIMIZER, state or after_alignment(), accept)
+    return finetuning.begin_finetuning(config, OPTIMIZER, state or after_alignment(), accept)
 
 
 def chosen(choice, accept):
@@ -101,9 +112,9 @@ def test_the_actor_s_steps_grow_over_the_ramp():
     config = tiny.config(o2sac.Config, actor_ramp_updates=3)
     state, gradient = begin(jnp.asarray(True), carry_actor_moments=False), {"w": jnp.array([5.0])}
     for share in (1 / 3, 2 / 3, 1.0, 1.0):
-        actor, moments = constrained.actor_step(config, OPTIMIZER, gradient, state)
+        actor, moments = finetuning.actor_step(config, OPTIMIZER, gradient, state)
         np.testing.assert_allclose(state.actor["w"] - actor["w"], [1e-3 * share], rtol=1e-3)
-        _, plain = constrained.actor_step(o2sac.Config(), OPTIMIZER, gradient, state)
+        _, plain = finetuning.actor_step(o2sac.Config(), OPTIMIZER, gradient, state)
         jax.tree.map(np.testing.assert_array_equal, moments, plain)
         state = state.replace(actor=actor, opt=state.opt.replace(actor=moments))
 
@@ -183,17 +194,17 @@ def gone_astray(cap):
 @pytest.mark.parametrize(
     ("cap", "divergence", "expected"),
     [
-        (constrained.UNCAPPED, 0.25, 0.125),  # half of what led astray
+        (finetuning.UNCAPPED, 0.25, 0.125),  # half of what led astray
         (0.5, 0.25, 0.125),
         (0.0625, 0.25, 0.0625),  # never higher than it was
         (0.5, np.nan, 0.5),  # nothing was measured
         (0.5, -0.25, 0.5),  # of one sample per state, as O2SAC measures it
-        (constrained.UNCAPPED, 0.0, constrained.UNCAPPED),  # from which no doubling would come back
+        (finetuning.UNCAPPED, 0.0, finetuning.UNCAPPED),  # from which no doubling would come back
     ],
 )
 def test_rolling_back_by_hand(cap, divergence, expected):
     before = gone_astray(cap)
-    state = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(divergence))
+    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(divergence))
     assert state.actor == state.reference == OFFLINE
     assert float(state.threshold_cap) == np.float32(expected)
     np.testing.assert_allclose(jnp.exp(state.log_lagrange), 6.0, rtol=1e-6)
@@ -205,21 +216,21 @@ def test_rolling_back_by_hand(cap, divergence, expected):
 
 def test_nothing_is_rolled_back_without_a_decision():
     before = gone_astray(0.5)
-    after = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
+    after = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
 def test_an_accepted_policy_doubles_the_cap_up_to_none():
     caps = [
-        float(constrained.set_reference(gone_astray(cap), jnp.asarray(accept)).threshold_cap)
-        for cap, accept in ((0.125, True), (0.125, False), (constrained.UNCAPPED, True))
+        float(finetuning.set_reference(gone_astray(cap), jnp.asarray(accept)).threshold_cap)
+        for cap, accept in ((0.125, True), (0.125, False), (finetuning.UNCAPPED, True))
     ]
-    assert caps == [0.25, 0.125, constrained.UNCAPPED]
+    assert caps == [0.25, 0.125, finetuning.UNCAPPED]
 
 
 def test_a_broken_actor_comes_back():
     before = gone_astray(0.5).replace(actor={"w": jnp.array([jnp.nan])})
-    state = constrained.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(jnp.nan))
+    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(jnp.nan))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -275,15 +286,15 @@ def test_rolling_back_refuses(settings, message):
     ],
 )
 def test_threshold(config, step, expected):
-    found = constrained.threshold(config, jnp.asarray(step), constrained.UNCAPPED)
+    found = finetuning.threshold(config, jnp.asarray(step), finetuning.UNCAPPED)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert float(constrained.threshold(config, jnp.asarray(step), jnp.asarray(0.001))) == np.float32(0.001)
+    assert float(finetuning.threshold(config, jnp.asarray(step), jnp.asarray(0.001))) == np.float32(0.001)
 
 
 @pytest.mark.parametrize(("updates", "moves"), [(1, [1, 1, 1, 1, 1, 1]), (3, [1, 0, 0, 1, 0, 0])])
 def test_lagrange_moves_at_the_first_update_of_an_environment_step(updates, moves):
     config = tiny.config(o2sac.Config, updates_per_env_step=updates)
-    np.testing.assert_array_equal(constrained.moves_lagrange(config, jnp.arange(6)), moves)
+    np.testing.assert_array_equal(finetuning.moves_lagrange(config, jnp.arange(6)), moves)
 
 
 @pytest.mark.parametrize(("divergence", "sign"), [(0.0, -1), (3.0, 1)])
@@ -300,9 +311,7 @@ def test_log_lagrange_drifts_no_faster_than_its_rate(divergence, sign):
 def test_schedules_are_shares_of_the_run():
     # a run of a tenth of the steps ramps in a tenth of them, and λ moves ten times as fast: it gets as far
     config = tiny.config(o2sac.Config, env_steps=10_000, warmup_env_steps=0)
-    np.testing.assert_allclose(
-        constrained.threshold(config, jnp.asarray(5_000), constrained.UNCAPPED), 1.0625, rtol=1e-6
-    )
+    np.testing.assert_allclose(finetuning.threshold(config, jnp.asarray(5_000), finetuning.UNCAPPED), 1.0625, rtol=1e-6)
     assert config.constraint.lagrange_lr(config.env_steps) == pytest.approx(5e-4)
     assert (
         o2sac.Config().constraint.lagrange_lr(100_000) == 5e-5
@@ -349,13 +358,13 @@ def test_targets_go_from_returns_to_bootstrapped_ones():
     rows = Transition(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3), jnp.zeros((3, 1)), jnp.zeros(3))
     recorded = np.array([2.75, 8.5, 9.0])
     for bonus, added in ((None, 0.0), (jnp.full(3, 0.5), 0.5)):
-        batch = Annotated.of(rows, Extras(shared=returns, own=constrained.Evaluated(None, bonus)))
+        batch = Annotated.of(rows, Extras(shared=returns, own=reconstruction.Evaluated(None, bonus)))
         for step, share in ((0, 1.0), (1, 0.75), (2, 0.5), (4, 0.0), (9, 0.0)):
             state.step = jnp.asarray(step)
-            target = constrained.return_target(config, state, batch, jnp.ones(3), lambda s: jnp.full(len(s), 8.0))
+            target = reconstruction.return_target(config, state, batch, jnp.ones(3), lambda s: jnp.full(len(s), 8.0))
             np.testing.assert_allclose(target, share * (recorded + added) + (1.0 - share), rtol=1e-6)
     with pytest.raises(ValueError, match="annotate the dataset first"):
-        constrained.return_target(config, state, rows, jnp.ones(3), lambda s: s[:, 0])
+        reconstruction.return_target(config, state, rows, jnp.ones(3), lambda s: s[:, 0])
 
 
 def test_returns_and_bootstrapping_agree_where_an_episode_is_one_step():
@@ -452,7 +461,7 @@ def test_schedule():
 def test_the_actor_s_gradient_is_clipped_in_interval_mode_alone(settings, clipped):
     # of norm 5
     gradient = {"kernel": jnp.array([3.0, -4.0])}
-    found = constrained.clip_actor_gradient(tiny.config(o2sac.Config, **settings), gradient)
+    found = finetuning.clip_actor_gradient(tiny.config(o2sac.Config, **settings), gradient)
     np.testing.assert_allclose(found["kernel"], gradient["kernel"] * (0.05 if clipped else 1.0), rtol=1e-5)
 
 
@@ -673,7 +682,7 @@ def policy(hidden=(4,)):
 
 def test_offline_state_is_handed_on():
     state = offline(critic_params())
-    assert constrained.offline_state(OFFLINE_CRITICS, Handoff(policy(), state), critic_params()) is state
+    assert reconstruction.offline_state(OFFLINE_CRITICS, Handoff(policy(), state), critic_params()) is state
 
 
 @pytest.mark.parametrize("handoff", [None, Handoff(None), Handoff(None, types.SimpleNamespace(value=1))])
@@ -681,7 +690,7 @@ def test_direct_fine_tuning_needs_offline_critics(handoff):
     with pytest.raises(
         ValueError, match="^networks.critic_source=offline continues .* critics, or set networks.critic_source"
     ):
-        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
+        reconstruction.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
 @pytest.mark.parametrize(
@@ -701,13 +710,13 @@ def test_what_makes_offline_critics_fit_is_said(own, advice):
     with pytest.raises(
         ValueError, match=f"^the critics of td3_bc do not fit: {advice}, or networks.critic_source=random$"
     ):
-        constrained.offline_state(OFFLINE_CRITICS, handoff, own)
+        reconstruction.offline_state(OFFLINE_CRITICS, handoff, own)
 
 
 def test_offline_critics_of_another_environment_do_not_fit():
     handoff = Handoff(policy(), offline(critic_params(observation_dim=5)), source="cql")
     with pytest.raises(ValueError, match="^the critics of cql do not fit: they are of other observations or actions$"):
-        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
+        reconstruction.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
 def test_offline_critics_must_be_of_the_same_rewards():
@@ -715,7 +724,7 @@ def test_offline_critics_must_be_of_the_same_rewards():
     with pytest.raises(
         ValueError, match="trained on other rewards: set update.reward_scale=10.0 and update.reward_shift=-5"
     ):
-        constrained.offline_state(OFFLINE_CRITICS, handoff, critic_params())
+        reconstruction.offline_state(OFFLINE_CRITICS, handoff, critic_params())
 
 
 @pytest.mark.parametrize(
@@ -759,7 +768,7 @@ def test_settings_against_the_paper_s_advice_are_warned_of(source, settings, wor
 
 def of_history(config, phase, **history):
     # in the order of the window's checks
-    stop = constrained.stops(config, policy=None, critic=None)[phase]
+    stop = early_stopping.stops(config, policy=None, critic=None)[phase]
     values = {term: jnp.array(values) for term, values in history.items()}
     assert set(stop.terms) <= set(values) <= set(stop.measures)
     return int(stop.decide(values))
@@ -822,7 +831,7 @@ REPORTED = {"value": 74.0, "recorded": 237.0, "spread": 100.0, "correlation": 0.
 )  # fmt: skip
 def test_what_is_said_of_the_re_evaluated_critic(metrics, settings, summary):
     config = tiny.config(o2sac.Config, **settings)
-    assert constrained.reevaluation_summary(config, REPORTED | metrics) == summary
+    assert early_stopping.reevaluation_summary(config, REPORTED | metrics) == summary
 
 
 @pytest.mark.parametrize("module", [o2sac, o2td3])
@@ -875,9 +884,9 @@ def test_when_alignment_is_done(share, distance, decision):
 
 
 def test_fixed_counts_are_the_default():
-    assert constrained.stops(o2sac.Config(), policy=None, critic=None) == {}
+    assert early_stopping.stops(o2sac.Config(), policy=None, critic=None) == {}
     nothing = tiny.config(o2sac.Config, critic_report=True, reevaluate_updates=0)
-    assert constrained.stops(nothing, policy=None, critic=None) == {}
+    assert early_stopping.stops(nothing, policy=None, critic=None) == {}
     for module in (o2td3, o2sac):
         assert [phase.stop for phase in module.make(module.Config(), SPEC).phases] == [None, None]
         algorithm = module.make(tiny.config(module.Config, early_stopping_mode="measures"), SPEC)

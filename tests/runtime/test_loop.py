@@ -17,7 +17,7 @@ import pytest
 from o2o_jax.data import replay
 from o2o_jax.diagnosis import REGIMES
 from o2o_jax.interfaces import Algorithm, Online, Reference, Requires, Schedule, Task
-from o2o_jax.online import common, constrained, o2ppo, o2sac, o2td3, parts
+from o2o_jax.online import common, finetuning, o2ppo, o2sac, o2td3, parts
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.runtime import log, loop, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints
@@ -691,7 +691,7 @@ def test_a_policy_that_collapses_is_back_after_two_looks(module, tmp_path):
     if module is not o2ppo:
         np.testing.assert_allclose(np.exp(agent.log_lagrange), 2.0, rtol=1e-6)
         divergence = log.read(tmp_path, "finetune")["divergence"][-1]
-        expected = divergence / 2 if divergence > 0 else constrained.UNCAPPED
+        expected = divergence / 2 if divergence > 0 else finetuning.UNCAPPED
         np.testing.assert_allclose(agent.threshold_cap, expected, rtol=1e-6)
 
 

@@ -2,18 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
 
-from o2o_jax.interfaces import Algorithm, Task
+from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import iql
 from o2o_jax.offline.iql import State
 from o2o_jax.offline.iql.algorithm import make_networks, update
 from o2o_jax.online import continued
-from o2o_jax.online.common import OnlineConfig
 from o2o_jax.operations import Count
 from o2o_jax.settings import part, setting
 from o2o_jax.types import Array, Spec
@@ -22,11 +20,8 @@ __all__ = ["Config", "State", "actor_schedule", "make", "operations"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(continued.ContinuedConfig):
     """Settings of IQL online. Defaults: the authors'.
-
-    `update` is what the offline run was trained with: `after` takes it from there, and `--set=update.batch_size=…`
-    changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
 
     The published comparisons ran CORL, whose cosine is periodic: having brought the actor's learning rate to 0 over the
     offline updates, it lets it rise again as slowly, to 2.4 % of it after 100,000 updates of 1,000,000.
@@ -35,34 +30,10 @@ class Config(OnlineConfig):
     Source: Kostrikov et al., IQL (arXiv:2110.06169); CORL's algorithms/finetune/iql.py.
     """
 
-    online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | continued.ONLINE_PARTS
-    fast: ClassVar[Mapping[str, Any]] = continued.FAST
-
     update: iql.Config = part(iql.Config)
     actor_schedule: Literal["constant", "cosine_periodic"] = setting(
         "constant", "course of the actor's learning rate online", source="authors' code; cosine_periodic: CORL"
     )
-    replay: continued.Replay = part(continued.Replay)
-    interaction: continued.Interaction = part(continued.Interaction)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        continued.check(self)
-
-    @property
-    def networks(self) -> iql.Config:
-        """Sizes of the networks, which are those of the offline method."""
-        return self.update
-
-    @classmethod
-    def published(cls, task: Task) -> "Config":
-        """The protocol of the paper's comparisons: 100,000 environment steps, in mazes 200,000."""
-        return continued.published(cls(), task)
-
-    def after(self, source: str, config: Mapping[str, Any]) -> "Config":
-        """Returns these settings with `update` as the offline run had it, where it is a run of the same method."""
-        del source
-        return continued.after(self, config)
 
 
 def actor_schedule(config: Config) -> optax.Schedule:

@@ -13,7 +13,7 @@ from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import Algorithm, Online, Reference
 from o2o_jax.losses import lowest_value, soft_actor_loss
-from o2o_jax.online import common, constrained
+from o2o_jax.online import common, constrained, early_stopping, finetuning, reconstruction
 from o2o_jax.online.o2sac import losses
 from o2o_jax.online.o2sac.config import Config
 from o2o_jax.ops.bellman import td_target
@@ -112,7 +112,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     log_alpha = jnp.log(jnp.asarray(config.update.alpha, jnp.float32))
     if config.networks.critic_source == "offline":
-        offline = constrained.offline_state(config, handoff, critic)
+        offline = reconstruction.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
         if not config.reevaluate.updates + config.align.updates:  # these take place at a fixed temperature
             log_alpha = getattr(offline, "log_alpha", log_alpha)
@@ -124,7 +124,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         target_critic=target_critic,
         log_alpha=log_alpha,
         log_lagrange=log_lagrange,
-        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
+        threshold_cap=jnp.asarray(finetuning.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -161,7 +161,7 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the extras of `constrained.prepare_evaluation` or without.
+      batch: raw transitions [B], with the extras of `reconstruction.prepare_evaluation` or without.
       key: draws the next actions.
 
     Returns:
@@ -169,16 +169,16 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
     """
     batch = state.transform(batch)
     alpha = jnp.exp(state.log_alpha)
-    extras = extras_of(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    extras = extras_of(batch, lambda: reconstruction.Evaluated(_offline(nets, state, batch.next_observation)))
 
     next_action, next_log_prob = extras.next_policy.sample_and_log_prob(key)
     next_q = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
     next_value = next_q - alpha * next_log_prob
     target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
-    target = constrained.return_target(
+    target = reconstruction.return_target(
         config, state, batch, target, functools.partial(_sampled_value, nets, state, jax.random.fold_in(key, 1))
     )
-    return constrained.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
+    return reconstruction.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
 
 
 def align(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
@@ -295,17 +295,17 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
         state.log_alpha, log_prob, -float(nets.spec.action_dim)
     )
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
-    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, actor_gradient, state)
-    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
+    actor, actor_opt = finetuning.actor_step(config, nets.actor_optimizer, actor_gradient, state)
+    critic, critic_opt, metrics = reconstruction.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     metrics |= {"actor_loss": actor_loss, "log_prob": jnp.mean(log_prob), "alpha": alpha, "alpha_loss": alpha_loss}
 
     log_lagrange, lagrange_opt = state.log_lagrange, state.opt.lagrange
     if config.constraint:
-        bound = constrained.threshold(config, state.step, state.threshold_cap)
+        bound = finetuning.threshold(config, state.step, state.threshold_cap)
         loss, gradient = jax.value_and_grad(lagrange_loss)(log_lagrange, divergence, bound, config.constraint.asymmetry)
         moved = gradient_step(nets.lagrange_optimizer, gradient, lagrange_opt, log_lagrange)
         log_lagrange, lagrange_opt = where(
-            constrained.moves_lagrange(config, state.step), moved, (log_lagrange, lagrange_opt)
+            finetuning.moves_lagrange(config, state.step), moved, (log_lagrange, lagrange_opt)
         )
         metrics |= {
             "lagrange": lagrange,
@@ -356,33 +356,33 @@ def make(config: Config, spec: Spec) -> Algorithm:
     return Algorithm(
         name="o2sac",
         init=bind(init),
-        phases=constrained.make_phases(
+        phases=reconstruction.make_phases(
             config,
             bind(reevaluate),
             bind(align),
             functools.partial(
-                constrained.prepare_evaluation,
+                reconstruction.prepare_evaluation,
                 config,
                 functools.partial(_offline, nets),
                 next_bonus=_entropy_bonus,
             ),
-            functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
-            constrained.stops(config, own_policy, bind(critic)),
+            functools.partial(reconstruction.prepare_alignment, functools.partial(_anchor, nets)),
+            early_stopping.stops(config, own_policy, bind(critic)),
         ),
         policy=own_policy,
         critic=bind(critic),
         requires=constrained.requires(config, nets.actor.head),
         online=Online(
             schedule=config.interaction.schedule,
-            begin=functools.partial(constrained.begin_finetuning, config, nets.actor_optimizer),
+            begin=functools.partial(finetuning.begin_finetuning, config, nets.actor_optimizer),
             act=common.memoryless(functools.partial(act, nets)),
             update=bind(finetune),
             replay=config.replay.rule(config.env_steps, config.update.batch_size),
             reference=None
             if config.reference is None
             else Reference(
-                accept=constrained.set_reference,
-                roll_back=functools.partial(constrained.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
+                accept=finetuning.set_reference,
+                roll_back=functools.partial(finetuning.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
                 policy=functools.partial(common.reference_policy, own_policy),
             ),
         ),

@@ -13,7 +13,7 @@ from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import Algorithm, Online, Reference
 from o2o_jax.losses import lowest_value
-from o2o_jax.online import common, constrained
+from o2o_jax.online import common, constrained, early_stopping, finetuning, reconstruction
 from o2o_jax.online.o2td3 import losses
 from o2o_jax.online.o2td3.config import Config, Constraint
 from o2o_jax.ops.bellman import td_target
@@ -111,7 +111,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
     critic = target_critic = nets.critic.init(critic_key, observation, action)
     target_actor = actor
     if config.networks.critic_source == "offline":
-        offline = constrained.offline_state(config, handoff, critic)
+        offline = reconstruction.offline_state(config, handoff, critic)
         critic, target_critic = offline.critic, offline.target_critic
         target_actor = getattr(offline, "target_actor", actor)
     log_lagrange = jnp.zeros(())  # where `begin_finetuning` puts the multiplier's start
@@ -122,7 +122,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         critic=critic,
         target_critic=target_critic,
         log_lagrange=log_lagrange,
-        threshold_cap=jnp.asarray(constrained.UNCAPPED, jnp.float32),
+        threshold_cap=jnp.asarray(finetuning.UNCAPPED, jnp.float32),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -148,18 +148,18 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Transition, 
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B], with the extras of `constrained.prepare_evaluation` or without.
+      batch: raw transitions [B], with the extras of `reconstruction.prepare_evaluation` or without.
       key: draws the smoothing noise.
 
     Returns:
       The state with critics and targets moved, and metrics.
     """
     batch = state.transform(batch)
-    extras = extras_of(batch, lambda: constrained.Evaluated(_offline(nets, state, batch.next_observation)))
+    extras = extras_of(batch, lambda: reconstruction.Evaluated(_offline(nets, state, batch.next_observation)))
     next_value = _smoothed_value(nets, config, state, batch.next_observation, extras.next_policy, key)
     target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
-    target = constrained.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
-    return constrained.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
+    target = reconstruction.return_target(config, state, batch, target, functools.partial(_mode_value, nets, state))
+    return reconstruction.evaluation_step(config, nets.critic, nets.critic_optimizer, state, batch, target)
 
 
 def align(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
@@ -208,14 +208,14 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
 
 
 def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array) -> State:
-    """Chooses actor and reference (`constrained.begin_finetuning`), and makes the actor its own target."""
-    state = constrained.begin_finetuning(config, nets.actor_optimizer, state, accept)
+    """Chooses actor and reference (`finetuning.begin_finetuning`), and makes the actor its own target."""
+    state = finetuning.begin_finetuning(config, nets.actor_optimizer, state, accept)
     return state.replace(target_actor=state.actor) if config.align.updates else state
 
 
 def roll_back(nets: Networks, state: State, reject: Array, divergence: Array) -> State:
-    """Goes back to π_ref (`constrained.roll_back`), and makes the actor its own target where `reject` [] bool."""
-    state = constrained.roll_back(nets.actor_optimizer, nets.lagrange_optimizer, state, reject, divergence)
+    """Goes back to π_ref (`finetuning.roll_back`), and makes the actor its own target where `reject` [] bool."""
+    state = finetuning.roll_back(nets.actor_optimizer, nets.lagrange_optimizer, state, reject, divergence)
     return state.replace(target_actor=where(reject, state.actor, state.target_actor))
 
 
@@ -237,7 +237,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     if config.constraint:
         next_value -= lagrange * _target_penalty(nets, config.constraint, state, batch.next_observation)
     target = td_target(batch.reward, batch.terminated, next_value, config.update.discount)
-    critic, critic_opt, metrics = constrained.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
+    critic, critic_opt, metrics = reconstruction.critic_step(nets.critic, nets.critic_optimizer, state, batch, target)
     state = state.replace(critic=critic, opt=state.opt.replace(critic=critic_opt), step=state.step + 1)
     # the lagrange multiplier moves with the actor: the first time in every environment step that has one
     state, actor_metrics = jax.lax.cond(
@@ -251,7 +251,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     if config.constraint:
         metrics |= {
             "lagrange": lagrange,
-            "threshold": constrained.threshold(config, state.step - 1, state.threshold_cap),
+            "threshold": finetuning.threshold(config, state.step - 1, state.threshold_cap),
         }
     return state, metrics
 
@@ -272,13 +272,13 @@ def _actor_step(nets: Networks, config: Config, state: State, observation: Array
         lagrange,
         config.finetune.normalize_actor_q,
     )
-    actor, actor_opt = constrained.actor_step(config, nets.actor_optimizer, gradient, state)
+    actor, actor_opt = finetuning.actor_step(config, nets.actor_optimizer, gradient, state)
     opt = state.opt.replace(actor=actor_opt)
     metrics = {"actor_loss": loss}
 
     log_lagrange = state.log_lagrange
     if config.constraint:
-        bound = constrained.threshold(config, state.step - 1, state.threshold_cap)
+        bound = finetuning.threshold(config, state.step - 1, state.threshold_cap)
         lambda_loss, gradient = jax.value_and_grad(lagrange_loss)(
             log_lagrange, divergence, bound, config.constraint.asymmetry
         )
@@ -354,13 +354,13 @@ def make(config: Config, spec: Spec) -> Algorithm:
     return Algorithm(
         name="o2td3",
         init=bind(init),
-        phases=constrained.make_phases(
+        phases=reconstruction.make_phases(
             config,
             bind(reevaluate),
             bind(align),
-            functools.partial(constrained.prepare_evaluation, config, functools.partial(_offline, nets)),
-            functools.partial(constrained.prepare_alignment, functools.partial(_anchor, nets)),
-            constrained.stops(config, own_policy, critic),
+            functools.partial(reconstruction.prepare_evaluation, config, functools.partial(_offline, nets)),
+            functools.partial(reconstruction.prepare_alignment, functools.partial(_anchor, nets)),
+            early_stopping.stops(config, own_policy, critic),
         ),
         policy=own_policy,
         critic=critic,
@@ -374,7 +374,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             reference=None
             if config.reference is None
             else Reference(
-                accept=constrained.set_reference,
+                accept=finetuning.set_reference,
                 roll_back=functools.partial(roll_back, nets),
                 policy=functools.partial(common.reference_policy, own_policy),
             ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
-from o2o_jax.online import constrained, parts
+from o2o_jax.online import constrained, finetuning, parts
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.settings import Settings, part, replaced, setting
 
@@ -134,7 +134,7 @@ class Config(OnlineConfig):
 
     def aligned_reference(self, accept: Any) -> Any:
         """Returns [...] bool, where the first π_ref is the aligned policy, as `reference.init` says."""
-        return constrained.aligned_reference(self, accept)
+        return finetuning.aligned_reference(self, accept)
 
     def warnings(self, source: str) -> list[str]:
         """Returns warnings where other phases are left out than Appendix B allows, a line each."""
