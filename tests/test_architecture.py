@@ -104,7 +104,7 @@ def test_compilation_is_in_the_shell(path):
 
 
 def test_importing_the_package_is_light():
-    heavy = ["matplotlib", "minari", "gymnasium", "mujoco", "h5py", "orbax", "tensorboardX", "tqdm"]
+    heavy = ["matplotlib", "minari", "gymnasium", "mujoco", "h5py", "orbax", "tensorboardX", "wandb", "trackio", "tqdm"]
     code = f"import o2o_jax, sys; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

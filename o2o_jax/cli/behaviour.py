@@ -41,7 +41,7 @@ REPLAY_SNAPSHOTS = 16  # a file of about 2 MB in float16
 
 def define(values: FlagValues) -> None:
     """Defines the script's flags."""
-    flags.define_common(values, "seeds", "first_seed", "out", "set", "config", "devices", "resume", "tensorboard")
+    flags.define_common(values, "seeds", "first_seed", "out", "set", "config", "devices", "resume", "log_to")
     absl_flags.DEFINE_string(
         "env",
         None,
@@ -78,7 +78,7 @@ def main(args: FlagValues) -> None:
     plan = job.plan(mesh)
     snapshots = Snapshots(plan, task, pathlib.Path(args.out) / "snapshots")
     try:
-        with Output(args.out, plan, args.resume, args.tensorboard) as output:
+        with Output(args.out, plan, args.resume, args.log_to) as output:
             snapshots.folder.mkdir(exist_ok=True)
             for event in train(plan, output.restore):
                 output.take(snapshots.beside(event))

@@ -1,7 +1,7 @@
 """Flags that commands share. Impure: defines them."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -11,20 +11,24 @@ from jax.sharding import Mesh
 from o2o_jax.jobs.job import FAST_CLONE_UPDATES
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
-from o2o_jax.runtime import devices, log
+from o2o_jax.runtime import devices, sinks
 
 
-def _define_tensorboard(values: FlagValues) -> None:
-    """Refused on the command line where its package is missing: before a run claims its folder."""
-    flags.DEFINE_bool("tensorboard", False, "write TensorBoard files beside the CSVs", flag_values=values)
+def _define_log_to(values: FlagValues) -> None:
+    """Refused on the command line where a package is missing: before a run claims its folder."""
+    names = ",".join(sinks.names())
+    flags.DEFINE_list(
+        "log_to", [], f"where metrics go beside the CSV files, of {names}; several with commas between",
+        flag_values=values,
+    )  # fmt: skip
 
-    def installed(wanted: bool) -> bool:
+    def installed(wanted: Sequence[str]) -> bool:
         try:
-            return not wanted or bool(log.summary_writer())
+            return all(sinks.load(name) for name in wanted)
         except ValueError as error:
             raise flags.ValidationError(str(error)) from None
 
-    flags.register_validator("tensorboard", installed, flag_values=values)
+    flags.register_validator("log_to", installed, flag_values=values)
 
 
 def _define_config(values: FlagValues) -> None:
@@ -83,7 +87,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "resume": lambda values: flags.DEFINE_bool(
         "resume", False, "continue the run in --out; if there is none, start it", flag_values=values
     ),
-    "tensorboard": _define_tensorboard,
+    "log_to": _define_log_to,
 }
 
 

@@ -110,7 +110,7 @@ def execute(args: FlagValues, plan: Plan) -> None:
             assert plan.dataset is not None
             print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))
         else:
-            with Output(args.out, plan, args.resume, args.tensorboard) as output:
+            with Output(args.out, plan, args.resume, args.log_to) as output:
                 for event in train(plan, output.restore):
                     output.take(event)
     finally:

@@ -1,4 +1,4 @@
-"""Metrics on their way out: one CSV file per phase, TensorBoard on request, progress bars."""
+"""Metrics on their way out: one CSV file per phase, progress bars."""
 
 import contextlib
 import csv
@@ -7,40 +7,34 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from o2o_jax.runtime import sinks
 from o2o_jax.runtime.events import Event
 
 _INDEX = ("step", "seed")  # leading columns of every file
 
 
 class MetricLog:
-    """Appends metrics of all seeds to `<directory>/<phase>.csv`; impure.
+    """Appends metrics of all seeds to `<directory>/<phase>.csv`, a `sinks.Sink`; impure.
 
     A file has the columns step, seed and one per term, in alphabetical order; its first row settles the terms. Every
     `write` reaches the disk before it returns, so that a run which is killed keeps its curve.
 
     Args:
       directory: folder of the run; made where it is missing.
-      tensorboard: also write TensorBoard scalars `phase/term` to `<directory>/tensorboard/<phase>/seed<s>`.
       first_seed: number of the first of the S seeds that are written; the others follow it.
-
-    Raises:
-      ValueError: `tensorboard` without the package tensorboardX.
     """
 
-    def __init__(self, directory: str | os.PathLike, tensorboard: bool = False, first_seed: int = 0) -> None:
+    def __init__(self, directory: str | os.PathLike, first_seed: int = 0) -> None:
         self.directory = Path(directory)
         self._first_seed = first_seed
         self.directory.mkdir(parents=True, exist_ok=True)
         self._files: dict[str, tuple[io.TextIOWrapper, list[str]]] = {}
-        self._summary_writer: Any = summary_writer() if tensorboard else None
-        self._summaries: dict[tuple[str, int], Any] = {}
-        self._purge_from: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -50,10 +44,7 @@ class MetricLog:
 
     def take(self, event: Event) -> None:
         """Drops and appends the rows of an event."""
-        for phase, step in event.cut.items():
-            self.rewind(phase, step)
-        for phase, metrics in event.rows.items():
-            self.write(phase, event.step, metrics)
+        sinks.take(self, event)
 
     def write(self, phase: str, step: int, metrics: Mapping[str, ArrayLike]) -> None:
         """Appends one row per seed.
@@ -81,20 +72,12 @@ class MetricLog:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist(), self._first_seed))
         file.flush()
-        if self._summary_writer is not None:
-            for seed, row in enumerate(table.tolist(), self._first_seed):
-                summary = self._summary(phase, seed)
-                for term, value in zip(terms, row, strict=True):
-                    summary.add_scalar(f"{phase}/{term}", value, int(step))
 
     def rewind(self, phase: str, step: int) -> None:
         """Drops what a phase logged after `step`: a run resumed from there will log it again.
 
         The file is replaced in one go. A phase without a file is left alone.
         """
-        self._purge_from[phase] = step + 1
-        for key in [key for key in self._summaries if key[0] == phase]:
-            self._summaries.pop(key).close()
         if phase in self._files:
             self._files.pop(phase)[0].close()
         path = _path(self.directory, phase)
@@ -113,10 +96,7 @@ class MetricLog:
         """Closes all files."""
         for file, _ in self._files.values():
             file.close()
-        for summary in self._summaries.values():
-            summary.close()
         self._files.clear()
-        self._summaries.clear()
 
     def _open(self, phase: str, header: list[str]) -> tuple[io.TextIOWrapper, list[str]]:
         if phase not in self._files:
@@ -131,12 +111,6 @@ class MetricLog:
                 csv.writer(file, lineterminator="\n").writerow(header)
             self._files[phase] = (file, existing or header)
         return self._files[phase]
-
-    def _summary(self, phase: str, seed: int) -> Any:
-        if (phase, seed) not in self._summaries:
-            folder = self.directory / "tensorboard" / phase / f"seed{seed}"
-            self._summaries[phase, seed] = self._summary_writer(str(folder), purge_step=self._purge_from.get(phase))
-        return self._summaries[phase, seed]
 
 
 def read(directory: str | os.PathLike, phase: str) -> dict[str, np.ndarray]:
@@ -205,17 +179,3 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     if tuple(header[:2]) != _INDEX or any(len(row) != len(header) for row in rows):
         raise ValueError(f"{path} is not a metrics file: expected the columns step, seed, … in every row")
     return header, rows
-
-
-def summary_writer() -> Any:
-    """The class that writes TensorBoard's files.
-
-    Raises:
-      ValueError: tensorboardX isn't installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        message = "TensorBoard output needs tensorboardX: pip install 'o2o_jax[tensorboard]', or leave the flag out"
-        raise ValueError(message) from None
-    return SummaryWriter

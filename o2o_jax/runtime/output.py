@@ -2,18 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
-from o2o_jax.runtime import interrupt, provenance
+from o2o_jax.runtime import interrupt, provenance, sinks
 from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, has_checkpoint, locked
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.run import Run
+from o2o_jax.runtime.sinks import Sink
 from o2o_jax.runtime.train import CLONE
 
 CHECKPOINTS = "checkpoints"  # the newest run
@@ -33,13 +34,14 @@ class Output:
       folder: new or empty; with `resume` that of the same run, if there is one.
       plan: of the run. Its settings go to config.json, and must be those of the run in the folder.
       resume: continue the run in `folder`; if there is none, start it.
-      tensorboard: write TensorBoard files too.
+      log_to: `sinks` that get the metrics beside the CSV files.
       way_out: what to do where the folder holds a run and `resume` is off, for a message.
 
     Raises:
       FileExistsError: the folder holds something and `resume` is off.
       BlockingIOError: a live process works on the run.
-      ValueError: the run in the folder has other settings or other data, or the plan's reconstruction doesn't fit.
+      ValueError: the run in the folder has other settings or other data, the plan's reconstruction doesn't fit, or a
+        sink refuses the run.
       PermissionError: the folder can't be written.
     """
 
@@ -48,10 +50,10 @@ class Output:
         folder: str | os.PathLike,
         plan: Plan,
         resume: bool = False,
-        tensorboard: bool = False,
+        log_to: Sequence[str] = (),
         way_out: str = WAY_OUT,
     ) -> None:
-        self._plan, self._tensorboard = plan, tensorboard
+        self._plan, self._log_to = plan, log_to
         if plan.reconstruction is not None and not has_checkpoint(Path(folder) / CHECKPOINTS):
             plan.reconstruction()  # before the folder is claimed: it says what doesn't fit
         self.folder = claim(folder, plan.settings, resume, way_out)
@@ -62,7 +64,11 @@ class Output:
             opened.enter_context(locked(self.folder))
             opened.enter_context(interrupt.deferred())
             first_seed = self._plan.setup.seeds[0]
-            self.log = opened.enter_context(MetricLog(self.folder, self._tensorboard, first_seed))
+            self.log = opened.enter_context(MetricLog(self.folder, first_seed))
+            self._sinks: list[Sink] = [self.log]
+            for name in self._log_to:
+                sink = sinks.make(name, self.folder, self._plan.settings, first_seed)
+                self._sinks.append(opened.enter_context(contextlib.closing(sink)))
             phases, settings = self._plan.setup.algorithm.phases, self._plan.settings
             self._checkpoints = opened.enter_context(Checkpoints(self.folder / CHECKPOINTS, settings))
             self._clones = opened.enter_context(Checkpoints(self.folder / CLONE, settings))
@@ -86,7 +92,8 @@ class Output:
 
     def take(self, event: Event) -> None:
         """Writes the rows of an event, saves its run where that is due, and prints its lines."""
-        self.log.take(event)
+        for sink in self._sinks:
+            sinks.take(sink, event)
         if event.save:
             cloning = event.phase == CLONE
             if event.ended and not cloning and self._plan.setup.algorithm.online:

@@ -6,10 +6,15 @@ from o2o_jax.cli import flags, program
 from tests.cli.test_program import run
 
 
-def test_tensorboard_without_its_package_is_refused_before_the_script_runs(capsys, monkeypatch):
+def test_a_sink_without_its_package_is_refused_before_the_script_runs(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert run(lambda args: pytest.fail("main must not run"), "--out=x", "--tensorboard") == 2
+    assert run(lambda args: pytest.fail("main must not run"), "--out=x", "--log_to=tensorboard") == 2
     assert "pip install 'o2o_jax[tensorboard]'" in capsys.readouterr().err
+
+
+def test_an_unknown_sink_is_answered_with_those_there_are(capsys):
+    assert run(lambda args: pytest.fail("main must not run"), "--out=x", "--log_to=wandb,tensorbord") == 2
+    assert "unknown sink 'tensorbord'. Did you mean 'tensorboard'?" in capsys.readouterr().err
 
 
 def test_a_script_takes_the_common_flags_it_needs(capsys):

@@ -115,6 +115,6 @@ def test_help_lists_the_script_and_its_flags(flag, capsys):
     assert run(lambda args: pytest.fail("main must not run"), flag) == 0
     text = capsys.readouterr().out
     assert text.startswith("What it does.")
-    for name in ("algorithm", "seeds", "out", "set", "devices", "resume", "tensorboard", "debug"):
+    for name in ("algorithm", "seeds", "out", "set", "devices", "resume", "log_to", "debug"):
         assert f"--{name}\n" in text
     assert "flagfile" not in text

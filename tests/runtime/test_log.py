@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 
@@ -111,23 +109,6 @@ def test_reading_another_file(tmp_path, text):
     (tmp_path / "align.csv").write_text(text)
     with pytest.raises(ValueError, match="is not a metrics file"):
         log.read(tmp_path, "align")
-
-
-def test_tensorboard_has_one_scalar_per_seed(tmp_path):
-    pytest.importorskip("tensorboardX")
-    with log.MetricLog(tmp_path, tensorboard=True) as metrics:
-        metrics.write("align", 1, {"q": np.array([1.0, 2.0])})
-        metrics.rewind("align", 0)
-        metrics.write("align", 1, {"q": np.array([1.0, 2.0])})
-    for seed in (0, 1):
-        events = list((tmp_path / "tensorboard" / "align" / f"seed{seed}").glob("events*"))
-        assert any(b"align/q" in path.read_bytes() for path in events)
-
-
-def test_tensorboard_without_its_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install 'o2o_jax\[tensorboard\]'"):
-        log.MetricLog(tmp_path, tensorboard=True)
 
 
 def test_progress_without_a_terminal_writes_few_whole_lines(capsys):
