@@ -80,6 +80,8 @@ def main(args: FlagValues) -> None:
     try:
         with Output(args.out, plan, args.resume, args.log_to) as output:
             snapshots.folder.mkdir(exist_ok=True)
+            if line := estimates.announce(plan):
+                print(line)
             for event in train(plan, output.restore):
                 output.take(snapshots.beside(event))
     finally:

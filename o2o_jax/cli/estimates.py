@@ -11,16 +11,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from o2o_jax import networks, operations
-from o2o_jax.interfaces import Algorithm
+from o2o_jax import envs, networks, offline, online, operations
+from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import seeds
+from o2o_jax.runtime.plan import Plan
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Array, Params, Spec
 
 SECONDS = 1.0  # of the measurement, beside what compiling it takes
 STEPS = 10  # gradient steps of a compiled call
 CRITICS = 2
+# Below these a run takes seconds, and measuring longer than it
+WORTH_OPERATIONS = 1e12
+WORTH_ENV_STEPS = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +100,73 @@ def describe(work: Sequence[Work], config: Any, spec: Spec, num_seeds: int, mesh
         f"gradient steps of {CRITICS} critics of this size and batch, all seeds together, just now: "
         f"{_number(rate / 1e9)} GFLOP/s. Simulators, evaluations and compilation come on top",
     ]
+
+
+def announce(plan: Plan) -> str:
+    """Returns a line on how long a run will take on this machine; "" for one of seconds. Impure: measures for some.
+
+    Args:
+      plan: of the run.
+    """
+    setup, num_seeds = plan.setup, len(plan.setup.seeds)
+    work, steps = work_of(plan), num_seeds * simulated_steps(plan)
+    if any(part.operations is None for part in work):
+        return f"how long this takes can't be said: the operations of {setup.algorithm.name} aren't counted"
+    total = num_seeds * sum(part.updates * (part.operations or 0.0) for part in work)
+    if total < WORTH_OPERATIONS and steps < WORTH_ENV_STEPS:
+        return ""
+    updates = total / measure_rate(setup.config, setup.spec, num_seeds, setup.mesh) if total else 0.0
+    simulators = steps * measure_env_step(setup.task) if isinstance(setup.task, Task) and steps else 0.0
+    return (
+        f"about {_span(updates + simulators)} on this machine, by a measurement just now: {_span(updates)} of updates, "
+        f"{_span(simulators)} of simulators at most"
+    )
+
+
+def work_of(plan: Plan) -> list[Work]:
+    """Returns the updates that a run makes itself."""
+    setup = plan.setup
+    methods = offline if setup.algorithm.online is None else online
+    module = methods.load(plan.settings["algorithm"])
+    if setup.algorithm.online is None:
+        return offline_work(module, setup.config, setup.spec)
+    work = online_work(module, setup.algorithm, setup.config, setup.spec, plan.clone)
+    return [part for part in work if part.phase == "finetune"] if plan.reconstruction else work
+
+
+def simulated_steps(plan: Plan) -> int:
+    """Returns the most environment steps that a seed takes in a run, evaluations included."""
+    setup, config = plan.setup, plan.setup.config
+    if not isinstance(setup.task, Task):  # sizes alone: nothing is played
+        return 0
+    if setup.algorithm.online is None:
+        looks, own = (config.updates // plan.eval_every if plan.eval_every else 1), 0
+        episodes = plan.settings["eval_episodes"]
+    else:
+        looks, own = 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
+        episodes = config.evaluation.episodes
+    return own + looks * episodes * setup.task.max_episode_steps
+
+
+def measure_env_step(task: Task) -> float:
+    """Returns the seconds of an environment step under random actions. Impure: makes an environment, reads the clock.
+
+    Args:
+      task: of the environment.
+    """
+    env = envs.family(task.name).make_env(task)
+    try:
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        steps, began = 0, time.perf_counter()
+        while not steps or time.perf_counter() - began < SECONDS / 4:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if terminated or truncated:
+                env.reset()
+            steps += 1
+        return (time.perf_counter() - began) / steps
+    finally:
+        env.close()
 
 
 def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:

@@ -26,6 +26,7 @@ from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
+from o2o_jax.cli import estimates
 from o2o_jax.cli.overrides import Printed
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.runtime import devices, interrupt
@@ -111,6 +112,8 @@ def execute(args: FlagValues, plan: Plan) -> None:
             print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))
         else:
             with Output(args.out, plan, args.resume, args.log_to) as output:
+                if line := estimates.announce(plan):
+                    print(line)
                 for event in train(plan, output.restore):
                     output.take(event)
     finally:

@@ -1,15 +1,19 @@
 """Estimates of a run: updates and operations by hand, the rate by a clock that is held."""
 
+import dataclasses
 import json
 import types
 
 import pytest
 
+from o2o_jax import envs, online, operations
 from o2o_jax import offline as offline_algorithms
-from o2o_jax import online, operations
 from o2o_jax.cli import estimates, finetune, flags, offline
+from o2o_jax.jobs.job import OfflineJob
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.devices import seed_mesh
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Spec
 from tests import tiny
 
@@ -97,3 +101,48 @@ def test_print_config_says_on_stderr_what_a_run_takes(offline_run, tmp_path, mon
     assert json.loads(printed.out)["config"]["updates"] == 44
     assert "offline: 44 updates of " in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_seconds_measures_nothing(monkeypatch):
+    monkeypatch.setattr(estimates, "measure_rate", lambda *arguments: pytest.fail("nothing to measure"))
+    monkeypatch.setattr(estimates, "measure_env_step", lambda *arguments: pytest.fail("nothing to measure"))
+    assert estimates.announce(plan_of(updates=3)) == ""
+
+
+def test_a_run_of_hours_says_so(monkeypatch):
+    monkeypatch.setattr(estimates, "measure_rate", lambda *arguments: 1e9)
+    monkeypatch.setattr(estimates, "measure_env_step", lambda task: 1e-3)
+    plan = plan_of(updates=1_000_000)
+    (work,) = estimates.work_of(plan)
+    # two seeds, ten looks of four episodes
+    steps = 10 * 4 * plan.setup.task.max_episode_steps
+    assert estimates.simulated_steps(plan) == steps
+    seconds = 2 * (1_000_000 * work.operations / 1e9 + steps * 1e-3)
+    assert estimates.announce(plan).startswith(f"about {seconds / 3600:,.1f} h on this machine, by a measurement")
+
+
+def plan_of(updates):
+    module = offline_algorithms.load("td3_bc")
+    job = OfflineJob(
+        algorithm="td3_bc", config=tiny.config(module.Config, updates=updates), env="mujoco/hopper-medium", seeds=2,
+        eval_every=100_000, eval_episodes=4,
+    )  # fmt: skip
+    task = envs.get_task(job.env)
+    algorithm = module.make(job.config, task.spec)
+    return Plan(Setup(algorithm, job.config, task, range(2), seed_mesh(2)), eval_every=100_000, settings=job.to_json())
+
+
+def test_online_runs_play_their_own_steps_and_those_of_looks():
+    module = online.load("o2td3")
+    config = tiny.config(module.Config, env_steps=1_000, evaluation_every_env_steps=250, evaluation_episodes=3)
+    task = envs.get_task("mujoco/hopper-medium")
+    setup = Setup(module.make(config, task.spec), config, task, range(1), seed_mesh(1))
+    plan = Plan(setup, settings={"algorithm": "o2td3"})
+    assert estimates.simulated_steps(plan) == 1_000 + (2 + 4) * 3 * 1_000
+    assert [part.phase for part in estimates.work_of(plan)][-1] == "finetune"
+    taken = dataclasses.replace(plan, reconstruction=lambda: None)
+    assert [part.phase for part in estimates.work_of(taken)] == ["finetune"]
+
+
+def test_a_step_takes_time():
+    assert 0.0 < estimates.measure_env_step(envs.get_task("gym/Pendulum-v1")) < 0.1
