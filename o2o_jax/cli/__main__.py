@@ -1,6 +1,7 @@
 """Command `o2o`: the first argument names what to do, the others are its flags."""
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -20,20 +21,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("--help", "-h"):
-        print(overview())
+        program.show(overview())
         sys.exit(0)
     if name not in cli.COMMANDS:
         print(f"error: {registry.unknown('command', name, cli.COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     command = _load(name)
-    program.run(command.main, command.define, command.__doc__, rest)
+    program.run(command.main, command.define, command.__doc__, rest, installed)
 
 
 def overview() -> str:
     """Returns a line per command."""
     width = max(map(len, cli.COMMANDS))
-    lines = [f"  {name:{width}}  {(_load(name).__doc__ or '').splitlines()[0]}" for name in cli.COMMANDS]
+    lines = [f"  {name:{width}}  {installed(_load(name).__doc__ or '').splitlines()[0]}" for name in cli.COMMANDS]
     return "\n".join(["usage: o2o <command> --flag=value …", "", *lines, "", "o2o <command> --help lists its flags."])
+
+
+def installed(text: str) -> str:
+    """Returns a text about the commands of a checkout, `experiments.<name>`, as one about those of `o2o`."""
+    return re.sub(r"(python -m )?experiments\.(?=[a-z])", "o2o ", text)
 
 
 def _load(name: str) -> ModuleType:

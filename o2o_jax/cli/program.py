@@ -13,6 +13,7 @@ and `run(main, define, __doc__)` what a process does with it.
 """
 
 import contextlib
+import os
 import re
 import sys
 import textwrap
@@ -41,6 +42,7 @@ def run(
     define: Callable[[FlagValues], None],
     description: str | None = None,
     argv: Sequence[str] | None = None,
+    wording: Callable[[str], str] = str,
 ) -> NoReturn:
     """Parses the command line, runs a script and exits.
 
@@ -52,6 +54,7 @@ def run(
       define: defines the script's flags on the values that it is given.
       description: what `--help` prints first, such as `__doc__`.
       argv: the command line without the program's name; None takes that of the process.
+      wording: (text) -> text, of help and errors; says commands as they are called where this one is.
 
     Raises:
       SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
@@ -63,23 +66,23 @@ def run(
     define(values)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h", "-help"} & set(arguments):
-        print((description or "").strip(), _help(values), sep="\n\n")
+        show(wording(f"{(description or '').strip()}\n\n{_help(values)}"))
         sys.exit(0)
     try:
         _, *rest = values(["", *arguments])
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
     except flags.Error as error:
-        _fail(f"{_one_line(error)} (--help lists the flags)", 2)
+        _fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
         with contextlib.redirect_stdout(sys.stderr if _prints(values) else sys.stdout):
             main(values)
     except Printed as settings_text:
-        print(settings_text)
+        show(str(settings_text))
     except (ValueError, OSError) as error:
         if values.debug:
             traceback.print_exc()
-        _fail(_one_line(error), 1)
+        _fail(wording(_one_line(error)), 1)
     except interrupt.Interrupted as stopped:
         with contextlib.suppress(BrokenPipeError):
             print(stopped, file=sys.stderr)
@@ -87,6 +90,14 @@ def run(
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
+
+
+def show(text: str) -> None:
+    """Prints a text, of which a reader such as `head` may take a part."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
 
 
 def _prints(values: FlagValues) -> bool:

@@ -134,7 +134,9 @@ def plan_of(updates):
 
 def test_online_runs_play_their_own_steps_and_those_of_looks():
     module = online.load("o2td3")
-    config = tiny.config(module.Config, env_steps=1_000, evaluation_every_env_steps=250, evaluation_episodes=3)
+    config = tiny.config(
+        module.Config, env_steps=1_000, warmup_env_steps=100, evaluation_every_env_steps=250, evaluation_episodes=3
+    )
     task = envs.get_task("mujoco/hopper-medium")
     setup = Setup(module.make(config, task.spec), config, task, range(1), seed_mesh(1))
     plan = Plan(setup, settings={"algorithm": "o2td3"})

@@ -23,7 +23,10 @@ def test_an_overview_has_a_line_per_command(arguments, capsys):
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_commands_have_a_help_and_a_file_for_checkouts(name, capsys, pytestconfig):
     assert call(name, "--help") == 0
-    assert "--debug" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--debug" in text
+    assert f"o2o {name} " in text  # an example, as it is where the package is installed
+    assert "experiments." not in text
     assert f"import {name} as command" in (pytestconfig.rootpath / "experiments" / f"{name}.py").read_text()
 
 
