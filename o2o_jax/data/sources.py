@@ -271,6 +271,9 @@ def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episod
         raise ValueError(
             f"{name} has {length} rewards but {wrong}: expected {length}, and one more of observations, the last one"
         )
+    for key, flags in (("terminations", terminations), ("truncations", truncations)):
+        if not np.isin(flags, (0.0, 1.0)).all():
+            raise ValueError(f"{name} has {key} other than 0 and 1, such as {flags[~np.isin(flags, (0.0, 1.0))][0]:g}")
     if length == 1 and not (terminations[0] or truncations[0]):
         raise ValueError(f"{name} has one step that neither terminates nor truncates it: remove it")
     return Episode(observations, actions, rewards, terminations, truncations)
@@ -294,9 +297,22 @@ def _rescale(actions: np.ndarray, metadata: dict[str, Any], name: str) -> np.nda
         raise ValueError(f"{name} has {kind} actions; only continuous ones, of a Box, are supported")
     low, high = (np.asarray(space.get(key, bound), np.float64) for key, bound in (("low", -1.0), ("high", 1.0)))
     bounded = np.isfinite([low, high]).all()
+    if bounded and not has_width(low, high):
+        raise ValueError(
+            f"{name} says that its actions lie between {low.tolist()} and {high.tolist()}, which no number scales to "
+            "[-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
+        )
     if bounded and not (np.all(low == -1.0) and np.all(high == 1.0)):
         actions = to_float32(2.0 * (actions - low) / (high - low) - 1.0)
     return actions
+
+
+def has_width(low: np.ndarray, high: np.ndarray) -> bool:
+    """Returns whether float32 numbers between bounds [A] can be scaled to [-1, 1]."""
+    with np.errstate(over="ignore"):
+        return bool(
+            np.all(low < high) and np.isfinite(np.asarray(high, np.float32) - np.asarray(low, np.float32)).all()
+        )
 
 
 @contextlib.contextmanager

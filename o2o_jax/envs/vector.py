@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """Makes environments that step together, in this process.
 
     An episode's end resets its environment on the same step: every row is a transition, and the true last
-    observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder`.
+    observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder` behind a `border.Border`.
 
     Args:
       make_env: makes one of them.
@@ -26,12 +27,17 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """
     import gymnasium
 
+    from o2o_jax.envs.border import Border
     from o2o_jax.envs.recorder import Recorder
 
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+
+    def make(number: int) -> gymnasium.Env:
+        return Recorder(Border(make_env(), number))
+
     return gymnasium.vector.SyncVectorEnv(
-        [lambda: Recorder(make_env())] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
+        [functools.partial(make, i) for i in range(num_envs)], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from jax.sharding import Mesh
 
 from o2o_jax import envs, offline, online, registry
@@ -87,8 +88,11 @@ class Job:
 
     def _evaluator(self, task: Task, episodes: int) -> AnyEvaluator | None:
         """Plays the evaluations' episodes; None where there are none. Impure: makes environments."""
+        if not episodes:
+            return None
         family = envs.family(task.name)
-        return make_evaluator(family, task, self.seed_list, episodes, self.envpool) if episodes else None
+        try_environment(family, task)
+        return make_evaluator(family, task, self.seed_list, episodes, self.envpool)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,8 +203,8 @@ class OnlineJob(Job):
             warnings=(*task.warnings, *self.config.warnings(handoff.source)),
         )
         plan.shapes()
+        try_environment(family, task)
         vector_env = family.make_vector_env(task, self.seeds)
-        check_sizes(task, vector_env)
         evaluator = self._evaluator(task, self.config.evaluation.episodes)
         made = None
         if self.reconstruction:
@@ -234,9 +238,11 @@ class ScratchJob(Job):
             raise ValueError("replay draws from data, of which there is none: set replay.mode=none")
         plan = Plan(Setup(algorithm, self.config, task, self.seed_list, mesh), settings=self.to_json())
         plan.shapes()
+        family = envs.family(task.name)
+        try_environment(family, task)
         return dataclasses.replace(
             plan,
-            envs=envs.family(task.name).make_vector_env(task, self.seeds),
+            envs=family.make_vector_env(task, self.seeds),
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
         )
 
@@ -267,15 +273,27 @@ def check_discount(source: Mapping[str, Any], setup: Setup) -> None:
         )
 
 
-def check_sizes(task: Task, vector_env: Any) -> None:
-    """Refuses an environment [S] whose observations or actions are of other sizes than its task says.
+def try_environment(family: ModuleType, task: Task) -> None:
+    """Takes a step in an environment of a task: what can't work is said before hours of updates. Impure.
+
+    Args:
+      family: the task's environment family.
+      task: the task.
 
     Raises:
-      ValueError: they are.
+      ValueError: the environment fails, or its observations or actions are of other sizes than the task says.
     """
-    found = tuple(space.shape for space in (vector_env.single_observation_space, vector_env.single_action_space))
-    if found != ((task.spec.observation_dim,), (task.spec.action_dim,)):
-        raise ValueError(
-            f"{task.name} has observations of shape {found[0]} and actions of shape {found[1]}, but its task says "
-            f"{task.spec.observation_dim} and {task.spec.action_dim}: mend the spec of its family"
-        )
+    from o2o_jax.envs.border import Border  # where environments are made: it needs gymnasium
+
+    env = Border(family.make_env(task))
+    try:
+        found = env.observation_space.shape, env.action_space.shape
+        if found != ((task.spec.observation_dim,), (task.spec.action_dim,)):
+            raise ValueError(
+                f"{task.name} has observations of shape {found[0]} and actions of shape {found[1]}, but its task says "
+                f"{task.spec.observation_dim} and {task.spec.action_dim}: mend the spec of its family"
+            )
+        env.reset(seed=0)
+        env.step(np.zeros(task.spec.action_dim, np.float32))
+    finally:
+        env.close()

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
+from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy, SampledPolicy, SequencePolicy
 from o2o_jax.runtime.seeds import keys as seed_keys
@@ -85,7 +86,10 @@ class Evaluator:
 
         def step(episodes: Sequence[tuple[int, int]], actions: np.ndarray, rewards: np.ndarray) -> None:
             for s, e in episodes:
-                observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
+                try:
+                    observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
+                except EnvironmentFailure as failure:
+                    raise ValueError(f"evaluation of seed {self._seeds[s]}: {failure}") from failure
                 observations[s, e], rewards[s, e] = observation, reward
                 returns[s, e] += reward
                 lengths[s, e] += 1
@@ -202,7 +206,9 @@ def make_evaluator(
       ValueError: the family has no environments in envpool, or see `PoolEvaluator`.
     """
     if not pool:
-        return Evaluator(functools.partial(family.make_env, task), seeds, episodes, stream, threads_for(family))
+        from o2o_jax.envs.border import Border  # where environments are made: it needs gymnasium
+
+        return Evaluator(lambda: Border(family.make_env(task)), seeds, episodes, stream, threads_for(family))
     if not hasattr(family, "make_pool"):
         raise ValueError(f"{task.name} has no environments in envpool: evaluate without it")
     return PoolEvaluator(functools.partial(family.make_pool, task), seeds, episodes, stream)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Online
 from o2o_jax.runtime import interrupt
@@ -210,7 +211,11 @@ class _Loop:
     def step(self, env_steps: int) -> None:
         """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
         schedule, episodes = self._setup.online.schedule, self.episodes
-        next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
+        try:
+            next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
+        except EnvironmentFailure as failure:
+            seed = self._setup.seeds[failure.number or 0]
+            raise ValueError(f"seed {seed}, environment step {env_steps}: {failure}") from failure
         next_observation = np.asarray(next_observation, np.float32)
         taken = Rollout(
             observation=episodes.observation,

@@ -16,6 +16,8 @@ from o2o_jax.types import Spec
 TASK = Task("toy/toy-medium", "Toy-v5", Spec(2, 1), 3, "o2o/toy/medium-v0", False, 0.0, 1.0, same_dynamics=("Toy-v4",))
 BOUNDED = gymnasium.spaces.Box(-1, 1, (1,))
 
+HUGE = float(np.finfo(np.float32).max)
+
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
@@ -228,6 +230,24 @@ class TestMinari:
             sources.load("o2o/bad-v0", TASK)
         write(episode(1, terminated=True, truncated=False), episode(1, truncated=True))
         np.testing.assert_array_equal(sources.load("o2o/toy/medium-v0", TASK).transitions.terminated, [1, 0])
+
+    @pytest.mark.parametrize("value", [0.5, np.nan, 2.0])
+    @pytest.mark.parametrize("key", ["terminations", "truncations"])
+    def test_flags_are_0_or_1(self, write, key, value):
+        with h5py.File(write(episode(3)), "a") as file:
+            del file[f"episode_0/{key}"]
+            file[f"episode_0/{key}"] = np.array([0.0, value, 1.0])
+        with pytest.raises(ValueError, match=f"episode 0 of .* has {key} other than 0 and 1, such as {value:g}"):
+            sources.load("o2o/toy/medium-v0", TASK)
+
+    @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (-HUGE, HUGE)])
+    def test_bounds_without_a_width(self, write, low, high):
+        path = write(episode(3)).parent / "metadata.json"
+        metadata = json.loads(path.read_text())
+        space = json.loads(metadata["action_space"]) | {"low": [low], "high": [high]}
+        path.write_text(json.dumps(metadata | {"action_space": json.dumps(space)}))
+        with pytest.raises(ValueError, match="says that its actions lie between .*: write the bounds that are meant"):
+            sources.load("o2o/toy/medium-v0", TASK)
 
     def test_no_episodes(self, write):
         with h5py.File(write(), "w"):

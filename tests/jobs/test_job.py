@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import pickle
+import types
 
+import gymnasium
+import numpy as np
 import pytest
 
-from o2o_jax import online
-from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning
+from o2o_jax import envs, online
+from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning, try_environment
 from o2o_jax.offline import iql, td3_bc
 from o2o_jax.online import awac, o2sac, o2td3, ppo
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.settings import replaced
+from o2o_jax.types import Spec
 
 JOBS = [
     OfflineJob(algorithm="td3_bc", config=td3_bc.Config(hidden=(8,)), env="mujoco/hopper-medium", eval_every=5),
@@ -78,3 +82,22 @@ def test_checkpoints_are_no_part_of_what_a_run_is():
     often = dataclasses.replace(JOBS[2], checkpoint_every=5)
     assert often == JOBS[2]
     assert often.to_json() == JOBS[2].to_json()
+
+
+def test_an_environment_is_tried_before_anything_is_trained():
+    class Broken(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+        def reset(self, **_):
+            return np.zeros(3), {}
+
+        def step(self, action):
+            return np.zeros(3), np.nan, False, False, {}
+
+    family, task = types.SimpleNamespace(make_env=lambda task: Broken()), envs.get_task("gym/Pendulum-v1")
+    with pytest.raises(ValueError, match="the environment Broken failed at step 1 of an episode: the reward is nan"):
+        try_environment(family, task)
+    wide = dataclasses.replace(task, spec=Spec(observation_dim=4, action_dim=1))
+    with pytest.raises(ValueError, match=r"has observations of shape \(3,\) .* says 4 and 1: mend the spec"):
+        try_environment(family, wide)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from o2o_jax.data.sources import has_width
 from o2o_jax.envs.registered import make_registered, require
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Spec
@@ -67,6 +68,11 @@ def _action_dim(env_id: str, space: Any) -> int:
         raise ValueError(f"{env_id} takes {_describe(space)} actions, expected one vector: reshape them in a wrapper")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(f"{env_id} takes unbounded actions: bound them, as by gymnasium.wrappers.RescaleAction")
+    if not has_width(space.low, space.high):
+        raise ValueError(
+            f"{env_id} takes actions between {space.low.tolist()} and {space.high.tolist()}, which no number scales to "
+            "[-1, 1]: give its action_space the bounds that are meant"
+        )
     return space.shape[0]
 
 

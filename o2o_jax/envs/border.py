@@ -1,0 +1,88 @@
+"""Border between an environment, which anyone may have written, and this package. Imported when one is made."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from o2o_jax.envs.failure import EnvironmentFailure
+
+
+class Border(gymnasium.Wrapper):
+    """Checks what an environment returns and copies it: some change the array that they have handed out.
+
+    An action that isn't finite comes from a policy that has diverged, and what it leads to is no fault of the
+    environment's.
+
+    Args:
+      env: with a `Box` of observations.
+      number: of the environment, where several step together.
+    """
+
+    def __init__(self, env: gymnasium.Env, number: int | None = None) -> None:
+        super().__init__(env)
+        self._number, self._steps = number, 0
+        self._shape = env.observation_space.shape
+        self._name = env.spec.id if env.spec else type(env.unwrapped).__name__
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode.
+
+        Raises:
+          EnvironmentFailure: the environment raises an exception, keeps to an old interface, or returns an observation
+            of another shape than its space, or NaN or infinity.
+        """
+        self._steps = 0
+        try:
+            result = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._failure(f"reset raised {_one_line(error)}") from error
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise self._failure("reset must return (observation, info), as gymnasium's interface has it since 0.26")
+        observation, info = result
+        return self._checked(observation), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes an action [A].
+
+        Raises:
+          EnvironmentFailure: as `reset`; or a reward is no finite number, or a flag no boolean.
+        """
+        self._steps += 1
+        try:
+            result = self.env.step(action)
+        except Exception as error:
+            raise self._failure(f"step raised {_one_line(error)}") from error
+        if not (isinstance(result, tuple) and len(result) == 5):
+            raise self._failure(
+                "step must return (observation, reward, terminated, truncated, info), as gymnasium's interface has it "
+                "since 0.26"
+            )
+        observation, reward, terminated, truncated, info = result
+        number = np.asarray(reward, np.float64)
+        if number.size != 1:
+            raise self._failure(f"a reward must be a number, got an array of shape {number.shape}")
+        if not np.isfinite(number).all() and np.isfinite(action).all():
+            raise self._failure(f"the reward is {number.item()}")
+        if terminated not in (True, False) or truncated not in (True, False):
+            raise self._failure(f"terminated and truncated must be booleans, got {terminated!r} and {truncated!r}")
+        return self._checked(observation, action), number.item(), bool(terminated), bool(truncated), info
+
+    def _checked(self, observation: Any, action: Any = 0.0) -> np.ndarray:
+        """Returns a copy of an observation that is as it should be."""
+        observation = np.array(observation)
+        if observation.shape != self._shape:
+            raise self._failure(f"the observation has the shape {observation.shape}, but its space {self._shape}")
+        if not np.isfinite(observation).all() and np.isfinite(action).all():
+            raise self._failure("the observation holds NaN or infinity")
+        return observation
+
+    def _failure(self, text: str) -> EnvironmentFailure:
+        at = f"step {self._steps} of an episode" if self._steps else "the start of an episode"
+        return EnvironmentFailure(f"the environment {self._name} failed at {at}: {text}", self._number)
+
+
+def _one_line(error: Exception) -> str:
+    """An exception's type and text, of which the first 200 characters do."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
