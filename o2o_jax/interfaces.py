@@ -310,6 +310,7 @@ class Task:
       long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
         the paper, where umaze is AM-U).
       eval_episodes: how many episodes settle a score; many where each has a goal of its own.
+      env_arguments: arguments of the environment beside its id, as JSON: '{"healthy_reward": 0.0}'.
 
     Raises:
       ValueError: `expert_score` doesn't exceed `random_score`.
@@ -332,6 +333,7 @@ class Task:
     sparse_reward: bool = False
     long_horizon: bool = False
     eval_episodes: int = 10
+    env_arguments: str = "{}"
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:

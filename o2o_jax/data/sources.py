@@ -5,9 +5,10 @@ import json
 import os
 import pathlib
 import re
+import types
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,20 @@ class Episode(NamedTuple):
     rewards: np.ndarray
     terminations: np.ndarray
     truncations: np.ndarray
+
+
+class Origin(NamedTuple):
+    """A dataset's own account of where it comes from; empty for what it doesn't say.
+
+    Attributes:
+      dataset_id: its Minari id.
+      env_id: gymnasium id of the environment that it was recorded in.
+      env_spec: gymnasium's specification of that, as JSON: `kwargs`, `max_episode_steps`, `additional_wrappers`.
+    """
+
+    dataset_id: str = ""
+    env_id: str = ""
+    env_spec: Mapping[str, Any] = types.MappingProxyType({})
 
 
 Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
@@ -88,19 +103,17 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
     return validate(dataset, task.spec if task else dataset.spec)
 
 
-def recorded(source: str) -> tuple[str, str]:
-    """Returns a dataset's own account: its Minari id, and the gymnasium id of the environment it was recorded in.
-
-    Returns:
-      Two ids; "" for what it doesn't say, and for both where it isn't Minari's.
+def origin(source: str) -> Origin:
+    """Returns where a dataset comes from, which only Minari's say.
 
     Raises:
       FileNotFoundError, ValueError: see `load_minari`.
     """
     if not _is_minari(source):
-        return "", ""
+        return Origin()
     metadata = _read_metadata(_locate(source, None)[1] / "metadata.json")
-    return metadata.get("dataset_id", ""), _env_id(metadata)
+    spec = json.loads(metadata.get("env_spec") or "{}")
+    return Origin(metadata.get("dataset_id", ""), spec.get("id", ""), spec)
 
 
 def unversioned(dataset_id: str) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 
 from o2o_jax import registry
 from o2o_jax.data import sources
+from o2o_jax.envs import arguments
 from o2o_jax.interfaces import Task
 
 EXPORTS = ("tasks", "make_env", "make_vector_env", "load_dataset", "behaviours")  # that no family is without
@@ -89,13 +90,22 @@ def task_of_dataset(source: str) -> Task:
     }
     if sources.unversioned(source) in by_id:
         return by_id[sources.unversioned(source)]
-    dataset_id, env_id = sources.recorded(source)
-    if sources.unversioned(dataset_id) in by_id:
-        return by_id[sources.unversioned(dataset_id)]
+    origin = sources.origin(source)
+    if sources.unversioned(origin.dataset_id) in by_id:
+        return by_id[sources.unversioned(origin.dataset_id)]
+    env_id = origin.env_id
     if not env_id:
         raise ValueError(f"{source} doesn't say which environment it was recorded in; --env would")
+    given, wrappers = arguments.recorded(origin)
+    if wrappers:
+        raise ValueError(
+            f"{source} was recorded in {env_id} under {', '.join(wrappers)}, which no task has; register the environment "
+            "with it, keep the data as an npz file, and pass both"
+        )
     alone = [task for task in tasks if not task.dataset_id and env_id in (task.env_id, *task.same_dynamics)]
-    return min(alone, key=lambda task: task.env_id != env_id) if alone else get_task(f"gym/{env_id}")
+    if alone and not given:
+        return min(alone, key=lambda task: task.env_id != env_id)
+    return get_task(f"gym/{arguments.join(env_id, given)}")
 
 
 def no_dataset(task: Task, way_out: str) -> ValueError:

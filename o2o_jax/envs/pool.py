@@ -25,6 +25,8 @@ def make_pool(task: Task, seeds: Sequence[int], **settings: Any) -> Any:
       ValueError: envpool isn't installed, or doesn't know the environment.
     """
     envpool = require("envpool", "envpool")
+    if task.env_arguments != "{}":
+        raise ValueError(f"envpool's environments don't take the arguments of {task.name}: evaluate without it")
     if task.env_id not in envpool.list_all_envs():
         raise ValueError(f"envpool has no {task.env_id}: evaluate without it")
     return envpool.make(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import numpy as np
 from o2o_jax import envs
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs import arguments
+from o2o_jax.envs.arguments import TIME_LIMIT
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
 
@@ -27,7 +30,7 @@ def make_env(task: Task) -> gymnasium.Env:
       ValueError: gymnasium isn't installed, doesn't know `task.env_id`, or lacks its simulator.
     """
     gymnasium = require("gymnasium", "mujoco")
-    env = make_registered(task.env_id, max_episode_steps=task.max_episode_steps)
+    env = make_registered(task.env_id, task.max_episode_steps, **json.loads(task.env_arguments))
     space = env.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     if not (np.all(space.low == -1.0) and np.all(space.high == 1.0)):
@@ -51,8 +54,8 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # versions are chosen by name
         try:
             return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
-        except (gymnasium.error.Error, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # of gymnasium, or of the environment, which anyone may have written
+            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise ValueError(f"gymnasium can't make {env_id!r} ({reason})") from error
 
 
@@ -72,7 +75,33 @@ def load_dataset(task: Task, source: str | None = None) -> Dataset:
     """
     if source is None and not task.dataset_id:
         raise envs.no_dataset(task, "pass the id or path of one")
-    return sources.load(source or sources.newest(task.dataset_id), task)
+    source = source or sources.newest(task.dataset_id)
+    dataset = sources.load(source, task)
+    check_origin(sources.origin(source), task)
+    return dataset
+
+
+def check_origin(origin: sources.Origin, task: Task) -> None:
+    """Refuses data of an environment that had other arguments, another time limit or other wrappers than the task's.
+
+    Raises:
+      ValueError: it had.
+    """
+    if not origin.env_id:
+        return
+    theirs, wrappers = arguments.recorded(origin)
+    own = json.loads(task.env_arguments)
+    ours, _ = arguments.recorded(sources.Origin("", task.env_id, {"kwargs": own, TIME_LIMIT: task.max_episode_steps}))
+    if wrappers:
+        raise ValueError(
+            f"{origin.dataset_id} was recorded in {origin.env_id} under {', '.join(wrappers)}, which {task.name} does "
+            "without: register the environment with it, keep the data as an npz file, and choose that --env"
+        )
+    if theirs != ours:
+        raise ValueError(
+            f"{origin.dataset_id} was recorded in {arguments.join(origin.env_id, theirs)}, but {task.name} runs "
+            f"{arguments.join(task.env_id, ours)}: choose --env='gym/{arguments.join(origin.env_id, theirs)}'"
+        )
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -164,7 +164,7 @@ class TestMinari:
         assert sources.load("o2o/toy/medium-v0").size == 3  # data alone
         for version, fits in (("Toy-v5", True), ("Toy-v4", True), ("Toy-v3", False)):
             metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": version})}))
-            assert sources.recorded("o2o/toy/medium-v0") == ("o2o/toy/medium-v0", version)
+            assert sources.origin("o2o/toy/medium-v0")[:2] == ("o2o/toy/medium-v0", version)
             with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="has other dynamics"):
                 sources.load("o2o/toy/medium-v0", TASK)
         metadata.write_text(json.dumps(content | {"env_spec": json.dumps({"id": "Toy-v5"})}))
@@ -398,7 +398,7 @@ class TestNpz:
     def test_needs_no_task(self, root):
         dataset = sources.load(self.write(root))
         assert (dataset.size, dataset.spec) == (6, TASK.spec)
-        assert sources.recorded(dataset.name) == ("", "")
+        assert sources.origin(dataset.name) == sources.Origin()
 
     @pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminations", "truncations"])
     def test_missing_array(self, root, key):

@@ -1,11 +1,13 @@
 """Facts of registered environments, read off the environments themselves."""
 
 import contextlib
+import json
 from typing import Any
 
 import numpy as np
 
 from o2o_jax.data.sources import has_width
+from o2o_jax.envs import arguments
 from o2o_jax.envs.registered import make_registered, require
 from o2o_jax.interfaces import Task
 from o2o_jax.types import Spec
@@ -24,15 +26,17 @@ def make_task(name: str) -> Task:
     The task has no dataset and no reference scores: its scores are raw returns.
 
     Args:
-      name: "gym/<id>", or "gym/<module>:<id>" for an environment that importing `module` registers.
+      name: "gym/<id>", or "gym/<module>:<id>" for an environment that importing `module` registers; with arguments
+        "gym/<id>?<argument>=<JSON value>&…", of which `max_episode_steps` is the time limit.
 
     Raises:
       ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and
         continuous.
     """
-    env_id = name.removeprefix(PREFIX)
+    env_id, given = arguments.split(name.removeprefix(PREFIX))
+    limit = given.pop(arguments.TIME_LIMIT, None)
     try:
-        env = make_registered(env_id)
+        env = make_registered(env_id, limit, **given)
     except ValueError as error:
         raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
     with contextlib.closing(env):
@@ -45,6 +49,7 @@ def make_task(name: str) -> Task:
             env_id=env.spec.id,  # without the module, which is imported now
             spec=spec,
             max_episode_steps=env.spec.max_episode_steps,
+            env_arguments=json.dumps(given, sort_keys=True),
             published_settings=False,
         )
 

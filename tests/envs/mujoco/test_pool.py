@@ -104,3 +104,9 @@ def test_what_envpool_has_not_is_refused():
     unknown = dataclasses.replace(envs.get_task("mujoco/hopper"), env_id="Hoper-v5")
     with pytest.raises(ValueError, match="envpool has no Hoper-v5"):
         mujoco.make_pool(unknown, [0])
+
+
+def test_arguments_are_none_of_envpool():
+    task = dataclasses.replace(envs.get_task("mujoco/hopper-medium"), env_arguments='{"healthy_reward": 0.0}')
+    with pytest.raises(ValueError, match="don't take the arguments of mujoco/hopper-medium: evaluate without it"):
+        mujoco.make_pool(task, [0])
