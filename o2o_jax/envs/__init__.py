@@ -99,8 +99,8 @@ def task_of_dataset(source: str) -> Task:
     given, wrappers = arguments.recorded(origin)
     if wrappers:
         raise ValueError(
-            f"{source} was recorded in {env_id} under {', '.join(wrappers)}, which no task has; register the environment "
-            "with it, keep the data as an npz file, and pass both"
+            f"{source} was recorded in {env_id} under {', '.join(wrappers)}, which no task has; register the "
+            "environment with it, keep the data as an npz file, and pass both"
         )
     alone = [task for task in tasks if not task.dataset_id and env_id in (task.env_id, *task.same_dynamics)]
     if alone and not given:
