@@ -310,6 +310,8 @@ class Task:
       long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
         the paper, where umaze is AM-U).
       eval_episodes: how many episodes settle a score; many where each has a goal of its own.
+      action_bounds: lowest and highest actions [A] in the environment's own units, by which data in them are scaled to
+        [-1, 1]; None for -1 and 1.
       env_arguments: arguments of the environment beside its id, as JSON: '{"healthy_reward": 0.0}'.
 
     Raises:
@@ -333,6 +335,7 @@ class Task:
     sparse_reward: bool = False
     long_horizon: bool = False
     eval_episodes: int = 10
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     env_arguments: str = "{}"
 
     def __post_init__(self) -> None:

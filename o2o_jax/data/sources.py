@@ -87,7 +87,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
     if path.suffix == ".npz":
         dataset = load_npz(path)
     elif path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
-        dataset = load_d4rl_hdf5(path)
+        dataset = load_d4rl_hdf5(path, task.action_bounds if task else None)
     elif _is_minari(source):
         dataset = load_minari(source, task, convert)
     else:
@@ -198,7 +198,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
     return Dataset(Transition(*columns), ends, name=name, env_id=_env_id(metadata))
 
 
-def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
+def load_d4rl_hdf5(path: str | pathlib.Path, bounds: tuple[Any, Any] | None = None) -> Dataset:
     """Reads a flat file of D4RL: observations, actions, rewards, terminals, timeouts and perhaps next_observations.
 
     Each has a row per step, as the arguments [N, ...] of `Dataset.from_arrays`.
@@ -206,12 +206,16 @@ def load_d4rl_hdf5(path: str | pathlib.Path) -> Dataset:
     Episodes end at `terminals` and `timeouts`, never after a fixed count. Rows without a next observation are dropped
     as in `Dataset.from_arrays`; D4RL's own `qlearning_dataset` drops timeouts and the last row either way.
 
+    Args:
+      path: of the file.
+      bounds: lowest and highest actions [A] of the environment, in whose units D4RL has them; None for -1 and 1.
+
     Raises:
       FileNotFoundError: no such file.
       ValueError: damaged file, missing keys, and what `Dataset.from_arrays` refuses.
     """
     with _open(pathlib.Path(path)) as file:
-        return _from_columns(file, D4RL_KEYS, str(path))
+        return _from_columns(file, D4RL_KEYS, str(path), bounds)
 
 
 def load_npz(path: str | pathlib.Path) -> Dataset:
@@ -232,10 +236,15 @@ def load_npz(path: str | pathlib.Path) -> Dataset:
     return _from_columns(columns, NPZ_KEYS, str(path))
 
 
-def _from_columns(file: Any, keys: Iterable[str], name: str) -> Dataset:
-    """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`."""
+def _from_columns(file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None = None) -> Dataset:
+    """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`.
+
+    Actions are within `bounds`; None for -1 and 1.
+    """
     optional = [key for key in ("next_observations",) if key in file]
     columns: list[Any] = [_read_array(file, key, name) for key in (*keys, *optional)]
+    if bounds is not None and np.shape(columns[1])[1:] == np.shape(bounds[0]) and columns[1].dtype.kind == "f":
+        columns[1] = scaled(columns[1], *(np.asarray(bound) for bound in bounds))
     return Dataset.from_arrays(*columns, name=name)
 
 
@@ -316,8 +325,13 @@ def _rescale(actions: np.ndarray, metadata: dict[str, Any], name: str) -> np.nda
             "[-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
         )
     if bounded and not (np.all(low == -1.0) and np.all(high == 1.0)):
-        actions = to_float32(2.0 * (actions - low) / (high - low) - 1.0)
+        actions = scaled(actions, low, high)
     return actions
+
+
+def scaled(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Returns actions [N, A] between bounds [A] as actions in [-1, 1]."""
+    return to_float32(2.0 * (actions - low) / (high - low) - 1.0)
 
 
 def has_width(low: np.ndarray, high: np.ndarray) -> bool:

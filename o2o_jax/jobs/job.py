@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
@@ -22,6 +23,7 @@ from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import Settings, from_dict
 
 FAST_CLONE_UPDATES = 10_000
+NARROW_ACTIONS = 0.5  # data whose actions are all nearer to 0 may be in other units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,7 @@ class OfflineJob(Job):
             evaluator=self._evaluator(task, self.eval_episodes) if task else None,
             eval_every=self.eval_every,
             settings=self.to_json() | facts,
+            warnings=tuple(data_warnings(dataset, task)),
         )
 
 
@@ -200,7 +203,7 @@ class OnlineJob(Job):
             clone,
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
-            warnings=(*task.warnings, *self.config.warnings(handoff.source)),
+            warnings=(*task.warnings, *data_warnings(dataset, task), *self.config.warnings(handoff.source)),
         )
         plan.shapes()
         try_environment(family, task)
@@ -257,6 +260,23 @@ def cloning(config: Any, schedule: str, updates: int | None = None) -> CloneConf
     """
     of_schedule = FAST_CLONE_UPDATES if schedule == "fast" else CloneConfig().updates
     return CloneConfig(hidden=config.networks.hidden, updates=updates or of_schedule)
+
+
+def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
+    """Returns warnings for people who read the numbers that come of a dataset, a line each.
+
+    Args:
+      dataset: of N rows.
+      task: that it is for; None without an environment.
+    """
+    widest = float(np.abs(dataset.transitions.action).max())
+    if widest >= NARROW_ACTIONS:
+        return []
+    low, high = task.action_bounds if task and task.action_bounds else (-1, 1)
+    return [
+        f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
+        f"bounds, {low} and {high}: scale them first if they are in other units"
+    ]
 
 
 def check_discount(source: Mapping[str, Any], setup: Setup) -> None:

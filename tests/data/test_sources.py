@@ -326,6 +326,14 @@ class TestD4RL:
         np.testing.assert_array_equal(dataset.transitions.terminated, [0, 1, 0, 0, 0, 0])
         np.testing.assert_array_equal(dataset.episode_ends, [2, 4, 6])
 
+    def test_actions_are_in_units_of_the_environment(self, root):
+        task = dataclasses.replace(TASK, action_bounds=((-0.4,), (0.8,)))
+        actions = np.array([-0.4, 0.2, 0.8, 0.5, 0.2, -0.1])[:, None]
+        dataset = sources.load(self.write(root, actions=actions), task)
+        np.testing.assert_allclose(dataset.transitions.action[:, 0], [-1, 0, 1, 0.5, 0, -0.5], atol=1e-6)
+        with pytest.raises(ValueError, match=r"has actions outside \[-1, 1\], the farthest 2"):
+            sources.load(self.write(root, actions=np.full((6, 1), 1.4)), task)
+
     def test_drops_rows_whose_next_observation_is_not_in_the_file(self, root):
         # Row 3 times out and row 5 is the last: as in `qlearning_dataset`, four rows are left.
         dataset = sources.load(self.write(root, without=["next_observations"]), TASK)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import types
 
 import gymnasium
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from o2o_jax import envs, online
-from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning, try_environment
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.jobs.job import OfflineJob, OnlineJob, ScratchJob, cloning, data_warnings, try_environment
 from o2o_jax.offline import iql, td3_bc
 from o2o_jax.online import awac, o2sac, o2td3, ppo
 from o2o_jax.policy import CloneConfig
@@ -101,3 +103,21 @@ def test_an_environment_is_tried_before_anything_is_trained():
     wide = dataclasses.replace(task, spec=Spec(observation_dim=4, action_dim=1))
     with pytest.raises(ValueError, match=r"has observations of shape \(3,\) .* says 4 and 1: mend the spec"):
         try_environment(family, wide)
+
+
+@pytest.mark.parametrize(
+    ("widest", "bounds", "words"),
+    [
+        (0.4, None, "fill 40% of .* for the environment's bounds, -1 and 1: scale them first"),
+        (0.4, ((-2.0,), (2.0,)), r"bounds, \(-2.0,\) and \(2.0,\): scale"),
+        (0.5, None, ""),
+    ],
+)
+def test_data_that_use_little_of_the_range_say_what_is_assumed(widest, bounds, words):
+    data = Dataset.from_arrays(
+        np.zeros((4, 3)), np.array([[0.1], [-widest], [0.0], [0.2]]), np.zeros(4), np.zeros(4), np.arange(4) == 3
+    )
+    task = dataclasses.replace(envs.get_task("gym/Pendulum-v1"), action_bounds=bounds)
+    found = data_warnings(data, task)
+    assert len(found) == bool(words)
+    assert all(re.search(words, line) for line in found)

@@ -49,6 +49,7 @@ def make_task(name: str) -> Task:
             env_id=env.spec.id,  # without the module, which is imported now
             spec=spec,
             max_episode_steps=env.spec.max_episode_steps,
+            action_bounds=_action_bounds(env.action_space),
             env_arguments=json.dumps(given, sort_keys=True),
             published_settings=False,
         )
@@ -79,6 +80,12 @@ def _action_dim(env_id: str, space: Any) -> int:
             "[-1, 1]: give its action_space the bounds that are meant"
         )
     return space.shape[0]
+
+
+def _action_bounds(space: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Bounds of a space of vectors; None where they are -1 and 1."""
+    bounds = tuple(space.low.tolist()), tuple(space.high.tolist())
+    return None if np.all(space.low == -1.0) and np.all(space.high == 1.0) else bounds
 
 
 def _is_box(space: Any) -> bool:
