@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 
 from o2o_jax import envs, offline, online
 from o2o_jax.critic import QFunction
+from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy, hand_over
-from o2o_jax.runtime import log, seeds
+from o2o_jax.runtime import log, provenance, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.output import CHECKPOINTS, STAGES
@@ -283,6 +284,8 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
         )
     theirs = online_settings(run_dir)
     _rebuild(type(config), theirs["config"], run_dir)  # one line where it is of another version
+    if plan.dataset is not None:
+        provenance.check_data(run_dir, plan.dataset, "leave --reconstruction out")
     chosen = places(run_dir, seeds_of(theirs), seeds_of(settings))
     compare_configs(
         _before_first_step(theirs, type(config)),
@@ -333,6 +336,22 @@ def _logged(run_dir: str | Path, phases: Sequence[str], seed_list: range) -> tup
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 events.append(Event(phase, int(step), {phase: terms}))
     return tuple(events)
+
+
+def check_offline_data(run_dir: str | Path, settings: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuses data that have changed since an offline run was trained on them.
+
+    Args:
+      run_dir: the run's --out.
+      settings: the run's.
+      dataset: of the same name.
+
+    Raises:
+      ValueError: they have, or the run is of another version.
+    """
+    module = offline.load(settings["algorithm"])
+    algorithm = module.make(_rebuild(module.Config, settings["config"], run_dir), dataset.spec)
+    provenance.check_data(run_dir, algorithm.select(dataset), "name the data to use with --dataset")
 
 
 def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import load_handoff, load_reconstruction
+from o2o_jax.jobs.handoffs import check_offline_data, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
@@ -189,6 +189,8 @@ class OnlineJob(Job):
         clone = None if fits else self.clone or cloning(self.config, self.schedule)
         family = envs.family(task.name)
         dataset = family.load_dataset(task, self.dataset or source["dataset"])
+        if not self.dataset:
+            check_offline_data(self.policy, source, dataset)
         facts = {
             "env": task.name,
             "dataset": dataset.name,

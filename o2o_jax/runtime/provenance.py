@@ -40,12 +40,8 @@ def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
     """
     data = {} if dataset is None else {"dataset": dataset.name, "fingerprint": fingerprint(dataset)}
     lines = read(folder)
-    for earlier in lines:
-        if dataset is not None and earlier.get("fingerprint") != data["fingerprint"]:
-            raise ValueError(
-                f"the data of the run in {folder} is not what it was: {dataset.name} has changed since "
-                f"{earlier['taken']}. Bring the old data back, or start over with another --out"
-            )
+    if dataset is not None:
+        check_data(folder, dataset, "start over with another --out")
     line = {
         "command": command(),
         "commit": commit(),
@@ -53,6 +49,26 @@ def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
         **data,
     }
     files.replace(Path(folder) / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*lines, line)))
+
+
+def check_data(folder: str | os.PathLike, dataset: Dataset, way_out: str) -> None:
+    """Refuses data that have changed since a run worked on them, under the same name.
+
+    Args:
+      folder: of the run; one that doesn't say what its data were passes.
+      dataset: as it is now.
+      way_out: what to do if not to bring the old data back, for the message.
+
+    Raises:
+      ValueError: they have, or the run's file is damaged.
+    """
+    now = None
+    for earlier in read(folder):
+        if "fingerprint" in earlier and earlier["fingerprint"] != (now := now or fingerprint(dataset)):
+            raise ValueError(
+                f"the data of the run in {folder} is not what it was: {dataset.name} has changed since "
+                f"{earlier['taken']}. Bring the old data back, or {way_out}"
+            )
 
 
 def command() -> str:

@@ -91,3 +91,12 @@ def test_the_commit_is_that_of_the_folder_s_own_files(tmp_path):
     assert provenance.commit(tmp_path / "installed") == "unknown"
     (tmp_path / "file").write_text("changed")
     assert provenance.commit(tmp_path).endswith("-dirty")
+
+
+def test_data_that_changed_between_runs_are_refused(tmp_path):
+    provenance.record(tmp_path, dataset())
+    provenance.check_data(tmp_path, dataset(), "no way out")
+    changed = dataset(rewards=(1.0, 2.0, 3.5))
+    provenance.check_data(tmp_path / "none", changed, "no way out")  # a folder that says nothing
+    with pytest.raises(ValueError, match="mine has changed since 20.* old data back, or name the data with --dataset"):
+        provenance.check_data(tmp_path, changed, "name the data with --dataset")
