@@ -36,6 +36,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
+        "tensorstore>=0.1.78",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -16,11 +16,13 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
 from o2o_jax.runtime import files
 
 _CONFIG = "config.json"
 _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
+PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
 
 
@@ -71,7 +73,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps()) if self._directory.is_dir() else []
 
     def save(self, step: int, state: Any) -> None:
-        """Writes a checkpoint, then deletes those beyond the latest `keep`.
+        """Writes a checkpoint, reads back that it is whole, then deletes those beyond the latest `keep`.
 
         Args:
           step: counter of the run, above that of every checkpoint in the folder.
@@ -79,6 +81,7 @@ class Checkpoints:
 
         Raises:
           ValueError: the folder has this step or a later one.
+          OSError: what is on the disk afterwards is not whole; the checkpoints before it are left alone.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         latest = self.latest_step()
@@ -87,6 +90,15 @@ class Checkpoints:
         # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
         if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
             raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
+        path = self._directory / str(step)
+        missing = meta["layout"].keys() - _stored(path)
+        if missing:
+            raise OSError(
+                f"the checkpoint {path} was not written whole: {len(missing)} of its {len(meta['layout'])} arrays are "
+                "missing. Look after the disk, then resume from the one before it"
+            )
+        for old in self.all_steps()[: -self._keep]:
+            self._manager.delete(old)
 
     def restore(self, template: Any, step: int | None = None, free: str = "") -> Any:
         """Reads a checkpoint.
@@ -121,16 +133,19 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._directory, options=options)
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # whatever the storage layers raise on damaged files
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             path = self._directory / str(step)
-            raise ValueError(f"the checkpoint {path} cannot be read, delete it or start over: {reason}") from error
+            raise ValueError(
+                f"the checkpoint {path} cannot be read: {reason}. Move it aside to resume from one before it, if there "
+                "is one, or start over with another --out"
+            ) from error
 
 
 def claim(
@@ -152,7 +167,7 @@ def claim(
 
     Raises:
       FileExistsError: the folder holds something and `resume` is off.
-      ValueError: the run in the folder has other settings.
+      ValueError: the run in the folder has other settings, or the path can't be used.
       PermissionError: the folder can't be written.
     """
     folder = check_claim(directory, config, resume, way_out)
@@ -177,6 +192,11 @@ def check_claim(
     Args, Returns and Raises: as `claim`.
     """
     folder = Path(directory)
+    if set(str(folder.absolute())) & PATTERN:
+        raise ValueError(
+            f"{folder} has one of {' '.join(sorted(PATTERN))} in its path, under which orbax doesn't finish "
+            "checkpoints: choose another --out"
+        )
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} can't be written: {above} is not writable, choose another --out")
@@ -276,6 +296,13 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: config}
     parts = (_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items())
     return functools.reduce(dict.__or__, parts)
+
+
+def _stored(path: Path) -> set[str]:
+    """Paths of the arrays that a checkpoint really holds, as `_layout` names them."""
+    base = {"driver": "file", "path": f"{path / 'state'}/"}
+    keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result().list().result()
+    return {key.decode().removesuffix("/.zarray") for key in keys if key.endswith(b"/.zarray")}
 
 
 def _layout(tree: Any) -> dict[str, str]:

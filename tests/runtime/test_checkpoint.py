@@ -12,6 +12,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from o2o_jax.runtime import checkpoint
 from o2o_jax.runtime.checkpoint import Checkpoints, check_claim, claim, locked, read_config
 from o2o_jax.runtime.devices import seed_mesh
 
@@ -288,3 +289,33 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match=f"a can't be written: {tmp_path} is not writable"):
         claim(tmp_path / "runs" / "a", CONFIG)
     assert asked == [tmp_path]  # the nearest folder that there is
+
+
+@pytest.mark.parametrize("name", ["alpha=[2.5]", "a*", "what?"])
+def test_a_path_that_is_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"under which orbax doesn't finish checkpoints: choose another --out"):
+        claim(tmp_path / name / "run", {})
+    assert not (tmp_path / name).exists()
+
+
+def test_a_checkpoint_that_is_not_whole_is_no_checkpoint(tmp_path):
+    state = {"a": jnp.arange(3.0), "b": jnp.ones(())}
+    with Checkpoints(tmp_path / "good", {}) as checkpoints:
+        checkpoints.save(1, state)
+    with (
+        Checkpoints(tmp_path / "[bad]", {}) as checkpoints,
+        pytest.raises(OSError, match="2 of its 2 arrays are missing"),
+    ):
+        checkpoints.save(1, state)
+
+
+def test_older_checkpoints_go_once_the_new_one_is_known_to_be_whole(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(1, {"a": jnp.zeros(2)})
+        monkeypatch.setattr(checkpoint, "_stored", lambda path: set())
+        with pytest.raises(OSError, match="resume from the one before it"):
+            checkpoints.save(2, {"a": jnp.ones(2)})
+        assert checkpoints.all_steps() == [1, 2]
+        monkeypatch.undo()
+        checkpoints.save(3, {"a": jnp.ones(2)})
+        assert checkpoints.all_steps() == [3]
