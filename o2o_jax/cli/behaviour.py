@@ -59,7 +59,7 @@ def main(args: FlagValues) -> None:
         env = read_config(args.out)["env"]
         if args.env not in (None, env):
             raise ValueError(f"the run in {args.out} learnt in {env}: leave --env out")
-        choose(envs.get_task(env), pathlib.Path(args.out), args.medium)
+        choose(envs.recorded_task(env), pathlib.Path(args.out), args.medium)
         return
     mesh = flags.setup_devices(args.seeds, args.devices)
     task = envs.get_task(args.env or DEFAULT_ENV)

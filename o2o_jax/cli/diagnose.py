@@ -119,7 +119,7 @@ def main(args: FlagValues) -> None:
         )
     figure_class()  # says what is missing before minutes of work
     mesh = flags.setup_devices(len(seed_list), args.devices)
-    task = envs.get_task(settings["env"]) if settings["env"] else None
+    task = envs.recorded_task(settings["env"]) if settings["env"] else None
     dataset = _load(task, args.dataset or settings["dataset"])
     heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes)
     out = Path(args.out) if args.out else Path(args.run) / "diagnosis"

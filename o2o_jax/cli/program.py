@@ -27,6 +27,7 @@ from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
+from o2o_jax import envs
 from o2o_jax.cli import estimates
 from o2o_jax.cli.overrides import Printed
 from o2o_jax.data.dataset import Dataset
@@ -63,6 +64,13 @@ def run(
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
+    flags.DEFINE_list(
+        "trust_modules",
+        [],
+        "modules that an environment's name may import where a file names it, of a run or of data; what --env names is "
+        "trusted",
+        flag_values=values,
+    )
     define(values)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h", "-help"} & set(arguments):
@@ -75,7 +83,8 @@ def run(
     except flags.Error as error:
         _fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
-        with contextlib.redirect_stdout(sys.stderr if _prints(values) else sys.stdout):
+        out = sys.stderr if _prints(values) else sys.stdout
+        with contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
             main(values)
     except Printed as settings_text:
         show(str(settings_text))

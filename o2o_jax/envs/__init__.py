@@ -23,6 +23,10 @@ What families whose tasks are registered environments share is in `o2o_jax.envs.
 `Task.score`. Neither this module nor a family's `tasks` imports a simulator; `make_task` may.
 """
 
+import contextlib
+import contextvars
+import sys
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +35,7 @@ from o2o_jax.data import sources
 from o2o_jax.envs import arguments
 from o2o_jax.interfaces import Task
 
+_trusted: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("trusted modules", default=frozenset())
 EXPORTS = ("tasks", "make_env", "make_vector_env", "load_dataset", "behaviours")  # that no family is without
 
 
@@ -66,6 +71,34 @@ def get_task(name: str) -> Task:
     if hasattr(module, "make_task"):
         return module.make_task(name)
     raise ValueError(registry.unknown("task", name, tasks))
+
+
+@contextlib.contextmanager
+def trusting(modules: Iterable[str]) -> Iterator[None]:
+    """Lets names that files hold import these modules, for as long as the context lasts."""
+    token = _trusted.set(_trusted.get() | frozenset(modules))
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def recorded_task(name: str) -> Task:
+    """Returns the facts of a task whose name a file holds; a module of that name runs only where someone trusts it.
+
+    Args:
+      name: as `get_task` takes it.
+
+    Raises:
+      ValueError: it would import a module that is neither imported yet nor trusted; or see `get_task`.
+    """
+    module = name.partition("/")[2].partition("?")[0].rpartition(":")[0]
+    if module and module not in sys.modules and module not in _trusted.get():
+        raise ValueError(
+            f"the environment {name} is named by a file and would import the module {module}: if that is yours, pass "
+            f"--env='{name}' or --trust_modules={module}"
+        )
+    return get_task(name)
 
 
 def task_of_dataset(source: str) -> Task:
@@ -105,7 +138,7 @@ def task_of_dataset(source: str) -> Task:
     alone = [task for task in tasks if not task.dataset_id and env_id in (task.env_id, *task.same_dynamics)]
     if alone and not given:
         return min(alone, key=lambda task: task.env_id != env_id)
-    return get_task(f"gym/{arguments.join(env_id, given)}")
+    return recorded_task(f"gym/{arguments.join(env_id, given)}")
 
 
 def no_dataset(task: Task, way_out: str) -> ValueError:

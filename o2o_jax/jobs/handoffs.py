@@ -105,7 +105,7 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     """
     if not (env or settings["env"]):
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
-    task = envs.get_task(env or settings["env"])
+    task = envs.get_task(env) if env else envs.recorded_task(settings["env"])
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
         raise ValueError(

@@ -167,3 +167,17 @@ def test_an_environment_that_no_dataset_can_name_is_not_played(register, tmp_pat
     register()  # with a class
     with pytest.raises(ValueError, match="register it with the text 'module:Class'"):
         dataset.make_dataset(envs.get_task("gym/Toy-v0"), 20, out="mine/toy-v0")
+
+
+def test_a_module_that_a_file_names_is_not_imported_without_trust(tmp_path, monkeypatch):
+    (tmp_path / "from_a_file.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "gym/from_a_file:Mine-v3?g=1.0"
+    with pytest.raises(ValueError, match=r"would import the module from_a_file: .*, pass --env='gym/from_a_file:Mine"):
+        envs.recorded_task(name)
+    with envs.trusting(["from_a_file"]), pytest.raises(ValueError, match="imported"):
+        envs.recorded_task(name)
+    with pytest.raises(ValueError, match="imported"):
+        envs.get_task(name)
+    assert envs.recorded_task("gym/Pendulum-v1").env_id == "Pendulum-v1"
+    assert envs.recorded_task("gym/gymnasium:Pendulum-v1").env_id == "Pendulum-v1"  # imported already
