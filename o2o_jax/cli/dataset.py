@@ -22,11 +22,11 @@ import dataclasses
 import importlib.metadata
 import itertools
 import math
+import os
 import pathlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import absl.flags
@@ -235,7 +235,7 @@ def _write(
     seed: int,
     episodes: list[dict[str, Any]],
 ) -> None:
-    """Writes episodes in Minari's format; a dataset of that id is replaced, an interrupted one doesn't stay."""
+    """Writes episodes in Minari's format and reads them back; only then a dataset of that id is replaced."""
     import minari
     from minari.data_collector import EpisodeBuffer
 
@@ -246,7 +246,13 @@ def _write(
         for simulator in (recorded_in, env.unwrapped)
     )
     env.close()
-    with _replacing(minari_folder(dataset_id)), warnings.catch_warnings():
+
+    def check(folder: pathlib.Path) -> None:
+        rows = sum(len(episode["rewards"]) for episode in episodes)
+        if (found := envs.family(task.name).load_dataset(task, str(folder)).size) != rows:
+            raise ValueError(f"{dataset_id} holds {found} transitions where {rows} were written; nothing was replaced")
+
+    with _beside(dataset_id, check), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minari asks for an author and an e-mail address
         minari.create_dataset_from_buffers(
             dataset_id,
@@ -271,24 +277,49 @@ def _requirements(module: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[None]:
-    """Keeps what the folder holds, under another name, until the block has written it anew.
+def _beside(dataset_id: str, check: Callable[[pathlib.Path], Any]) -> Iterator[None]:
+    """Lets Minari write a dataset beside the one of that id, which is replaced once the new one has been read back.
 
-    After an error it is back; where the process was killed, the other name still has it.
+    After an error the old one is where it was. A kill may come between the two renames at the end: both are then in a
+    hidden folder beside Minari's, from which the next call takes the old one back.
+
+    Args:
+      dataset_id: Minari's.
+      check: (folder of the new dataset) -> raises what is wrong with it.
+
+    Raises:
+      ValueError: the new dataset couldn't be written, or `check` raises it.
     """
-    aside = folder.with_name(f"{folder.name}-replaced")
-    if aside.exists():  # since a kill: the folder is what had been written by then
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.exists():
-        folder.rename(aside)
+    folder, root = minari_folder(dataset_id), minari_folder("")
+    draft = root / f".{dataset_id.replace('/', '-')}.making"
+    replaced = draft / "replaced"
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)
+        print(f"note: {folder} is back as it was before a process that replaced it was killed")
+    shutil.rmtree(draft, ignore_errors=True)
+    environment = os.environ.get("MINARI_DATASETS_PATH")
     try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if aside.exists():
-            aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        os.environ["MINARI_DATASETS_PATH"] = str(draft)
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # h5py raises either where the disk is full
+            raise ValueError(f"{dataset_id} could not be written to {root}: {error}; nothing was replaced") from error
+        check(draft / dataset_id)
+        for description in draft.rglob("namespace_metadata.json"):  # which Minari has for every part of an id
+            own = root / description.relative_to(draft)
+            if not own.exists():
+                own.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(description, own)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(replaced)
+        (draft / dataset_id).rename(folder)
+    finally:
+        if environment is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = environment
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -309,19 +311,20 @@ def test_default_size_is_the_tasks(monkeypatch):
     assert load_minari(task.dataset_id).size == 23
 
 
+def episode(rewards, terminates):
+    length = len(rewards)
+    last = np.arange(length) == length - 1
+    return {
+        "observations": np.zeros((length + 1, 11)),
+        "actions": np.zeros((length, 3), np.float32),
+        "rewards": np.array(rewards, float),
+        "terminations": last & terminates,
+        "truncations": last & (not terminates),
+    }
+
+
 def test_summary_by_hand(root):
     # Limit 5: two rows that terminate, five that reach it, three that were cut.
-    def episode(rewards, terminates):
-        length = len(rewards)
-        last = np.arange(length) == length - 1
-        return {
-            "observations": np.zeros((length + 1, 11)),
-            "actions": np.zeros((length, 3), np.float32),
-            "rewards": np.array(rewards, float),
-            "terminations": last & terminates,
-            "truncations": last & (not terminates),
-        }
-
     task = dataclasses.replace(HOPPER, max_episode_steps=5, published_score=1.5)
     episodes = [episode([1, 1], True), episode([1, 2, 3, 4, 0], False), episode([9, 9, 9], False)]
     dataset._write("o2o/hand-v0", task, mujoco.make_env(task).unwrapped, "", 0, episodes)
@@ -334,28 +337,58 @@ def test_summary_by_hand(root):
     assert dataset.table([summary]).splitlines()[-1] == row
 
 
-def test_what_is_replaced_stays_until_its_successor_is_written(tmp_path):
-    folder = tmp_path / "medium-v0"
+def test_what_is_replaced_stays_until_its_successor_is_read_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    folder = tmp_path / "toy" / "medium-v0"
 
-    def write(text):
-        folder.mkdir()
-        (folder / "data").write_text(text)
+    def write(text, check=lambda folder: None, error=None):
+        with dataset._beside("toy/medium-v0", check):
+            draft = pathlib.Path(os.environ["MINARI_DATASETS_PATH"]) / "toy" / "medium-v0"
+            draft.mkdir(parents=True)
+            (draft.parent / "namespace_metadata.json").write_text("{}")
+            (draft / "data").write_text(text)
+            if error:
+                raise error
 
-    def fail():
-        with dataset._replacing(folder):
-            write("half of the second")
-            raise OSError("the disk is full")
+    def refuse(folder):
+        raise ValueError(f"{(folder / 'data').read_text()} is damaged")
 
-    with dataset._replacing(folder):
-        write("first")
-    with pytest.raises(OSError, match="the disk is full"):
-        fail()
-    assert (folder / "data").read_text() == "first"
+    def holds():
+        assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+        return (folder / "data").read_text()
 
-    block = dataset._replacing(folder)  # a kill leaves the block for good
-    block.__enter__()
-    write("half of the second")
-    with dataset._replacing(folder):
-        write("second")
-    assert (folder / "data").read_text() == "second"
-    assert [path.name for path in tmp_path.iterdir()] == ["medium-v0"]
+    write("first")
+    assert holds() == "first"
+    assert (folder.parent / "namespace_metadata.json").exists()
+    for error in (OSError("No space left on device"), RuntimeError("unable to flush")):
+        with pytest.raises(ValueError, match=f"toy/medium-v0 could not be written .*{error}; nothing was replaced"):
+            write("second", error=error)
+        assert holds() == "first"
+    with pytest.raises(ValueError, match="second is damaged"):
+        write("second", refuse)
+    assert holds() == "first"
+    with pytest.raises(KeyboardInterrupt):
+        write("second", error=KeyboardInterrupt())
+    assert holds() == "first"
+    write("second")
+    assert holds() == "second"
+    # a kill between the two renames
+    hidden = tmp_path / ".toy-medium-v0.making"
+    hidden.mkdir()
+    folder.rename(hidden / "replaced")
+    with pytest.raises(ValueError, match="third is damaged"):
+        write("third", refuse)
+    assert holds() == "second"
+    assert f"note: {folder} is back as it was" in capsys.readouterr().out
+
+
+def test_a_dataset_that_is_not_what_was_written_replaces_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    task = dataclasses.replace(HOPPER, max_episode_steps=5)
+    env = mujoco.make_env(task).unwrapped
+    dataset._write("o2o/hand-v0", task, env, "", 0, [episode([1, 2], True)])
+    broken = episode([1, 2], True)
+    broken["observations"][1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        dataset._write("o2o/hand-v0", task, env, "", 0, [broken])
+    assert dataset.summarize(task, "o2o/hand-v0").transitions == 2
