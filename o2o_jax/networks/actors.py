@@ -87,8 +87,8 @@ class TanhGaussianActor(Actor):
 
     log σ = m · raw + b with trainable scalars m (from 1) and b (from −1), clipped to [−20, 2].
 
-    Attributes: those of `Actor`, whose `layer_init` is of the hidden layers alone here; the output's is Xavier uniform
-      of gain 0.01.
+    The attributes are those of `Actor`, whose `layer_init` is of the hidden layers alone here; the output's is Xavier
+    uniform of gain 0.01.
     """
 
     layer_init: str = "fan_in"

@@ -23,7 +23,7 @@ def make_task(name: str) -> Task:
     The task has no dataset and no reference scores: its scores are raw returns.
 
     Args:
-      name: "gym/<id>", or "gym/<module>:<id>" for an environment that importing `module` registers.
+      name: `gym/<id>`, or `gym/<module>:<id>` for an environment that importing `module` registers.
 
     Raises:
       ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and
