@@ -266,7 +266,7 @@ def expanded(nav: Iterable[Any], titles: dict[str, str]) -> list[Any]:
 
 def _folder(prefix: str, titles: dict[str, str]) -> list[Any]:
     """Navigation of the pages under a folder, its own page first, folders within it as sections."""
-    inside = sorted(page for page in titles if page.startswith(prefix))
+    inside = sorted((page for page in titles if page.startswith(prefix)), key=lambda page: page.removesuffix(".md"))
     entries: list[Any] = [page for page in inside if page == f"{prefix}index.md"]
     for page in inside:
         folder, slash, _ = page.removeprefix(prefix).partition("/")

@@ -62,7 +62,7 @@ class FreeGaussianActor(GaussianActor):
 
     A head of its own: its parameters look like those of `GaussianActor`, which would read them as another policy.
 
-    Attributes: those of `Actor`.
+    The attributes are those of `Actor`.
     """
 
     layer_init: str = "fan_in"
