@@ -59,13 +59,14 @@ def test_the_bridge_runs(source, target, monkeypatch):
     monkeypatch.setattr(o2o, "with_head", lambda *of: with_head(*of, o2o.CloneConfig(hidden=(8, 8), updates=2)))
     start, end = offline.load(source), online.load(target)
     algorithm = start.make(tiny.configure(start.Config, **sizes), spec)
+    started = end.make(tiny.configure(end.Config, **sizes), spec)
     names = run(
         examples(README)[0],
         README,
         o2o=o2o,
         offline=algorithm,
-        offline_state=algorithm.init(jax.random.key(0), o2o.Normalizer.fit(data.observation)),
-        online=end.make(tiny.configure(end.Config, **sizes), spec),
+        offline_state=jax.jit(algorithm.init)(jax.random.key(0), o2o.Normalizer.fit(data.observation)),
+        online=started._replace(init=jax.jit(started.init)),
         data=data,
         key=jax.random.key(1),
     )
