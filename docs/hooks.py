@@ -290,7 +290,9 @@ def navigation(nav: Iterable[Any]) -> list[Any]:
 
 
 def on_config(config: Any) -> Any:
-    """Completes the navigation. Called by mkdocs."""
+    """Completes the navigation. Called by mkdocs, also when a file has changed while it serves the pages."""
+    for cached in (pages, modules, documented, made):
+        cached.cache_clear()
     config.nav = navigation(config.nav)
     return config
 
