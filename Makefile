@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint docs clean
 
 # A dataset, an offline policy, and its fine-tuning with and without the method: about ten minutes on two cores.
 run: .venv/.installed
@@ -15,8 +15,13 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation, into site/; a warning is an error.
+docs: .venv/.docs
+	NO_COLOR=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .xla_cache *.egg-info build
+	rm -rf site .venv .pytest_cache .mypy_cache .ruff_cache .xla_cache *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so that an interrupted installation starts again.
@@ -27,4 +32,9 @@ clean:
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# What only the documentation takes.
+.venv/.docs: docs/requirements.txt .venv/.installed
+	@$(BIN)/python -m pip install --quiet --requirement docs/requirements.txt
 	@touch $@

@@ -20,6 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     author="o2o_jax authors",
     license="MIT",
+    project_urls={"Paper": "https://arxiv.org/abs/2412.18855"},
     python_requires=">=3.11",
     packages=find_packages(include=["o2o_jax", "o2o_jax.*"]),
     package_data={
@@ -49,6 +50,7 @@ setup(
         "tensorboard": ["tensorboardX>=2.6", "tensorboard>=2.19"],
         "wandb": ["wandb>=0.24"],
         "trackio": ["trackio>=0.20"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings-python>=2.0"],
         "test": [
             *ROBOTICS,
             *DATA,

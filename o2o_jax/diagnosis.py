@@ -376,7 +376,7 @@ def trust(value: float, recorded: float, spread: float, correlation: float) -> t
     It can where its level lacks at most `1 − TRUSTED_LEVEL` of the returns', or of their spread where that is larger,
     and it orders the steps at `TRUSTED_CORRELATION` or better, unless all returns are about alike.
 
-    Args: of `against_returns`; none of them NaN.
+    The arguments are those of `against_returns`; none of them NaN.
     """
     scale = max(abs(recorded), spread)
     lacking = (recorded - value) * (1.0 if recorded >= 0 else -1.0)

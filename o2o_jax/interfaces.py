@@ -288,7 +288,7 @@ class Task:
     """Facts about one dataset and the environment that it came from. Algorithms read them in `Config.for_task`.
 
     Attributes:
-      name: "<family>/<robot>-<quality>", as `--env` takes it: "mujoco/hopper-medium".
+      name: `<family>/<robot>-<quality>`, as `--env` takes it: "mujoco/hopper-medium".
       env_id: gymnasium id of the environment, "Hopper-v5".
       spec: sizes of observation and action.
       max_episode_steps: time limit in environment steps; reaching it truncates, it never terminates.

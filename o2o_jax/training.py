@@ -136,7 +136,7 @@ def measure(
 ) -> Metrics:
     """Returns an update's mean metrics of a state as it is, over batches, without a step.
 
-    Args: as `run_updates`; batch i draws from `fold_in(key, i)`.
+    The arguments are those of `run_updates`; batch i draws from `fold_in(key, i)`.
 
     Returns:
       The mean [] of every metric over the batches.
@@ -217,7 +217,7 @@ class EarlyStoppingState:
 def report_rows(stop: Stop, current: EarlyStoppingState, held_out: Rollout, key: Array) -> Any:
     """Returns the rows that the report of a phase's checks looks at, computed once; None without a report.
 
-    Args: as `check`; `held_out` [M] are whole episodes.
+    The arguments are those of `check`; `held_out` [M] are whole episodes.
     """
     if stop.report is None:
         return None
@@ -276,7 +276,7 @@ def run_until_stop(
     A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown away:
     nothing compiles again, and its numbers are those of the seed alone. Its counter continues, which all seeds share.
 
-    Args: as `run_updates` and `check`.
+    The arguments are those of `run_updates` and `check`.
 
     Returns:
       The state and its record, and the mean [] of every metric; NaN where the state had stopped before.

@@ -49,7 +49,9 @@ class Transition:
 class Rollout(Transition):
     """Steps in the order in which they were taken, with one leading axis [T]: a fresh rollout, or a whole dataset.
 
-    Attributes: those of `Transition`, and
+    The other attributes are those of `Transition`.
+
+    Attributes:
       truncated: [T] float32, 1 where the episode was cut off after the step without terminating, by a time limit or
         because nobody continued it: targets bootstrap, and the next row begins another episode.
     """
@@ -79,7 +81,9 @@ class Extras:
 class Annotated(Transition):
     """A dataset [N], or a batch of it [B], with an algorithm's extras of every row.
 
-    Attributes: those of `Transition`, and
+    The other attributes are those of `Transition`.
+
+    Attributes:
       extras: on the same rows, [N, ...] or [B, ...].
     """
 

@@ -172,7 +172,7 @@ def measure_env_step(task: Task) -> float:
 def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
     """Returns floating-point operations per second of all seeds together. Impure: compiles, runs, reads the clock.
 
-    Args: as `describe`.
+    The arguments are those of `describe`.
     """
     sizes = getattr(config, "networks", config)  # offline settings have no parts
     hidden = getattr(sizes, "critic_hidden", sizes.hidden)

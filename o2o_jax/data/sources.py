@@ -70,7 +70,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
 
     Args:
       source: an npz file of `Dataset.from_arrays`' arguments, a D4RL HDF5 file, the folder of a Minari dataset, or a
-        Minari id, local or remote; without "-v<n>" it means the newest version (`newest`).
+        Minari id, local or remote; without `-v<n>` it means the newest version (`newest`).
       task: what the data has to fit; None for data alone, without an environment.
       convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
         recorded.
@@ -117,7 +117,7 @@ def origin(source: str) -> Origin:
 
 
 def unversioned(dataset_id: str) -> str:
-    """Returns a Minari or gymnasium id without its "-v<n>"."""
+    """Returns a Minari or gymnasium id without its `-v<n>`."""
     return re.sub(r"-v\d+$", "", dataset_id)
 
 

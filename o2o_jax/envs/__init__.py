@@ -58,7 +58,7 @@ def family(name: str) -> ModuleType:
 
 
 def get_task(name: str) -> Task:
-    """Returns the facts of the task called "<family>/<task>".
+    """Returns the facts of the task called `<family>/<task>`.
 
     Raises:
       ValueError: unknown family or task; the message lists the valid names and the nearest one. Or what `make_task` of

@@ -99,9 +99,9 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfflineJob(Job):
-    """Offline training.
+    """Offline training: what `Job` has, and how to evaluate.
 
-    Attributes: those of `Job`, and
+    Attributes:
       eval_every: updates between evaluations; 0 for one at the end.
       eval_episodes: per seed and evaluation; 0 for none.
     """
@@ -140,9 +140,9 @@ class OfflineJob(Job):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnlineJob(Job):
-    """Fine-tuning of the policies of an offline run.
+    """Fine-tuning of the policies of an offline run: what `Job` has, and where they come from.
 
-    Attributes: those of `Job`, and
+    Attributes:
       policy: output folder of the offline run.
       schedule: that `config` comes from, "paper" or "fast".
       clone: settings of cloning, for a policy whose head doesn't fit; None for those of the schedule, `cloning`.

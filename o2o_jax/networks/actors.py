@@ -62,7 +62,7 @@ class FreeGaussianActor(GaussianActor):
 
     A head of its own: its parameters look like those of `GaussianActor`, which would read them as another policy.
 
-    Attributes: those of `Actor`.
+    The attributes are those of `Actor`.
     """
 
     layer_init: str = "fan_in"
@@ -87,8 +87,8 @@ class TanhGaussianActor(Actor):
 
     log σ = m · raw + b with trainable scalars m (from 1) and b (from −1), clipped to [−20, 2].
 
-    Attributes: those of `Actor`, whose `layer_init` is of the hidden layers alone here; the output's is Xavier uniform
-      of gain 0.01.
+    The attributes are those of `Actor`, whose `layer_init` is of the hidden layers alone here; the output's is Xavier
+    uniform of gain 0.01.
     """
 
     layer_init: str = "fan_in"

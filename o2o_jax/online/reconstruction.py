@@ -217,8 +217,8 @@ def evaluation_step(
 ) -> tuple[Any, Metrics]:
     """The end of an update of re-evaluation: a `critic_step`, and targets that follow at `reevaluate_rate`.
 
-    Args: as `critic_step`, and
-      config: settings.
+    Args:
+      config: settings; the others are those of `critic_step`.
 
     Returns:
       The state with critics and targets moved, and metrics.

@@ -71,7 +71,7 @@ def advance(
 def record(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:
     """One environment step of one seed without an update: a program of its own, which leaves the networks in place.
 
-    Args: as `advance`.
+    The arguments are those of `advance`.
 
     Returns:
       The run and the next action [A].

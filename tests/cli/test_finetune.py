@@ -135,13 +135,13 @@ def test_a_job_from_a_run_s_settings_repeats_the_run(o2td3, offline_run, tmp_pat
 
 
 def test_the_example_of_a_whole_run(o2td3, offline_run, tmp_path, monkeypatch):
-    code, settings = test_readme.example(1), json.loads((o2td3 / "config.json").read_text())
+    (code,), settings = test_readme.examples("docs/library.md"), json.loads((o2td3 / "config.json").read_text())
     (theirs,) = (line for line in code.splitlines() if line.startswith("config = "))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "td3_bc").symlink_to(offline_run)
     monkeypatch.chdir(tmp_path)
     names = {"config": from_dict(online.load("o2td3").Config, settings["config"])}
-    exec(compile(code.replace(theirs, ""), "README.md", "exec"), names)
+    exec(compile(code.replace(theirs, ""), "docs/library.md", "exec"), names)
     for file in sorted(o2td3.glob("*.csv")):
         assert (tmp_path / "runs" / "o2td3" / file.name).read_bytes() == file.read_bytes(), file.name
 

@@ -26,8 +26,8 @@ def make_task(name: str) -> Task:
     The task has no dataset and no reference scores: its scores are raw returns.
 
     Args:
-      name: "gym/<id>", or "gym/<module>:<id>" for an environment that importing `module` registers; with arguments
-        "gym/<id>?<argument>=<JSON value>&…", of which `max_episode_steps` is the time limit.
+      name: `gym/<id>`, or `gym/<module>:<id>` for an environment that importing `module` registers; with arguments
+        `gym/<id>?<argument>=<JSON value>&…`, of which `max_episode_steps` is the time limit.
 
     Raises:
       ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and

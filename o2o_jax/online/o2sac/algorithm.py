@@ -187,7 +187,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     The actor searches for overestimated actions; the critics learn that none is worth more than the offline policy's
     own. The targets stay those of re-evaluation. Both gradients are taken at the parameters before the update (D-11).
 
-    Args: as `reevaluate`; `key` draws the probes and the actor's own actions.
+    The arguments are those of `reevaluate`; `key` draws the probes and the actor's own actions.
 
     Returns:
       The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
@@ -262,7 +262,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
 
     Without `config.constraint` this is soft actor-critic.
 
-    Args: as `reevaluate`; `key` draws the actions at s and s'.
+    The arguments are those of `reevaluate`; `key` draws the actions at s and s'.
 
     Returns:
       The state with everything but the reference moved, and metrics.

@@ -127,7 +127,9 @@ def constrained_actor_loss(
 
         mean( α log π(a|s) − min_i Q_i(s, a) + λ k(s, a) )
 
-    Args: as `losses.soft_actor_loss`, and
+    The arguments that are missing here are those of `losses.soft_actor_loss`.
+
+    Args:
       reference_distribution: π_ref(·|s) for the batch.
       lagrange: [] λ ≥ 0, return units per nat.
       measure: of the divergence k.

@@ -168,7 +168,7 @@ def align(nets: Networks, config: Config, state: State, batch: Transition, key: 
     The actor searches for overestimated actions; the critics learn that none is worth more than the offline policy's
     own. The targets stay those of re-evaluation. Both gradients are taken at the parameters before the update.
 
-    Args: as `reevaluate`; `key` draws the noise of the probes.
+    The arguments are those of `reevaluate`; `key` draws the noise of the probes.
 
     Returns:
       The state with actor and critics moved, and metrics; `overestimated` and `distance` say how complete alignment is.
@@ -225,7 +225,7 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     The critics move every time; actor, multiplier and all targets every `policy_delay`-th time, at the critics just
     stepped. Without `config.constraint` this is TD3.
 
-    Args: as `reevaluate`; `key` draws the smoothing noise.
+    The arguments are those of `reevaluate`; `key` draws the smoothing noise.
 
     Returns:
       The state, and metrics; those of the actor are NaN where it was not updated.

@@ -111,7 +111,9 @@ def constrained_actor_loss(
 
         −mean Q_1(s, π(s)) / mean |Q_1(s, π(s))|  +  λ mean (π(s) − π_ref(s))²
 
-    Args: as `actor_loss`, and
+    The arguments that are missing here are those of `actor_loss`.
+
+    Args:
       reference_action: [B, A] actions of π_ref.
       lagrange: [] λ ≥ 0; 0 leaves TD3.
       normalize: whether the first term is divided by its stopped mean magnitude, as above.
