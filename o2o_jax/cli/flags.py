@@ -118,7 +118,8 @@ def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
     """Chooses devices for the seeds and keeps compiled programs across processes. Call it before any JAX operation.
 
     Raises:
-      ValueError: see `devices.seed_mesh`.
+      ValueError: see `devices.seed_mesh` and `devices.check_options`.
     """
+    devices.check_options()
     devices.enable_compilation_cache()
     return devices.seed_mesh(num_seeds, num_devices)

@@ -27,7 +27,8 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
       A mesh whose axis "seed" is of type Auto. Place seeds with `NamedSharding(mesh, PartitionSpec("seed"))`.
 
     Raises:
-      ValueError: fewer than one seed or device, more devices than there are, or devices that do not divide the seeds.
+      ValueError: fewer than one seed or device, more devices than there are, or devices that do not divide the seeds;
+        JAX doesn't start.
     """
     if num_seeds < 1:
         raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}")
@@ -40,7 +41,10 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
         jax.config.update("jax_num_cpu_devices", num_devices or _most_devices(num_seeds, cores))
     except RuntimeError:  # the backend has started: its devices are what they are
         pass
-    available = jax.devices()
+    try:
+        available = jax.devices()
+    except RuntimeError as error:  # a platform that isn't there, or one that is taken
+        raise ValueError(f"JAX can't start: {' '.join(str(error).split())}") from error
     if num_devices is not None and num_devices > len(available):
         raise ValueError(f"{num_devices} devices asked for, but JAX sees {len(available)}: {available}")
     count = num_devices or _most_devices(num_seeds, len(available))
@@ -66,6 +70,21 @@ def memory_limit(device: jax.Device) -> int | None:
         with contextlib.suppress(ValueError, OSError):  # no control group, or no limit: "max"
             limits.append(int(path.read_text()))
     return min(limits, default=None)
+
+
+def check_options() -> None:
+    """Refuses options of JAX under which no run works.
+
+    Raises:
+      ValueError: one of them is on.
+    """
+    reasons = {
+        "jax_enable_x64": "runs are in float32, and so are their checkpoints",
+        "jax_debug_nans": "NaN stands for what was not measured",
+    }
+    for option, reason in reasons.items():
+        if getattr(jax.config, option):
+            raise ValueError(f"{option.upper()} is on, and {reason}: unset it")
 
 
 def enable_compilation_cache() -> None:

@@ -90,3 +90,23 @@ def test_a_chosen_cache_folder_is_kept(monkeypatch, tmp_path):
     assert jax.config.jax_compilation_cache_dir == before[0]
     assert not (tmp_path / "home").exists()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
+@pytest.mark.parametrize("option", ["jax_enable_x64", "jax_debug_nans"])
+def test_options_under_which_no_run_works_are_refused(option):
+    devices.check_options()
+    jax.config.update(option, True)
+    try:
+        with pytest.raises(ValueError, match=f"^{option.upper()} is on, and .*: unset it$"):
+            devices.check_options()
+    finally:
+        jax.config.update(option, False)
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'foo':\nnot in the list")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(ValueError, match="^JAX can't start: Unable to initialize backend 'foo': not in the list$"):
+        devices.seed_mesh(1)
