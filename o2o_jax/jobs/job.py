@@ -121,7 +121,12 @@ class OfflineJob(Job):
         dataset = envs.family(task.name).load_dataset(task, source) if task else sources.load(self.dataset)
         algorithm = self.methods.load(self.algorithm).make(self.config, dataset.spec)
         dataset = algorithm.select(dataset)
-        facts = {"dataset": dataset.name, "transitions": dataset.size, "spec": dataclasses.asdict(dataset.spec)}
+        facts = {
+            "dataset": dataset.name,
+            "transitions": dataset.size,
+            "spec": dataclasses.asdict(dataset.spec),
+            "task": task.to_json() if task else None,
+        }
         return Plan(
             Setup(algorithm, self.config, task or dataset.spec, self.seed_list, mesh),
             dataset,
@@ -136,7 +141,7 @@ class OnlineJob(Job):
     """Fine-tuning of the policies of an offline run.
 
     Attributes: those of `Job`, and
-      policy: output folder of the offline run.
+      policy: output folder of the offline run, or of `save_policy`.
       schedule: that `config` comes from, "paper" or "fast".
       clone: settings of cloning, for a policy whose head doesn't fit; None for those of the schedule, `cloning`.
       reconstruction: output folder of another run, whose phases before the first environment step are taken.
@@ -184,6 +189,7 @@ class OnlineJob(Job):
         dataset = family.load_dataset(task, self.dataset or source["dataset"])
         facts = {
             "env": task.name,
+            "task": task.to_json(),
             "dataset": dataset.name,
             "transitions": dataset.size,
             "source": {name: source[name] for name in ("algorithm", "config")},

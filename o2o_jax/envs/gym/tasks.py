@@ -36,6 +36,7 @@ def make_task(name: str) -> Task:
         raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
     with contextlib.closing(env):
         spec = Spec(_observation_dim(env_id, env.observation_space), _action_dim(env_id, env.action_space))
+        low, high = _bounds(env.action_space)
         assert env.spec is not None
         if not env.spec.max_episode_steps:
             raise ValueError(f"{env_id} has no time limit: register it with max_episode_steps")
@@ -45,6 +46,8 @@ def make_task(name: str) -> Task:
             spec=spec,
             max_episode_steps=env.spec.max_episode_steps,
             published_settings=False,
+            action_low=low,
+            action_high=high,
         )
 
 
@@ -68,6 +71,13 @@ def _action_dim(env_id: str, space: Any) -> int:
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(f"{env_id} takes unbounded actions: bound them, as by gymnasium.wrappers.RescaleAction")
     return space.shape[0]
+
+
+def _bounds(space: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The task's lower and upper bounds of actions; () for both where all of them are −1 and 1."""
+    if np.all(space.low == -1.0) and np.all(space.high == 1.0):
+        return (), ()
+    return tuple(space.low.tolist()), tuple(space.high.tolist())
 
 
 def _is_box(space: Any) -> bool:
