@@ -11,6 +11,9 @@ ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
 POOL = ["envpool>=1.2"]
 PLOT = ["matplotlib>=3.9"]
+VIDEO = ["imageio-ffmpeg>=0.5", "pillow>=10.1"]
+EXPORT = ["flatbuffers>=24.3"]  # jax.export writes and reads through it without declaring it
+ONNX = ["jax2onnx>=0.13", "onnxruntime>=1.20"]
 
 setup(
     name="o2o_jax",
@@ -46,11 +49,17 @@ setup(
         "envpool": POOL,
         "plot": PLOT,
         "tensorboard": ["tensorboardX>=2.6"],
+        "video": VIDEO,
+        "export": EXPORT,
+        "onnx": ONNX,
         "test": [
             *ROBOTICS,
             *DATA,
             *PLOT,
             *POOL,
+            *VIDEO,
+            *EXPORT,
+            *ONNX,
             "tensorboardX>=2.6",
             "pytest>=8",
             "pytest-xdist>=3.6",

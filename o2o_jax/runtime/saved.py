@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.networks import DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.types import Array, History, Spec
 
@@ -51,27 +50,17 @@ def save(policy: DeployedPolicy, folder: str | os.PathLike) -> Path:
       FileExistsError: there is something of that name.
       ValueError: the policy is of a network that this package doesn't know.
     """
-    target = Path(folder)
-    if target.exists():
-        raise FileExistsError(f"{target} already exists: choose another folder")
     description, arrays = _describe(policy)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with files.new_folder(folder) as draft:
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]
         description |= {"digest": _digest(content.getvalue())}
-        _write(draft / ARRAYS, content.getvalue())
-        _write(draft / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
+        files.write(draft / ARRAYS, content.getvalue())
+        files.write(draft / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
         for name, array in _arrays(read(draft).policy).items():
             if not np.array_equal(array, arrays[name], equal_nan=True):
-                raise OSError(f"{target} can't be written: {name} is not what it was when it is read back")
-        draft.chmod(0o755)  # a temporary folder is its owner's alone
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return target
+                raise OSError(f"{folder} can't be written: {name} is not what it was when it is read back")
+    return Path(folder)
 
 
 def read(folder: str | os.PathLike) -> DeployedPolicy:
@@ -208,10 +197,3 @@ def _template(values: Mapping[str, Any]) -> Policy | SequencePolicy:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
