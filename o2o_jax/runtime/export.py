@@ -85,7 +85,7 @@ def program_of(deployed: DeployedPolicy) -> Program:
     }
     notes = [
         f"the last {context} steps of an episode, the present one last, and zeros in front where there were fewer",
-        "past_action: what was done in each, in the environment's units; zeros for the present one, which doesn't count",
+        "past_action: what was done in each, in the environment's units; zeros for the present, which don't count",
         f"return_to_go: {float(policy.target_return):g}, or what else is asked for, less the rewards before each step",
         "valid: 1 for a step, 0 for zeros in front",
     ]
