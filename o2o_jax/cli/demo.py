@@ -68,7 +68,7 @@ def main(args: FlagValues) -> None:
 
 
 def _missing_film(film: Path, out: Path, environment: dict[str, str]) -> str:
-    """Films the start, the lowest policy of direct TD3 and the best one beside each other; returns why there is none."""
+    """Films the start, the lowest policy of direct TD3 and the best one side by side; returns why there is none."""
     arguments = [f"--run={out / 'o2td3'}", f"--compare=offline,{out / 'td3'}:lowest,best", f"--video={film}"]
     command = ["-m", "o2o_jax.cli", "play", *arguments, f"--episodes={PLAYED}", "--overwrite"]
     print(f"\n$ python {shlex.join(command)}", flush=True)

@@ -348,7 +348,7 @@ def load_kept(
     task, spec = task_of(settings), spec_of(settings)
     if settings["script"] == "offline":
         if which in ("aligned", "lowest"):
-            raise ValueError(f"{run_dir} is an offline run, which has one policy, not the {which} one: leave which out")
+            raise ValueError(f"{run_dir} is an offline run, which has no {which} policy: ask for its last one")
         return seeds.take(load_offline(run_dir, range(seed, seed + 1), spec)[0].policy, 0), task, made
     setup, run = load_online(run_dir, spec)
     policy, facts = _kept(run_dir, setup, seeds.take(run, numbers.index(seed)), which)
@@ -364,11 +364,11 @@ def _kept(folder: str | os.PathLike, setup: Setup, run: Run, which: str) -> tupl
     if not int(run.begun):
         raise FileNotFoundError(
             f"{folder} has not reached its first environment step, so that of its policies there is only the offline "
-            "one: resume it with --resume, or pass which=offline"
+            "one: resume it with --resume, or ask for that one"
         )
     if which == "aligned":
         if "align" not in [phase.name for phase in algorithm.phases]:
-            raise ValueError(f"{folder} has no alignment ({algorithm.name} without align): pass which=offline")
+            raise ValueError(f"{folder} left alignment out, so that nothing is aligned: ask for its offline policy")
         return snapshots.aligned, {"env_steps": 0}
     now = {"env_steps": int(run.env_steps)}
     if which == "last":
@@ -377,10 +377,10 @@ def _kept(folder: str | os.PathLike, setup: Setup, run: Run, which: str) -> tupl
         return setup.reference.policy(run.agent), now
     snapshot: Snapshot | None = snapshots.lowest if which == "lowest" else snapshots.highest
     if snapshot is None:
-        raise ValueError(f"{folder} has no evaluations, which would tell its {which} policy: pass which=last")
+        raise ValueError(f"{folder} has no evaluations, which would tell its {which} policy: ask for its last one")
     if not abs(float(snapshot.score)) < float("inf"):
         raise FileNotFoundError(
-            f"{folder} has not reached its first evaluation online: resume it with --resume, or pass which=last"
+            f"{folder} has not reached its first evaluation online: resume it with --resume, or ask for its last policy"
         )
     return snapshot.policy, {"env_steps": int(snapshot.env_steps), "score": float(snapshot.score)}
 

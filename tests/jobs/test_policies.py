@@ -169,7 +169,7 @@ def test_loading_needs_no_simulator_and_a_saved_policy_no_checkpoints(online_run
     [
         ({"which": "bets"}, "unknown policy 'bets'. Did you mean 'best'?"),
         ({"seed": 2}, "has no seed 2: choose one of 0, 1"),
-        ({"which": "aligned"}, "is an offline run, which has one policy, not the aligned one: leave which out"),
+        ({"which": "aligned"}, "is an offline run, which has no aligned policy: ask for its last one"),
     ],
 )
 def test_policies_that_a_run_does_not_have(arguments, message, offline_run):
@@ -194,7 +194,7 @@ def test_policies_that_a_run_does_not_have_yet(online_run, offline_run, tmp_path
     leaves_out = setup.algorithm._replace(phases=())
     without = type(setup)(leaves_out, setup.config, setup.task, setup.seeds, setup.mesh)
     monkeypatch.setattr(handoffs, "load_online", lambda *_: (without, run))
-    with pytest.raises(ValueError, match="has no alignment"):
+    with pytest.raises(ValueError, match="left alignment out, so that nothing is aligned"):
         load_policy(online_run, which="aligned")
 
 
