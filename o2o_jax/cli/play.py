@@ -62,8 +62,9 @@ def main(args: FlagValues) -> None:
         score = task.score if task.has_references else None
         made = film.write(args.video, functools.partial(family.make_env, task), panels, score, args.overwrite)
         speed = "" if made.speed == 1 else f", {made.speed:g} times as fast as real time"
-        size = made.path.stat().st_size / 1e6
-        print(f"film: {made.path} ({len(panels)} beside each other, {made.seconds:.1f} s{speed}, {size:.1f} MB)")
+        size = made.path.stat().st_size / 1e3
+        beside = f"{len(panels)} side by side, " if len(panels) > 1 else ""
+        print(f"film: {made.path} ({beside}{made.seconds:.1f} s{speed}, {size:,.0f} kB)")
         if not made.replayed:
             print("note: the environment doesn't repeat an episode: the film shows other returns than the table")
 

@@ -119,8 +119,6 @@ def write(
       ValueError: see `check`; or nothing can be rendered here.
     """
     target = check(path, overwrite)
-    import imageio_ffmpeg
-
     choose_renderer()
     draft = target.with_name(f".{target.stem}.part{SUFFIX}")
     with contextlib.ExitStack() as stack:
@@ -130,23 +128,32 @@ def write(
             envs.append(stack.enter_context(contextlib.closing(make_env(render_mode="rgb_array"))))
             _lighten(envs[-1])
         stage = _Stage(envs, panels, score)
-        writer = imageio_ffmpeg.write_frames(
-            str(draft), stage.size, fps=stage.fps, quality=7, macro_block_size=2, output_params=["-preset", "veryfast"]
-        )
-        with warnings.catch_warnings():  # this process starts another; what JAX warns of is one that goes on in it
-            warnings.filterwarnings("ignore", r"os\.fork", RuntimeWarning)
-            writer.send(None)
-        frames, replayed = 0, True
+        frames, replayed, writer = 0, True, None
         try:
             for episodes in zip(*(panel.episodes for panel in panels), strict=True):
                 for frame in stage.scene(episodes):
+                    writer = writer or _writer(draft, stage)  # once there is something to write
                     writer.send(frame)
                     frames += 1
                 replayed &= stage.replayed(episodes)
         finally:
-            writer.close()
+            if writer is not None:
+                writer.close()
         os.replace(draft, target)
     return Film(target, frames, stage.fps, stage.speed, replayed)
+
+
+def _writer(path: Path, stage: "_Stage") -> Any:
+    """A generator that takes frames, and encodes them in a process of its own."""
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(
+        str(path), stage.size, fps=stage.fps, quality=7, macro_block_size=2, output_params=["-preset", "veryfast"]
+    )
+    with warnings.catch_warnings():  # JAX warns of a process that goes on in a copy of this one
+        warnings.filterwarnings("ignore", r"os\.fork", RuntimeWarning)
+        writer.send(None)
+    return writer
 
 
 def choose_renderer() -> None:

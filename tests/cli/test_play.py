@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from o2o_jax import envs
-from o2o_jax.cli import play
+from o2o_jax.cli import demo, play
 from o2o_jax.jobs.policies import load_policy, save_policy
 from o2o_jax.runtime import film, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
@@ -146,6 +146,11 @@ def test_a_machine_that_cannot_render_says_what_to_install(policies, tmp_path, m
     with pytest.raises(ValueError, match=r"Hopper-v5 can't be rendered here \(division by zero\): install .*libegl1"):
         film.write(tmp_path / "film.mp4", broken, [film.Panel("policy", [episode])])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_demo_ends_well_without_a_film(tmp_path):
+    (reason,) = demo._missing_film(tmp_path / "demo.mp4", tmp_path, dict(os.environ)).splitlines()
+    assert reason == f"{tmp_path / 'o2td3'} holds no run: {tmp_path / 'o2td3' / 'config.json'} does not exist"
 
 
 @pytest.mark.parametrize(
