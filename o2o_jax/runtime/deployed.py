@@ -38,6 +38,8 @@ class DeployedPolicy:
     def __post_init__(self) -> None:
         self.policy = jax.tree.map(jnp.asarray, self.policy)
         self._step = jax.jit(_step)
+        self._bounds = jax.tree.map(jnp.asarray, self.bounds)  # on the device, as the policy
+        self._size = self.spec.observation_dim
         self._memory: Any = None
         self._begins: np.ndarray | None = None  # [N] bool, where the next step is an episode's first
 
@@ -89,7 +91,7 @@ class DeployedPolicy:
         rewards = np.broadcast_to(np.asarray(reward, np.float32), (len(batch),))
         if self.on_histories:
             rewards = np.where(self._begins, np.float32(0.0), rewards)
-        actions, own, self._memory = self._step(self.policy, self.bounds, self._memory, batch, rewards)
+        actions, own, self._memory = self._step(self.policy, self._bounds, self._memory, batch, rewards)
         self._begins = np.zeros(len(batch), bool)
         both = np.asarray(actions), np.asarray(own)
         return (both[0][0], both[1][0]) if single else both
@@ -112,7 +114,7 @@ class DeployedPolicy:
 
     def _checked(self, observation: ArrayLike) -> tuple[np.ndarray, bool]:
         """Observations [N, O] float32, and whether there was one without a leading axis."""
-        array, size = np.asarray(observation, np.float32), self.spec.observation_dim
+        array, size = np.asarray(observation, np.float32), self._size
         if array.ndim not in (1, 2) or array.shape[-1] != size:
             raise ValueError(f"expected observations [{size}] or [N, {size}], got an array of shape {array.shape}")
         if not np.isfinite(array).all():
