@@ -29,6 +29,9 @@ class DeployedPolicy:
       policy: of one seed, whose actions are in [-1, 1].
       task: facts of its environment, bounds of actions and reference scores among them; None where it is of data alone.
       made: where it comes from, for people, JSON-like.
+
+    Raises:
+      ValueError: its numbers are not all finite.
     """
 
     policy: Policy | SequencePolicy
@@ -36,6 +39,11 @@ class DeployedPolicy:
     made: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(self.policy))):
+            raise ValueError(
+                "the policy has parameters that are NaN or infinite, since its training diverged: take another seed, "
+                "or an earlier policy"
+            )
         self.policy = jax.tree.map(jnp.asarray, self.policy)
         self._step = jax.jit(_step)
         self._bounds = jax.tree.map(jnp.asarray, self.bounds)  # on the device, as the policy

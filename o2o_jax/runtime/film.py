@@ -175,7 +175,7 @@ class _Stage:
     def __init__(self, envs: Sequence[Any], panels: Sequence[Panel], score: Callable[[float], float] | None) -> None:
         from PIL import ImageFont
 
-        self._envs, self._labels, self._score = envs, [panel.label for panel in panels], score
+        self._envs, self._score = envs, score
         self._font = ImageFont.load_default(size=15)
         steps_per_second = float(envs[0].metadata.get("render_fps") or FRAMES_PER_SECOND)
         in_real_time = max(1, round(steps_per_second / FRAMES_PER_SECOND))
@@ -183,6 +183,8 @@ class _Stage:
         self._every = max(in_real_time, -(-longest // SCENE_FRAMES))
         self.fps = steps_per_second / in_real_time
         self.speed = self._every / in_real_time
+        faster = "" if self.speed == 1 else f"   × {self.speed:g}"
+        self._labels = [panel.label + faster for panel in panels]
         self.size = (SIZE * len(envs), SIZE + BAR)
         self._returns = np.zeros(len(envs))
 
@@ -241,7 +243,7 @@ def _view(env: Any) -> np.ndarray:
         raise ValueError(f"{_name(env)} can't be rendered here ({reason}): {way_out}") from error
     if frame is None or np.ndim(frame) != 3:
         raise ValueError(f"{_name(env)} renders no pictures (rgb_array): leave the film out")
-    picture = Image.fromarray(np.asarray(frame, np.uint8))
+    picture = Image.fromarray(np.asarray(frame, np.uint8)).convert("RGB")
     if picture.size == (SIZE, SIZE):
         return np.asarray(picture)
     picture.thumbnail((SIZE, SIZE))

@@ -78,7 +78,7 @@ def read(folder: str | os.PathLike) -> DeployedPolicy:
     try:
         template = _template(values)
         task = Task.from_json(values["task"]) if values["task"] is not None else None
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path / DESCRIPTION} doesn't describe a policy ({reason}): save it again") from None
     if task is not None and task.spec != Spec(template.normalizer.mean.shape[-1], template.actor.action_dim):

@@ -266,6 +266,12 @@ def test_damaged_files_are_refused_in_one_line(folder):
             load_policy(folder)
 
 
+def test_a_policy_that_diverged_is_not_let_out():
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, tiny.make_policy())
+    with pytest.raises(ValueError, match="since its training diverged: take another seed"):
+        DeployedPolicy(broken)
+
+
 def test_what_cannot_be_saved_leaves_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="already exists: choose another folder"):
         save_policy(tiny.make_policy(), folder)
