@@ -6,7 +6,7 @@ Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`,
 gets a CSV file for each, `<phase>_measures.csv` where early_stopping.mode=measures ends a phase or critics are compared
 with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
 checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
-`o2o_jax.load_policy` reads the policies that a run leaves and `o2o play` shows them; with roll_back.enabled=true the best
+`o2o_jax.load_policy` reads the policies that a run leaves, `o2o play` shows them; with roll_back.enabled=true the best
 is π_ref, which evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
 `start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. Resume a
