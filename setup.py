@@ -11,6 +11,9 @@ ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
 POOL = ["envpool>=1.2"]
 PLOT = ["matplotlib>=3.9"]
+VIDEO = ["imageio-ffmpeg>=0.5", "pillow>=10.1"]
+EXPORT = ["flatbuffers>=24.3"]  # jax.export writes and reads through it without declaring it
+ONNX = ["jax2onnx>=0.13", "onnxruntime>=1.20"]
 
 setup(
     name="o2o_jax",
@@ -51,11 +54,17 @@ setup(
         "wandb": ["wandb>=0.24"],
         "trackio": ["trackio>=0.20"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings-python>=2.0"],
+        "video": VIDEO,
+        "export": EXPORT,
+        "onnx": ONNX,
         "test": [
             *ROBOTICS,
             *DATA,
             *PLOT,
             *POOL,
+            *VIDEO,
+            *EXPORT,
+            *ONNX,
             "tensorboardX>=2.6",
             "wandb>=0.24",
             "pytest>=8",

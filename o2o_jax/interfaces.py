@@ -1,6 +1,7 @@
 """Interfaces of algorithms and environment families."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -283,6 +284,12 @@ class Algorithm(NamedTuple):
         return sum(phase.updates for phase in self.phases)
 
 
+DEPLOYED = (
+    "name", "env_id", "spec", "max_episode_steps", "random_score", "expert_score", "action_low", "action_high",
+    "env_arguments",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """Facts about one dataset and the environment that it came from. Algorithms read them in `Config.for_task`.
@@ -310,12 +317,12 @@ class Task:
       long_horizon: whether that goal is so far that data of the whole way is rare (medium and large mazes; AM-ML of
         the paper, where umaze is AM-U).
       eval_episodes: how many episodes settle a score; many where each has a goal of its own.
-      action_bounds: lowest and highest actions [A] in the environment's own units, by which data in them are scaled to
-        [-1, 1]; None for -1 and 1.
+      action_low: [A] lower bounds of the environment's own actions; () where all of them are −1 and 1.
+      action_high: [A] upper bounds, likewise.
       env_arguments: arguments of the environment beside its id, as JSON: '{"healthy_reward": 0.0}'.
 
     Raises:
-      ValueError: `expert_score` doesn't exceed `random_score`.
+      ValueError: `expert_score` doesn't exceed `random_score`, or bounds are not one pair per action.
     """
 
     name: str
@@ -335,12 +342,38 @@ class Task:
     sparse_reward: bool = False
     long_horizon: bool = False
     eval_episodes: int = 10
-    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
     env_arguments: str = "{}"
 
     def __post_init__(self) -> None:
         if self.expert_score <= self.random_score:
             raise ValueError(f"expert_score must exceed random_score, got {self}")
+        if not len(self.action_low) == len(self.action_high) in (0, self.spec.action_dim):
+            raise ValueError(f"action_low and action_high must have one number per action, or none, got {self}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the facts that whoever deploys a policy needs, as JSON takes them: `DEPLOYED`."""
+        return json.loads(json.dumps({name: dataclasses.asdict(self)[name] for name in DEPLOYED}))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Task":
+        """Returns a task with those facts, and of all others the defaults.
+
+        Raises:
+          ValueError: the values are not those of `to_json`.
+        """
+        try:
+            facts = {name: values[name] for name in DEPLOYED} | {"spec": Spec(**values["spec"])}
+            bounds = {name: tuple(float(bound) for bound in facts[name]) for name in ("action_low", "action_high")}
+            return cls(**facts | bounds)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the facts of a task must have {', '.join(DEPLOYED)}, got {values}: {error}") from None
+
+    @property
+    def action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Lower and upper bounds [A] of the environment's own actions; None where all of them are −1 and 1."""
+        return (self.action_low, self.action_high) if self.action_low else None
 
     def score(self, returns: Any) -> Any:
         """Normalizes undiscounted returns [...]: 100 (return − random) / (expert − random), D4RL's score [...]."""

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from o2o_jax import networks
 from o2o_jax.data import history as histories
-from o2o_jax.data.transform import Normalizer
+from o2o_jax.data.transform import Bounds, Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
@@ -327,6 +328,55 @@ def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key:
     state, _ = run_updates(update, state, annotated, key, config.updates, config.batch_size)
     closeness = measure(update, state, annotated, key, CLOSENESS_BATCHES, config.batch_size)
     return Handoff(state.student, source=source, closeness=closeness)
+
+
+def wrap(
+    policy: Any, low: ArrayLike | None = None, high: ArrayLike | None = None, batched: bool = True
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Wraps a foreign policy as `clone` takes one.
+
+        teacher = wrap(stable_baselines3.SAC.load("sac.zip"))
+        handoff = clone(teacher, "tanh_gaussian", dataset, jax.random.key(0))
+
+    Args:
+      policy: observations to actions, both numpy, in the environment's units; or a model whose `predict(observations,
+        deterministic=True)` returns actions and a state, as those of Stable-Baselines3.
+      low: [A] lower bounds of its actions; None for those of its `action_space`, or -1 where it has none.
+      high: [A] upper bounds, likewise, or 1.
+      batched: whether it takes observations [N, O] to actions [N, A]; else [O] to [A], one after the other.
+
+    Returns:
+      Raw observations [N, O] to actions [N, A] in [-1, 1]; what lies outside the bounds is clipped.
+
+    Raises:
+      ValueError: one bound without the other, or bounds that are not finite and in their order.
+      TypeError: it can neither be called nor predict.
+    """
+    predict = getattr(policy, "predict", None)
+    if predict is None and not callable(policy):
+        raise TypeError(f"a policy is a function of observations, or has predict, got {type(policy).__name__}")
+    if (low is None) != (high is None):
+        raise ValueError("pass both low and high, the bounds of the policy's actions, or neither")
+    space = getattr(policy, "action_space", None)
+    if low is None and hasattr(space, "low"):
+        low, high = space.low, space.high  # type: ignore[union-attr]
+    bounds = None
+    if low is not None and high is not None:
+        low, high = np.ravel(low), np.ravel(high)
+        bounds = Bounds.of(len(low), low, high)
+        if bounds.low.shape != bounds.high.shape or not np.all((bounds.low < bounds.high) & np.isfinite(bounds.high)):
+            raise ValueError(f"low must lie below high, both finite, one number per action, got {low} and {high}")
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.asarray(policy(observations) if predict is None else predict(observations, deterministic=True)[0])
+
+    def actions(observations: np.ndarray) -> np.ndarray:
+        found = act(observations) if batched else np.stack([act(observation) for observation in observations])
+        if bounds is None:
+            return np.where(np.isfinite(found), np.clip(found, -1.0, 1.0), found)
+        return np.asarray(bounds.from_own(jnp.asarray(found)))
+
+    return actions
 
 
 def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int = 10_000) -> Transition:

@@ -25,6 +25,11 @@ def counter() -> Any:
     return flax.struct.field(metadata={SHARED: True})
 
 
+def per_seed() -> Any:
+    """Declares a field below which all has a seed axis, counters too: what was kept of a seed at moments of its own."""
+    return flax.struct.field(metadata={SHARED: False})
+
+
 @flax.struct.dataclass
 class Transition:
     """One step of an environment, or a batch of them with leading axes [...].

@@ -1,9 +1,12 @@
 """README and documentation: examples run, commands and flags exist, links lead somewhere, and no page is left out."""
 
+import functools
 import importlib
 import json
 import re
+import types
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -20,7 +23,8 @@ from tests import tiny
 ROOT = hooks.ROOT
 README = "README.md"
 PAGES = [page for page in hooks.pages() if page == README or page.startswith("docs/")]
-EXAMPLES = {README: 1, "docs/embedding.ipynb": 6, "docs/data.md": 1, "docs/library.md": 1}  # all of which run here
+# all of which run here
+EXAMPLES = {README: 1, "docs/embedding.ipynb": 6, "docs/data.md": 1, "docs/library.md": 1, "docs/policies.md": 4}
 FOLDERS = {"experiments": cli.COMMANDS, "benchmarks": ("updates", "seeds", "loop", "pipeline", "memory", "compare")}
 
 
@@ -48,6 +52,26 @@ def test_readme_is_read_in_three_minutes():
     first = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert len(first.splitlines()) == 3
     assert text.count("\n## ") <= 7
+
+
+def test_the_examples_of_policies_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = o2o.Spec(observation_dim=11, action_dim=3)
+    data = types.SimpleNamespace(on_device=lambda: tiny.random_batch(spec, 64))
+    clone = functools.partial(o2o.clone, config=o2o.CloneConfig(hidden=(4,), updates=2, batch_size=4))
+    package = types.SimpleNamespace(wrap=o2o.wrap, clone=clone, save_policy=o2o.save_policy)
+    model = types.SimpleNamespace(
+        action_space=gymnasium.spaces.Box(-2, 2, (3,)), predict=lambda observation, **_: (observation[..., :3], None)
+    )
+    library = types.SimpleNamespace(SAC=types.SimpleNamespace(load=lambda path: model))
+    *calling, keeping, starting = examples("docs/policies.md")
+    run(starting, "docs/policies.md", o2o=package, jax=jax, data=data, stable_baselines3=library)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "policies" / "mine").rename(tmp_path / "runs" / "o2td3")
+    names = run(calling[0], "docs/policies.md", observation=np.zeros(11))
+    assert names["action"].shape == (3,)
+    run(calling[1], "docs/policies.md", **names | {"env": gymnasium.make("Hopper-v5", max_episode_steps=5)})
+    assert run(keeping, "docs/policies.md", **names)["policy"].task.name == "mujoco/hopper-medium"
 
 
 @pytest.mark.parametrize(("source", "target"), [("td3_bc", "o2td3"), ("iql", "o2sac")])

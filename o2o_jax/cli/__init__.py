@@ -1,3 +1,15 @@
 """Command line: `o2o <command>`, or `python -m experiments.<command>` in a checkout."""
 
-COMMANDS = ("dataset", "offline", "finetune", "diagnose", "report", "settings", "demo", "behaviour", "verify")
+COMMANDS = (
+    "dataset",
+    "offline",
+    "finetune",
+    "play",
+    "export",
+    "diagnose",
+    "report",
+    "settings",
+    "demo",
+    "behaviour",
+    "verify",
+)

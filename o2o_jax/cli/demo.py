@@ -1,4 +1,4 @@
-"""The whole road once, in minutes: data, an offline policy, and its fine-tuning with and without the method.
+"""The whole road once, in minutes: data, an offline policy, its fine-tuning with and without the method, and a film.
 
     python -m experiments.demo --out=runs/demo-walker2d
 
@@ -24,6 +24,7 @@ TRANSITIONS = 100_000
 OFFLINE_UPDATES = 10_000
 ENV_STEPS = 6_000
 EVAL_EVERY = 750
+PLAYED = 5  # episodes of each policy for the film's table
 
 
 def define(values: FlagValues) -> None:
@@ -57,11 +58,27 @@ def main(args: FlagValues) -> None:
             f"--policy={out / 'td3_bc'}", f"--set=env_steps={ENV_STEPS}",
             f"--set=evaluation.every_env_steps={EVAL_EVERY}", "--resume",
         )  # fmt: skip
-    picture = out / "demo.png"
+    picture, film = out / "demo.png", out / "demo.mp4"
+    missing = _missing_film(film, out, environment)
     print()
     print(report.write_report([out / "o2td3", out / "td3"], ["O2TD3", "direct TD3"], picture))
     print(f"learning curves: {picture.absolute()}")
+    print(f"no film: {missing}" if missing else f"film: {film.absolute()}")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _missing_film(film: Path, out: Path, environment: dict[str, str]) -> str:
+    """Films the start, the lowest policy of direct TD3 and the best one side by side; returns why there is none."""
+    arguments = [f"--run={out / 'o2td3'}", f"--compare=offline,{out / 'td3'}:lowest,best", f"--video={film}"]
+    command = ["-m", "o2o_jax.cli", "play", *arguments, f"--episodes={PLAYED}", "--overwrite"]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    ended = subprocess.run([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if not ended.returncode:
+        return ""
+    if ended.returncode < 0:  # what graphics libraries do to a process where they don't fit the machine
+        return f"the process that renders it was ended by signal {-ended.returncode}"
+    lines = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
+    return lines[-1].removeprefix("error: ")
 
 
 def _call(script: str, environment: dict[str, str], *arguments: str) -> None:

@@ -6,8 +6,8 @@ Phases: `clone` where the policy's head doesn't fit the algorithm, `reevaluate`,
 gets a CSV file for each, `<phase>_measures.csv` where early_stopping.mode=measures ends a phase or critics are compared
 with returns, `start.csv` with the scores of the offline and the aligned policy, `evaluation.csv` by environment steps,
 checkpoints, and in `stages` what experiments.diagnose reads: the agent after re-evaluation and after alignment.
-`jobs.handoffs.load_delivered` reads the policy that a finished run leaves: the last one, or with roll_back.enabled=true
-π_ref, the best that evaluations confirmed. Runs that differ in what happens online alone need those phases once:
+`o2o_jax.load_policy` reads the policies that a run leaves, `o2o play` shows them; with roll_back.enabled=true the best
+is π_ref, which evaluations confirmed. Runs that differ in what happens online alone need those phases once:
 --reconstruction=<run> takes them from there. Where the policy was cloned the clone counts as the offline policy, and
 `start.csv` also says how close it came: the score of its teacher, and the last row of `clone.csv`. Resume a
 stopped run with --resume.
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from o2o_jax import online
 from o2o_jax.cli import estimates, flags, overrides, program
-from o2o_jax.jobs.handoffs import load_handoff, offline_settings, online_task
+from o2o_jax.jobs.handoffs import load_handoff, online_task, start_settings
 from o2o_jax.jobs.job import OnlineJob, cloning
 
 
@@ -33,14 +33,17 @@ def define(values: FlagValues) -> None:
         "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
     )
     absl.flags.DEFINE_string(
-        "policy", None, "output folder of experiments.offline, where the policies come from", required=True,
-        flag_values=values,
+        "policy", None, "output folder of experiments.offline, where the policies come from; or a folder of "
+        "save_policy, whose policy all seeds start from", required=True, flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_string(
         "env", None, "task to go online in; by default the one that the policy was trained on", flag_values=values
     )
     absl.flags.DEFINE_string(
-        "dataset", None, "Minari id or path; by default the data that the policy was trained on", flag_values=values
+        "dataset",
+        None,
+        "Minari id or path; by default the data that the policy was trained on, or its task's",
+        flag_values=values,
     )
     absl.flags.DEFINE_string(
         "reconstruction", None, "output folder of a run of this script, with the same settings up to the first "
@@ -69,7 +72,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
       ValueError: no such task, or settings that don't fit.
     """
     module = online.load(args.algorithm)
-    source = offline_settings(args.policy, flags.seed_list(args))
+    source = start_settings(args.policy, flags.seed_list(args))
     task = online_task(args.policy, source, args.env)
 
     def estimate(config: Any) -> list[str]:

@@ -1,7 +1,11 @@
-"""Transforms of raw observations and rewards into what networks see: one object, offline and online."""
+"""Transforms of raw observations, rewards and actions into what networks see: the same ones offline and online."""
+
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
 
 from o2o_jax.ops.advantage import linear_recurrence
 from o2o_jax.types import Array, BatchT
@@ -35,6 +39,40 @@ class Normalizer:
         """Normalises raw observations [..., O]."""
         shape = (1,) * (observation.ndim - 1) + (-1,)
         return (observation - self.mean.reshape(shape)) / self.std.reshape(shape)
+
+
+@flax.struct.dataclass
+class Bounds:
+    """Bounds of an environment's own actions, which policies know as −1 and 1.
+
+    Attributes:
+      low: [A] the action that −1 stands for.
+      high: [A] the action that 1 stands for.
+    """
+
+    low: Any
+    high: Any
+
+    @classmethod
+    def of(cls, action_dim: int, low: ArrayLike = (), high: ArrayLike = ()) -> "Bounds":
+        """Returns bounds [A]; without numbers −1 and 1, which leave actions as they are."""
+        numbers = [np.asarray(low, np.float32), np.asarray(high, np.float32)]
+        ones = np.ones(action_dim, np.float32)
+        return cls(*numbers) if numbers[0].size else cls(-ones, ones)
+
+    def to_own(self, action: Array) -> Array:
+        """Maps actions [..., A] in [-1, 1] to the environment's units, between its bounds."""
+        low, high, middle, half = self._shaped(action.ndim)
+        return jnp.clip(middle + half * action, low, high)
+
+    def from_own(self, action: Array) -> Array:
+        """Maps actions [..., A] in the environment's units to [-1, 1]; what lies outside its bounds is clipped."""
+        _, _, middle, half = self._shaped(action.ndim)
+        return jnp.clip((action - middle) / half, -1.0, 1.0)
+
+    def _shaped(self, ndim: int) -> tuple[Array, ...]:
+        numbers = (self.low, self.high, 0.5 * (self.low + self.high), 0.5 * (self.high - self.low))
+        return tuple(jnp.reshape(number, (1,) * (ndim - 1) + (-1,)) for number in numbers)
 
 
 @flax.struct.dataclass

@@ -4,8 +4,9 @@ A family is a package that exports
 
 - `tasks() -> dict[str, Task]`: the facts of each of its tasks by full name ("mujoco/hopper-medium"), the same objects
   at every call;
-- `make_env(task) -> gymnasium.Env`: one environment, actions in [-1, 1], the task's time limit; an environment of one's
-  own is registered by what this imports, with the text "module:Class";
+- `make_env(task, **settings) -> gymnasium.Env`: one environment, actions in [-1, 1], the task's time limit, and
+  settings of `gymnasium.make`, `render_mode` among them; an environment of one's own is registered by what this
+  imports, with the text "module:Class";
 - `make_vector_env(task, num_envs) -> gymnasium.vector.VectorEnv`: several, resetting on the step that ends an
   episode; `vector.last_observations` then gives the true last observations. `reset` takes a seed per environment and
   gymnasium's `options["reset_mask"]`, and a seed settles a whole episode up to its actions;

@@ -57,7 +57,7 @@ class MazeEnv(gymnasium.Wrapper):
         return self._layout.flatten(observation), float(success), success, truncated, {"success": success}
 
 
-def make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> MazeEnv:
+def make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...], **settings: Any) -> MazeEnv:
     """Makes one environment, truncated at the task's time limit.
 
     Args:
@@ -65,10 +65,16 @@ def make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell
       layout: the maze, and which goal is rewarded.
       starts: cells that episodes start in.
       goals: cells that they are steered to.
+      **settings: of `gymnasium.make`.
     """
     maze_map = gymnasium_map(layout.maze, starts, goals)
     env = registered.make_registered(
-        task.env_id, task.max_episode_steps, maze_map=maze_map, continuing_task=len(goals) > 1, reset_target=True
+        task.env_id,
+        task.max_episode_steps,
+        maze_map=maze_map,
+        continuing_task=len(goals) > 1,
+        reset_target=True,
+        **settings,
     )
     unwrapped: Any = env.unwrapped
     pathlib.Path(unwrapped.tmp_xml_file_path).unlink(missing_ok=True)  # read by now, and nobody else removes it

@@ -165,13 +165,18 @@ def same_dynamics(env_id: str) -> tuple[str, ...]:
     return tuple(f"{name}{variant}-{version}" for variant in variants if variant)
 
 
-def make_env(task: Task, layout: Layout) -> gymnasium.Env:
+def make_env(task: Task, layout: Layout, **settings: Any) -> gymnasium.Env:
     """Makes one environment of the task: the goal, drawn anew at each reset, is worth 1 and ends the episode.
+
+    Args:
+      task: the task.
+      layout: its maze.
+      **settings: of `gymnasium.make`, such as render_mode="rgb_array".
 
     Raises:
       ValueError: gymnasium-robotics isn't installed.
     """
-    return _make(task, layout, layout.starts, (layout.goal,))
+    return _make(task, layout, layout.starts, (layout.goal,), **settings)
 
 
 def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.vector.VectorEnv:
@@ -186,11 +191,13 @@ def make_collection_env(task: Task, layout: Layout, num_envs: int) -> gymnasium.
     return make_vector(make, num_envs)
 
 
-def _make(task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...]) -> gymnasium.Env:
+def _make(
+    task: Task, layout: Layout, starts: tuple[Cell, ...], goals: tuple[Cell, ...], **settings: Any
+) -> gymnasium.Env:
     registered.require("gymnasium_robotics", "robotics")  # registers the mazes
     from o2o_jax.envs import maze_env
 
-    return maze_env.make(task, layout, starts, goals)
+    return maze_env.make(task, layout, starts, goals, **settings)
 
 
 def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:

@@ -65,11 +65,15 @@ class Recorder(gymnasium.Wrapper):
 
     def _generators(self) -> list[np.random.Generator]:
         """Returns the generators of all environments inside; one that has none yet makes it."""
-        return [env.np_random for env in _inside(self.env, set())]
+        return [env.np_random for env in environments_inside(self.env)]
+
+
+def environments_inside(env: gymnasium.Env) -> list[gymnasium.Env]:
+    """Returns the environments that wrappers and mazes are made of, each once, wrappers left out."""
+    return list(_inside(env, set()))
 
 
 def _inside(env: gymnasium.Env, seen: set[int]) -> Iterator[gymnasium.Env]:
-    """Yields the environments that wrappers and mazes are made of, each once; wrappers have no generator."""
     if id(env) in seen:
         return
     seen.add(id(env))

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     import gymnasium
 
 
-def make_env(task: Task) -> gymnasium.Env:
+def make_env(task: Task, **settings: Any) -> gymnasium.Env:
     """Makes one environment of the task: actions in [-1, 1], truncated at the task's time limit.
+
+    Args:
+      task: the task.
+      **settings: of `gymnasium.make`, such as render_mode="rgb_array".
 
     Raises:
       ValueError: gymnasium isn't installed, doesn't know `task.env_id`, or lacks its simulator.
     """
     gymnasium = require("gymnasium", "mujoco")
-    env = make_registered(task.env_id, task.max_episode_steps, **json.loads(task.env_arguments))
+    env = make_registered(task.env_id, task.max_episode_steps, **json.loads(task.env_arguments), **settings)
     space = env.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     if not (np.all(space.low == -1.0) and np.all(space.high == 1.0)):

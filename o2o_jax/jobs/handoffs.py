@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
-from o2o_jax.policy import Handoff, Policy, hand_over
-from o2o_jax.runtime import log, provenance, seeds
+from o2o_jax.policy import Handoff, Policy, SequencePolicy, hand_over
+from o2o_jax.runtime import log, provenance, saved, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.output import CHECKPOINTS, STAGES
 from o2o_jax.runtime.plan import Plan, Reconstruction
 from o2o_jax.runtime.run import Run, start_clone, start_ends, start_records, start_seed
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.runtime.snapshots import Snapshot
 from o2o_jax.runtime.train import CLONE
 from o2o_jax.settings import from_dict, paths, replaced
 from o2o_jax.types import Array, Spec
@@ -46,7 +48,24 @@ def seeds_of(settings: dict[str, Any]) -> range:
     return range(first, first + settings["seeds"])
 
 
-def places(run_dir: str | Path, theirs: range, wanted: range) -> slice:
+def task_of(settings: dict[str, Any]) -> Task | None:
+    """Returns the facts of a run's task that it wrote down, without a simulator; None where it has none.
+
+    Raises:
+      ValueError: the run is of an older version, and its task is unknown by now.
+    """
+    if settings.get("task") is not None:
+        return Task.from_json(settings["task"])
+    return envs.recorded_task(settings["env"]) if settings.get("env") else None  # older versions wrote its name alone
+
+
+def spec_of(settings: dict[str, Any]) -> Spec:
+    """Returns the sizes of a run's observations and actions."""
+    task = task_of(settings)
+    return task.spec if task is not None else Spec(**settings["spec"])
+
+
+def places(run_dir: str | os.PathLike, theirs: range, wanted: range) -> slice:
     """Returns the places of seeds among those of a run.
 
     Args:
@@ -72,10 +91,10 @@ def _named(seed_list: range) -> str:
 
 
 def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) -> tuple[Handoff, Task, dict[str, Any]]:
-    """The handoff of a finished offline run.
+    """The handoff of a finished offline run, or of a saved policy.
 
     Args:
-      run_dir: the run's --out.
+      run_dir: the run's --out; or a folder of `save_policy`, whose policy all seeds then start from.
       seed_list: numbers of the S seeds to take, which the run must have.
       env: name of the task to go online in; None for the one that the run was trained on.
 
@@ -87,8 +106,12 @@ def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) 
       ValueError: see `load_offline`; or the run had no environment, or one of other sizes, and `env` names none that
         fits.
     """
-    settings = offline_settings(run_dir, seed_list)
+    settings = start_settings(run_dir, seed_list)
     task = online_task(run_dir, settings, env)
+    if saved.is_saved(run_dir):
+        policy = jax.device_get(saved.read(run_dir).policy)
+        policies = jax.tree.map(lambda leaf: np.stack([leaf] * len(seed_list)), policy)
+        return Handoff(policies, source=settings["algorithm"]), task, settings
     return load_offline(run_dir, seed_list, task.spec)[0], task, settings
 
 
@@ -118,7 +141,7 @@ def _sizes(spec: dict[str, int]) -> str:
     return f"{spec['observation_dim']} observations and {spec['action_dim']} actions"
 
 
-def offline_settings(run_dir: str | Path, seed_list: range) -> dict[str, Any]:
+def offline_settings(run_dir: str | os.PathLike, seed_list: range) -> dict[str, Any]:
     """Settings of an offline run that has the seeds.
 
     Raises:
@@ -132,7 +155,32 @@ def offline_settings(run_dir: str | Path, seed_list: range) -> dict[str, Any]:
     return settings
 
 
-def online_settings(run_dir: str | Path) -> dict[str, Any]:
+def start_settings(folder: str | Path, seed_list: range) -> dict[str, Any]:
+    """Settings of what a fine-tuning run starts from: of an offline run, or of a saved policy as if it were one.
+
+    Args:
+      folder: of either.
+      seed_list: numbers of the S seeds.
+
+    Raises:
+      FileNotFoundError: there is neither.
+      ValueError: see `offline_settings` and `saved.describe`.
+    """
+    if not saved.is_saved(folder):
+        return offline_settings(folder, seed_list)
+    description = saved.describe(folder)
+    policy = saved.read(folder)
+    return {
+        "script": "policy",
+        "algorithm": policy.made.get("algorithm", ""),
+        "config": {"digest": description["digest"]},  # a run is not resumed with another policy
+        "env": policy.task.name if policy.task else "",
+        "spec": dataclasses.asdict(policy.spec),
+        "dataset": None,
+    }
+
+
+def online_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
     """Settings of a fine-tuning run.
 
     Raises:
@@ -145,7 +193,7 @@ def online_settings(run_dir: str | Path) -> dict[str, Any]:
     return settings
 
 
-def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Handoff, QFunction | None]:
+def load_offline(run_dir: str | os.PathLike, seed_list: range, spec: Spec) -> tuple[Handoff, QFunction | None]:
     """Returns what a finished offline run hands over, and its critic.
 
     Args:
@@ -182,7 +230,7 @@ def load_offline(run_dir: str | Path, seed_list: range, spec: Spec) -> tuple[Han
     return jax.device_get(seeds.over_seeds(outcome, _one_device())(state))
 
 
-def _restore(run_dir: str | Path, settings: dict[str, Any], setup: Setup, start: Any) -> Run:
+def _restore(run_dir: str | os.PathLike, settings: dict[str, Any], setup: Setup, start: Any) -> Run:
     """The newest run that was saved in a folder, on one device; `start` as of `start_run`, shared by all seeds.
 
     Raises:
@@ -245,19 +293,97 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
       FileNotFoundError: there is no run, or none that got to its first environment step.
       ValueError: the run hasn't finished, or is of another version.
     """
+    setup, run = load_online(run_dir, spec)
+    if int(run.env_steps) < setup.config.env_steps:
+        raise ValueError(
+            f"{run_dir} is not finished: {run.env_steps} of {setup.config.env_steps} environment steps are saved; "
+            "resume it first: run the command that started it with --resume"
+        )
+    policy = setup.reference.policy if setup.reference and setup.rolls_back else setup.algorithm.policy
+    return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
+
+
+def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
+    """Returns a fine-tuning run as it was saved last, and its setup, on one device.
+
+    Args:
+      run_dir: the --out of experiments.finetune.
+      spec: sizes of its observations and actions.
+
+    Raises:
+      FileNotFoundError: there is no run, or nothing was saved yet.
+      ValueError: it is of another version.
+    """
     settings = online_settings(run_dir)
     module = online.load(settings["algorithm"])
     config = _rebuild(module.Config, settings["config"], run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
     setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
-    run = _restore(run_dir, settings, setup, None)
-    if int(run.env_steps) < config.env_steps:
-        raise ValueError(
-            f"{run_dir} is not finished: {run.env_steps} of {config.env_steps} environment steps are saved; resume "
-            "it first: run the command that started it with --resume"
+    return setup, _restore(run_dir, settings, setup, None)
+
+
+def load_kept(
+    run_dir: str | os.PathLike, seed: int, which: str
+) -> tuple[Policy | SequencePolicy, Task | None, dict[str, Any]]:
+    """Returns one of the policies that a run keeps.
+
+    Args:
+      run_dir: folder of a run, offline or online, maybe still under way.
+      seed: number of its seed.
+      which: as of `policies.load_policy`.
+
+    Returns:
+      The policy, facts of its task, and where it comes from, JSON-like.
+
+    Raises:
+      FileNotFoundError: there is no run, or it has not come as far as that policy.
+      ValueError: it has no such policy or seed, or see `load_offline`.
+    """
+    settings = read_config(run_dir)
+    if settings.get("script") not in ("offline", "finetune"):
+        raise ValueError(f"{run_dir} holds no policies: pass the --out of experiments.offline or experiments.finetune")
+    numbers = seeds_of(settings)
+    if seed not in numbers:
+        raise ValueError(f"{run_dir} has no seed {seed!r}: choose one of {', '.join(map(str, numbers))}")
+    made = {"run": os.fspath(run_dir), "algorithm": settings["algorithm"], "seed": seed, "which": which}
+    task, spec = task_of(settings), spec_of(settings)
+    if settings["script"] == "offline":
+        if which in ("aligned", "lowest"):
+            raise ValueError(f"{run_dir} is an offline run, which has no {which} policy: ask for its last one")
+        return seeds.take(load_offline(run_dir, range(seed, seed + 1), spec)[0].policy, 0), task, made
+    setup, run = load_online(run_dir, spec)
+    policy, facts = _kept(run_dir, setup, seeds.take(run, numbers.index(seed)), which)
+    return policy, task, made | facts
+
+
+def _kept(folder: str | os.PathLike, setup: Setup, run: Run, which: str) -> tuple[Any, dict[str, Any]]:
+    """A policy of one seed's run, and facts about it."""
+    snapshots, algorithm = run.snapshots, setup.algorithm
+    assert snapshots is not None
+    if which == "offline":
+        return snapshots.offline, {"env_steps": 0}
+    if not int(run.begun):
+        raise FileNotFoundError(
+            f"{folder} has not reached its first environment step, so that of its policies there is only the offline "
+            "one: resume it with --resume, or ask for that one"
         )
-    policy = setup.reference.policy if setup.reference and setup.rolls_back else algorithm.policy
-    return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
+    if which == "aligned":
+        if "align" not in [phase.name for phase in algorithm.phases]:
+            raise ValueError(f"{folder} left alignment out, so that nothing is aligned: ask for its offline policy")
+        return snapshots.aligned, {"env_steps": 0}
+    now = {"env_steps": int(run.env_steps)}
+    if which == "last":
+        return algorithm.policy(run.agent), now
+    if which == "best" and setup.reference is not None and setup.rolls_back:
+        return setup.reference.policy(run.agent), now
+    snapshot: Snapshot | None = snapshots.lowest if which == "lowest" else snapshots.highest
+    if snapshot is None:
+        raise ValueError(f"{folder} has no evaluations, which would tell its {which} policy: ask for its last one")
+    if not abs(float(snapshot.score)) < float("inf"):
+        raise FileNotFoundError(
+            f"{folder} has not reached its first evaluation online: resume it with --resume, or ask for its last policy"
+        )
+    return snapshot.policy, {"env_steps": int(snapshot.env_steps), "score": float(snapshot.score)}
 
 
 def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Reconstruction:
@@ -349,6 +475,8 @@ def check_offline_data(run_dir: str | Path, settings: Mapping[str, Any], dataset
     Raises:
       ValueError: they have, or the run is of another version.
     """
+    if not settings["algorithm"]:  # a saved policy, which doesn't say what it was trained on
+        return
     module = offline.load(settings["algorithm"])
     algorithm = module.make(_rebuild(module.Config, settings["config"], run_dir), dataset.spec)
     provenance.check_data(run_dir, algorithm.select(dataset), "name the data to use with --dataset")
@@ -398,7 +526,7 @@ def _one_device() -> Mesh:
     return Mesh(jax.devices()[:1], (seeds.AXIS,))
 
 
-def _rebuild(config_class: type, values: dict[str, Any], run_dir: str | Path) -> Any:
+def _rebuild(config_class: type, values: dict[str, Any], run_dir: str | os.PathLike) -> Any:
     """A Config from what JSON made of it."""
     try:
         return from_dict(config_class, values)

@@ -127,7 +127,12 @@ class OfflineJob(Job):
         dataset = envs.family(task.name).load_dataset(task, source) if task else sources.load(self.dataset)
         algorithm = self.methods.load(self.algorithm).make(self.config, dataset.spec)
         dataset = algorithm.select(dataset)
-        facts = {"dataset": dataset.name, "transitions": dataset.size, "spec": dataclasses.asdict(dataset.spec)}
+        facts = {
+            "dataset": dataset.name,
+            "transitions": dataset.size,
+            "spec": dataclasses.asdict(dataset.spec),
+            "task": task.to_json() if task else None,
+        }
         return Plan(
             Setup(algorithm, self.config, task or dataset.spec, self.seed_list, mesh),
             dataset,
@@ -143,7 +148,7 @@ class OnlineJob(Job):
     """Fine-tuning of the policies of an offline run: what `Job` has, and where they come from.
 
     Attributes:
-      policy: output folder of the offline run.
+      policy: output folder of the offline run, or of `save_policy`.
       schedule: that `config` comes from, "paper" or "fast".
       clone: settings of cloning, for a policy whose head doesn't fit; None for those of the schedule, `cloning`.
       reconstruction: output folder of another run, whose phases before the first environment step are taken.
@@ -193,6 +198,7 @@ class OnlineJob(Job):
             check_offline_data(self.policy, source, dataset)
         facts = {
             "env": task.name,
+            "task": task.to_json(),
             "dataset": dataset.name,
             "transitions": dataset.size,
             "source": {name: source[name] for name in ("algorithm", "config")},

@@ -1,6 +1,10 @@
-"""Small files that are there whole or not at all. Impure."""
+"""Small files, and folders of them, that are there whole or not at all. Impure."""
 
+import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,3 +21,35 @@ def replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file, which is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Gives a draft of a folder, which takes its name when the context ends well and vanishes when it doesn't.
+
+    Args:
+      folder: that does not exist.
+
+    Raises:
+      FileExistsError: there is something of that name.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise FileExistsError(f"{target} already exists: choose another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # a temporary folder is its owner's alone
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise

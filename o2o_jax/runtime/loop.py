@@ -12,7 +12,7 @@ import numpy as np
 from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.interfaces import Online
-from o2o_jax.runtime import interrupt
+from o2o_jax.runtime import interrupt, snapshots
 from o2o_jax.runtime.episodes import Episodes
 from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
 from o2o_jax.runtime.events import Event, Events
@@ -178,15 +178,16 @@ def fine_tune(
                 yield Event("finetune", env_steps, run=loop.whole_run(), save=True)
             if stopping:
                 interrupt.end()
-    return loop.run
+    return loop.run.replace(snapshots=loop.snapshots)
 
 
 class _Loop:
     """A run under way: its programs, compiled once, and its episodes; arguments as of `fine_tune`.
 
     Attributes:
-      run: all but the episodes.
+      run: all but the episodes and the snapshots, which no environment step changes.
       episodes: under way.
+      snapshots: of the run.
     """
 
     def __init__(
@@ -206,7 +207,11 @@ class _Loop:
         if online.prepare is not None and dataset is not None:
             agent, self._extras = over_seeds(online.prepare, mesh, shared=(1,), donate=(0,))(run.agent, dataset)
             run = run.replace(agent=agent)
-        self.run, self.episodes = _take_up(setup, run, envs)
+        self._keep_extremes = over_seeds(
+            functools.partial(snapshots.evaluated, setup.algorithm.policy), mesh, shared=(3,), donate=(0,)
+        )
+        self.snapshots = run.snapshots
+        self.run, self.episodes = _take_up(setup, run.replace(snapshots=None), envs)
 
     def step(self, env_steps: int) -> None:
         """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
@@ -239,8 +244,8 @@ class _Loop:
         episodes.add(reward, terminated | truncated)
 
     def whole_run(self) -> Run:
-        """Returns the run with its episodes."""
-        return self.run.replace(episodes=self.episodes.save(self._envs))
+        """Returns the run with its episodes and snapshots."""
+        return self.run.replace(episodes=self.episodes.save(self._envs), snapshots=self.snapshots)
 
     def logged(self) -> dict[str, dict[str, np.ndarray]]:
         """Returns rows of what has happened since the last look, before this one's evaluation."""
@@ -280,6 +285,8 @@ class _Loop:
             returns, lengths = self._play(self._evaluator, self.run.agent)
             self.run = count_evaluation(self.run, lengths)
             scores = evaluation_metrics(setup, returns, lengths)
+            env_steps = np.asarray(self.run.env_steps)
+            self.snapshots = self._keep_extremes(self.snapshots, self.run.agent, scores["score"], env_steps)
         if self._selection is not None:
             finished = self.episodes.finished
             self.run, row = self._selection.look(self.run, returns, scores.get("score"), finished, self._means)

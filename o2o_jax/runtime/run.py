@@ -16,6 +16,7 @@ from o2o_jax.runtime.reference import Returns, Standing
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds, place
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.runtime.snapshots import Snapshots
 from o2o_jax.training import Record
 from o2o_jax.types import Array, counter
 
@@ -40,6 +41,7 @@ class Run:
       evaluation_steps: [S] int32, environment steps that evaluations took.
       returns: `reference.Returns` of training's own episodes, where they settle π_ref.
       standing: of π_ref; None in a run that doesn't roll back.
+      snapshots: policies that are kept, seeds stacked [S]; None in a run whose loop has them.
       episodes: those under way, of `episodes.Episodes.save`, simulators among them; None in a run that has none, or
         whose loop has them.
     """
@@ -58,6 +60,7 @@ class Run:
     evaluation_steps: Any = None
     returns: Any = None
     standing: Standing | None = None
+    snapshots: Snapshots | None = None
     episodes: Any = None
 
     @property
@@ -98,7 +101,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
     )
     if online is None:
         return run
-    memory = online.memory()
+    memory, evaluated = online.memory(), setup.config.evaluation.episodes > 0
     if online.schedule.overlap and jax.tree.leaves(memory):
         raise ValueError(
             f"{algorithm.name} acts on what came before, which an action chosen early doesn't know: set "
@@ -112,6 +115,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
         evaluation_steps=zero,
         returns=Returns.empty(),
         standing=Standing.start(setup.config.evaluation.episodes) if setup.rolls_back else None,
+        snapshots=Snapshots.start(algorithm.policy(run.agent), evaluated),
     )
 
 
@@ -165,6 +169,7 @@ def begin_finetuning(
     begin = over_seeds(
         lambda run, accept, best: run.replace(
             agent=setup.online.begin(run.agent, accept),
+            snapshots=run.snapshots.begin(setup.algorithm.policy(run.agent)),
             begun=jnp.ones((), jnp.int32),
             best_score=jnp.asarray(best, jnp.float32),
         ),

@@ -86,8 +86,9 @@ def _is_shared(tree: Any, path: Sequence[Any]) -> bool:
     for key in path:
         name = getattr(key, "name", None)
         if dataclasses.is_dataclass(node) and name is not None:
-            if node.__dataclass_fields__[name].metadata.get(SHARED):
-                return True
+            declared = node.__dataclass_fields__[name].metadata.get(SHARED)
+            if declared is not None:
+                return declared
             node = getattr(node, name)
         elif isinstance(key, jax.tree_util.DictKey | jax.tree_util.SequenceKey):
             node = node[key.key if isinstance(key, jax.tree_util.DictKey) else key.idx]

@@ -327,7 +327,7 @@ class TestD4RL:
         np.testing.assert_array_equal(dataset.episode_ends, [2, 4, 6])
 
     def test_actions_are_in_units_of_the_environment(self, root):
-        task = dataclasses.replace(TASK, action_bounds=((-0.4,), (0.8,)))
+        task = dataclasses.replace(TASK, action_low=(-0.4,), action_high=(0.8,))
         actions = np.array([-0.4, 0.2, 0.8, 0.5, 0.2, -0.1])[:, None]
         dataset = sources.load(self.write(root, actions=actions), task)
         np.testing.assert_allclose(dataset.transitions.action[:, 0], [-1, 0, 1, 0.5, 0, -0.5], atol=1e-6)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from o2o_jax import envs
 from o2o_jax.envs.vector import last_observations
+from o2o_jax.interfaces import Task
 from o2o_jax.runtime.evaluate import Evaluator
 
 
@@ -78,3 +80,30 @@ def test_last_observations_by_hand():
     np.testing.assert_array_equal(last_observations(observations, info), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(observations, [[1, 2], [0, 0]])
     assert last_observations(observations, {}) is observations
+
+
+@pytest.mark.parametrize(
+    "name", ["mujoco/hopper", "antmaze/umaze", "antmaze/goal-ant", "pointmaze/umaze", "adroit/pen"]
+)
+def test_environments_take_settings_of_gymnasium(name):
+    task = next(task for full, task in envs.family(name).tasks().items() if full.startswith(name))
+    env = envs.family(name).make_env(task, render_mode="rgb_array")
+    assert env.unwrapped.render_mode == env.render_mode == "rgb_array"
+    env.close()
+
+
+def test_a_policy_s_facts_of_its_task_go_through_json():
+    task = envs.get_task("mujoco/hopper-medium")
+    found = Task.from_json(json.loads(json.dumps(task.to_json())))
+    assert (found.name, found.spec, found.score(3234.3)) == (task.name, task.spec, 100.0)
+    with pytest.raises(ValueError, match="the facts of a task must have name, env_id, spec"):
+        Task.from_json({"name": "x"})
+
+
+def test_bounds_of_actions_are_those_of_the_environment_itself():
+    task = envs.get_task("gym/Pendulum-v1")
+    assert (task.action_low, task.action_high) == ((-2.0,), (2.0,))
+    assert envs.get_task("mujoco/hopper").action_low == envs.get_task("gym/Hopper-v5").action_low == ()
+    assert Task.from_json(task.to_json()) == dataclasses.replace(task, published_settings=True)
+    with pytest.raises(ValueError, match="action_low and action_high must have one number per action"):
+        dataclasses.replace(task, action_high=(2.0, 2.0))

@@ -117,7 +117,8 @@ def test_data_that_use_little_of_the_range_say_what_is_assumed(widest, bounds, w
     data = Dataset.from_arrays(
         np.zeros((4, 3)), np.array([[0.1], [-widest], [0.0], [0.2]]), np.zeros(4), np.zeros(4), np.arange(4) == 3
     )
-    task = dataclasses.replace(envs.get_task("gym/Pendulum-v1"), action_bounds=bounds)
+    low, high = bounds or ((), ())
+    task = dataclasses.replace(envs.get_task("gym/Pendulum-v1"), action_low=low, action_high=high)
     found = data_warnings(data, task)
     assert len(found) == bool(words)
     assert all(re.search(words, line) for line in found)

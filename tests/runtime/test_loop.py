@@ -264,8 +264,9 @@ def test_episode_rows(td3):
 
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_every_function_is_compiled_once(name, request):
-    # the step with and without updates, the first action, the evaluation's first step and its others, the look for NaN
-    assert request.getfixturevalue(name).compiled == 6
+    # the step with and without updates, the first action, the evaluation's first step and its others, the look for NaN,
+    # the snapshots
+    assert request.getfixturevalue(name).compiled == 7
 
 
 def test_the_reference_stays_without_a_better_score(td3):
@@ -381,7 +382,7 @@ def test_a_better_policy_becomes_the_reference_seed_by_seed(tmp_path):
     assert accepted(result) == expected
     np.testing.assert_array_equal(result.run.best_score, [4, 7])
     np.testing.assert_array_equal([run.best_score for run in result.snapshots], np.maximum.accumulate(scores))
-    assert result.compiled == 6  # with the exchange of references
+    assert result.compiled == 7  # with the exchange of references
 
 
 def test_seeds_of_different_regimes_train_side_by_side_and_resume(tmp_path):
@@ -745,7 +746,7 @@ def test_overlap_takes_actions_that_are_one_round_older(overlap, tmp_path):
             expected, _ = algorithm.online.act(agent, (), None, None, key)
             np.testing.assert_allclose(rows.action[step], expected, rtol=1e-5)
     assert int(result.run.agent.step) == 12
-    assert result.compiled == 5 + overlap
+    assert result.compiled == 6 + overlap
 
 
 def test_overlap_changes_nothing_where_nothing_is_updated(tmp_path):
@@ -832,7 +833,7 @@ def test_devices_do_not_change_a_run(tmp_path):
     assert len(two.run.buffer.storage.reward.devices()) == 2
     runs = [run.replace(key=jax.random.key_data(run.key)) for run in (one.run, two.run)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *jax.device_get(runs))
-    assert two.compiled == 6
+    assert two.compiled == 7
 
 
 def test_a_checkpointed_run_goes_on(tmp_path):
@@ -864,7 +865,7 @@ def test_a_checkpointed_run_goes_on(tmp_path):
                      buffer.storage, before)  # fmt: skip
         jax.tree.map(lambda column, row, s=seed: np.testing.assert_array_equal(column[s, 4:], row),
                      buffer.storage, rows)  # fmt: skip
-    assert result.compiled == 6
+    assert result.compiled == 7
     assert log.read(tmp_path / "second", "evaluation")["step"].tolist() == [6, 6, 8, 8]
     np.testing.assert_array_equal(result.run.best_score, [4, 2])
     # new episodes, but not those that the run began with
@@ -927,7 +928,7 @@ def test_a_rollout_holds_the_steps_since_the_last_one_in_order(tmp_path):
             for name, column in vars(rows).items():
                 np.testing.assert_array_equal(getattr(snapshot.agent.rollout, name)[seed], column[steps], err_msg=name)
     assert result.run.buffer.storage.reward.shape == (2, 5)  # one rollout, all seeds, is one array
-    assert result.compiled == 6  # as of every method without a new reference
+    assert result.compiled == 7  # as of every method without a new reference
 
 
 def test_a_rollout_knows_terminations_from_time_limits(tmp_path):
@@ -991,7 +992,7 @@ def test_a_resumed_run_goes_on_with_the_rollout_under_way(tmp_path):
         np.testing.assert_array_equal(rollout.truncated[seed, 0], 1.0)
         jax.tree.map(lambda a, b, s=seed: np.testing.assert_array_equal(a[s, 1:], b[:4]),
                      Transition(*(getattr(rollout, name) for name in vars(rows))), rows)  # fmt: skip
-    assert result.compiled == 6  # as of every method without a new reference
+    assert result.compiled == 7  # as of every method without a new reference
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -1017,7 +1018,7 @@ def test_o2ppo_in_the_loop(tmp_path):
     )
     result = launch(o2ppo.make(config, SPEC), config, tmp_path, [[0, 5], [3, 1]], counted=True)
     assert [int(run.agent.step) for run in result.snapshots] == [1, 2]
-    assert result.compiled == 7  # the same and the new reference
+    assert result.compiled == 8  # the same and the new reference
     metrics = log.read(tmp_path, "finetune")
     assert all(np.isfinite(column).all() for column in metrics.values())
     np.testing.assert_allclose(metrics["auxiliary_weight"][::2], [1 - 8 / 250_000, 1 - 16 / 250_000], rtol=1e-6)

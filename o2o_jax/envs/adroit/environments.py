@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from o2o_jax.envs import registered
 from o2o_jax.envs.vector import make_vector
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import gymnasium
 
 
-def make_env(task: Task) -> gymnasium.Env:
+def make_env(task: Task, **settings: Any) -> gymnasium.Env:
     """Makes one environment of the task: actions in [-1, 1], truncated at the task's time limit.
 
     Raises:
       ValueError: gymnasium-robotics isn't installed.
     """
     registered.require("gymnasium_robotics", "robotics")
-    return registered.make_env(task)
+    return registered.make_env(task, **settings)
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:

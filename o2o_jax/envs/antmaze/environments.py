@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from o2o_jax.envs import mazes, registered
 from o2o_jax.envs.antmaze.tasks import GOAL_ANT, layout
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import gymnasium
 
 
-def make_env(task: Task) -> gymnasium.Env:
+def make_env(task: Task, **settings: Any) -> gymnasium.Env:
     """Makes one environment of the task; see `mazes.make_env`, and `goal_ant.GoalAnt` for the ant outside mazes."""
     if task.name == GOAL_ANT.name:
         registered.require("gymnasium", "mujoco")
         from o2o_jax.envs.antmaze import goal_ant
 
-        return goal_ant.make(task)
-    return mazes.make_env(task, layout(task))
+        return goal_ant.make(task, **settings)
+    return mazes.make_env(task, layout(task), **settings)
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:

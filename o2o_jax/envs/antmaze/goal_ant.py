@@ -70,7 +70,7 @@ class GoalAnt(gymnasium.Wrapper):
         return seen[0]
 
 
-def make(task: Task) -> GoalAnt:
-    """Makes one environment, truncated at the task's time limit."""
-    limit = task.max_episode_steps
-    return GoalAnt(registered.make_registered("Ant-v4", limit, exclude_current_positions_from_observation=False))
+def make(task: Task, **settings: Any) -> GoalAnt:
+    """Makes one environment, truncated at the task's time limit; `settings` are of `gymnasium.make`."""
+    seen = {"exclude_current_positions_from_observation": False}
+    return GoalAnt(registered.make_registered("Ant-v4", task.max_episode_steps, **seen, **settings))

@@ -41,6 +41,7 @@ def make_task(name: str) -> Task:
         raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
     with contextlib.closing(env):
         spec = Spec(_observation_dim(env_id, env.observation_space), _action_dim(env_id, env.action_space))
+        low, high = _bounds(env.action_space)
         assert env.spec is not None
         if not env.spec.max_episode_steps:
             raise ValueError(f"{env_id} has no time limit: register it with max_episode_steps")
@@ -49,9 +50,10 @@ def make_task(name: str) -> Task:
             env_id=env.spec.id,  # without the module, which is imported now
             spec=spec,
             max_episode_steps=env.spec.max_episode_steps,
-            action_bounds=_action_bounds(env.action_space),
             env_arguments=json.dumps(given, sort_keys=True),
             published_settings=False,
+            action_low=low,
+            action_high=high,
         )
 
 
@@ -82,10 +84,11 @@ def _action_dim(env_id: str, space: Any) -> int:
     return space.shape[0]
 
 
-def _action_bounds(space: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Bounds of a space of vectors; None where they are -1 and 1."""
-    bounds = tuple(space.low.tolist()), tuple(space.high.tolist())
-    return None if np.all(space.low == -1.0) and np.all(space.high == 1.0) else bounds
+def _bounds(space: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The task's lower and upper bounds of actions; () for both where all of them are −1 and 1."""
+    if np.all(space.low == -1.0) and np.all(space.high == 1.0):
+        return (), ()
+    return tuple(space.low.tolist()), tuple(space.high.tolist())
 
 
 def _is_box(space: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from o2o_jax.envs import mazes
 from o2o_jax.envs.pointmaze.tasks import layout
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import gymnasium
 
 
-def make_env(task: Task) -> gymnasium.Env:
+def make_env(task: Task, **settings: Any) -> gymnasium.Env:
     """Makes one environment of the task; see `mazes.make_env`."""
-    return mazes.make_env(task, layout(task))
+    return mazes.make_env(task, layout(task), **settings)
 
 
 def make_vector_env(task: Task, num_envs: int) -> gymnasium.vector.VectorEnv:

@@ -54,7 +54,7 @@ PROCESSES = ((1, 2), (2, 3))  # steps that a run logs until it is killed, and th
 def log_steps(sink, steps):
     sink.rewind("align", steps[0] - 1)
     for step in steps:
-        sink.write("align", step, {"q": np.array([step, step + 0.5]), "alpha": 0.25})
+        sink.write("align", step, {"q": np.array([step, 7_000.625 + step]), "alpha": 0.25})
     sink.close()
 
 
@@ -71,7 +71,7 @@ def test_a_service_gets_every_row_once(tmp_path):
         )
     )
     assert [(phase, step) for phase, step, _ in sent] == [("align", 1), ("align", 2), ("align", 3)]
-    expected = {"align/q": 1.25, "align/q/seed4": 1.0, "align/q/seed5": 1.5}
+    expected = {"align/q": 3_501.3125, "align/q/seed4": 1.0, "align/q/seed5": 7_001.625}
     assert sent[0][2] == expected | {"align/alpha": 0.25, "align/alpha/seed4": 0.25, "align/alpha/seed5": 0.25}
     assert finished == [True, True]
 
@@ -111,7 +111,7 @@ def test_wandb_offline_has_every_row_once(tmp_path, monkeypatch):
         content = newest.read_bytes()
         assert b"discount" in content
         assert b"align/q/seed1" in content
-        assert tuple(step for step in (1, 2, 3) if f"{step}.5".encode() in content) == new
+        assert tuple(step for step in (1, 2, 3) if f"{7_000 + step}.625".encode() in content) == new
 
 
 def test_wandb_that_refuses_is_one_line(tmp_path, monkeypatch):
@@ -131,4 +131,4 @@ def test_trackio_has_every_row_once(tmp_path, monkeypatch):
     log_twice(lambda: sinks.make("trackio", tmp_path, {"config": {"update": {"discount": 0.99}}}))
     content = (tmp_path / "trackio" / "o2o_jax.db").read_bytes()
     for step in (1, 2, 3):
-        assert f"{step}.5".encode() in content
+        assert f"{7_000 + step}.625".encode() in content

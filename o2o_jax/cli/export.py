@@ -1,0 +1,44 @@
+"""Exports a policy of a run as a program that runs without this package: StableHLO or ONNX.
+
+    python -m experiments.export --run=runs/o2td3 --format=stablehlo --out=exported
+    python -m experiments.export --run=runs/o2td3 --which=last --format=onnx --out=exported
+
+The program takes raw observations [B, O] of any number B to actions [B, A] in the environment's own units: normaliser
+and bounds of actions are inside. Beside it `export.json` says shapes and dtypes, and how to run it in three lines. A
+policy on histories becomes a function of its whole window of steps, which `export.json` describes. What was written is
+compared with the policy before the folder appears.
+"""
+
+from pathlib import Path
+
+import absl.flags
+from absl.flags import FlagValues
+
+from o2o_jax.jobs.policies import WHICH, load_policy
+from o2o_jax.runtime import devices, export
+
+
+def define(values: FlagValues) -> None:
+    """Flags of this script."""
+    absl.flags.DEFINE_string(
+        "run", None, "folder of a run, or of a policy that save_policy wrote", required=True, flag_values=values
+    )
+    absl.flags.DEFINE_enum("which", "best", WHICH, "policy of the run", flag_values=values)
+    absl.flags.DEFINE_integer("seed", 0, "number of the run's seed", lower_bound=0, flag_values=values)
+    absl.flags.DEFINE_enum("format", "stablehlo", list(export.FILES), "of the program", flag_values=values)
+    absl.flags.DEFINE_string("out", None, "folder to write, which does not exist", required=True, flag_values=values)
+
+
+def main(args: FlagValues) -> None:
+    """Loads, exports, compares. Impure."""
+    if Path(args.out).exists():
+        raise FileExistsError(f"{args.out} already exists: choose another folder")
+    devices.enable_compilation_cache()
+    policy = load_policy(args.run, args.seed, args.which)
+    folder = export.write(policy, args.out, args.format)
+    path, sizes = folder / export.FILES[args.format], policy.spec
+    window = f", {policy.policy.context}" if policy.on_histories else ""  # type: ignore[union-attr]
+    print(
+        f"{path}: observations [B{window}, {sizes.observation_dim}] to actions [B, {sizes.action_dim}], "
+        f"{path.stat().st_size / 1e3:,.0f} kB; {folder / export.DESCRIPTION} says how to run it"
+    )

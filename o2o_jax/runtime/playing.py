@@ -1,0 +1,83 @@
+"""Episodes of policies that have left their run, remembered action by action. Impure: steps environments."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from o2o_jax.interfaces import Task
+from o2o_jax.runtime.deployed import DeployedPolicy
+from o2o_jax.runtime.evaluate import Evaluator, start_seeds, threads_for
+
+STREAM = 4  # of start states: those that no evaluation chose a policy by
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """An episode from start to end.
+
+    Attributes:
+      start: seed of its start state.
+      actions: [T, A] in [-1, 1].
+      rewards: [T] raw.
+    """
+
+    start: int
+    actions: np.ndarray
+    rewards: np.ndarray
+
+    @property
+    def length(self) -> int:
+        """Environment steps T."""
+        return len(self.rewards)
+
+    @property
+    def total(self) -> float:
+        """Undiscounted raw return."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+
+def play(
+    family: ModuleType, task: Task, policies: Sequence[DeployedPolicy], seed: int, episodes: int
+) -> list[list[Episode]]:
+    """Plays episodes of several policies from the same start states.
+
+    Args:
+      family: module of the task's environment family.
+      task: the task.
+      policies: P of them, with its observations and actions.
+      seed: settles the start states, which are others than those of a run's evaluations.
+      episodes: E per policy.
+
+    Returns:
+      For each policy its E episodes.
+    """
+    starts = start_seeds(seed, episodes, STREAM)
+    make_env = functools.partial(family.make_env, task)
+    evaluator = Evaluator(make_env, [seed] * len(policies), episodes, STREAM, threads_for(family))
+    taken: list[np.ndarray] = []
+    rewards: list[np.ndarray] = [np.zeros((len(policies), episodes), np.float32)]
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        last = rewards[-1]
+        taken.append(np.stack([p.act(o, r) for p, o, r in zip(policies, observations, last, strict=True)]))
+        return taken[-1]
+
+    for policy in policies:
+        policy.reset()
+    try:
+        _, lengths = evaluator(act, lambda received: rewards.append(received.copy()))
+    finally:
+        evaluator.close()
+        for policy in policies:
+            policy.reset()
+    actions, received = np.stack(taken, axis=2), np.stack(rewards[1:], axis=2)  # [P, E, T, A] and [P, E, T]
+    return [
+        [
+            Episode(start, actions[p, e, : lengths[p, e]], received[p, e, : lengths[p, e]])
+            for e, start in enumerate(starts)
+        ]
+        for p in range(len(policies))
+    ]

@@ -1,0 +1,199 @@
+"""Policies as folders of their own: `policy.json` and `arrays.npz`, read without the run. Impure: reads and writes."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2o_jax import networks, registry
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Task
+from o2o_jax.networks import DecisionTransformer
+from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.runtime import files
+from o2o_jax.runtime.deployed import DeployedPolicy
+from o2o_jax.types import Array, History, Spec
+
+DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
+FORMAT = "o2o_jax policy"
+VERSION = 1  # of the format; a reader takes its own and earlier ones
+NETWORKS: dict[str, type] = {**networks.HEADS, DecisionTransformer.head: DecisionTransformer}
+DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # of numpy's reader
+
+
+def is_saved(folder: str | os.PathLike) -> bool:
+    """Returns whether a folder is one of `save`."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def save(policy: DeployedPolicy, folder: str | os.PathLike) -> Path:
+    """Writes a policy to a folder of its own, which appears whole or not at all, once it has been read back.
+
+    Args:
+      policy: of one seed.
+      folder: that does not exist.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FileExistsError: there is something of that name.
+      ValueError: the policy is of a network that this package doesn't know.
+    """
+    description, arrays = _describe(policy)
+    with files.new_folder(folder) as draft:
+        content = io.BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]
+        description |= {"digest": _digest(content.getvalue())}
+        files.write(draft / ARRAYS, content.getvalue())
+        files.write(draft / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
+        for name, array in _arrays(read(draft).policy).items():
+            if not np.array_equal(array, arrays[name], equal_nan=True):
+                raise OSError(f"{folder} can't be written: {name} is not what it was when it is read back")
+    return Path(folder)
+
+
+def read(folder: str | os.PathLike) -> DeployedPolicy:
+    """Reads a policy that `save` wrote.
+
+    Args:
+      folder: of it.
+
+    Raises:
+      FileNotFoundError: the folder holds no policy.
+      ValueError: it is damaged, of a newer version, or of a network that this one doesn't know.
+    """
+    path = Path(folder)
+    values = describe(path)
+    try:
+        template = _template(values)
+        task = Task.from_json(values["task"]) if values["task"] is not None else None
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path / DESCRIPTION} doesn't describe a policy ({reason}): save it again") from None
+    if task is not None and task.spec != Spec(template.normalizer.mean.shape[-1], template.actor.action_dim):
+        raise ValueError(f"{path / DESCRIPTION} is of other sizes than its task {task.name}: save it again")
+    try:
+        content = (path / ARRAYS).read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except DAMAGED as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path / ARRAYS} can't be read ({reason}): save the policy again") from None
+    leaves, structure = jax.tree.flatten(template)
+    names = list(_arrays(template))
+    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves, strict=True)}
+    if {name: (array.shape, array.dtype) for name, array in found.items()} != wanted:
+        raise ValueError(f"{path / ARRAYS} doesn't have the arrays that {DESCRIPTION} describes: save the policy again")
+    if values.get("digest") != _digest(content):
+        raise ValueError(f"{path / ARRAYS} is not the one that {DESCRIPTION} was written with: save the policy again")
+    return DeployedPolicy(structure.unflatten([found[name] for name in names]), task, dict(values.get("made") or {}))
+
+
+def describe(folder: str | os.PathLike) -> dict[str, Any]:
+    """Returns what `policy.json` says.
+
+    Args:
+      folder: of a policy that `save` wrote.
+
+    Raises:
+      FileNotFoundError: the folder holds no policy.
+      ValueError: it is damaged or of a newer version.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no policy: {path} does not exist")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, save the policy again: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path} doesn't describe a policy of this package: pass a folder of save_policy")
+    version = values.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"{path} has the version {version!r}, expected a whole number: save the policy again")
+    if version > VERSION:
+        raise ValueError(f"{path} is of version {version}, this o2o_jax reads up to {VERSION}: install a newer one")
+    return values
+
+
+def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description of a policy, and its arrays by name."""
+    policy = deployed.policy
+    if NETWORKS.get(getattr(policy, "head", "")) is not type(getattr(policy, "actor", None)):
+        kind = type(getattr(policy, "actor", policy)).__name__
+        raise ValueError(f"only policies of {', '.join(NETWORKS)} can be saved, got one of {kind}: clone it first")
+    network = {
+        field.name: getattr(policy.actor, field.name)
+        for field in dataclasses.fields(policy.actor)
+        if field.name not in ("parent", "name")
+    }
+    history = {}
+    if isinstance(policy, SequencePolicy):
+        history = {"return_scale": policy.return_scale, "context": policy.context}
+    arrays = _arrays(policy)
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "head": policy.head,
+        "network": network,
+        "history": history or None,
+        "spec": dataclasses.asdict(deployed.spec),
+        "action_low": deployed.bounds.low.tolist(),
+        "action_high": deployed.bounds.high.tolist(),
+        "task": deployed.task.to_json() if deployed.task else None,
+        "arrays": {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()},
+        "made": dict(deployed.made),
+    }
+    return description, arrays
+
+
+def _arrays(policy: Any) -> dict[str, Any]:
+    """Path -> leaf of a policy, as numpy arrays where they are arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(policy)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+        else np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def _template(values: Mapping[str, Any]) -> Policy | SequencePolicy:
+    """Shapes and dtypes of the policy that a description is of."""
+    head, spec = values["head"], Spec(**values["spec"])
+    if head not in NETWORKS:
+        raise ValueError(registry.unknown("head", str(head), NETWORKS))
+    network = {name: tuple(value) if isinstance(value, list) else value for name, value in values["network"].items()}
+    for name, value in network.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if name != "layer_init" and not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+            raise TypeError(f"network.{name} is {value!r}")
+    actor = NETWORKS[head](**network)
+    if actor.action_dim != spec.action_dim:
+        raise TypeError(f"network.action_dim is {actor.action_dim}, of the actions {spec.action_dim}")
+
+    def begin(key: Array) -> Policy | SequencePolicy:
+        normalizer = Normalizer.identity(spec.observation_dim)
+        if head != DecisionTransformer.head:
+            return Policy(actor.init(key, jnp.zeros((1, spec.observation_dim))), normalizer, actor)
+        context, scale = int(values["history"]["context"]), float(values["history"]["return_scale"])
+        policy = SequencePolicy(None, normalizer, jnp.zeros(()), actor, scale, context)
+        history: History = policy.begin(1)
+        return policy.replace(params=actor.init(key, history))
+
+    return jax.eval_shape(begin, jax.random.key(0))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
