@@ -19,7 +19,6 @@ FAST: Mapping[str, Any] = types.MappingProxyType(
     {
         "reevaluate.updates": 8_000,
         "reevaluate.polyak": 0.05,
-        "reevaluate.return_updates": 4_000,
         "align.updates": 4_000,
         "update.actor_lr": 3e-4,
         "align.actor_lr": 1e-4,

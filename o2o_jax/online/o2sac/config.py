@@ -88,6 +88,7 @@ class Config(OnlineConfig):
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
         {
             **constrained.FAST,
+            "reevaluate.return_updates": 4_000,
             "align.lagrange": 0.2,
             "align.log_prob_min": -50.0,
             "align.divergence": "exact",
