@@ -86,7 +86,7 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         latest = self.latest_step()
         meta = {"config": self._config, "layout": _layout(state)}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), meta=ocp.args.JsonSave(meta))
         # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
         if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
             raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
@@ -129,7 +129,8 @@ class Checkpoints:
         if free:
             template = template.replace(**{free: _arrays(meta["layout"], free)})
         _compare_layouts(meta["layout"], _layout(template), path)
-        return self._read(step, state=ocp.args.StandardRestore(_placed(template))).state
+        found = self._read(step, state=ocp.args.StandardRestore(_named(_placed(template)))).state
+        return jax.tree.structure(template).unflatten(found[name] for name in _layout(template))
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -305,10 +306,18 @@ def _stored(path: Path) -> set[str]:
     return {key.decode().removesuffix("/.zarray") for key in keys if key.endswith(b"/.zarray")}
 
 
+def _named(tree: Any) -> dict[str, Any]:
+    """Path -> every leaf, in the order of the tree.
+
+    This is what is stored: a field without leaves, which another version may lack or have, leaves no trace.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
 def _layout(tree: Any) -> dict[str, str]:
     """Path -> "dtype[shape]" of every leaf, to name what differs: orbax casts other dtypes without a word."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): _describe(leaf) for path, leaf in leaves}
+    return {path: _describe(leaf) for path, leaf in _named(tree).items()}
 
 
 def _describe(leaf: Any) -> str:

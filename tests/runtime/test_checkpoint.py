@@ -319,3 +319,12 @@ def test_older_checkpoints_go_once_the_new_one_is_known_to_be_whole(tmp_path, mo
         monkeypatch.undo()
         checkpoints.save(3, {"a": jnp.ones(2)})
         assert checkpoints.all_steps() == [3]
+
+
+def test_a_field_without_leaves_may_come_and_go(tmp_path):
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        checkpoints.save(1, {"a": jnp.arange(2.0), "old": None, "nested": {"x": (jnp.ones(()), None)}})
+        found = checkpoints.restore({"a": jnp.zeros(2), "nested": {"x": (jnp.zeros(()), None), "y": None}, "new": None})
+    np.testing.assert_array_equal(found["a"], [0.0, 1.0])
+    assert found["nested"]["x"][0] == 1.0
+    assert found["new"] is found["nested"]["y"] is None
