@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import jax
-import pytest
 from jax._src.interpreters import mlir
 
 from tests import sharing
@@ -14,6 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # in the environment too, for the processes that tests start
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".xla_cache"))
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":  # XLA's older code generator then compiles twice as fast
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"  # and programs in one piece
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
@@ -21,6 +21,8 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # most of a test's time is compilation: less optimised machine code halves it, the programs stay the same
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+# programs that don't say where in the code each operation comes from are lowered and compiled in a tenth less time
+jax.config.update("jax_traceback_in_locations_limit", int(os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"]))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()  # starts the backend, so that no test can change the number any more
@@ -35,10 +37,3 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _programs_of_their_own():
-    """The programs that a module's tests share go with it."""
-    yield
-    sharing.forget()

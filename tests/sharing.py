@@ -1,19 +1,25 @@
-"""Programs over seeds that several tests need, compiled once for a module.
+"""Programs that several tests need, compiled once for a process.
 
 A run that a test resumes, and the same run in another test, make their functions anew, and JAX would trace, lower and
 compile them anew. Here two functions are the same one if they have the same code and are bound to equal values.
-What they read beside these is not looked at: a test that patches a module's constant has to `forget` before and after.
+What they read beside these is not looked at: a test that patches what a program reads while it is traced, such as a
+module's constant, does so within `apart`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import types
 from typing import Any
 
+import jax
+
 from o2o_jax.runtime import seeds
 
+KEPT = 300  # programs, more than any one module makes; without a bound memory would grow with the suite
+
 _compile = seeds.over_seeds
-_programs: dict[Any, Any] = {}
+_programs: dict[Any, Any] = {}  # those that were asked for last at the end
 
 
 def share() -> None:
@@ -21,16 +27,34 @@ def share() -> None:
     seeds.over_seeds = over_seeds
 
 
-def forget() -> None:
-    """Every function is compiled anew."""
+@contextlib.contextmanager
+def apart():
+    """Within, every function is compiled anew; afterwards what was compiled there is gone."""
+    before = dict(_programs)
     _programs.clear()
+    try:
+        yield
+    finally:
+        _programs.clear()
+        _programs.update(before)
 
 
 @functools.wraps(_compile)
 def over_seeds(function, mesh, shared=(), donate=()):
     key = (_identity(function), mesh, tuple(shared), tuple(donate))
-    if key not in _programs:
-        _programs[key] = _compile(function, mesh, shared, donate)
+    return _shared(key, lambda: _compile(function, mesh, shared, donate))
+
+
+def jit(function):
+    """Compiles a function, such as an algorithm's update, unless an equal one has a program."""
+    return _shared((_identity(function),), lambda: jax.jit(function))
+
+
+def _shared(key, make):
+    """What was made for a key, made now if it isn't there, and kept as the newest."""
+    _programs[key] = _programs.pop(key, None) or make()
+    if len(_programs) > KEPT:
+        del _programs[next(iter(_programs))]
     return _programs[key]
 
 

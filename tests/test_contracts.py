@@ -23,7 +23,7 @@ from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.settings import get, paths, replaced
 from o2o_jax.training import run_updates, sample_batch
 from o2o_jax.types import Annotated, Extras, Rollout, Spec
-from tests import tiny
+from tests import sharing, tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 BATCH_SIZE = 8
@@ -99,16 +99,25 @@ def make_handoff(head, normalizer):
     return Handoff(Policy(params, normalizer, actor), source="test")
 
 
+@functools.cache
+def make_starts(kind, name):
+    """An algorithm, the keys of all seeds, and the states that its phases start from here, made by one program."""
+    algorithm, _ = make(kind, name)
+    normalizer, start = Normalizer.fit(make_dataset().observation), None  # nothing where it reads a whole state
+    if algorithm.requires is None:
+        start = normalizer
+    elif not algorithm.requires.state:
+        start = make_handoff(algorithm.requires.head or ANY_HEAD, normalizer)
+    keys, init = jax.random.split(jax.random.key(2), SEEDS), sharing.jit(algorithm.init)
+    return algorithm, keys, [init(key, start) for key in keys]
+
+
 class Case:
     """One update of one algorithm with its starts: everything that the contracts need, computed once."""
 
     def __init__(self, kind, name, phase):
-        algorithm, _ = make(kind, name)
-        updates = phases_of(algorithm)[phase]
-        dataset = make_dataset()
-        normalizer = Normalizer.fit(dataset.observation)
-        self.keys = jax.random.split(jax.random.key(2), SEEDS)
-        self.starts = [algorithm.init(key, self.start(algorithm, normalizer)) for key in self.keys]
+        algorithm, self.keys, self.starts = make_starts(kind, name)
+        updates, dataset = phases_of(algorithm)[phase], make_dataset()
         self.update = updates.update
         self.sample = updates.sample or sample_batch
         self.datasets = [dataset] * SEEDS
@@ -117,13 +126,6 @@ class Case:
             prepared = [self.prepare(state, dataset) for state in self.starts]
             self.starts = [state for state, _ in prepared]
             self.datasets = [Annotated.of(dataset, extras) for _, extras in prepared]
-
-    @staticmethod
-    def start(algorithm, normalizer):
-        """Returns the algorithm's start: the data's normaliser, a policy, or nothing where it reads a whole state."""
-        if algorithm.requires is None:
-            return normalizer
-        return None if algorithm.requires.state else make_handoff(algorithm.requires.head or ANY_HEAD, normalizer)
 
     @functools.cached_property
     def alone(self):
@@ -193,7 +195,7 @@ def test_online_parts_change_nothing_before_the_first_environment_step(name):
                 state, extras = phase.prepare(state, rows)
                 rows = Annotated.of(rows, extras)
             batch = sample_batch(rows, jax.random.key(1), BATCH_SIZE)
-            state, _ = jax.jit(phase.update)(state, batch, jax.random.key(2))
+            state, _ = sharing.jit(phase.update)(state, batch, jax.random.key(2))
         ends.append(state)
     jax.tree.map(np.testing.assert_array_equal, *ends)
 

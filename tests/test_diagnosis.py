@@ -1,6 +1,7 @@
 """A readiness report on problems whose answers are known."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +73,12 @@ def episodes(count=6, length=8, reward=1.0, terminated=0.0, action=0.0):
     )
 
 
+diagnose_compiled = jax.jit(functools.partial(diagnose, config=CONFIG))  # once for all that looks alike
+
+
 def run(heldout, policy, **networks):
     support = tiny.random_batch(Spec(observation_dim=2, action_dim=1), size=64)
-    return jax.jit(lambda key: diagnose(key, heldout, support, policy, **networks, config=CONFIG))(jax.random.key(0))
+    return diagnose_compiled(jax.random.key(0), heldout, support, policy, **networks)
 
 
 def test_returns_of_cut_off_episodes_count_only_far_from_their_end():

@@ -15,7 +15,7 @@ from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.policy import CloneConfig, clone_init, hand_over, with_head
 from o2o_jax.types import Annotated, Spec
-from tests import tiny
+from tests import sharing, tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 HIDDEN = (8, 8)
@@ -45,14 +45,14 @@ def make(kind, name, **settings):
 def handed_over(name):
     """Returns what an offline algorithm leaves after one update."""
     algorithm = make("offline", name)
-    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
+    state = sharing.jit(algorithm.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     batch, training = BATCH, algorithm.phase("offline")
     if training.prepare:
-        state, extras = jax.jit(training.prepare)(state, BATCH)
+        state, extras = sharing.jit(training.prepare)(state, BATCH)
         batch = Annotated.of(BATCH, extras)
     if training.sample:
         batch = jax.jit(training.sample, static_argnums=2)(batch, jax.random.key(6), 8)
-    state, _ = jax.jit(training.update)(state, batch, jax.random.key(1))
+    state, _ = sharing.jit(training.update)(state, batch, jax.random.key(1))
     return hand_over(algorithm, state)
 
 
@@ -78,7 +78,7 @@ def test_pair(source, target):
     handoff = with_head_of(source, head)
     direct = requires.state and hasattr(handoff.state, "critic")
     algorithm = compiled(target, critic_source="offline" if direct else "random")
-    state = jax.jit(algorithm.init)(jax.random.key(3), handoff)
+    state = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
     if direct:
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
 
@@ -111,7 +111,7 @@ def test_offline_critics_are_aligned_without_re_evaluation(source, target):
     # of three of the six pairs the policy is a clone: critics see actions, not heads
     algorithm = compiled(target, critic_source="offline", layer_norm=False, reevaluate_updates=0)
     handoff = with_head_of(source, algorithm.requires.head)
-    start = jax.jit(algorithm.init)(jax.random.key(3), handoff)
+    start = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
     for name in ("critic", "target_critic"):
         jax.tree.map(np.testing.assert_array_equal, getattr(start, name), getattr(handoff.state, name))
     assert int(start.opt.critic[0].count) == 0  # Adam begins anew

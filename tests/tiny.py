@@ -153,10 +153,10 @@ def update_of(algorithm, phase):
 def compiled(algorithm):
     """The algorithm with updates and extras compiled: as they are, each of their operations would be a program."""
     phases = tuple(
-        phase._replace(update=jax.jit(phase.update), prepare=phase.prepare and jax.jit(phase.prepare))
+        phase._replace(update=sharing.jit(phase.update), prepare=phase.prepare and sharing.jit(phase.prepare))
         for phase in algorithm.phases
     )
-    online = algorithm.online and algorithm.online._replace(update=jax.jit(algorithm.online.update))
+    online = algorithm.online and algorithm.online._replace(update=sharing.jit(algorithm.online.update))
     return algorithm._replace(phases=phases, online=online)
 
 
@@ -188,11 +188,10 @@ def compilations():
             if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
                 found.append(record)
 
-    sharing.forget()
     handler, logger = Handler(), logging.getLogger("jax")
     logger.addHandler(handler)
     try:
-        with jax.log_compiles():
+        with sharing.apart(), jax.log_compiles():
             yield found
     finally:
         logger.removeHandler(handler)

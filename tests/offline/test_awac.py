@@ -18,7 +18,7 @@ from o2o_jax.ops.distributions import Gaussian
 from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
-from tests import tiny
+from tests import sharing, tiny
 from tests.golden_numbers import replayed_draws
 
 SPEC = Spec(observation_dim=5, action_dim=3)
@@ -75,12 +75,12 @@ def test_weighted_likelihood_gradient_in_closed_form():
 def start(config=TINY):
     algorithm = awac.make(config, SPEC)
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
-    return algorithm, jax.jit(algorithm.init)(jax.random.key(0), normalizer)
+    return algorithm, sharing.jit(algorithm.init)(jax.random.key(0), normalizer)
 
 
 def test_everything_moves_but_the_transform():
     algorithm, before = start()
-    after, _ = jax.jit(algorithm.phase("offline").update)(before, tiny.random_batch(SPEC), jax.random.key(1))
+    after, _ = sharing.jit(algorithm.phase("offline").update)(before, tiny.random_batch(SPEC), jax.random.key(1))
     assert tiny.moved(before, after) == {"actor", "critic", "target_critic", "opt", "step"}
     expected = jax.tree.map(lambda old, new: 0.995 * old + 0.005 * new, before.target_critic, after.critic)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), after.target_critic, expected)
@@ -93,7 +93,7 @@ def test_an_update_by_its_parts():
     raw = tiny.random_batch(SPEC, size=4)
     noise = [np.asarray(jax.random.normal(jax.random.key(n), (4, 3))) for n in (5, 6)]
     with replayed_draws(noise):
-        after, metrics = jax.jit(algorithm.phase("offline").update)(state, raw, jax.random.key(1))
+        after, metrics = sharing.jit(algorithm.phase("offline").update)(state, raw, jax.random.key(1))
 
     batch = state.transform(raw)
     next_action = jnp.clip(nets.actor.apply(state.actor, batch.next_observation).mean + noise[0], -1.0, 1.0)

@@ -14,7 +14,7 @@ from o2o_jax.offline import bc, td3_bc
 from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
-from tests import tiny
+from tests import sharing, tiny
 
 SPEC = Spec(observation_dim=5, action_dim=3)
 NORMALIZER = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
@@ -22,7 +22,7 @@ NORMALIZER = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.obser
 
 def start(**settings):
     algorithm = bc.make(bc.Config(hidden=(8,), **settings), SPEC)
-    return algorithm, jax.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
+    return algorithm, sharing.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
 
 
 def test_loss_is_the_squared_error_to_the_data_s_actions():
@@ -37,7 +37,9 @@ def test_rewards_and_successors_do_not_count():
     algorithm, state = start()
     batch = tiny.random_batch(SPEC)
     other = batch.replace(reward=-batch.reward, next_observation=-batch.next_observation, terminated=jnp.ones(16))
-    states = [jax.jit(algorithm.phase("offline").update)(state, rows, jax.random.key(1))[0] for rows in (batch, other)]
+    states = [
+        sharing.jit(algorithm.phase("offline").update)(state, rows, jax.random.key(1))[0] for rows in (batch, other)
+    ]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 

@@ -18,6 +18,7 @@ from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.policy import hand_over
 from o2o_jax.types import Spec, Transition
+from tests import sharing
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_draws
 
 TINY = cql.Config(hidden=(8,), critic_hidden=(8,), num_actions=3)
@@ -182,8 +183,8 @@ def test_lagrange_version_with_every_setting_of_mazes():
         TINY, target_actions=10, gap_min=-200.0, target_gap=0.8, reward_scale=10.0, reward_shift=-5.0
     )
     algorithm = cql.make(config, SPEC)
-    before = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    after, metrics = jax.jit(algorithm.phase("offline").update)(
+    before = sharing.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    after, metrics = sharing.jit(algorithm.phase("offline").update)(
         before, random_batch(jax.random.key(1)), jax.random.key(2)
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
@@ -201,7 +202,7 @@ def test_lagrange_version_with_every_setting_of_mazes():
 def test_handoff_takes_raw_observations(normalize):
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
     algorithm = cql.make(dataclasses.replace(TINY, normalize_observations=normalize), SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
+    state = sharing.jit(algorithm.init)(jax.random.key(0), normalizer)
     handoff = hand_over(algorithm, state)
     raw = jnp.arange(5.0)
     seen = (raw - 2.0) / 4.0 if normalize else raw

@@ -17,7 +17,7 @@ from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Annotated, History, Rollout, Spec
-from tests import tiny
+from tests import sharing, tiny
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 CONFIG = dt.Config(width=8, layers=1, heads=2, context=4, eval_context=2, batch_size=8)
@@ -100,8 +100,8 @@ def start(**settings):
     """Algorithm, prepared state and annotated dataset."""
     config = CONFIG if not settings else dt.Config(**{**vars(CONFIG), **settings})
     algorithm = dt.make(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
-    state, extras = jax.jit(algorithm.phase("offline").prepare)(state, make_dataset())
+    state = sharing.jit(algorithm.init)(jax.random.key(0), NORMALIZER)
+    state, extras = sharing.jit(algorithm.phase("offline").prepare)(state, make_dataset())
     return algorithm, state, Annotated.of(make_dataset(), extras)
 
 
@@ -152,7 +152,7 @@ def test_padding_counts_neither_in_the_likelihood_nor_in_its_gradient():
         action=jnp.where(padding[..., None], 0.3, batch.action),
         return_to_go=jnp.where(padding, 3.0, batch.return_to_go),
     )
-    update = jax.jit(algorithm.phase("offline").update)
+    update = sharing.jit(algorithm.phase("offline").update)
     (first, found), (second, metrics) = (update(state, rows, jax.random.key(4)) for rows in (batch, other))
     np.testing.assert_allclose(found["log_likelihood"], metrics["log_likelihood"], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first.actor, second.actor)
@@ -161,7 +161,7 @@ def test_padding_counts_neither_in_the_likelihood_nor_in_its_gradient():
 def test_only_what_learns_moves():
     algorithm, state, dataset = start()
     batch = algorithm.phase("offline").sample(dataset, jax.random.key(1), 8)
-    after, metrics = jax.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(2))
+    after, metrics = sharing.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(2))
     assert tiny.moved(state, after) == {"actor", "log_temperature", "opt", "step"}
     assert metrics.keys() == {"actor_loss", "log_likelihood", "entropy", "temperature"}
     np.testing.assert_allclose(metrics["temperature"], 0.1, rtol=1e-6)

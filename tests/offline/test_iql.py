@@ -17,7 +17,7 @@ from o2o_jax.offline.iql import losses
 from o2o_jax.policy import hand_over
 from o2o_jax.training import gradient_step, run_updates
 from o2o_jax.types import Spec, Transition
-from tests import tiny
+from tests import sharing, tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
 
 TINY = iql.Config(hidden=(8,), critic_hidden=(8,))
@@ -85,8 +85,8 @@ def updated(config=TINY, updates=1):
     """The states before and after, and the metrics of the last update."""
     algorithm = iql.make(config, SPEC)
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
-    before = after = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
-    update = jax.jit(algorithm.phase("offline").update)
+    before = after = sharing.jit(algorithm.init)(jax.random.key(0), normalizer)
+    update = sharing.jit(algorithm.phase("offline").update)
     for _ in range(updates):
         after, metrics = update(after, tiny.random_batch(SPEC), jax.random.key(1))
     return before, after, metrics
@@ -194,9 +194,9 @@ def test_probe_values_are_expectiles_and_the_policy_leans_to_better_actions():
 @pytest.mark.parametrize("terminated", [0.0, 1.0])
 def test_targets_bootstrap_from_the_value_except_at_terminations(terminated):
     algorithm = iql.make(TINY, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    state = sharing.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
     batch = tiny.random_batch(SPEC, terminated=terminated)
-    _, metrics = jax.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(1))
+    _, metrics = sharing.jit(algorithm.phase("offline").update)(state, batch, jax.random.key(1))
     nets = iql.algorithm.make_networks(TINY, SPEC)
     next_value = nets.value.apply(state.value, batch.next_observation)
     expected = jnp.mean(batch.reward + 0.99 * (1.0 - terminated) * next_value)

@@ -16,6 +16,7 @@ from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.policy import hand_over
 from o2o_jax.training import run_updates
 from o2o_jax.types import Spec, Transition
+from tests import sharing
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
 from tests.tiny import over_keys
 
@@ -108,8 +109,8 @@ def changed(before, after):
 def test_actor_and_targets_move_every_policy_delay_updates_only(policy_delay):
     config = td3_bc.Config(hidden=(8,), critic_hidden=(8,), policy_delay=policy_delay)
     algorithm = td3_bc.make(config, SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    update = jax.jit(algorithm.phase("offline").update)
+    state = sharing.jit(algorithm.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    update = sharing.jit(algorithm.phase("offline").update)
     for count in range(1, 5):
         previous = state
         state, metrics = update(state, random_batch(jax.random.key(count)), jax.random.key(count))
@@ -126,7 +127,7 @@ def test_actor_and_targets_move_every_policy_delay_updates_only(policy_delay):
 def test_handoff_takes_raw_observations():
     normalizer = Normalizer(jnp.full(SPEC.observation_dim, 2.0), jnp.full(SPEC.observation_dim, 4.0))
     algorithm = td3_bc.make(td3_bc.Config(hidden=(8,), critic_hidden=(8,)), SPEC)
-    state = jax.jit(algorithm.init)(jax.random.key(0), normalizer)
+    state = sharing.jit(algorithm.init)(jax.random.key(0), normalizer)
     handoff = hand_over(algorithm, state)
     raw = jnp.arange(5.0)
     expected = handoff.policy.actor.apply(state.actor, (raw - 2.0) / 4.0).mode()
@@ -142,12 +143,12 @@ def test_update_transforms_observations_and_rewards():
     plain = td3_bc.make(td3_bc.Config(**settings), SPEC)
     scaled = td3_bc.make(td3_bc.Config(**settings, reward_scale=10.0, reward_shift=-5.0), SPEC)
     normalizer = Normalizer(jnp.arange(5.0), 1.0 + jnp.arange(5.0))
-    state = jax.jit(scaled.init)(jax.random.key(0), normalizer)
+    state = sharing.jit(scaled.init)(jax.random.key(0), normalizer)
     transformed = state.transform(batch)
     np.testing.assert_allclose(transformed.reward, 10.0 * batch.reward - 5.0)
-    bare = jax.jit(plain.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
-    found, _ = jax.jit(scaled.phase("offline").update)(state, batch, jax.random.key(2))
-    expected, _ = jax.jit(plain.phase("offline").update)(bare, transformed, jax.random.key(2))
+    bare = sharing.jit(plain.init)(jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    found, _ = sharing.jit(scaled.phase("offline").update)(state, batch, jax.random.key(2))
+    expected, _ = sharing.jit(plain.phase("offline").update)(bare, transformed, jax.random.key(2))
     for part in ("actor", "critic"):
         leaves = zip(*(jax.tree.leaves(getattr(after, part)) for after in (found, expected)), strict=True)
         assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in leaves), part

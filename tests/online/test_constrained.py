@@ -33,7 +33,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import documented, get, paths
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Annotated, Extras, Spec, Transition
-from tests import tiny
+from tests import sharing, tiny
 from tests.tiny import random_rollout, update_of
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -330,7 +330,7 @@ def test_critics_start_at_the_level_of_the_data(module):
     rows = random_rollout(SPEC, 64)
     rows = rows.replace(reward=jnp.full(64, 3.0), terminated=jnp.zeros(64))
     state = algorithm.init(jax.random.key(0))
-    started, extras = jax.jit(algorithm.phase("reevaluate").prepare)(state, rows)
+    started, extras = sharing.jit(algorithm.phase("reevaluate").prepare)(state, rows)
     expected = 6.0
     if module is o2sac:
         log_prob = jax.jit(lambda policy: policy.sample_and_log_prob(jax.random.key(0))[1])(extras.own.next_policy)
@@ -424,7 +424,7 @@ def test_reevaluation_moves_its_targets_at_a_rate_of_its_own(module):
     for settings in ({"reevaluate_polyak": 1.0}, {}):
         algorithm = module.make(returns_config(module, **settings), SPEC)
         state = algorithm.init(jax.random.key(0))
-        after, _ = jax.jit(algorithm.phase("reevaluate").update)(state, rows, jax.random.key(1))
+        after, _ = sharing.jit(algorithm.phase("reevaluate").update)(state, rows, jax.random.key(1))
         states.append((state, after))
     (_, copied), (before, moved) = states
     jax.tree.map(np.testing.assert_array_equal, copied.target_critic, copied.critic)
@@ -437,7 +437,7 @@ def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
     # Adam's first step is its rate, for every weight that has a gradient
     algorithm = module.make(returns_config(module, actor_lr=0.5, align_actor_lr=1e-3), SPEC)
     state = algorithm.init(jax.random.key(0))
-    after, _ = jax.jit(algorithm.phase("align").update)(state, random_rollout(SPEC, 8), jax.random.key(1))
+    after, _ = sharing.jit(algorithm.phase("align").update)(state, random_rollout(SPEC, 8), jax.random.key(1))
     steps = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), state.actor, after.actor)
     assert 0.9e-3 < max(jax.tree.leaves(steps)) < 1.1e-3
 

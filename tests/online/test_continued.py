@@ -14,7 +14,7 @@ from o2o_jax.interfaces import Schedule
 from o2o_jax.online import iql
 from o2o_jax.policy import hand_over
 from o2o_jax.types import Spec
-from tests import tiny
+from tests import sharing, tiny
 
 SPEC = Spec(observation_dim=4, action_dim=2)
 SIZES = {"hidden": (8,), "critic_hidden": (8,), "batch_size": 8}
@@ -88,7 +88,7 @@ def test_the_periodic_schedule_freezes_iqls_actor_where_offline_training_ended(s
     ended = (adam, by_schedule._replace(count=jnp.asarray(100, jnp.int32)))  # of N = 100
     state = state.replace(opt=state.opt.replace(actor=ended))
     algorithm = iql.make(settings("iql", actor_schedule=schedule), SPEC)
-    after, _ = jax.jit(algorithm.online.update)(state, tiny.random_batch(SPEC), jax.random.key(0))
+    after, _ = sharing.jit(algorithm.online.update)(state, tiny.random_batch(SPEC), jax.random.key(0))
     assert ("actor" in tiny.moved(state, after)) == moves
     assert "critic" in tiny.moved(state, after)
 

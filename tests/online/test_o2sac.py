@@ -16,7 +16,7 @@ from o2o_jax.online.o2sac import losses
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.policy import hand_over
 from o2o_jax.settings import paths
-from tests import tiny
+from tests import sharing, tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member, replayed_draws
 from tests.tiny import compiled, far, moved, random_batch, update_of
 
@@ -54,7 +54,7 @@ def test_golden_updates():
     offline = state.reference
     for phase in ("reevaluate", "align", "finetune"):
         if phase == "finetune":  # recorded with π_ref = π_off
-            state = jax.jit(algorithm.online.begin)(state, True).replace(reference=offline)
+            state = sharing.jit(algorithm.online.begin)(state, True).replace(reference=offline)
         update = golden.replay(phase, update_of(algorithm, phase))
         for step in golden.steps(phase):
             if phase == "finetune":
@@ -240,7 +240,7 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 def small(**settings):
     """A small algorithm with compiled phases, and its state at the start."""
     algorithm = o2sac.make(tiny.config(o2sac.Config, **TINY, **settings, warmup_env_steps=0), SPEC)
-    return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
+    return compiled(algorithm), sharing.jit(algorithm.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_sac_goes_on_from_cql():
 
 def test_sac_from_scratch_starts_with_its_own_settings():
     config = sac.Config.from_scratch()
-    state = jax.jit(sac.make(tiny.changed(config, **TINY), SPEC).init)(jax.random.key(0))
+    state = sharing.jit(sac.make(tiny.changed(config, **TINY), SPEC).init)(jax.random.key(0))
     assert float(state.log_alpha) == 0.0  # α = 1
     assert (config.update.actor_lr, config.update.critic_lr, config.finetune.alpha_lr) == (3e-4, 3e-4, 3e-4)
 

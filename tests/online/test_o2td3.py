@@ -17,7 +17,7 @@ from o2o_jax.ops.alignment import bounded_distance, decayed_anchor
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.policy import hand_over
 from o2o_jax.settings import paths
-from tests import tiny
+from tests import sharing, tiny
 from tests.golden_numbers import SCALAR_RTOL, SPEC, Golden, member
 from tests.tiny import compiled, far, moved, random_batch, update_of
 
@@ -54,7 +54,7 @@ def test_golden_updates():
     offline = state.reference
     for phase in ("reevaluate", "align", "finetune"):
         if phase == "finetune":  # recorded with π_ref = π_off
-            state = jax.jit(algorithm.online.begin)(state, True).replace(reference=offline)
+            state = sharing.jit(algorithm.online.begin)(state, True).replace(reference=offline)
         update = golden.replay(phase, update_of(algorithm, phase))
         for step in golden.steps(phase):
             if phase == "finetune":  # recorded at environment steps 1000, 2000, 3000; the second one moves the actor
@@ -209,7 +209,7 @@ TINY = {"hidden": (8,), "critic_hidden": (8,)}
 def small(**settings):
     """A small algorithm with compiled phases, and its state at the start."""
     algorithm = o2td3.make(tiny.config(o2td3.Config, **TINY, **settings, warmup_env_steps=0), SPEC)
-    return compiled(algorithm), jax.jit(algorithm.init)(jax.random.key(0))
+    return compiled(algorithm), sharing.jit(algorithm.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
