@@ -371,11 +371,11 @@ def _kept(folder: str | os.PathLike, setup: Setup, run: Run, which: str) -> tupl
         if "align" not in [phase.name for phase in algorithm.phases]:
             raise ValueError(f"{folder} left alignment out, so that nothing is aligned: ask for its offline policy")
         return snapshots.aligned, {"env_steps": 0}
-    now = {"env_steps": int(run.env_steps)}
+    env_steps = int(run.env_steps)
     if which == "last":
-        return algorithm.policy(run.agent), now
+        return algorithm.policy(run.agent), {"env_steps": env_steps}
     if which == "best" and setup.reference is not None and setup.rolls_back:
-        return setup.reference.policy(run.agent), now
+        return setup.reference.policy(run.agent), {"run_env_steps": env_steps}  # since when, nobody has written down
     snapshot: Snapshot | None = snapshots.lowest if which == "lowest" else snapshots.highest
     if snapshot is None:
         raise ValueError(f"{folder} has no evaluations, which would tell its {which} policy: ask for its last one")

@@ -119,8 +119,9 @@ def write(deployed: DeployedPolicy, folder: str | os.PathLike, kind: str) -> Pat
     """
     if kind not in FILES:
         raise ValueError(registry.unknown("format", kind, FILES))
-    for package in NEEDS[kind]:
-        require(package, EXTRAS[kind])
+    with _quiet(*NEEDS[kind]):
+        for package in NEEDS[kind]:
+            require(package, EXTRAS[kind])
     program = program_of(deployed)
     make = {"stablehlo": _stablehlo, "onnx": _onnx}[kind]
     with files.new_folder(folder) as draft:
@@ -131,7 +132,8 @@ def write(deployed: DeployedPolicy, folder: str | os.PathLike, kind: str) -> Pat
             raise ValueError(f"{kind} can't express this {deployed.policy.head} policy: {reason}") from error
         files.write(draft / FILES[kind], content)
         files.write(
-            draft / DESCRIPTION, (json.dumps(_describe(deployed, program, kind, facts), indent=2) + "\n").encode()
+            draft / DESCRIPTION,
+            (json.dumps(_describe(deployed, program, kind, facts), indent=2, ensure_ascii=False) + "\n").encode(),
         )
         _verify(deployed, program, kind, draft / FILES[kind])
     return Path(folder)
@@ -173,7 +175,7 @@ def _onnx(program: Program) -> tuple[bytes, dict[str, Any]]:
     import jax2onnx
 
     shapes: Sequence[Any] = [(BATCH, *shape) for shape in program.inputs.values()]
-    with _quiet("onnx_ir"):
+    with _quiet("onnx_ir", "jax2onnx"):
         model = jax2onnx.to_onnx(
             program.function, shapes, model_name="policy", input_names=list(program.inputs), output_names=["action"]
         )
@@ -181,15 +183,16 @@ def _onnx(program: Program) -> tuple[bytes, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keeps a library's warnings about its own work to itself."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet(*names: str) -> Iterator[None]:
+    """Keeps libraries' warnings about their own work to themselves."""
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _verify(deployed: DeployedPolicy, program: Program, kind: str, path: Path) -> None:

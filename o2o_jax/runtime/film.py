@@ -126,7 +126,7 @@ def write(
         envs = []
         for _ in panels:
             envs.append(stack.enter_context(contextlib.closing(make_env(render_mode="rgb_array"))))
-            _lighten(envs[-1])
+            _prepare(envs[-1])
         stage = _Stage(envs, panels, score)
         frames, replayed, writer = 0, True, None
         try:
@@ -252,12 +252,24 @@ def _view(env: Any) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _lighten(env: Any) -> None:
-    """Makes MuJoCo render small pictures without shadows and reflections: ten times as fast on a processor."""
+def _prepare(env: Any) -> None:
+    """Lets MuJoCo render small pictures by a camera that goes along with the robot.
+
+    Without shadows and reflections they take a tenth of the time on a processor.
+    """
     for renderer in _renderers(env):
         renderer.width = renderer.height = SIZE
         renderer.model.vis.quality.shadowsize = 0
         renderer.model.mat_reflectance[:] = 0.0
+        if "trackbodyid" in (renderer.default_cam_config or {}):  # which gymnasium's free camera doesn't follow
+            renderer.camera_id = _camera(renderer.model, "track")
+
+
+def _camera(model: Any, name: str) -> int:
+    """Number of a model's camera; -1, the free one, where it has none of that name."""
+    import mujoco
+
+    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
 
 
 def _renderers(env: Any) -> list[Any]:

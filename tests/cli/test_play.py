@@ -148,6 +148,16 @@ def test_a_machine_that_cannot_render_says_what_to_install(policies, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "goes_along"), [("mujoco/walker2d", True), ("pointmaze/umaze", False)])
+def test_the_camera_goes_along_with_a_robot_that_walks(name, goes_along):
+    env = envs.family(name).make_env(envs.get_task(name), render_mode="rgb_array")
+    film._prepare(env)
+    (renderer,) = film._renderers(env)
+    assert (renderer.camera_id >= 0) == goes_along
+    assert (renderer.width, renderer.height) == (film.SIZE, film.SIZE)
+    env.close()
+
+
 def test_a_demo_ends_well_without_a_film(tmp_path):
     (reason,) = demo._missing_film(tmp_path / "demo.mp4", tmp_path, dict(os.environ)).splitlines()
     assert reason == f"{tmp_path / 'o2td3'} holds no run: {tmp_path / 'o2td3' / 'config.json'} does not exist"

@@ -77,7 +77,7 @@ def test_a_run_that_rolls_back_delivers_its_best(online_run, tmp_path, monkeypat
     monkeypatch.setattr(rolls_back, "rolls_back", True)
     best = load_policy(online_run, 1, "best")
     assert equal(best, seeds.take(setup.reference.policy(run.agent), 1))
-    assert best.made["env_steps"] == 6
+    assert best.made["run_env_steps"] == 6
 
 
 def test_one_observation_is_a_row_of_many(online_run):
