@@ -51,7 +51,7 @@ def jit(function):
 
 
 def _shared(key, make):
-    """What was made for a key, made now if it isn't there, and kept as the newest."""
+    """Returns what was made for a key, made now if it isn't there, and keeps it as the newest."""
     _programs[key] = _programs.pop(key, None) or make()
     if len(_programs) > KEPT:
         del _programs[next(iter(_programs))]

@@ -55,7 +55,7 @@ def test_runs_that_differ_are_told_apart(tmp_path):
         "clone/3.orbax-checkpoint-tmp is left over",
         "offline.csv is another one",
         "start.csv is another one",
-        "checkpoints: 10 ['x'] is another one",
+        "checkpoints: 10 x is another one",
     ]
 
 

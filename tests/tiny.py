@@ -52,10 +52,10 @@ def saved(folder):
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             numbers = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-            found[f"{step.name} {jax.tree_util.keystr(path)}"] = numbers
-        if np.all(found.get(f"{step.name} ['episodes']['simulators']['seed']", -1) >= 0):
+            found[f"{step.name} {path[-1].key}"] = numbers  # leaves are stored by their paths
+        if np.all(found.get(f"{step.name} episodes.simulators.seed", -1) >= 0):
             # still the first episodes: the generators then are as their seeds make them, whatever they were before
-            found.pop(f"{step.name} ['episodes']['simulators']['generators']", None)
+            found.pop(f"{step.name} episodes.simulators.generators", None)
     return found
 
 
