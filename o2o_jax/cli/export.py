@@ -25,6 +25,9 @@ def define(values: FlagValues) -> None:
     )
     absl.flags.DEFINE_enum("which", "best", WHICH, "policy of the run", flag_values=values)
     absl.flags.DEFINE_integer("seed", 0, "number of the run's seed", lower_bound=0, flag_values=values)
+    absl.flags.DEFINE_string(
+        "env", None, "task whose bounds of actions the program has; by default the run's", flag_values=values
+    )
     absl.flags.DEFINE_enum("format", "stablehlo", list(export.FILES), "of the program", flag_values=values)
     absl.flags.DEFINE_string("out", None, "folder to write, which does not exist", required=True, flag_values=values)
 
@@ -34,7 +37,11 @@ def main(args: FlagValues) -> None:
     if Path(args.out).exists():
         raise FileExistsError(f"{args.out} already exists: choose another folder")
     devices.enable_compilation_cache()
-    policy = load_policy(args.run, args.seed, args.which)
+    policy = load_policy(args.run, args.seed, args.which, args.env)
+    if policy.task is None:
+        print(
+            "note: the policy knows no environment, and its actions are in [-1, 1]: --env names one with other bounds"
+        )
     folder = export.write(policy, args.out, args.format)
     path, sizes = folder / export.FILES[args.format], policy.spec
     window = f", {policy.policy.context}" if policy.on_histories else ""  # type: ignore[union-attr]

@@ -91,7 +91,7 @@ def _label(run: str, folder: str, policy: DeployedPolicy) -> str:
     name = str(made.get("which", "policy"))
     if folder != run:
         name = f"{name} of {Path(folder).name}"
-    if made.get("which") in ("lowest", "best", "last") and "env_steps" in made:
+    if made.get("which") in ("lowest", "last") and "env_steps" in made:
         name += f", step {made['env_steps']:,}"
     return name
 

@@ -15,7 +15,7 @@ Which = Literal["best", "last", "offline", "aligned", "lowest"]
 WHICH: tuple[str, ...] = typing.get_args(Which)
 
 
-def load_policy(run: str | os.PathLike, seed: int = 0, which: Which = "best") -> DeployedPolicy:
+def load_policy(run: str | os.PathLike, seed: int = 0, which: Which = "best", env: str | None = None) -> DeployedPolicy:
     """Loads a policy, to be called with NumPy observations.
 
     Neither a simulator nor the dataset is needed, nor the offline run that a fine-tuning run started from.
@@ -30,11 +30,23 @@ def load_policy(run: str | os.PathLike, seed: int = 0, which: Which = "best") ->
         "aligned": the one that alignment ended with;
         "lowest": that of the lowest evaluation online.
         An offline run has one policy, which is "best", "last" and "offline".
+      env: name of the task that it is for, by whose bounds actions come in the environment's units; None for the
+        run's own. Of data alone there is none, and actions are in [-1, 1].
 
     Raises:
       FileNotFoundError: there is no such folder, or it has not come as far as that policy.
-      ValueError: no such policy or seed, or see `saved.read` and `handoffs.load_kept`.
+      ValueError: no such policy, seed or task, or one of other sizes, or see `saved.read` and `handoffs.load_kept`.
     """
+    found = _load(run, seed, which)
+    if env is None:
+        return found
+    task = envs.get_task(env)
+    if task.spec != found.spec:
+        raise ValueError(f"the policy is of {found.spec}, but {task.name} has {task.spec}: name a task that fits")
+    return DeployedPolicy(found.policy, task, found.made)
+
+
+def _load(run: str | os.PathLike, seed: int, which: Which) -> DeployedPolicy:
     if which not in WHICH:
         raise ValueError(registry.unknown("policy", which, WHICH))
     if saved.is_saved(run):

@@ -54,7 +54,7 @@ def save(policy: DeployedPolicy, folder: str | os.PathLike) -> Path:
     with files.new_folder(folder) as draft:
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]
-        description |= {"digest": _digest(content.getvalue())}
+        description |= {"digest": _digest(description, content.getvalue())}
         files.write(draft / ARRAYS, content.getvalue())
         files.write(draft / DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
         for name, array in _arrays(read(draft).policy).items():
@@ -95,8 +95,8 @@ def read(folder: str | os.PathLike) -> DeployedPolicy:
     wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves, strict=True)}
     if {name: (array.shape, array.dtype) for name, array in found.items()} != wanted:
         raise ValueError(f"{path / ARRAYS} doesn't have the arrays that {DESCRIPTION} describes: save the policy again")
-    if values.get("digest") != _digest(content):
-        raise ValueError(f"{path / ARRAYS} is not the one that {DESCRIPTION} was written with: save the policy again")
+    if values.get("digest") != _digest(values, content):
+        raise ValueError(f"{path}: {DESCRIPTION} or {ARRAYS} is not as it was written: save the policy again")
     return DeployedPolicy(structure.unflatten([found[name] for name in names]), task, dict(values.get("made") or {}))
 
 
@@ -195,5 +195,7 @@ def _template(values: Mapping[str, Any]) -> Policy | SequencePolicy:
     return jax.eval_shape(begin, jax.random.key(0))
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _digest(description: Mapping[str, Any], arrays: bytes) -> str:
+    """Of both files of a policy, but for the digest itself."""
+    said = {name: value for name, value in description.items() if name != "digest"}
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode() + arrays, digest_size=16).hexdigest()

@@ -237,7 +237,7 @@ def change(folder, **values):
         ({"spec": {"observation_dim": 10, "action_dim": 3}}, "is of other sizes than its task"),
         ({"spec": {"observation_dim": 0, "action_dim": 3}}, "must be at least 1"),
         ({"task": {"name": "x"}}, "the facts of a task must have"),
-        ({"digest": "0"}, "is not the one that policy.json was written with"),
+        ({"digest": "0"}, "policy.json or arrays.npz is not as it was written"),
     ],
 )
 def test_a_damaged_description_is_refused_in_one_line(values, message, folder):

@@ -37,6 +37,9 @@ class TensorBoard:
         for term, values in sinks.per_seed(metrics, self._first_seed).items():
             for seed, value in values.items():
                 self._of(phase, seed).add_scalar(f"{phase}/{term}", value, step)
+        for (written, _), writer in self._writers.items():
+            if written == phase:
+                writer.flush()  # a run that is killed keeps its curve
 
     def rewind(self, phase: str, step: int) -> None:
         """Makes the viewer leave out what was written after `step` until now."""
