@@ -83,7 +83,12 @@ def save_policy(
     """
     task = envs.get_task(task) if isinstance(task, str) else task
     if not isinstance(policy, DeployedPolicy):
-        if getattr(getattr(policy, "normalizer", None), "mean", None) is None or policy.normalizer.mean.ndim != 1:
+        if not isinstance(policy, Policy | SequencePolicy):
+            raise ValueError(
+                f"save_policy takes policies of this package, got a {type(policy).__name__}: clone it first, as by "
+                "o2o_jax.clone"
+            )
+        if policy.normalizer.mean.ndim != 1:
             raise ValueError("save_policy takes a policy of one seed: take one of several with runtime.seeds.take")
         policy = DeployedPolicy(policy, task)
     elif task is not None:

@@ -78,7 +78,8 @@ class DeployedPolicy:
           Actions [A] or [N, A], float32, in the environment's units and between its bounds.
 
         Raises:
-          ValueError: observations of another shape, or not finite; or other episodes than those that are remembered.
+          ValueError: observations or rewards of another shape, or not finite; or other episodes than those that are
+            remembered.
         """
         return self._take(observation, reward)[1]
 
@@ -96,9 +97,14 @@ class DeployedPolicy:
                 f"the policy remembers {len(self._begins)} episodes, and here are observations of {len(batch)}: call "
                 "reset() where others begin"
             )
-        rewards = np.broadcast_to(np.asarray(reward, np.float32), (len(batch),))
+        rewards = np.asarray(reward, np.float32)
+        if rewards.shape not in ((), (1,), (len(batch),)):
+            raise ValueError(f"expected a reward for each of {len(batch)} observations, got the shape {rewards.shape}")
+        rewards = np.broadcast_to(rewards, (len(batch),))
         if self.on_histories:
             rewards = np.where(self._begins, np.float32(0.0), rewards)
+            if not np.isfinite(rewards).all():
+                raise ValueError("a reward is NaN or infinite: pass finite ones")
         actions, own, self._memory = self._step(self.policy, self._bounds, self._memory, batch, rewards)
         self._begins = np.zeros(len(batch), bool)
         both = np.asarray(actions), np.asarray(own)

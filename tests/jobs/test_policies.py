@@ -115,6 +115,10 @@ def test_a_policy_on_histories_remembers_its_episodes(tmp_path):
     np.testing.assert_allclose(policy(OBSERVATIONS[2:], rewards), second, atol=1e-6)
     with pytest.raises(ValueError, match=r"remembers 2 episodes, and here are observations of 1: call reset\(\)"):
         policy(OBSERVATIONS[0])
+    with pytest.raises(ValueError, match=r"a reward for each of 2 observations, got the shape \(3,\)"):
+        policy(OBSERVATIONS[:2], np.zeros(3))
+    with pytest.raises(ValueError, match="a reward is NaN or infinite"):
+        policy(OBSERVATIONS[:2], np.nan)
     policy.reset(np.array([True, False]))
     again = policy(OBSERVATIONS[:2], rewards)
     np.testing.assert_allclose(again[0], first[0], atol=1e-6)
@@ -125,6 +129,24 @@ def test_a_policy_on_histories_remembers_its_episodes(tmp_path):
 
 def save_and_load(policy, folder, **arguments):
     return load_policy(save_policy(policy, folder, **arguments))
+
+
+def test_only_policies_of_this_package_are_saved(tmp_path):
+    with pytest.raises(ValueError, match="got a function: clone it first, as by o2o_jax.clone"):
+        save_policy(lambda observation: observation, tmp_path / "policy")
+    several = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), tiny.make_policy())
+    with pytest.raises(ValueError, match="take one of several with runtime.seeds.take"):
+        save_policy(several, tmp_path / "policy")
+
+
+def test_a_policy_of_data_alone_gets_its_bounds_from_a_task(tmp_path):
+    inner = tiny.make_policy(observation_dim=3, action_dim=1)
+    folder = save_policy(inner, tmp_path / "policy")
+    alone, bounded = load_policy(folder), load_policy(folder, env="gym/Pendulum-v1")
+    observation = OBSERVATIONS[0, :3]
+    np.testing.assert_allclose(bounded(observation), 2.0 * alone(observation), rtol=1e-6)
+    with pytest.raises(ValueError, match="but mujoco/hopper-medium has .*: name a task that fits"):
+        load_policy(folder, env="mujoco/hopper-medium")
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -275,7 +297,7 @@ def test_a_policy_that_diverged_is_not_let_out():
 def test_what_cannot_be_saved_leaves_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="already exists: choose another folder"):
         save_policy(tiny.make_policy(), folder)
-    with pytest.raises(ValueError, match="got one of SampledPolicy|takes a policy of one seed"):
+    with pytest.raises(ValueError, match="got a SampledPolicy: clone it first"):
         save_policy(SampledPolicy(tiny.make_policy()), tmp_path / "sampled")
     with pytest.raises(ValueError, match="has Spec"):
         save_policy(tiny.make_policy(), tmp_path / "other", "mujoco/walker2d-medium")
