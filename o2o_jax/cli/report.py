@@ -73,6 +73,7 @@ class Run:
       score: normalized score of the evaluations online, or of training's own episodes.
       lagrange: λ, None for a run without one.
       missing_env_steps: that the run still had to take when it stopped; 0 where it finished, or left no settings.
+      raw: whether its scores are raw returns, for want of a reference.
     """
 
     label: str
@@ -84,6 +85,7 @@ class Run:
     score: Curve
     lagrange: Curve | None
     missing_env_steps: int = 0
+    raw: bool = False
 
     def summary(self) -> dict[str, np.ndarray]:
         """The table's columns, [S] each: where the seed started, its clone and the aligned policy, then of its
@@ -173,6 +175,7 @@ def load_run(
         score=score,
         lagrange=lagrange,
         missing_env_steps=max(0, *missing),
+        raw=all(_is_raw(_settings(part)) for part in folders),
     )
 
 
@@ -195,7 +198,8 @@ def table(runs: Sequence[Run]) -> str:
         lines.append(_row([run.label, *cells, _cell(interquartile_mean(finished)), count]))
     lines += [
         "",
-        "Normalized scores: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean after it.",
+        f"{_unit(runs).capitalize()}s: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean "
+        "after it.",
         "",
     ]
     lines += [_row(["run", "seed", *columns]), _row(["---"] * (len(columns) + 2))]
@@ -385,6 +389,17 @@ def _settings(folder: str) -> dict[str, Any]:
     return read_config(folder) if (Path(folder) / "config.json").is_file() else {}
 
 
+def _is_raw(settings: dict[str, Any]) -> bool:
+    """True where a run's settings say that its task has no reference scores."""
+    task = settings.get("task") or {}
+    return (task.get("random_score"), task.get("expert_score")) == (0.0, 100.0)
+
+
+def _unit(runs: Sequence[Run]) -> str:
+    """What the scores of all runs are."""
+    return "raw return" if all(run.raw for run in runs) else "normalized score"
+
+
 def _last_step(folder: str, scores: str) -> int:
     """The last environment step that a run has logged anything at."""
     logs = [log.read(folder, scores), _read_if_there([folder], "finetune")]
@@ -426,7 +441,7 @@ def _draw_scores(axis: Any, runs: Sequence[Run]) -> None:
             axis.axhline(_mean(run.offline), color=f"C{i}", linestyle="--", linewidth=1)
         if np.isfinite(run.aligned).any():
             axis.plot(0, _mean(run.aligned), "o", color=f"C{i}", clip_on=False)
-    axis.set_ylabel("normalized score")
+    axis.set_ylabel(_unit(runs))
     started_offline = any(np.isfinite(run.offline).any() for run in runs)
     title = "dashed: offline policy, dot: after alignment" if started_offline else None
     axis.legend(title=title, fontsize="small", title_fontsize="small")

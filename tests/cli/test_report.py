@@ -271,3 +271,12 @@ def test_without_matplotlib(run_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"pip install 'o2o_jax\[plot\]'"):
         report.write_report([run_folder], ["x"], tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize(
+    ("expert_score", "unit"), [(100.0, "Raw returns: mean over"), (90.0, "Normalized scores: mean")]
+)
+def test_returns_without_a_reference_are_called_so(run_folder, expert_score, unit):
+    facts = {"random_score": 0.0, "expert_score": expert_score}
+    (run_folder / "config.json").write_text(json.dumps({"script": "finetune", "config": {}, "task": facts}))
+    assert unit in report.table([report.load_run(run_folder, "O2TD3")])
