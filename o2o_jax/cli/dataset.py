@@ -35,6 +35,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs
+from o2o_jax.cli import flags
 from o2o_jax.data.sources import MINARI_ID, minari_folder
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
 from o2o_jax.envs.vector import last_observations
@@ -408,11 +409,9 @@ def define(values: FlagValues) -> None:
     )
     absl.flags.DEFINE_integer("seed", 0, "of environments and actions", lower_bound=0, flag_values=values)
     absl.flags.DEFINE_string("out", None, "Minari id to write, by default the task's own", flag_values=values)
-    absl.flags.DEFINE_string(
-        "policy", None, ".npz of experiments.behaviour to make the data with; needs --out", flag_values=values
-    )
+    flags.define_path(values, "policy", None, ".npz of experiments.behaviour to make the data with; needs --out")
     absl.flags.DEFINE_bool("overwrite", False, "replace existing datasets", flag_values=values)
-    absl.flags.DEFINE_string("table", None, "file for a Markdown table of the datasets", flag_values=values)
+    flags.define_path(values, "table", None, "file for a Markdown table of the datasets")
 
 
 def main(args: FlagValues) -> None:

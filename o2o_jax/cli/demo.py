@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import absl.flags
 from absl.flags import FlagValues
 
 from o2o_jax.cli import flags, report
@@ -31,9 +30,7 @@ def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values, "seeds")
     values.set_default("seeds", 2)
-    absl.flags.DEFINE_string(
-        "out", "runs/demo-walker2d", "folder for everything that the demo writes", flag_values=values
-    )
+    flags.define_path(values, "out", "runs/demo-walker2d", "folder for everything that the demo writes")
 
 
 def main(args: FlagValues) -> None:

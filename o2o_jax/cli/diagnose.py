@@ -65,12 +65,10 @@ def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values, "set", "devices")
     flags.define_schedule(values)
-    absl.flags.DEFINE_string(
-        "run", None, "output folder of experiments.offline or experiments.finetune", required=True, flag_values=values
+    flags.define_path(
+        values, "run", None, "output folder of experiments.offline or experiments.finetune", required=True
     )
-    absl.flags.DEFINE_string(
-        "out", None, "folder for the report; by default diagnosis in the run's", flag_values=values
-    )
+    flags.define_path(values, "out", None, "folder for the report; by default diagnosis in the run's")
     absl.flags.DEFINE_integer(
         "seeds", None, "how many of the run's seeds; all by default", lower_bound=1, flag_values=values
     )
@@ -82,13 +80,10 @@ def define(values: FlagValues) -> None:
         "algorithm", None, "online algorithm that re-evaluates and aligns an offline run's policy; none by default",
         flag_values=values,
     )  # fmt: skip
-    absl.flags.DEFINE_string(
-        "dataset", None, "Minari id or path; by default the data that the run was trained on", flag_values=values
+    flags.define_path(values, "dataset", None, "Minari id or path; by default the data that the run was trained on")
+    flags.define_path(
+        values, "holdout_dataset", None, "data that nothing was trained on; by default episodes of the dataset itself"
     )
-    absl.flags.DEFINE_string(
-        "holdout_dataset", None, "data that nothing was trained on; by default episodes of the dataset itself",
-        flag_values=values,
-    )  # fmt: skip
     absl.flags.DEFINE_integer(
         "holdout_episodes", None, f"how many trajectories; {HOLDOUT_EPISODES} by default, half of them at most",
         lower_bound=1, flag_values=values,

@@ -14,22 +14,21 @@ from pathlib import Path
 import absl.flags
 from absl.flags import FlagValues
 
+from o2o_jax.cli import flags
 from o2o_jax.jobs.policies import WHICH, load_policy
 from o2o_jax.runtime import devices, export
 
 
 def define(values: FlagValues) -> None:
     """Flags of this script."""
-    absl.flags.DEFINE_string(
-        "run", None, "folder of a run, or of a policy that save_policy wrote", required=True, flag_values=values
-    )
+    flags.define_path(values, "run", None, "folder of a run, or of a policy that save_policy wrote", required=True)
     absl.flags.DEFINE_enum("which", "best", WHICH, "policy of the run", flag_values=values)
     absl.flags.DEFINE_integer("seed", 0, "number of the run's seed", lower_bound=0, flag_values=values)
     absl.flags.DEFINE_string(
         "env", None, "task whose bounds of actions the program has; by default the run's", flag_values=values
     )
     absl.flags.DEFINE_enum("format", "stablehlo", list(export.FILES), "of the program", flag_values=values)
-    absl.flags.DEFINE_string("out", None, "folder to write, which does not exist", required=True, flag_values=values)
+    flags.define_path(values, "out", None, "folder to write, which does not exist", required=True)
 
 
 def main(args: FlagValues) -> None:

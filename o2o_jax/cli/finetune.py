@@ -32,23 +32,27 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_string(
         "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
     )
-    absl.flags.DEFINE_string(
-        "policy", None, "output folder of experiments.offline, where the policies come from; or a folder of "
-        "save_policy, whose policy all seeds start from", required=True, flag_values=values,
-    )  # fmt: skip
+    flags.define_path(
+        values,
+        "policy",
+        None,
+        "output folder of experiments.offline, where the policies come from; or a folder of "
+        "save_policy, whose policy all seeds start from",
+        required=True,
+    )
     absl.flags.DEFINE_string(
         "env", None, "task to go online in; by default the one that the policy was trained on", flag_values=values
     )
-    absl.flags.DEFINE_string(
-        "dataset",
-        None,
-        "Minari id or path; by default the data that the policy was trained on, or its task's",
-        flag_values=values,
+    flags.define_path(
+        values, "dataset", None, "Minari id or path; by default the data that the policy was trained on, or its task's"
     )
-    absl.flags.DEFINE_string(
-        "reconstruction", None, "output folder of a run of this script, with the same settings up to the first "
-        "environment step, whose re-evaluated and aligned networks to take", flag_values=values,
-    )  # fmt: skip
+    flags.define_path(
+        values,
+        "reconstruction",
+        None,
+        "output folder of a run of this script, with the same settings up to the first "
+        "environment step, whose re-evaluated and aligned networks to take",
+    )
     absl.flags.DEFINE_integer(
         "checkpoint_every", 1_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
         flag_values=values,

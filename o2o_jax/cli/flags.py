@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -12,6 +13,28 @@ from o2o_jax.jobs.job import FAST_CLONE_UPDATES
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import devices, sinks
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parser of paths: `~` is the home folder, and one path has one text, with or without `./` and a last `/`."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        return str(Path(argument).expanduser()) if argument else argument
+
+
+def define_path(values: FlagValues, name: str, default: str | None, text: str, required: bool = False) -> None:
+    """Defines a flag that is a path, or what else names data; an id stays as it is.
+
+    Args:
+      values: to define it on.
+      name: of the flag.
+      default: None for none.
+      text: its help.
+      required: whether it must be passed.
+    """
+    flags.DEFINE(_PathParser(), name, default, text, flag_values=values, required=required)
 
 
 def _define_log_to(values: FlagValues) -> None:
@@ -33,10 +56,9 @@ def _define_log_to(values: FlagValues) -> None:
 
 def _define_config(values: FlagValues) -> None:
     """Defines where `settings` begins, and that it may end with them."""
-    flags.DEFINE_string(
-        "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from",
-        flag_values=values,
-    )  # fmt: skip
+    define_path(
+        values, "config", None, "config.json of a run, or what --print_config printed: settings that --set starts from"
+    )
     flags.DEFINE_bool(
         "print_config",
         False,
@@ -58,8 +80,8 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "seeds", 1, "how many seeds train side by side", lower_bound=1, flag_values=values
     ),
     "first_seed": _define_first_seed,
-    "out": lambda values: flags.DEFINE_string(
-        "out", None, "folder for everything that the run writes; new or empty", required=True, flag_values=values
+    "out": lambda values: define_path(
+        values, "out", None, "folder for everything that the run writes; new or empty", required=True
     ),
     "set": lambda values: flags.DEFINE_multi_string(
         "set",

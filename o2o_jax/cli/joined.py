@@ -18,7 +18,8 @@ UNKNOWN = ("unknown", "-dirty")  # ends of a commit that doesn't say what code i
 
 def folders_of(text: str) -> list[str]:
     """Returns the folders that `runs/a+runs/b` names; that of a run may have a plus itself."""
-    return [text] if Path(text).exists() else text.split("+")
+    parts = [text] if Path(text).expanduser().exists() else text.split("+")
+    return [str(Path(part).expanduser()) for part in parts]
 
 
 def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:

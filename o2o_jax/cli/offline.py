@@ -39,10 +39,12 @@ def define(values: FlagValues) -> None:
         "env", None, "task, such as mujoco/hopper-medium or gym/Pendulum-v1; the dataset's by default",
         flag_values=values,
     )  # fmt: skip
-    absl.flags.DEFINE_string(
-        "dataset", None, "Minari id, or path of a Minari dataset, a D4RL or an npz file; the task's own by default",
-        flag_values=values,
-    )  # fmt: skip
+    flags.define_path(
+        values,
+        "dataset",
+        None,
+        "Minari id, or path of a Minari dataset, a D4RL or an npz file; the task's own by default",
+    )
     absl.flags.DEFINE_integer(
         "eval_episodes",
         None,

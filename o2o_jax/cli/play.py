@@ -18,6 +18,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs, registry
+from o2o_jax.cli import flags
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.policies import WHICH, load_policy
 from o2o_jax.runtime import devices, film, playing
@@ -27,16 +28,14 @@ from o2o_jax.runtime.saved import is_saved
 
 def define(values: FlagValues) -> None:
     """Flags of this script."""
-    absl.flags.DEFINE_string(
-        "run", None, "folder of a run, or of a policy that save_policy wrote", required=True, flag_values=values
-    )
+    flags.define_path(values, "run", None, "folder of a run, or of a policy that save_policy wrote", required=True)
     absl.flags.DEFINE_list(
         "compare", ["best"], f"policies of the run ({', '.join(WHICH)}), or <folder>:<policy> of others, to play from "
         "the same start states", flag_values=values,
     )  # fmt: skip
     absl.flags.DEFINE_integer("seed", 0, "number of the runs' seed", lower_bound=0, flag_values=values)
     absl.flags.DEFINE_integer("episodes", 5, "per policy", lower_bound=1, flag_values=values)
-    absl.flags.DEFINE_string("video", None, "film to write, an .mp4 file", flag_values=values)
+    flags.define_path(values, "video", None, "film to write, an .mp4 file")
     absl.flags.DEFINE_integer("film_episodes", 1, "episodes to film, one after the other", lower_bound=1,
                               flag_values=values)  # fmt: skip
     absl.flags.DEFINE_bool("overwrite", False, "replace the film that is there", flag_values=values)

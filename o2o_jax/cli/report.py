@@ -25,7 +25,7 @@ import absl.flags
 import numpy as np
 from absl.flags import FlagValues
 
-from o2o_jax.cli import joined
+from o2o_jax.cli import flags, joined
 from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.runtime import log
 from o2o_jax.runtime.checkpoint import read_config
@@ -366,7 +366,7 @@ def define(values: FlagValues) -> None:
         "x", "training", ["training", "total"], "environment steps of training alone, or of evaluations too",
         flag_values=values,
     )  # fmt: skip
-    absl.flags.DEFINE_string("out", None, f"the figure: {', '.join(FORMATS)}", required=True, flag_values=values)
+    flags.define_path(values, "out", None, f"the figure: {', '.join(FORMATS)}", required=True)
 
 
 def main(args: FlagValues) -> None:
@@ -396,7 +396,7 @@ def _is_raw(settings: dict[str, Any]) -> bool:
 
 
 def _unit(runs: Sequence[Run]) -> str:
-    """What the scores of all runs are."""
+    """Returns what the scores of all runs are."""
     return "raw return" if all(run.raw for run in runs) else "normalized score"
 
 

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from absl.flags import FlagValues
 
 from o2o_jax.cli import flags, program
 from tests.cli.test_program import run
@@ -28,3 +29,22 @@ def test_a_script_takes_the_common_flags_it_needs(capsys):
 
 def test_devices_are_a_mesh_over_the_seeds():
     assert flags.setup_devices(2, 1).shape == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("~/runs/a", "/home/me/runs/a"),
+        ("runs/a/", "runs/a"),
+        ("./runs//a", "runs/a"),
+        (".", "."),
+        ("mujoco/hopper/medium-v0", "mujoco/hopper/medium-v0"),
+        ("", ""),
+    ],
+)
+def test_a_path_has_one_text(typed, path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    values = FlagValues()
+    flags.define_path(values, "out", None, "folder", required=True)
+    values(["", f"--out={typed}"])
+    assert values.out == path
