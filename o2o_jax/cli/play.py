@@ -18,10 +18,10 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs, registry
-from o2o_jax.cli import flags
+from o2o_jax.cli import estimates, flags
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.policies import WHICH, load_policy
-from o2o_jax.runtime import devices, film, playing
+from o2o_jax.runtime import devices, film, limits, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.runtime.saved import is_saved
 
@@ -52,6 +52,9 @@ def main(args: FlagValues) -> None:
     labels = [_label(args.run, folder, policy) for (folder, _), policy in zip(entries, policies, strict=True)]
     task = _task(args.env, labels, policies)
     family = envs.family(task.name)
+    limits.check_episodes(len(policies), args.episodes, task.max_episode_steps, task.spec)
+    steps = len(policies) * args.episodes * task.max_episode_steps
+    estimates.check_simulators(task, steps, "lower --episodes")
     episodes = playing.play(family, task, policies, args.seed, args.episodes)
     print(table(task, labels, episodes))
     if args.video:

@@ -110,7 +110,8 @@ def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) 
     task = online_task(run_dir, settings, env)
     if saved.is_saved(run_dir):
         policy = jax.device_get(saved.read(run_dir).policy)
-        policies = jax.tree.map(lambda leaf: np.stack([leaf] * len(seed_list)), policy)
+        # views: however many seeds there are, they share one copy until they are placed
+        policies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seed_list), *np.shape(leaf))), policy)
         return Handoff(policies, source=settings["algorithm"]), task, settings
     return load_offline(run_dir, seed_list, task.spec)[0], task, settings
 
