@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: always; see `program.run`. Status 2 for an unknown command.
     """
+    program.readable_output()
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("--help", "-h"):
         program.show(overview())

@@ -447,7 +447,7 @@ def main(args: FlagValues) -> None:
     if args.table:
         path = pathlib.Path(args.table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(table(summaries))
+        path.write_text(table(summaries), encoding="utf-8")
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(missing) + len(summaries)} datasets could not be made, for want of behaviour "

@@ -13,6 +13,7 @@ and `run(main, define, __doc__)` what a process does with it.
 """
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from typing import NoReturn
 from absl import flags
 from absl.flags import FlagValues
 
-from o2o_jax import envs
+from o2o_jax import envs, registry
 from o2o_jax.cli import estimates
 from o2o_jax.cli.overrides import Printed
 from o2o_jax.runtime import devices, interrupt, limits
@@ -58,6 +59,7 @@ def run(
       SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
         and for a second signal, 143 for SIGTERM.
     """
+    readable_output()
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
@@ -96,6 +98,13 @@ def run(
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
+
+
+def readable_output() -> None:
+    """Lets a terminal that lacks a letter, such as π in ASCII, show a question mark in its place. Impure."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def show(text: str) -> None:
@@ -176,7 +185,7 @@ def _help(values: FlagValues) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join((str(error) or type(error).__name__).split())
+    text = registry.clipped(" ".join((str(error) or type(error).__name__).split()))
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 

@@ -345,7 +345,7 @@ def load_kept(
         raise ValueError(f"{run_dir} holds no policies: pass the --out of experiments.offline or experiments.finetune")
     numbers = seeds_of(settings)
     if seed not in numbers:
-        raise ValueError(f"{run_dir} has no seed {seed!r}: choose one of {', '.join(map(str, numbers))}")
+        raise ValueError(f"{run_dir} has {_named(numbers)}, not {seed!r}: choose another --seed")
     made = {"run": os.fspath(run_dir), "algorithm": settings["algorithm"], "seed": seed, "which": which}
     task, spec = task_of(settings), spec_of(settings)
     if settings["script"] == "offline":

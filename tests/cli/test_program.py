@@ -1,4 +1,8 @@
 import dataclasses
+import io
+import os
+import subprocess
+import sys
 import types
 
 import absl.flags
@@ -9,7 +13,7 @@ import pytest
 from o2o_jax import offline
 from o2o_jax.cli import flags, program
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.runtime import limits
+from o2o_jax.runtime import limits, log
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
@@ -103,6 +107,50 @@ def test_an_error_of_the_script_is_one_line(error, capsys):
     assert message == f"error: {' '.join(str(error).split())}\n"
     assert run(main, "--out=x", "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_of_any_length_is_a_line_that_can_be_read(capsys):
+    def main(args):
+        raise ValueError(f"no such thing as {'x, ' * 20_000}: write another")
+
+    assert run(main, "--out=x") == 1
+    message = capsys.readouterr().err
+    assert len(message) < 2_000
+    assert message.startswith("error: no such thing as x, x")
+    assert message.endswith("x, : write another\n")
+
+
+def test_a_terminal_without_the_letters_shows_the_others(monkeypatch):
+    def main(args):
+        print("π ± ȧ \ud800")
+        with log.progress("λ", 3) as bar:
+            bar.update(3)
+        raise ValueError("no such π")
+
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert run(main, "--out=x") == 1
+    found = {}
+    for name, stream in streams.items():
+        stream.flush()
+        found[name] = stream.buffer.getvalue().decode("ascii")
+    assert found["stdout"] == "? ? ? ?\n"
+    assert "?: 100%" in found["stderr"]
+    assert found["stderr"].endswith("error: no such ?\n")
+
+
+def test_the_overview_is_readable_in_ascii():
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": os.getcwd(),
+    }
+    command = [sys.executable, "-m", "o2o_jax.cli", "--help"]
+    result = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b"usage: o2o <command> --flag=value ?" in result.stdout
 
 
 def test_a_bug_keeps_its_traceback():

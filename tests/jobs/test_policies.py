@@ -190,7 +190,7 @@ def test_loading_needs_no_simulator_and_a_saved_policy_no_checkpoints(online_run
     ("arguments", "message"),
     [
         ({"which": "bets"}, "unknown policy 'bets'. Did you mean 'best'?"),
-        ({"seed": 2}, "has no seed 2: choose one of 0, 1"),
+        ({"seed": 2}, "has the seeds 0 to 1, not 2: choose another --seed"),
         ({"which": "aligned"}, "is an offline run, which has no aligned policy: ask for its last one"),
     ],
 )
