@@ -225,10 +225,14 @@ def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
     """Raw returns [E] of a policy that samples its actions. Impure."""
     key = jax.random.key(0)
 
+    def begin() -> None:
+        nonlocal key
+        key = jax.random.key(0)
+
     def act(observation: np.ndarray) -> np.ndarray:
         nonlocal key
         key, draw = jax.random.split(key)
         return sample_actions(policy, observation, draw)
 
     evaluator = make_evaluator(envs.family(task.name), task, [0], episodes, stream=3)
-    return evaluator(act)[0][0]
+    return evaluator(act, begin=begin)[0][0]

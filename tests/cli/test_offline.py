@@ -252,7 +252,7 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
         (["--seeds=0"], 2, "seeds"),
         (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
-        (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
+        (["--devices=2", "--seeds=3"], 1, "2 devices can't share 3 seeds evenly: pass --devices=1"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):

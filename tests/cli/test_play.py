@@ -1,6 +1,7 @@
 """experiments.play: scores and films of the policies of a run."""
 
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from o2o_jax import envs
 from o2o_jax.cli import demo, play
 from o2o_jax.jobs.policies import load_policy, save_policy
-from o2o_jax.runtime import film, playing
+from o2o_jax.runtime import evaluate, film, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
 from tests import tiny
 
@@ -59,6 +60,18 @@ def test_episodes_are_those_of_the_environment(policies):
                 observation, earned, terminated, truncated, _ = env.step(action)
                 assert earned == pytest.approx(reward, rel=1e-5)
             assert terminated or truncated
+
+
+def test_few_simulators_play_the_same_episodes(policies, monkeypatch):
+    loaded = [load_policy(folder) for folder in policies[:2]] + [DeployedPolicy(tiny.make_sequence_policy(), TASK)]
+    many = playing.play(FAMILY, TASK, loaded, seed=3, episodes=5)
+    monkeypatch.setattr(evaluate, "SIMULATORS", 6)
+    few = playing.play(FAMILY, TASK, loaded, seed=3, episodes=5)
+    assert [len(played) for played in few] == [5] * 3
+    for one, other in zip(itertools.chain(*many), itertools.chain(*few), strict=True):
+        assert one.start == other.start
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
 
 
 def test_a_policy_on_histories_plays_from_its_rewards():
