@@ -56,8 +56,7 @@ def run(
       wording: (text) -> text, of help and errors; says commands as they are called where this one is.
 
     Raises:
-      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
-        and for a second signal, 143 for SIGTERM.
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
     """
     readable_output()
     values = FlagValues()
@@ -83,7 +82,7 @@ def run(
         _fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
         out = sys.stderr if _prints(values) else sys.stdout
-        with contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
+        with interrupt.tidily(), contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
             main(values)
     except Printed as settings_text:
         show(str(settings_text))
@@ -95,6 +94,8 @@ def run(
         with contextlib.suppress(BrokenPipeError):
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
+    except interrupt.Stopped as stopped:
+        _fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

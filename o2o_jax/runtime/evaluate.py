@@ -64,8 +64,8 @@ class _Tally:
 class Evaluator:
     """Runs the episodes of all seeds side by side, from the same start states at every call (D-46).
 
-    More of them than there are simulators (`rounds_of`) take turns. Every round is played by the program of all, so that
-    a policy which draws its actions draws what it would have drawn.
+    More of them than there are simulators (`rounds_of`) take turns. Every round is played by the program of all, so
+    that a policy which draws its actions draws what it would have drawn.
 
     Args:
       make_env: () -> a gymnasium environment with the task's time limit, actions in [-1, 1].

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -164,6 +165,12 @@ def test_an_interruption_is_no_success(capsys):
 
     assert run(main, "--out=x") == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_a_line_and_its_status(signum, status, capsys):
+    assert run(lambda args: signal.raise_signal(signum), "--out=x") == status
+    assert capsys.readouterr().err == f"error: stopped by {signum.name}\n"
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
