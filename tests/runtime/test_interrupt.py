@@ -1,3 +1,5 @@
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +50,17 @@ def test_a_command_tidies_up_and_says_which_signal_it_was(signum):
     assert signal.getsignal(signum) is before
 
 
+@contextlib.contextmanager
+def started(command, environment):
+    """A process with its output, which ends with the context."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 LONG = """
 import os, time
 from o2o_jax.runtime import interrupt
@@ -72,7 +85,8 @@ else:
 def test_a_process_ends_at_once_with_a_line(signum, tidily):
     # while it imports; or at the second signal, where the first was swallowed
     command = [sys.executable, "-c", LONG.format(tidily=tidily)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with started(command, environment) as process:
         assert process.stdout.readline() == "begun\n"
         if tidily:
             assert process.stdout.readline() == "said\n"
@@ -96,7 +110,7 @@ def test_a_signal_during_imports_is_one_line(signum, delay, command):
         f"sys.argv = {command!r}; runpy.run_module({command[0]!r}, run_name='__main__', alter_sys=True)"
     )
     program = [sys.executable, "-c", marked]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(program, os.environ) as process:
         assert process.stdout.readline() == "ready\n"
         time.sleep(delay)
         process.send_signal(signum)

@@ -1,5 +1,6 @@
 """TensorBoard: scalars `phase/term` in `<run>/tensorboard/<phase>/seed<s>`. Impure."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ class TensorBoard:
         self._purge_from: dict[str, int] = {}
 
     def write(self, phase: str, step: int, metrics: Mapping[str, ArrayLike]) -> None:
-        """Writes a scalar per term and seed."""
+        """Writes a scalar per term and seed, of those that are numbers."""
         for term, values in sinks.per_seed(metrics, self._first_seed).items():
             for seed, value in values.items():
+                if not math.isfinite(value):  # not measured, or diverged: a curve has a gap there
+                    continue
                 self._of(phase, seed).add_scalar(f"{phase}/{term}", value, step)
         for (written, _), writer in self._writers.items():
             if written == phase:
