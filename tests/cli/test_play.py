@@ -168,7 +168,8 @@ def test_a_film_that_is_stopped_leaves_nothing(policies, tmp_path, monkeypatch, 
 
     def view(env):
         if list(tmp_path.glob(".film.part*")) and not stopped:  # the encoder is at work
-            stopped.append(signal.raise_signal(signal.SIGTERM))
+            stopped.append(True)
+            signal.raise_signal(signal.SIGTERM)
         return frames
 
     monkeypatch.setattr(film, "_view", view)

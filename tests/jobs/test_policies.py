@@ -301,7 +301,7 @@ def test_what_cannot_be_saved_leaves_nothing(folder, tmp_path, monkeypatch):
         save_policy(tiny.make_policy(), folder)
     with pytest.raises(ValueError, match="got a SampledPolicy: clone it first"):
         save_policy(SampledPolicy(tiny.make_policy()), tmp_path / "sampled")
-    with pytest.raises(ValueError, match="has Spec"):
+    with pytest.raises(ValueError, match="has 17 observations and 6 actions$"):
         save_policy(tiny.make_policy(), tmp_path / "other", "mujoco/walker2d-medium")
     two = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), tiny.make_policy())
     with pytest.raises(ValueError, match="takes a policy of one seed"):

@@ -124,6 +124,8 @@ from o2o_jax.runtime import sinks
 sink = sinks.make("tensorboard", sys.argv[1], {})
 for step in (1, 2):
     sink.write("align", step, {"q": np.array([step, 7.0]), "none": np.array([np.nan, np.inf])})
+sink.rewind("align", 1)
+sink.write("align", 2, {"q": np.array([20.0, 7.0])})
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -135,15 +137,17 @@ def test_tensorboard_has_what_was_written_before_a_kill_and_no_nan(tmp_path):
     process = subprocess.run([sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL
     assert "NaN" not in process.stderr
-    found = []
+    found, purged = [], []
     for path in (tmp_path / "tensorboard" / "align" / "seed0").glob("events*"):
         content = path.read_bytes()
         while content:  # length, its checksum, a record, its checksum
             (length,) = struct.unpack("<Q", content[:8])
             record = Record.FromString(content[12 : 12 + length])
             found += [(record.step, value.tag, value.simple_value) for value in record.summary.value]
+            purged += [record.step] if record.HasField("session_log") else []
             content = content[16 + length :]
-    assert found == [(1, "align/q", 1.0), (2, "align/q", 2.0)]
+    assert sorted(found) == [(1, "align/q", 1.0), (2, "align/q", 2.0), (2, "align/q", 20.0)]
+    assert purged == [2]
 
 
 def test_wandb_without_a_login_is_missed_beforehand(monkeypatch):
