@@ -69,7 +69,7 @@ class Settings:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
             for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, numbers.Integral) and abs(number) > LARGEST:
+                if isinstance(number, numbers.Integral) and abs(int(number)) > LARGEST:
                     raise ValueError(f"{name} must be at most {LARGEST:,}, as a number of 32 bits, got {number:,}")
             if choices and value not in choices:
                 raise ValueError(f"{name} must be {' or '.join(map(str, choices))}, got {value!r}")

@@ -87,7 +87,7 @@ def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
             status = process.wait()
         except KeyboardInterrupt as stopped:  # the command saves what it has
             if getattr(stopped, "signum", signal.SIGINT) != signal.SIGINT:  # which a terminal sends to both
-                process.send_signal(stopped.signum)  # type: ignore[attr-defined]
+                process.send_signal(stopped.signum)
             status = process.wait()
     if status:  # the command has said what is wrong
         raise SystemExit(status)

@@ -48,17 +48,32 @@ class _Tally:
         self._plays, shape = plays, (len(plays), episodes)
         self.returns, self.lengths = np.zeros(shape), np.zeros(shape, np.int64)
         self.alive = np.zeros(shape, bool)
+        self.failures: dict[int, str] = {}  # place among the seeds -> how one of its environments has failed
 
     def begin(self, rows: slice, observations: np.ndarray) -> np.ndarray:
         """Begins a round at first observations [P, W, O] of the seeds that play; returns all [S, E, O], zeros else."""
         self.alive[self._plays, rows] = True
+        self.bury()
         everything = np.zeros((*self.alive.shape, *observations.shape[2:]), np.float32)
         everything[self._plays, rows] = observations
         return everything
 
-    def results(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns [S, E] of the seeds that played, NaN of the others, and lengths [S, E]."""
-        return np.where(self._plays[:, None], self.returns, np.nan), self.lengths
+    def bury(self) -> None:
+        """Ends all episodes of seeds one of whose environments has failed."""
+        self.alive[list(self.failures)] = False
+
+    def results(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns [S, E] of the seeds that played, NaN of the others and of those that failed, and lengths [S, E].
+
+        Raises:
+          ValueError: all of them failed.
+        """
+        for s, failure in self.failures.items():
+            if len(self.failures) == self._plays.sum():
+                raise ValueError(f"evaluation of seed {seeds[s]}: {failure}")
+            print(f"note: the evaluation of seed {seeds[s]} counts as NaN: {failure}")
+        counted = self._plays & ~np.isin(np.arange(len(self._plays)), list(self.failures))
+        return np.where(counted[:, None], self.returns, np.nan), self.lengths
 
 
 class Evaluator:
@@ -104,19 +119,31 @@ class Evaluator:
           plays: [S] bool, at least one of them true: the others take no step, have returns of NaN, and all that `act`
             gets of them is zeros, as of episodes whose round it isn't.
           begin: is called before each round, where everything that `act` remembers begins anew.
+
+        Raises:
+          ValueError: environments of all seeds that play have failed. Where it is some, those seeds' returns are NaN.
         """
         plays = np.ones(len(self._envs), bool) if plays is None else plays
         stream = self._stream if stream is None else stream
         starts = [start_seeds(seed, self._episodes, stream) for seed in self._seeds]
         tally = _Tally(plays, self._episodes)
+
+        def reset(s: int, e: int, env: Any) -> np.ndarray:
+            try:
+                return env.reset(seed=starts[s][e])[0]
+            except EnvironmentFailure as failure:
+                tally.failures[s] = str(failure)
+                return np.zeros(env.observation_space.shape)
+
         for rows in self.rounds:
             begin()
+            episodes = range(rows.start, rows.stop)
             first = [
-                np.stack([env.reset(seed=start)[0] for env, start in zip(self._envs[s], starts[s][rows], strict=False)])
-                for s in np.flatnonzero(plays)
+                [reset(s, e, env) for e, env in zip(episodes, self._envs[s], strict=False)]
+                for s in np.flatnonzero(plays).tolist()
             ]
-            self._play(act, receive, tally, tally.begin(rows, np.stack(first).astype(np.float32)), rows.start)
-        return tally.results()
+            self._play(act, receive, tally, tally.begin(rows, np.asarray(first, np.float32)), rows.start)
+        return tally.results(self._seeds)
 
     def _play(self, act: Callable, receive: Callable, tally: _Tally, observations: np.ndarray, first: int) -> None:
         """Plays a round from observations [S, E, O], whose first episode is number `first`."""
@@ -126,7 +153,8 @@ class Evaluator:
                 try:
                     observation, reward, terminated, truncated, _ = self._envs[s][e - first].step(actions[s, e])
                 except EnvironmentFailure as failure:
-                    raise ValueError(f"evaluation of seed {self._seeds[s]}: {failure}") from failure
+                    tally.failures[s] = str(failure)
+                    continue
                 observations[s, e], rewards[s, e] = observation, reward
                 tally.returns[s, e] += reward
                 tally.lengths[s, e] += 1
@@ -141,6 +169,7 @@ class Evaluator:
             else:
                 shares = [going_on[i :: self._threads] for i in range(self._threads)]
                 list(self._executor.map(functools.partial(step, actions=actions, rewards=rewards), shares))
+            tally.bury()
             receive(rewards)
 
     def close(self) -> None:
@@ -200,7 +229,7 @@ class PoolEvaluator:
                 for start in start_seeds(seed, self._episodes, stream)[rows]
             ]
             self._play(act, receive, tally, rows, plays, starts)
-        return tally.results()
+        return tally.results(self._seeds)
 
     def _play(
         self, act: Callable, receive: Callable, tally: _Tally, rows: slice, plays: np.ndarray, starts: list[int]

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []  # since `deferred` began
@@ -105,7 +105,7 @@ def _handled(handler: _Handler) -> Iterator[None]:
             signal.signal(signum, previous)
 
 
-def _handle(handler: _Handler) -> dict[signal.Signals, object]:
+def _handle(handler: _Handler) -> dict[signal.Signals, Any]:
     """Handles both signals from now on, and returns what handled them before.
 
     Threads other than the main one get no signals: there nothing changes. Nor does it for a signal that the process
