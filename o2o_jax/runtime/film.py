@@ -191,7 +191,7 @@ def check_renderer(make_env: Callable[..., Any]) -> None:
 
 
 def _wrong_choice() -> str:
-    """What is wrong with MUJOCO_GL as it is set, and what to do; "" where nothing is."""
+    """Says what is wrong with MUJOCO_GL as it is set, and what to do; "" where nothing is."""
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     way_out = "unset it, and what there is gets chosen, or leave the film out"
     if chosen in SWITCHED_OFF:
