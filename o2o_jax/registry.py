@@ -1,10 +1,17 @@
-"""Finds algorithms and environment families: every folder of a package is one, imported on demand."""
+"""Finds algorithms and environment families: every folder of a package is one, imported on demand.
+
+What messages say of names, theirs and others', is here too: never more of them than a line has room for.
+"""
 
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
+
+MOST = 5  # names that a message lists
+MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 1_500  # characters
 
 
 def names(package: str) -> list[str]:
@@ -26,7 +33,7 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
       kind: what the error message calls it.
 
     Raises:
-      ValueError: no such folder; the message lists those that exist and names the nearest.
+      ValueError: no such folder; the message names the nearest.
     """
     valid = names(package)
     if name not in valid:
@@ -35,8 +42,30 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Writes the line that answers an unknown name: the nearest valid one if any is near, and all of them."""
-    valid = list(valid)
-    near = difflib.get_close_matches(name, valid, n=1)
+    """Writes the line that answers an unknown name: the nearest valid one if any is near, and a few or all of them."""
+    valid, asked = list(valid), clipped(name, MOST_OF_A_NAME)
+    near = difflib.get_close_matches(asked, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Valid names: {', '.join(valid) or 'none'}"
+    if len(valid) <= MOST:
+        return f"unknown {kind} {asked!r}.{hint} Valid names: {listed(valid)}"
+    nearest = difflib.get_close_matches(asked, valid, n=MOST, cutoff=0.0)
+    return f"unknown {kind} {asked!r}.{hint} The nearest of {len(valid)} valid names: {listed(nearest)}"
+
+
+def listed(values: Iterable[Any], most: int = MOST, separator: str = ", ") -> str:
+    """Returns what a message says of a collection that may be of any length: the first few, and how many more."""
+    texts = [clipped(str(value), MOST_OF_A_NAME) for value in values]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more if texts else "none"
+
+
+def clipped(text: str, most: int = MOST_OF_A_LINE) -> str:
+    """Returns a text of any length on one line of at most so many characters, more than 3: its beginning and its end.
+
+    Where it says what to do, it says so at the end.
+    """
+    text = " ".join(text.split()) if len(text.splitlines()) > 1 else text
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 3
+    return f"{text[: most - 3 - end]} … {text[len(text) - end :]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from o2o_jax import registry
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
 from o2o_jax.runtime.checkpoint import differences, read_config
@@ -47,14 +48,18 @@ def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:
             if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in may_differ)
         }
         if found:
-            listed = "; ".join(f"{name} is {ours} and {theirs}" for name, (ours, theirs) in found.items())
+            pairs = (f"{name} is {ours} and {theirs}" for name, (ours, theirs) in found.items())
+            listed = registry.listed(pairs, separator="; ")
+            names = list(found)
+            if len(names) > registry.MOST:  # parts, which stand for all in them
+                names = list(dict.fromkeys(name.partition(".")[0] for name in found))
             raise ValueError(
                 f"{folders[0]} and {other} differ in more than their seeds: {listed}. Join runs that agree, or pass "
-                f"--may_differ={','.join(found)}"
+                f"--may_differ={registry.clipped(','.join(names), 300)}"
             )
         commits = {line["commit"] for folder in (folders[0], other) for line in provenance.read(folder)}
         if any(commit.endswith(UNKNOWN) for commit in commits):
-            said = ", ".join(sorted(commits))
+            said = registry.listed(sorted(commits))
             print(f"note: the commits {said} don't say whether {folders[0]} and {other} are of the same code")
 
 

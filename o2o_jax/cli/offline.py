@@ -27,6 +27,8 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import OfflineJob
 from o2o_jax.runtime import log
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
 
 
 def define(values: FlagValues) -> None:
@@ -78,7 +80,8 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
 
     def estimate(config: Any) -> list[str]:
         spec = task.spec if task else sources.load(args.dataset).spec
-        return estimates.describe(estimates.offline_work(module, config, spec), config, spec, args.seeds, mesh)
+        setup = Setup(module.make(config, spec), config, task or spec, flags.seed_list(args), mesh)
+        return estimates.describe(Plan(setup, settings={"algorithm": args.algorithm}))
 
     default = module.Config.for_task(task) if task else module.Config()
     eval_episodes = args.eval_episodes

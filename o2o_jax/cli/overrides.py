@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union
 from absl.flags import FlagValues
 
 from o2o_jax.online.common import OnlineConfig
+from o2o_jax.registry import listed
 from o2o_jax.settings import advice, flat, paths, replaced
 
 ConfigT = TypeVar("ConfigT")
@@ -60,7 +61,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     if not path.exists():
         raise FileNotFoundError(f"--config={path} does not exist: pass a run's folder or its config.json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"--config={path} is not JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
@@ -83,7 +84,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     missing = {name for name in paths(default).keys() - found.keys() if name.partition(".")[0] not in left_out}
     missing -= {name.partition(".")[0] for name in found}  # parts that it has
     if missing:
-        print(f"note: {path} doesn't say {', '.join(sorted(missing))}: as by default")
+        print(f"note: {path} doesn't say {listed(sorted(missing))}: as by default")
     try:
         return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
     except ValueError as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from o2o_jax.data.dataset import Dataset, to_float32, validate
 from o2o_jax.interfaces import Task
+from o2o_jax.registry import listed
 from o2o_jax.types import Transition
 
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -305,9 +306,9 @@ def _read_array(group: Any, key: str, name: str) -> np.ndarray:
     """An array of an HDF5 group or a dictionary, as it is stored."""
     node = group.get(key)
     if node is None:
-        raise ValueError(f"{name} lacks {key!r}; it has {', '.join(sorted(group))}")
+        raise ValueError(f"{name} lacks {key!r}; it has {listed(sorted(group))}")
     if hasattr(node, "keys"):
-        raise ValueError(f"{name}: {key} are a dictionary ({', '.join(sorted(node))}); only flat arrays can be read")
+        raise ValueError(f"{name}: {key} are a dictionary ({listed(sorted(node))}); only flat arrays can be read")
     return node[()]
 
 
@@ -321,8 +322,8 @@ def _rescale(actions: np.ndarray, metadata: dict[str, Any], name: str) -> np.nda
     bounded = np.isfinite([low, high]).all()
     if bounded and not has_width(low, high):
         raise ValueError(
-            f"{name} says that its actions lie between {low.tolist()} and {high.tolist()}, which no number scales to "
-            "[-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
+            f"{name} says that its actions lie between {listed(np.ravel(low))} and {listed(np.ravel(high))}, which no "
+            "number scales to [-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
         )
     if bounded and not (np.all(low == -1.0) and np.all(high == 1.0)):
         actions = scaled(actions, low, high)
@@ -360,7 +361,7 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: {path.parent} is not a complete Minari dataset; make it again")
     try:
-        metadata = json.loads(path.read_text())
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): download or make the dataset again") from error
     if metadata.get("data_format", "hdf5") != "hdf5":

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
+from o2o_jax import registry
 from o2o_jax.runtime import files
 
 _CONFIG = "config.json"
@@ -252,7 +253,7 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no run: {path} does not exist")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged, start the run again in another folder: {error}") from None
 
@@ -276,7 +277,8 @@ def compare_configs(
     """
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
-        listed = "; ".join(f"{name} is {there} there and {now} now" for name, (there, now) in found.items())
+        pairs = (f"{name} is {there} there and {now} now" for name, (there, now) in found.items())
+        listed = registry.listed(pairs, separator="; ")
         raise ValueError(f"{owner} has other settings: {listed}. {advice}")
 
 
@@ -345,9 +347,8 @@ def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path
         if saved.get(name) != template.get(name)
     ]
     if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
-            f"the checkpoint {path} does not fit this state: {'; '.join(differences[:3])}{more}. "
+            f"the checkpoint {path} does not fit this state: {registry.listed(differences, 3, '; ')}. "
             "Use the version and settings that wrote it, or start over with another --out"
         )
 

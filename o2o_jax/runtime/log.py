@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from o2o_jax import registry
 from o2o_jax.runtime import sinks
 from o2o_jax.runtime.events import Event
 
@@ -68,7 +69,9 @@ class MetricLog:
         table = np.stack([np.broadcast_to(column, (seeds,)) for column in columns], axis=1)  # [S, terms]
         file, header = self._open(phase, [*_INDEX, *terms])
         if header != [*_INDEX, *terms]:
-            raise ValueError(f"{file.name} has the columns {header[2:]}, so it cannot take {terms}")
+            raise ValueError(
+                f"{file.name} has the columns {registry.listed(header[2:])}, so it cannot take {registry.listed(terms)}"
+            )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist(), self._first_seed))
         file.flush()
@@ -85,7 +88,7 @@ class MetricLog:
             return
         header, rows = _read_rows(path)
         temporary = path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([header, *(row for row in rows if int(row[0]) <= step)] if header else [])
             file.flush()
@@ -104,9 +107,11 @@ class MetricLog:
             existing: list[str] = []
             if path.exists():
                 existing, rows = _read_rows(path)
-                if not path.read_text().endswith("\n"):  # cut short by a kill: finish the file before appending to it
+                if not path.read_text(encoding="utf-8").endswith(
+                    "\n"
+                ):  # cut short by a kill: finish the file before appending to it
                     self.rewind(phase, max((int(row[0]) for row in rows), default=-1))
-            file = path.open("a", newline="")
+            file = path.open("a", newline="", encoding="utf-8")
             if not existing:
                 csv.writer(file, lineterminator="\n").writerow(header)
             self._files[phase] = (file, existing or header)
@@ -171,7 +176,7 @@ def _path(directory: str | os.PathLike, phase: str) -> Path:
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and complete rows of a metrics file; both empty where not even the header was finished."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     if not lines:
         return [], []

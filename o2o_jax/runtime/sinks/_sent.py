@@ -25,7 +25,11 @@ class Sent:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            values: Any = json.loads(path.read_text()) if path.exists() else {"id": uuid.uuid4().hex[:8], "steps": {}}
+            values: Any = (
+                json.loads(path.read_text(encoding="utf-8"))
+                if path.exists()
+                else {"id": uuid.uuid4().hex[:8], "steps": {}}
+            )
             self.id, self._steps = str(values["id"]), {str(phase): int(n) for phase, n in values["steps"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{path} doesn't say what was sent: delete it, and the run is sent as a new one") from None
