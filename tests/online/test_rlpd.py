@@ -117,8 +117,10 @@ def test_target_by_hand(backup_entropy):
     for seed in range(20):
         target = algorithm.critic_target(nets, config, state, batch, jax.random.key(seed))
         np.testing.assert_allclose(target[1], batch.reward[1], rtol=1e-6)
-        action, log_prob = Actor().apply(state.actor, batch.next_observation).sample_and_log_prob(
-            jax.random.split(jax.random.key(seed))[1]
+        action, log_prob = (
+            Actor()
+            .apply(state.actor, batch.next_observation)
+            .sample_and_log_prob(jax.random.split(jax.random.key(seed))[1])
         )
         action, entropy = float(action[0, 0]), 0.5 * float(log_prob[0]) * backup_entropy
         q = 0.25 + 2.25 * action, 1.25 + 0.25 * action, 3.25 + 1.25 * action
@@ -296,7 +298,7 @@ def test_begin_counts_from_zero_and_changes_nothing_else():
 )  # fmt: skip
 def test_published_settings(name, changes):
     task = envs.get_task(name)
-    expected = tiny.config(rlpd.Config, **changes, **{"evaluation.episodes": task.eval_episodes})
+    expected = tiny.config(rlpd.Config, **changes, evaluation_episodes=task.eval_episodes)
     assert rlpd.Config.for_task(task) == expected
 
 
@@ -307,7 +309,7 @@ def test_published_settings(name, changes):
         ({"num_critics": 0}, "num_critics must be at least 1"),
         ({"alpha": 0.0}, "alpha must be greater than 0"),
         ({"batch_size": 5}, "replay.mode=half needs an even update.batch_size"),
-        ({"mode": "auto"}, "replay.mode=auto asks what the offline policy is worth"),
+        ({"mode": "auto"}, "replay.mode=auto goes by the worth of the offline policy"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):

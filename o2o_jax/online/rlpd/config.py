@@ -108,7 +108,7 @@ class Config(OnlineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.replay.mode == "auto":
-            raise ValueError("replay.mode=auto asks what the offline policy is worth, which isn't taken: set it to half")
+            raise ValueError("replay.mode=auto goes by the worth of the offline policy, which isn't taken: set half")
         self.replay.check_batch_size(self.update.batch_size)
 
     @classmethod
