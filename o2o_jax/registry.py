@@ -6,6 +6,11 @@ import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
 
+from o2o_jax.reading import brief
+
+MOST = 12  # names that a message lists, else the nearest
+NEAREST = 3
+
 
 def names(package: str) -> list[str]:
     """Lists the names of the folders inside a package, sorted; single files beside them do not count.
@@ -35,8 +40,11 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Writes the line that answers an unknown name: the nearest valid one if any is near, and all of them."""
+    """Writes the line that answers an unknown name: the nearest valid one if any is near, and all of them if few."""
     valid = list(valid)
-    near = difflib.get_close_matches(name, valid, n=1)
+    of_lower = {other.lower(): other for other in valid}
+    near = [of_lower[other] for other in difflib.get_close_matches(name.lower(), of_lower, n=NEAREST)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Valid names: {', '.join(valid) or 'none'}"
+    said = valid if len(valid) <= MOST else near or valid[:NEAREST]
+    more = f" and {len(valid) - len(said)} more" if len(said) < len(valid) else ""
+    return f"unknown {kind} {brief(repr(name), 80)}.{hint} Valid names: {', '.join(said) or 'none'}{more}"

@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         program.show(overview())
         sys.exit(0)
     if name not in cli.COMMANDS:
-        print(f"error: {registry.unknown('command', name, cli.COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        program.fail(registry.unknown("command", name, cli.COMMANDS), 2)
     command = _load(name)
     program.run(command.main, command.define, command.__doc__, rest, installed)
 

@@ -88,10 +88,13 @@ def define(values: FlagValues) -> None:
         "holdout_episodes", None, f"how many trajectories; {HOLDOUT_EPISODES} by default, half of them at most",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
-    absl.flags.DEFINE_float(
-        "margin", MARGIN, "difference to the data, as a share of its value, up to which the policy is like it",
-        lower_bound=0.0, flag_values=values,
-    )  # fmt: skip
+    flags.define_number(
+        values,
+        "margin",
+        MARGIN,
+        "difference to the data, as a share of its value, up to which the policy is like it",
+        0.0,
+    )
 
 
 def main(args: FlagValues) -> None:

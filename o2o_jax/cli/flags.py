@@ -1,5 +1,6 @@
 """Flags that commands share. Impure: defines them."""
 
+import math
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,20 @@ def define_path(values: FlagValues, name: str, default: str | None, text: str, r
       required: whether it must be passed.
     """
     flags.DEFINE(_PathParser(), name, default, text, flag_values=values, required=required)
+
+
+def define_number(values: FlagValues, name: str, default: float, text: str, lower_bound: float | None = None) -> None:
+    """Defines a flag that is a finite number.
+
+    Args:
+      values: to define it on.
+      name: of the flag.
+      default: of it.
+      text: its help.
+      lower_bound: the least that it may be; None for none.
+    """
+    flags.DEFINE_float(name, default, text, lower_bound=lower_bound, flag_values=values)
+    flags.register_validator(name, math.isfinite, f"--{name} must be a finite number", flag_values=values)
 
 
 def _define_log_to(values: FlagValues) -> None:

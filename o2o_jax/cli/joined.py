@@ -10,7 +10,7 @@ import numpy as np
 
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
-from o2o_jax.runtime.checkpoint import differences, read_config
+from o2o_jax.runtime.checkpoint import MOST, differences, listed, read_config
 
 ORIGINS = ("policy", "reconstruction")  # settings that are other runs
 UNKNOWN = ("unknown", "-dirty")  # ends of a commit that doesn't say what code it was
@@ -47,10 +47,10 @@ def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:
             if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in may_differ)
         }
         if found:
-            listed = "; ".join(f"{name} is {ours} and {theirs}" for name, (ours, theirs) in found.items())
+            names = found if len(found) <= MOST else dict.fromkeys(name.partition(".")[0] for name in found)
             raise ValueError(
-                f"{folders[0]} and {other} differ in more than their seeds: {listed}. Join runs that agree, or pass "
-                f"--may_differ={','.join(found)}"
+                f"{folders[0]} and {other} differ in more than their seeds: {listed(found)}. Join runs that agree, or "
+                f"pass --may_differ={','.join(names)}"
             )
         commits = {line["commit"] for folder in (folders[0], other) for line in provenance.read(folder)}
         if any(commit.endswith(UNKNOWN) for commit in commits):

@@ -37,6 +37,8 @@ from o2o_jax.runtime.output import CHECKPOINTS, Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
 
+LONGEST = 400  # characters of an error
+
 
 def run(
     main: Callable[[FlagValues], None],
@@ -81,7 +83,7 @@ def run(
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
     except flags.Error as error:
-        _fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
+        fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
         out = sys.stderr if _prints(values) else sys.stdout
         with contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
@@ -91,13 +93,13 @@ def run(
     except (ValueError, OSError) as error:
         if values.debug:
             traceback.print_exc()
-        _fail(wording(_one_line(error)), 1)
+        fail(wording(_one_line(error)), 1)
     except interrupt.Interrupted as stopped:
         with contextlib.suppress(BrokenPipeError):
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
     sys.exit(0)
 
 
@@ -194,6 +196,14 @@ def _one_line(error: Exception) -> str:
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+def fail(message: str, status: int) -> NoReturn:
+    """Prints an error, as one line of at most `LONGEST` characters, and exits.
+
+    Raises:
+      SystemExit: always.
+    """
+    text = f"error: {message}"
+    if len(text) > LONGEST:  # as where it quotes what somebody pasted: what is wrong comes first, what to do last
+        text = f"{text[: 2 * LONGEST // 3]} … {text[-LONGEST // 3 + 3 :]}"
+    print(text, file=sys.stderr)
     sys.exit(status)

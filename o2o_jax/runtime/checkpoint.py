@@ -18,12 +18,31 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
+from o2o_jax.reading import NULL, Record, brief, read_json
 from o2o_jax.runtime import files
 
 _CONFIG = "config.json"
 _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
+# what a run's settings are, as far as its command has them
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "script": str,
+    "algorithm": str,
+    "config": dict,
+    "env": str,
+    "task": (dict, NULL),
+    "spec": dict,
+    "dataset": (str, NULL),
+    "seeds": int,
+    "first_seed": int,
+    "policy": str,
+    "schedule": str,
+    "clone": (dict, NULL),
+    "reconstruction": (str, NULL),
+    "source": dict,
+}
+MOST = 3  # of the settings that differ, which a message names
 
 
 def has_checkpoint(directory: str | Path) -> bool:
@@ -124,10 +143,11 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoint{wanted} in {self._directory}: run the command that writes it first")
         step = max(steps) if step is None else step
         path = self._directory / str(step)
-        meta = self._read(step, meta=ocp.args.JsonRestore()).meta
+        meta = self._meta(step)
         compare_configs(meta["config"], self._config, f"the checkpoint {path}")
         if free:
-            template = template.replace(**{free: _arrays(meta["layout"], free)})
+            with meta.blamed():
+                template = template.replace(**{free: _arrays(meta["layout"], free)})
         _compare_layouts(meta["layout"], _layout(template), path)
         found = self._read(step, state=ocp.args.StandardRestore(_named(_placed(template)))).state
         return jax.tree.structure(template).unflatten(found[name] for name in _layout(template))
@@ -141,12 +161,23 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # whatever the storage layers raise on damaged files
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            path = self._directory / str(step)
-            raise ValueError(
-                f"the checkpoint {path} cannot be read: {reason}. Move it aside to resume from one before it, if there "
-                "is one, or start over with another --out"
-            ) from error
+            raise self._record(step, {}).refusal(error) from error
+
+    def _meta(self, step: int) -> Record:
+        """What a checkpoint says of itself: settings and layout."""
+        found = self._read(step, meta=ocp.args.JsonRestore()).meta
+        meta = self._record(step, found if isinstance(found, dict) else {}).check({"config": dict, "layout": dict})
+        for path, description in meta["layout"].items():
+            if not isinstance(description, str):
+                raise meta.refusal(f"{path} is {description!r}")
+        return meta
+
+    def _record(self, step: int, values: Mapping[str, Any]) -> Record:
+        return Record(
+            values,
+            f"the checkpoint {self._directory / str(step)}",
+            "move it aside to resume from one before it, if there is one, or start over with another --out",
+        )
 
 
 def claim(
@@ -241,20 +272,20 @@ def locked(directory: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def read_config(directory: str | os.PathLike) -> dict[str, Any]:
+def read_config(directory: str | os.PathLike) -> Record:
     """Settings of the run in a folder, as `claim` wrote them.
 
     Raises:
       FileNotFoundError: the folder holds no run.
-      ValueError: its config.json is damaged.
+      ValueError: its config.json is damaged, or says of itself what no run does.
     """
     path = Path(directory) / _CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no run: {path} does not exist")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged, start the run again in another folder: {error}") from None
+    settings = read_json(path, "bring it back, or start the run again in another folder", KINDS)
+    if not (settings.get("seeds", 1) >= 1 and settings.get("first_seed", 0) >= 0):
+        raise settings.refusal(f"it has {settings['seeds']} seeds from {settings.get('first_seed', 0)} on")
+    return settings
 
 
 def compare_configs(
@@ -276,8 +307,7 @@ def compare_configs(
     """
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
-        listed = "; ".join(f"{name} is {there} there and {now} now" for name, (there, now) in found.items())
-        raise ValueError(f"{owner} has other settings: {listed}. {advice}")
+        raise ValueError(f"{owner} has other settings: {listed(found, ' there', ' now')}. {advice}")
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -285,6 +315,18 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     text = [{name: json.dumps(value) for name, value in _flatten(_plain(config)).items()} for config in (first, second)]
     pairs = {name: tuple(side.get(name, "absent") for side in text) for name in sorted(text[0].keys() | text[1].keys())}
     return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
+
+
+def listed(found: Mapping[str, tuple[str, str]], one: str = "", other: str = "") -> str:
+    """Returns the first few `differences` in words, and how many more there are.
+
+    Args:
+      found: name -> both values.
+      one: what says where the first is: " there".
+      other: likewise: " now".
+    """
+    said = [f"{name} is {brief(pair[0], 60)}{one} and {brief(pair[1], 60)}{other}" for name, pair in found.items()]
+    return "; ".join(said[:MOST]) + (f"; and {len(said) - MOST} more" if len(said) > MOST else "")
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,15 +381,12 @@ def _arrays(layout: dict[str, str], field: str) -> dict[str, Any] | None:
 
 
 def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path) -> None:
-    differences = [
-        f"{name} is {saved.get(name, 'absent')} there and {template.get(name, 'absent')} now"
-        for name in sorted(saved.keys() | template.keys())
-        if saved.get(name) != template.get(name)
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    names = sorted(saved.keys() | template.keys())
+    pairs = {name: (saved.get(name, "absent"), template.get(name, "absent")) for name in names}
+    found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if found:
         raise ValueError(
-            f"the checkpoint {path} does not fit this state: {'; '.join(differences[:3])}{more}. "
+            f"the checkpoint {path} does not fit this state: {listed(found, ' there', ' now')}. "
             "Use the version and settings that wrote it, or start over with another --out"
         )
 

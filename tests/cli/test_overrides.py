@@ -158,8 +158,9 @@ def test_what_is_printed_is_what_config_takes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
-        ("[1]", "holds no settings: pass a run's config.json"),
+        ("{", "is damaged"),
+        ("[1]", "pass a run's config.json"),
+        ("{}", "holds no settings: pass a run's config.json"),
         ('{"config": {}}', "has settings of None, not of cql"),
         ('{"algorithm": "bc", "config": {}}', "has settings of bc, not of cql"),
         ('{"algorithm": "cql", "config": {"updatse": 3}}', "was written by another version, or by hand: unknown field"),

@@ -170,7 +170,10 @@ class TestFromArrays:
     @pytest.mark.parametrize(
         ("columns", "message"),
         [
-            (dict(observations=np.zeros((6, 2, 2))), r"have shape \(6, 2, 2\), expected \(rows, numbers\): reshape"),
+            (
+                dict(observations=np.zeros((6, 2, 2))),
+                r"have shape \(6, 2, 2\), expected \(rows, numbers\): join",
+            ),
             (dict(actions=np.zeros(6)), r"actions have shape \(6,\), expected \(rows, numbers\)"),
             (dict(rewards=np.zeros((6, 1))), r"rewards have shape \(6, 1\), expected \(rows,\): reshape"),
             (dict(rewards=np.zeros(5)), "columns differ in length: .*'rewards': 5"),

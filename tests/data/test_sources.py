@@ -283,7 +283,7 @@ class TestMinari:
     def test_lengths_that_do_not_match(self, write, key, length):
         with h5py.File(write(episode(3)), "a") as file:
             del file[f"episode_0/{key}"]
-            file[f"episode_0/{key}"] = np.zeros((length, 2))
+            file[f"episode_0/{key}"] = np.zeros(length if key == "truncations" else (length, 2))
         with pytest.raises(ValueError, match=f"has 3 rewards but .*'{key}': {length}"):
             sources.load("o2o/toy/medium-v0", TASK)
 
