@@ -160,7 +160,7 @@ def load_run(
 
     evaluation = _read_if_there(folders, "evaluation")
     delivered = np.full(len(seeds), np.nan)
-    if "reference_score" in evaluation:
+    if len(evaluation.get("reference_score", [])):
         delivered = _curve(evaluation, "reference_score", seeds).values[-1]
     cloned = "teacher_score" in start
     missing = [_settings(part).at("config.env_steps", int, 0) - end for part, end in zip(folders, ends, strict=True)]
@@ -404,7 +404,7 @@ def _unit(runs: Sequence[Run]) -> str:
 def _last_step(folder: str, scores: str) -> int:
     """The last environment step that a run has logged anything at."""
     logs = [log.read(folder, scores), _read_if_there([folder], "finetune")]
-    return max(int(columns["step"].max(initial=0)) for columns in logs if columns)
+    return max((int(columns["step"].max(initial=0)) for columns in logs if columns), default=0)
 
 
 def _read_if_there(folders: Sequence[str], phase: str) -> dict[str, np.ndarray]:

@@ -146,7 +146,8 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
 
 
 def _sizes(spec: dict[str, int]) -> str:
-    return f"{spec['observation_dim']} observations and {spec['action_dim']} actions"
+    numbers = (brief(spec.get(name), 20) for name in ("observation_dim", "action_dim"))
+    return "{} observations and {} actions".format(*numbers)
 
 
 def offline_settings(run_dir: str | os.PathLike, seed_list: range) -> Record:

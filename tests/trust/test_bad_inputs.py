@@ -9,9 +9,8 @@ import pytest
 
 from tests import refusals, tiny
 
-OFFLINE = (
-    f"offline --algorithm=td3_bc --env={tiny.ENV} --out=new --set=updates=2 --eval_episodes=1 {' '.join(tiny.SETTINGS)}"
-)
+SMALL = f"--out=new --set=updates=2 --eval_episodes=1 {' '.join(tiny.SETTINGS)}"  # should it not be refused
+OFFLINE = f"offline --algorithm=td3_bc --env={tiny.ENV} {SMALL}"
 FINETUNE = f"finetune --algorithm=o2td3 --policy=td3_bc --out=new {' '.join(tiny.ONLINE_SETTINGS)}"
 DATASET = f"dataset --env={tiny.ENV} --out=o2o/new-v0 --transitions=20"
 BEHAVIOUR = "behaviour --env=mujoco/hopper --out=new"
