@@ -31,7 +31,7 @@ jax.devices()  # starts the backend, so that no test can change the number any m
 context = mlir.make_ir_context()
 mlir.make_ir_context = lambda: context
 sharing.share()
-# In the suite the same few examples each time, which `make trust` multiplies and draws anew: see `--hypothesis-profile`.
+# In the suite the same few examples each time; `make trust` draws many, and others each time.
 COMMON = {
     "deadline": None,
     "database": None,

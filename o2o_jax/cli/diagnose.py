@@ -30,7 +30,7 @@ from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, networks_of, places, seeds_of
+from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, named_task, networks_of, places, seeds_of
 from o2o_jax.jobs.job import check_discount, cloning
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime import log, seeds
@@ -117,7 +117,7 @@ def main(args: FlagValues) -> None:
         )
     figure_class()  # says what is missing before minutes of work
     mesh = flags.setup_devices(len(seed_list), args.devices)
-    task = envs.recorded_task(settings["env"]) if settings["env"] else None
+    task = named_task(args.run, settings)
     dataset = _load(task, args.dataset or settings["dataset"])
     heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes)
     out = Path(args.out) if args.out else Path(args.run) / "diagnosis"

@@ -59,7 +59,23 @@ def task_of(settings: Record) -> Task | None:
     if settings.get("task") is not None:
         with settings.blamed():
             return Task.from_json(settings["task"])
-    return envs.recorded_task(settings["env"]) if settings.get("env") else None  # older versions wrote its name alone
+    return named_task(settings.name, settings)  # older versions wrote its name alone
+
+
+def named_task(owner: str | os.PathLike, settings: Mapping[str, Any]) -> Task | None:
+    """Returns the task whose name a run wrote down; None where it has none.
+
+    Args:
+      owner: how messages call the run: its folder.
+      settings: of it.
+
+    Raises:
+      ValueError: see `envs.recorded_task`.
+    """
+    try:
+        return envs.recorded_task(settings["env"]) if settings.get("env") else None
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
 
 
 def spec_of(settings: Record) -> Spec:
@@ -136,7 +152,8 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     """
     if not (env or settings["env"]):
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
-    task = envs.get_task(env) if env else envs.recorded_task(settings["env"])
+    task = envs.get_task(env) if env else named_task(run_dir, settings)
+    assert task is not None
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
         raise ValueError(

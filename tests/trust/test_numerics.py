@@ -79,7 +79,9 @@ EDGES = {
     "small λ and α": (same, multipliers(1e-6)),
     "the least σ": (same, leaves(LOG_STD_MIN, *LOG_STD)),
     "actions of 1 and the least σ": (rows(action=jnp.ones_like), leaves(LOG_STD_MIN, *LOG_STD)),
-    "actions of −1 and the largest σ": (rows(action=lambda action: -jnp.ones_like(action)), leaves(LOG_STD_MAX, *LOG_STD)),
+    "actions of −1 and the largest σ": (
+        rows(action=lambda action: -jnp.ones_like(action)), leaves(LOG_STD_MAX, *LOG_STD),
+    ),
     "values of 10,000": (rows(reward=lambda reward: 100.0 * reward), values(1e4)),
     "values of −10,000 and no end": (rows(terminated=jnp.zeros_like, truncated=jnp.zeros_like), values(-1e4)),
     "nothing but ends": (rows(terminated=jnp.ones_like, truncated=jnp.zeros_like), same),
