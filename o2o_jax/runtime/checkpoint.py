@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from o2o_jax.reading import NULL, Record, brief, read_json
-from o2o_jax.runtime import files
+from o2o_jax.runtime import files, log
 
 _CONFIG = "config.json"
 _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
@@ -106,10 +106,10 @@ class Checkpoints:
         latest = self.latest_step()
         meta = {"config": self._config, "layout": _layout(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), meta=ocp.args.JsonSave(meta))
-        # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
-        if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
-            raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
         path = self._directory / str(step)
+        # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
+        if (latest is not None and step <= latest) or not self._write(step, items):
+            raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
         missing = meta["layout"].keys() - _stored(path)
         if missing:
             raise OSError(
@@ -157,9 +157,21 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._directory, options=options)
 
+    def _write(self, step: int, items: Any) -> bool:
+        try:
+            with log.quiet("absl"):
+                return self._manager.save(step, args=items)
+        except Exception as error:  # whatever the storage layers raise where a disk is full
+            reason = str(error).rpartition(": ")[2]  # before it come names of files within the checkpoint
+            raise OSError(
+                f"the checkpoint {self._directory / str(step)} could not be written: look after the disk, then resume "
+                f"from the one before it ({brief(reason)})"
+            ) from error
+
     def _read(self, step: int, **items: Any) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            with log.quiet("absl"):
+                return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # whatever the storage layers raise on damaged files
             raise self._record(step, {}).refusal(error) from error
 

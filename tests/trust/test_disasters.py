@@ -1,11 +1,9 @@
-"""What befalls real processes: a full disk, a signal, a second one in their folder, and bad input on a real command line.
+"""What befalls real processes: a full disk, a signal, a second one in their folder, a command line that is wrong.
 
 Kills at random moments are `tests/kill_runs.py`, whose short form is `tests/test_kill_runs.py`.
 """
 
-import functools
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +17,10 @@ from o2o_jax.runtime.checkpoint import locked
 from tests import kill_runs, refusals, tiny
 
 UPDATES = 40
+LIMITED = (
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
+    "from o2o_jax.cli.__main__ import main; main()"
+)
 OFFLINE = [
     "offline", "--algorithm=td3_bc", f"--env={tiny.ENV}", *tiny.SETTINGS, f"--set=updates={UPDATES}", "--eval_every=10",
     "--eval_episodes=0", "--resume",
@@ -26,12 +28,13 @@ OFFLINE = [
 
 
 def start(*arguments, largest_file=None):
-    """Starts a real `o2o`, which may write files of that many bytes."""
-    limit = None
+    """Starts a real `o2o`, which may write files of that many bytes, compiled programs among them."""
+    command, environment = [sys.executable, "-m", "o2o_jax.cli"], os.environ | {"PYTHONPATH": str(kill_runs.ROOT)}
     if largest_file is not None:
-        limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        command = [sys.executable, "-c", LIMITED.format(largest_file)]
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # which others read
     return subprocess.Popen(
-        [sys.executable, "-m", "o2o_jax.cli", *arguments], preexec_fn=limit, text=True, env=dict(os.environ),
+        [*command, *arguments], text=True, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -53,9 +56,11 @@ def finish(out):
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(here, tmp_path):
     out = tmp_path / "out"
     process = start(*OFFLINE, f"--out={out}", largest_file=8_000)  # enough for the settings, not for a checkpoint
-    (line,) = errors(process)
+    found = errors(process)
+    assert len(found) == 1, found
+    (line,) = found
     assert process.returncode == 1
-    refusals.check(f"{line}\n", "disk")
+    refusals.check(f"{line}\n", "checkpoint", "could not be written: look after the disk")
     finish(out)
 
 
