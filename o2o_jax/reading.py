@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-Kinds = Mapping[str, type | tuple[type, ...]]
-NULL = types.NoneType
+Kinds = Mapping[str, Any]  # of types, or several in a tuple
+NULL = type(None)
 WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number", NULL: "null"}
 ANYTHING: Kinds = types.MappingProxyType({})
 

@@ -17,7 +17,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
-from o2o_jax.reading import Record, parse_json, read_npz
+from o2o_jax.reading import parse_json, read_npz
 from o2o_jax.types import Array
 
 
@@ -118,7 +118,7 @@ def save_behaviour(
     np.savez_compressed(path, **arrays)
 
 
-def load_behaviour(path: str | pathlib.Path | Traversable) -> tuple[Policy, Record]:
+def load_behaviour(path: str | pathlib.Path | Traversable) -> tuple[Policy, dict[str, Any]]:
     """Reads a policy, in float32 and with an axis [K] where it was saved with one, and its metadata.
 
     Raises:

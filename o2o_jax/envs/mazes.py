@@ -220,7 +220,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
     """
     source = source or sources.newest(task.dataset_id)
     path = pathlib.Path(source)
-    if path.suffix in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
+    if path.suffix.lower() in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
         raise ValueError(
             f"{source}: D4RL's files of mazes can't be read, since their axes and their ant differ from those of "
             f"{task.env_id}: pass one of Minari's ids or python -m experiments.dataset --env={task.name}"

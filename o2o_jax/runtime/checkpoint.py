@@ -26,7 +26,7 @@ _ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
 # what a run's settings are, as far as its command has them
-KINDS: dict[str, type | tuple[type, ...]] = {
+KINDS = {
     "script": str,
     "algorithm": str,
     "config": dict,

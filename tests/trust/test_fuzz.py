@@ -97,6 +97,8 @@ READERS = {
     "main_data.hdf5": ("hopper-v0/data/main_data.hdf5", read_minari),
     "evaluation.csv": ("scores/evaluation.csv", read_scores),
 }
+# how far above the file's own folder that is which a message may name: the checkpoint's, the dataset's
+ABOVE = {"metadata of a checkpoint": 2, "metadata of Minari": 1, "main_data.hdf5": 1}
 OF_JSON = [name for name, (path, _) in READERS.items() if "json" in path or path.endswith("metadata")]
 
 
@@ -130,7 +132,7 @@ def read_or_refuse(folder, name, content):
     try:
         read(path)
     except (ValueError, OSError) as error:
-        named = str(path.parents[2] if name == "metadata of a checkpoint" else path.parent)
+        named = str(path.parents[ABOVE.get(name, 0)])
         refusals.check(f"error: {' '.join(str(error).split())}\n", named)
     finally:
         path.write_bytes(whole)
