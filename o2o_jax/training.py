@@ -193,28 +193,62 @@ class Record:
 
 
 @flax.struct.dataclass
-class EarlyStoppingState:
-    """Train state in a phase that stops early by measures, and these so far.
+class PhaseState:
+    """State of one seed amid a phase.
 
     Attributes:
-      state: the train state.
-      record: of the phase.
+      state: the train state; of a seed that has failed the last one whose numbers were finite.
+      failed: [] bool, whether the seed has ended early, in this phase or before.
+      record: of the phase, where it is checked by measures.
     """
 
     state: Any
-    record: Record
+    failed: Array
+    record: Record | None = None
+
+    @classmethod
+    def start(cls, state: Any, stop: Stop | None = None) -> "PhaseState":
+        """Returns a train state that nothing has happened to, of a phase with `stop`."""
+        return cls(state, jnp.zeros((), bool), Record.start(stop) if stop else None)
 
     @property
     def step(self) -> Array:
         """[] int32, the train state's counter; it continues when the state itself has stopped."""
         return self.state.step
 
-    def skip_to(self, step: Array) -> "EarlyStoppingState":
+    @property
+    def goes_on(self) -> Array:
+        """[] bool, whether updates still change the state."""
+        return ~self.failed if self.record is None else ~self.failed & (self.record.decision == 0)
+
+    def skip_to(self, step: Array) -> "PhaseState":
         """Sets the counter to [] `step`, as if the updates that are left had been made."""
         return self.replace(state=self.state.replace(step=step))
 
+    def settle(self, moved: "PhaseState", metrics: Metrics) -> tuple["PhaseState", Metrics]:
+        """Keeps what updates have led to, unless the seed had stopped before or fails by them.
 
-def report_rows(stop: Stop, current: EarlyStoppingState, held_out: Rollout, key: Array) -> Any:
+        A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown
+        away: nothing compiles again, and the others' numbers are those of each alone. Its counter continues, which all
+        seeds share. A seed fails where a number of its state is NaN or infinite: it keeps the state before the updates.
+
+        Args:
+          moved: this state, updated.
+          metrics: [] of these updates.
+
+        Returns:
+          The state after them, and the metrics, NaN of a seed that had stopped before.
+        """
+        finite = is_finite(moved.state)
+        before = self.replace(failed=self.failed | (self.goes_on & ~finite))
+        if self.record is not None:
+            diverged = jnp.where(before.failed, DIVERGED, self.record.decision).astype(jnp.int32)
+            before = before.replace(record=self.record.replace(decision=diverged))
+        metrics = jax.tree.map(lambda metric: jnp.where(self.goes_on, metric, jnp.nan), metrics)
+        return where(self.goes_on & finite, moved, before).skip_to(moved.step), metrics
+
+
+def report_rows(stop: Stop, current: PhaseState, held_out: Rollout, key: Array) -> Any:
     """Returns the rows that the report of a phase's checks looks at, computed once; None without a report.
 
     The arguments are those of `check`; `held_out` [M] are whole episodes.
@@ -227,13 +261,13 @@ def report_rows(stop: Stop, current: EarlyStoppingState, held_out: Rollout, key:
 def check(
     update: Callable,
     stop: Stop,
-    current: EarlyStoppingState,
+    current: PhaseState,
     held_out: Transition,
     key: Array,
     updates: int,
     batch_size: int,
     rows: Any = None,
-) -> EarlyStoppingState:
+) -> PhaseState:
     """Measures a state on held-out rows, the same ones with the same draws at every check of a phase.
 
     What differs between two checks then comes of the networks alone.
@@ -251,6 +285,7 @@ def check(
     Returns:
       The same state with one more check on record.
     """
+    assert current.record is not None
     measures: Metrics = {}
     if stop.terms:
         key = jax.random.fold_in(key, HELD_OUT_STREAM)
@@ -263,29 +298,24 @@ def check(
 def run_until_stop(
     update: Callable,
     stop: Stop,
-    current: EarlyStoppingState,
+    current: PhaseState,
     dataset: Transition,
     held_out: Transition,
     key: Array,
     num_updates: int,
     batch_size: int,
     rows: Any = None,
-) -> tuple[EarlyStoppingState, Metrics]:
+) -> tuple[PhaseState, Metrics]:
     """Runs updates up to the next check, and the check; a state that has stopped stays as it is.
-
-    A stopped seed is computed along with the others, since all are one program, and what comes of it is thrown away:
-    nothing compiles again, and its numbers are those of the seed alone. Its counter continues, which all seeds share.
 
     The arguments are those of `run_updates` and `check`.
 
     Returns:
-      The state and its record, and the mean [] of every metric; NaN where the state had stopped before.
+      The state and its record, and the mean [] of every metric, as of `PhaseState.settle`.
     """
     state, metrics = run_updates(update, current.state, dataset, key, num_updates, batch_size)
     moved = check(update, stop, current.replace(state=state), held_out, key, num_updates, batch_size, rows)
-    goes_on = current.record.decision == 0
-    metrics = jax.tree.map(lambda metric: jnp.where(goes_on, metric, jnp.nan), metrics)
-    return where(goes_on, moved, current).skip_to(state.step), metrics
+    return current.settle(moved, metrics)
 
 
 def is_finite(state: Any) -> Array:

@@ -12,7 +12,7 @@ from o2o_jax import networks
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.online import o2ppo, o2sac, o2td3, ppo
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import EarlyStoppingState, Record, check, run_until_stop, run_updates
+from o2o_jax.training import PhaseState, check, run_until_stop, run_updates
 from o2o_jax.types import Annotated, Rollout, Spec, Transition
 from tests import tiny
 from tests.tiny import over_keys
@@ -196,7 +196,7 @@ def test_measures_stop_alignment_when_the_greedy_action_is_home(module):
 
     def training(key, critic):
         init_key, run_key = jax.random.split(key)
-        start = EarlyStoppingState(overrated(algorithm, init_key, critic), Record.start(stop))
+        start = PhaseState.start(overrated(algorithm, init_key, critic), stop)
         start = check(algorithm.phase("align").update, stop, start, data, run_key, 0, batch_size)
 
         def advance(current, _):

@@ -12,7 +12,7 @@ import pytest
 from o2o_jax.interfaces import Report, Stop
 from o2o_jax.training import (
     DIVERGED,
-    EarlyStoppingState,
+    PhaseState,
     Record,
     check,
     gradient_step,
@@ -234,7 +234,7 @@ def test_a_check_has_its_report_s_terms_and_no_decision_on_their_nan(terms):
     stop = dataclasses.replace(STOP, terms=terms, decide=lambda history: 0, reasons=(), report=REPORT)
     assert stop.measures == (*terms, "ahead", "unknown")
     held_out = Rollout(**vars(dataset(10)), truncated=jnp.zeros(10))
-    current, key = EarlyStoppingState(start(), Record.start(stop)), jax.random.key(0)
+    current, key = PhaseState.start(start(), stop), jax.random.key(0)
     rows = report_rows(stop, current, held_out, key)
     current = check(remember, stop, current, held_out, key, 0, 4, rows)
     current, _ = run_until_stop(remember, stop, current, dataset(10), held_out, key, 2, 4, rows)
@@ -250,7 +250,7 @@ def test_a_check_takes_the_same_rows_and_draws_every_time():
 
     found = []
     for step in (0, 7):
-        current = EarlyStoppingState(start().replace(step=jnp.asarray(step)), Record.start(STOP))
+        current = PhaseState.start(start().replace(step=jnp.asarray(step)), STOP)
         current = check(report, STOP, current, dataset(1_000), jax.random.key(0), 2, 4)
         found.append(float(current.record.history["every"][-1]) - step)
     np.testing.assert_allclose(*found, rtol=1e-5)
@@ -259,7 +259,7 @@ def test_a_check_takes_the_same_rows_and_draws_every_time():
 def test_a_state_with_a_decision_stays_while_its_counter_goes_on():
     # the measure is the number of the update that would come next: 1 at the first check, then 3, 5, 7, 9
     arguments = (dataset(10), dataset(10), jax.random.key(0), 2, 4)
-    current = check(remember, STOP, EarlyStoppingState(start(20), Record.start(STOP)), dataset(10), arguments[2], 0, 4)
+    current = check(remember, STOP, PhaseState.start(start(20), STOP), dataset(10), arguments[2], 0, 4)
     trail, metrics = [], []
     for _ in range(5):
         current, metric = run_until_stop(remember, STOP, current, *arguments)

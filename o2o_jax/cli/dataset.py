@@ -38,7 +38,7 @@ from o2o_jax import envs
 from o2o_jax.cli import flags
 from o2o_jax.data.sources import MINARI_ID, minari_folder
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
-from o2o_jax.envs.vector import last_observations
+from o2o_jax.envs.vector import check_failures, last_observations
 from o2o_jax.interfaces import Task
 from o2o_jax.runtime.log import progress
 
@@ -140,12 +140,16 @@ def collect(
 
     Returns:
       Episodes: seed, observations [T + 1, O], actions [T, A], rewards [T], terminations [T], truncations [T].
+
+    Raises:
+      EnvironmentFailure: an environment fails.
     """
     steps: list[tuple[np.ndarray, ...]] = []
     spans = [_Span(env, _draw(seeds), begin=0) for env in range(vector.num_envs)]  # in the order in which they began
     running = list(spans)  # of each environment
     first, rows_before = 0, 0  # the first span that still runs, and the rows of all before it
-    observations, _ = vector.reset(seed=[span.seed for span in spans])
+    observations, info = vector.reset(seed=[span.seed for span in spans])
+    check_failures(info)
 
     while True:
         while (end := spans[first].end) is not None:
@@ -155,6 +159,7 @@ def collect(
             break
         actions = np.asarray(act(vector, observations, jax.random.fold_in(key, len(steps))), np.float32)
         next_observations, rewards, terminations, truncations, info = vector.step(actions)
+        check_failures(info)
         steps.append((observations, actions, rewards, terminations, truncations))
         ended = terminations | truncations
         for env in np.flatnonzero(ended).tolist():
@@ -164,7 +169,8 @@ def collect(
             spans.append(running[env])
         if ended.any():  # reset already, but with no seed that could be stored
             fresh = [span.seed if over else None for span, over in zip(running, ended, strict=True)]
-            next_observations, _ = vector.reset(seed=fresh, options={"reset_mask": ended})
+            next_observations, info = vector.reset(seed=fresh, options={"reset_mask": ended})
+            check_failures(info)
         observations = next_observations
         report(min(vector.num_envs, max(0, transitions - (len(steps) - 1) * vector.num_envs)))
 

@@ -1,11 +1,11 @@
 """Border between an environment, which anyone may have written, and this package. Imported when one is made."""
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 
-from o2o_jax.envs.failure import EnvironmentFailure
+from o2o_jax.envs.failure import FAILURE, EnvironmentFailure
 
 
 class Border(gymnasium.Wrapper):
@@ -16,12 +16,11 @@ class Border(gymnasium.Wrapper):
 
     Args:
       env: with a `Box` of observations.
-      number: of the environment, where several step together.
     """
 
-    def __init__(self, env: gymnasium.Env, number: int | None = None) -> None:
+    def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self._number, self._steps = number, 0
+        self._steps = 0
         self._shape = env.observation_space.shape
         self._name = env.spec.id if env.spec else type(env.unwrapped).__name__
 
@@ -79,7 +78,45 @@ class Border(gymnasium.Wrapper):
 
     def _failure(self, text: str) -> EnvironmentFailure:
         at = f"step {self._steps} of an episode" if self._steps else "the start of an episode"
-        return EnvironmentFailure(f"the environment {self._name} failed at {at}: {text}", self._number)
+        return EnvironmentFailure(f"the environment {self._name} failed at {at}: {text}")
+
+
+class Partition(gymnasium.Wrapper):
+    """Lets an environment fail without those that step together with it.
+
+    From its failure on the environment is left alone, observations and rewards are zeros, no episode ends, and `info`
+    has the failure's text as `failure.FAILURE`.
+
+    Args:
+      env: behind a `Border`.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self._failure: str | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode, unless the environment has failed."""
+        if self._failure is None:
+            try:
+                return self.env.reset(seed=seed, options=options)
+            except EnvironmentFailure as failure:
+                self._failure = str(failure)
+        return self._nothing()
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Takes an action [A], unless the environment has failed."""
+        if self._failure is None:
+            try:
+                return self.env.step(action)
+            except EnvironmentFailure as failure:
+                self._failure = str(failure)
+        observation, info = self._nothing()
+        return observation, 0.0, False, False, info
+
+    def _nothing(self) -> tuple[np.ndarray, dict[str, Any]]:
+        space = self.env.observation_space
+        return np.zeros(space.shape or (), space.dtype), {FAILURE: self._failure}
 
 
 def _one_line(error: Exception) -> str:

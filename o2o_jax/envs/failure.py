@@ -1,14 +1,7 @@
 """Failures of environments."""
 
+FAILURE = "failure"  # entry of `info` by which one of several environments that step together reports its own
+
 
 class EnvironmentFailure(ValueError):
-    """Failure of an environment, in one line that names it.
-
-    Args:
-      text: what it did wrong.
-      number: of the environment, where several step together; None where it is alone.
-    """
-
-    def __init__(self, text: str, number: int | None = None) -> None:
-        super().__init__(text)
-        self.number = number
+    """Failure of an environment, in one line that names it."""

@@ -6,6 +6,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
+from o2o_jax.envs.failure import FAILURE
 from o2o_jax.envs.recording import UNSEEDED, Recording, state_of, words_of
 
 
@@ -34,8 +35,10 @@ class Recorder(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment."""
-        self._actions.append(np.array(action))
-        return self.env.step(action)
+        result = self.env.step(action)
+        if FAILURE not in result[4]:  # of an environment that has failed no action is taken any more
+            self._actions.append(np.array(action))
+        return result
 
     def recording(self) -> Recording | None:
         """Returns how to get to the present state; None where that isn't known, as after a reset with options."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from o2o_jax.envs.failure import FAILURE, EnvironmentFailure
 
 if TYPE_CHECKING:
     import gymnasium
@@ -16,7 +17,8 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """Makes environments that step together, in this process.
 
     An episode's end resets its environment on the same step: every row is a transition, and the true last
-    observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder` behind a `border.Border`.
+    observation is in `info["final_obs"]` (`last_observations`). Each is a `recorder.Recorder` of one behind a
+    `border.Border`, and its failure leaves the others alone (`failed_environments`).
 
     Args:
       make_env: makes one of them.
@@ -27,18 +29,41 @@ def make_vector(make_env: Callable[[], gymnasium.Env], num_envs: int) -> gymnasi
     """
     import gymnasium
 
-    from o2o_jax.envs.border import Border
+    from o2o_jax.envs.border import Border, Partition
     from o2o_jax.envs.recorder import Recorder
 
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
 
-    def make(number: int) -> gymnasium.Env:
-        return Recorder(Border(make_env(), number))
+    def make() -> gymnasium.Env:
+        return Recorder(Partition(Border(make_env())))
 
-    return gymnasium.vector.SyncVectorEnv(
-        [functools.partial(make, i) for i in range(num_envs)], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
-    )
+    return gymnasium.vector.SyncVectorEnv([make] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+
+
+def failed_environments(info: dict[str, Any]) -> dict[int, str]:
+    """Returns which environments of `make_vector` have failed, and how.
+
+    Args:
+      info: of a reset or step.
+
+    Returns:
+      Number of the environment -> one line.
+    """
+    return {int(i): info[FAILURE][i] for i in np.flatnonzero(info.get(f"_{FAILURE}", ()))}
+
+
+def check_failures(info: dict[str, Any]) -> None:
+    """Refuses to go on where an environment of `make_vector` has failed.
+
+    Args:
+      info: of a reset or step.
+
+    Raises:
+      EnvironmentFailure: one has.
+    """
+    for text in failed_environments(info).values():
+        raise EnvironmentFailure(text)
 
 
 def last_observations(observations: np.ndarray, info: dict[str, Any]) -> np.ndarray:

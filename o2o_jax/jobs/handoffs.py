@@ -23,12 +23,12 @@ from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy, SequencePolicy, hand_over
 from o2o_jax.reading import Record, brief
-from o2o_jax.runtime import log, provenance, saved, seeds
+from o2o_jax.runtime import failures, log, provenance, saved, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.output import CHECKPOINTS, STAGES
 from o2o_jax.runtime.plan import Plan, Reconstruction
-from o2o_jax.runtime.run import Run, start_clone, start_ends, start_records, start_seed
+from o2o_jax.runtime.run import Run, stage_of, start_clone, start_phases, start_seed
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.runtime.snapshots import Snapshot
 from o2o_jax.runtime.train import CLONE
@@ -252,7 +252,10 @@ def load_offline(run_dir: str | os.PathLike, seed_list: range, spec: Spec) -> tu
     def outcome(state: Any) -> tuple[Handoff, QFunction | None]:
         return hand_over(algorithm, state), algorithm.critic(state) if algorithm.critic else None
 
-    state = seeds.take(jax.device_get(run.agent), places(run_dir, seeds_of(settings), seed_list))
+    chosen = places(run_dir, seeds_of(settings), seed_list)
+    for line in failures.summary(seed_list, run.failed[chosen]):
+        print(f"{line}, in {run_dir}")
+    state = seeds.take(jax.device_get(run.agent), chosen)
     return jax.device_get(seeds.over_seeds(outcome, _one_device())(state))
 
 
@@ -452,7 +455,7 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
     if plan.clone is not None:
         clone = seeds.take(_load_clone(run_dir, theirs, plan), chosen)
     names = [CLONE, *(phase.name for phase in algorithm.phases)]
-    return Reconstruction(**end, events=_logged(run_dir, names, seeds_of(settings)), clone=clone)
+    return Reconstruction(end, events=_logged(run_dir, names, seeds_of(settings)), clone=clone)
 
 
 def _load_clone(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Run:
@@ -521,7 +524,7 @@ def _with_any_critics(config: Any) -> Any:
 
 
 def _load_ends(run_dir: str | Path, settings: dict[str, Any], algorithm: Algorithm) -> dict[str, dict[str, Any]]:
-    """Phase -> `output.stage_of` at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
+    """Phase -> `run.stage_of` at its end, all seeds stacked [S] as numpy arrays, as far as a fine-tuning run got.
 
     A run that took these from another one leaves them there.
     """
@@ -533,8 +536,7 @@ def _load_ends(run_dir: str | Path, settings: dict[str, Any], algorithm: Algorit
     ends = itertools.accumulate(phase.updates for phase in algorithm.phases)
 
     def start(key: Array) -> dict[str, Any]:
-        phases = algorithm.phases
-        return {"agent": algorithm.init(key, None), "records": start_records(phases), "ends": start_ends(phases)}
+        return stage_of(start_phases(algorithm.phases, algorithm.init(key, None), key))
 
     template = jax.eval_shape(seeds.over_seeds(start, _one_device()), seeds.keys(seeds_of(settings), "any"))
     with Checkpoints(Path(run_dir) / STAGES, settings, keep=max(1, len(algorithm.phases))) as stages:

@@ -71,12 +71,13 @@ class Episodes:
         return saved
 
     @classmethod
-    def restore(cls, envs: Any, saved: Mapping[str, Any] | None) -> "Episodes | None":
+    def restore(cls, envs: Any, saved: Mapping[str, Any] | None, failed: np.ndarray) -> "Episodes | None":
         """Brings the environments to where they were by playing what was played.
 
         Args:
           envs: vector environment [S], reset; its state is undefined where None comes back.
           saved: by `save`; None where nothing was.
+          failed: [S] bool, seeds whose environments may be anywhere.
 
         Returns:
           The episodes; None where nothing was saved, or an environment doesn't get to the observation that it was at,
@@ -94,7 +95,8 @@ class Episodes:
         if "simulators" in saved:
             try:
                 recordings = _each(saved["simulators"])
-                found = [env.replay(recording) for env, recording in zip(envs.envs, recordings, strict=True)]
+                played = zip(envs.envs, recordings, episodes.observation, failed, strict=True)
+                found = [at if over else env.replay(recording) for env, recording, at, over in played]
             except Exception as error:  # whatever an environment of another version or make raises
                 print(f"note: an environment refuses what it took before: {error}")
             else:

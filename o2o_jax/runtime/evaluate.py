@@ -67,19 +67,25 @@ class Evaluator:
           stream: which start states, this time; None for the evaluator's own.
           plays: [S] bool, at least one of them true: the others take no step, have returns of NaN, and all that `act`
             gets of them is zeros.
+
+        Raises:
+          ValueError: environments of all seeds that play have failed. Where it is some, those seeds' returns are NaN.
         """
         plays = np.ones(len(self._envs), bool) if plays is None else plays
         stream = self._stream if stream is None else stream
         starts = [start_seeds(seed, len(envs), stream) for seed, envs in zip(self._seeds, self._envs, strict=True)]
-        observations = _spread(
-            plays,
-            np.stack(
-                [
-                    np.stack([env.reset(seed=start)[0] for env, start in zip(self._envs[s], starts[s], strict=True)])
-                    for s in np.flatnonzero(plays)
-                ]
-            ).astype(np.float32),
-        )
+        failures: dict[int, str] = {}  # place among the seeds -> how one of its environments has failed
+
+        def begin(s: int, e: int) -> np.ndarray:
+            env = self._envs[s][e]
+            try:
+                return env.reset(seed=starts[s][e])[0]
+            except EnvironmentFailure as failure:
+                failures[s] = str(failure)
+                return np.zeros(env.observation_space.shape)
+
+        first = [[begin(s, e) for e in range(len(starts[s]))] for s in np.flatnonzero(plays).tolist()]
+        observations = _spread(plays, np.asarray(first, np.float32))
         shape = observations.shape[:2]
         returns, lengths = np.zeros(shape), np.zeros(shape, np.int64)
         alive = np.repeat(plays[:, None], shape[1], axis=1)
@@ -89,13 +95,17 @@ class Evaluator:
                 try:
                     observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
                 except EnvironmentFailure as failure:
-                    raise ValueError(f"evaluation of seed {self._seeds[s]}: {failure}") from failure
+                    failures[s] = str(failure)
+                    continue
                 observations[s, e], rewards[s, e] = observation, reward
                 returns[s, e] += reward
                 lengths[s, e] += 1
                 alive[s, e] = not (terminated or truncated)
 
-        while alive.any():
+        while True:
+            alive[list(failures)] = False
+            if not alive.any():
+                break
             actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
             # episodes that have ended are no longer stepped, so that no reset row can count
             going_on = list(zip(*np.nonzero(alive), strict=True))
@@ -105,7 +115,11 @@ class Evaluator:
                 shares = [going_on[i :: self._threads] for i in range(self._threads)]
                 list(self._executor.map(functools.partial(step, actions=actions, rewards=rewards), shares))
             receive(rewards)
-        return np.where(plays[:, None], returns, np.nan), lengths
+        for s, failure in failures.items():
+            if len(failures) == plays.sum():
+                raise ValueError(f"evaluation of seed {self._seeds[s]}: {failure}")
+            print(f"note: the evaluation of seed {self._seeds[s]} counts as NaN: {failure}")
+        return np.where((plays & ~np.isin(np.arange(len(plays)), list(failures)))[:, None], returns, np.nan), lengths
 
     def close(self) -> None:
         """Closes the environments."""

@@ -9,19 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o_jax.envs.failure import EnvironmentFailure
-from o2o_jax.envs.vector import last_observations
+from o2o_jax.envs.vector import failed_environments, last_observations
 from o2o_jax.interfaces import Online
 from o2o_jax.runtime import interrupt, snapshots
 from o2o_jax.runtime.episodes import Episodes
 from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
 from o2o_jax.runtime.events import Event, Events
+from o2o_jax.runtime.failures import Guard, blank
 from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.run import Run, count_evaluation
 from o2o_jax.runtime.seeds import over_seeds
-from o2o_jax.runtime.selection import Selection, keep_best_score, rolled_back
+from o2o_jax.runtime.selection import Selection, keep_best_score
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.training import is_finite
 from o2o_jax.types import Annotated, Array, Extras, Metrics, Rollout, Transition
 
 LOGS = ("finetune", "episode", "evaluation", "reference")
@@ -139,19 +138,22 @@ def fine_tune(
       dataset: transitions [N] on the device that the replay rule chose; None if it uses no rows of the dataset.
       envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
         end the true last observation is in `info["final_obs"]` and no reset row appears.
-      evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, and where the run
-        rolls back takes `stream` and `plays`; None where nothing is evaluated, which `reference.update` must allow.
+      evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, takes `plays`
+        where a seed has failed, and `stream` too where the run rolls back; None where nothing is evaluated, which
+        `reference.update` must allow.
       checkpoint_every: environment steps between events that ask to be saved, all of them at evaluations.
 
     Returns:
       Events, which lead to the run after the last step. There are two every `evaluation.every_env_steps`: "finetune"
       with the logs `finetune` and `episode`, then "evaluation" ("finetune" without an evaluator) with the run, the log
       `evaluation`, and `reference` where returns settle the reference or the run rolls back. `total_env_steps` counts
-      the steps of evaluations too. A signal makes one more, with the run.
+      the steps of evaluations too. A signal makes one more, with the run, and so does a seed that fails, with a line.
+
+      A seed fails when its environment does, or when its state becomes NaN or infinite, in a run that rolls back
+      beyond what going back to π_ref would mend. It ends with the state of the look before, and its rows are NaN.
 
     Raises:
-      ValueError: the states of all seeds have become NaN or infinite, in a run that rolls back beyond what going back
-        to π_ref would mend. A seed that diverges among others stays: its numbers say so.
+      ValueError: all seeds have failed.
       Interrupted: a signal has come, after an event that asks to be saved.
     """
     config, start = setup.config, int(run.env_steps)
@@ -163,19 +165,22 @@ def fine_tune(
         for env_steps in range(start + 1, config.env_steps + 1):
             loop.step(env_steps)
             bar.update(1)
+            if loop.is_doubtful:
+                yield Event("finetune", env_steps, lines=loop.settle())
             ended = env_steps == config.env_steps
             stopping = interrupt.requested() and not ended
             due = env_steps // checkpoint_every > (env_steps - config.evaluation.every_env_steps) // checkpoint_every
             if env_steps % config.evaluation.every_env_steps == 0 or ended:
                 yield Event("finetune", env_steps, loop.logged())
-                loop.check(env_steps)
+                lines = loop.settle()
                 rows = loop.look()
                 scores = rows.get("evaluation", {}).get("score", ())
                 bar.set_postfix({"score": " ".join(f"{score:.0f}" for score in scores)} if len(scores) else {})
                 phase = "evaluation" if evaluator is not None else "finetune"
-                yield Event(phase, env_steps, rows, loop.whole_run(), save=due or ended or stopping)
+                save = due or ended or stopping
+                yield Event(phase, env_steps, rows, loop.whole_run(), save, lines=lines)
             elif stopping:
-                yield Event("finetune", env_steps, run=loop.whole_run(), save=True)
+                yield Event("finetune", env_steps, lines=loop.settle(), run=loop.whole_run(), save=True)
             if stopping:
                 interrupt.end()
     return loop.run.replace(snapshots=loop.snapshots)
@@ -188,6 +193,7 @@ class _Loop:
       run: all but the episodes and the snapshots, which no environment step changes.
       episodes: under way.
       snapshots: of the run.
+      is_doubtful: whether a seed has failed, or may have, since they were last settled.
     """
 
     def __init__(
@@ -198,7 +204,6 @@ class _Loop:
         self._update = over_seeds(functools.partial(advance, online), mesh, shared=(1,), donate=(0,))
         self._keep = over_seeds(functools.partial(record, online), mesh, donate=(0,))
         self._choose = over_seeds(functools.partial(next_action, online), mesh)
-        self._finite = over_seeds(functools.partial(_may_go_on, setup), mesh)
         self._play = policy_episodes(setup.algorithm.policy, setup.seeds, mesh)
         self._selection = Selection(setup, evaluator, self._play) if setup.reference else None
         self._step: tuple[Rollout, np.ndarray] | None = None  # the newest one, and what was observed after it
@@ -210,17 +215,16 @@ class _Loop:
         self._keep_extremes = over_seeds(
             functools.partial(snapshots.evaluated, setup.algorithm.policy), mesh, shared=(3,), donate=(0,)
         )
-        self.snapshots = run.snapshots
+        self.snapshots, self.is_doubtful = run.snapshots, False
+        self._failures: dict[int, str] = {}  # place among the seeds -> how its environment has failed
         self.run, self.episodes = _take_up(setup, run.replace(snapshots=None), envs)
+        self._guard = Guard(setup, self.run)
+        self._failed = np.asarray(self.run.failed)
 
     def step(self, env_steps: int) -> None:
         """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
         schedule, episodes = self._setup.online.schedule, self.episodes
-        try:
-            next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
-        except EnvironmentFailure as failure:
-            seed = self._setup.seeds[failure.number or 0]
-            raise ValueError(f"seed {seed}, environment step {env_steps}: {failure}") from failure
+        next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
         next_observation = np.asarray(next_observation, np.float32)
         taken = Rollout(
             observation=episodes.observation,
@@ -238,8 +242,13 @@ class _Loop:
         else:
             self.run, action = self._keep(self.run, taken, next_observation)
         # to fetch an action is to wait for the updates before it: of the early one, those of the step before
-        episodes.action = np.asarray(action if early_action is None else early_action)
+        action = np.asarray(action if early_action is None else early_action)
+        finite = np.isfinite(action)  # an environment shall not have to bear what else a policy that diverges asks for
+        episodes.action = action if finite.all() else np.where(finite, action, np.float32(0.0))
         episodes.observation = next_observation
+        self._failures |= failed_environments(info)
+        doubtful = np.isin(np.arange(len(action)), list(self._failures)) | ~finite.all(axis=1)
+        self.is_doubtful = bool((doubtful & ~self._failed).any())
         self._step = taken, next_observation
         episodes.add(reward, terminated | truncated)
 
@@ -254,7 +263,7 @@ class _Loop:
         rows = {"finetune": self._means}
         if any(finished):
             rows["episode"] = _episode_metrics(self._setup, finished) | _total_env_steps(self.run)
-        return rows
+        return blank(rows, self._failed)
 
     def _no_metrics(self) -> Metrics:
         """NaN for every metric of an update, of which there was none since the last look."""
@@ -262,27 +271,25 @@ class _Loop:
         shapes = self._update.eval_shape(self.run, self._dataset, self._extras, *self._step)[2]
         return jax.tree.map(lambda metric: np.full(metric.shape, np.nan, np.float32), shapes)
 
-    def check(self, env_steps: int) -> None:
-        """Checks the states of all seeds.
+    def settle(self) -> tuple[str, ...]:
+        """Ends the seeds that have failed; returns a line on each.
 
         Raises:
-          ValueError: all of them have diverged.
+          ValueError: no seed is left.
         """
-        finite = np.asarray(self._finite(self.run.agent))
-        if not finite.any():
-            raise ValueError(
-                f"fine-tuning diverged: after {env_steps} environment steps the networks of all {len(finite)} seeds "
-                "are NaN or infinite; lower the learning rates"
-            )
+        self.run, lines = self._guard.settle(self.run, self._failures)
+        self.is_doubtful, self._failed = False, np.asarray(self.run.failed)
+        return lines
 
     def look(self) -> dict[str, dict[str, np.ndarray]]:
-        """Evaluates, and lets returns settle π_ref; returns rows of both."""
+        """Evaluates, and lets returns settle π_ref; returns rows of both. The states must be settled."""
         setup = self._setup
         rows: dict[str, dict[str, np.ndarray]] = {}
         scores: dict[str, np.ndarray] = {}
         returns = None
         if self._evaluator is not None:
-            returns, lengths = self._play(self._evaluator, self.run.agent)
+            those = {"plays": ~self._failed} if self._failed.any() else {}
+            returns, lengths = self._play(self._evaluator, self.run.agent, **those)
             self.run = count_evaluation(self.run, lengths)
             scores = evaluation_metrics(setup, returns, lengths)
             env_steps = np.asarray(self.run.env_steps)
@@ -296,7 +303,8 @@ class _Loop:
         if scores:
             rows["evaluation"] = scores | _reference_score(setup, self.run) | _total_env_steps(self.run)
         self.episodes.forget()
-        return rows
+        self._guard.keep(self.run)
+        return blank(rows, self._failed)
 
 
 def _take_up(setup: Setup, run: Run, envs: Any) -> tuple[Run, Episodes]:
@@ -305,7 +313,7 @@ def _take_up(setup: Setup, run: Run, envs: Any) -> tuple[Run, Episodes]:
     start = int(run.env_steps)
     seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in setup.seeds]
     observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
-    under_way = Episodes.restore(envs, run.episodes)
+    under_way = Episodes.restore(envs, run.episodes, np.asarray(run.failed))
     if under_way is not None:
         return run.replace(episodes=None), under_way
     if run.episodes is not None:  # whatever has been played of them since
@@ -313,14 +321,6 @@ def _take_up(setup: Setup, run: Run, envs: Any) -> tuple[Run, Episodes]:
     begin = over_seeds(functools.partial(begin_episode, setup.online), setup.mesh, donate=(0,))
     run, device_action = begin(run.replace(episodes=None), observation)
     return run, Episodes.begin(observation, np.asarray(device_action))
-
-
-def _may_go_on(setup: Setup, agent: Any) -> Array:
-    """Returns [] bool, if one seed's state is finite, in a run that rolls back once its policy is that of π_ref."""
-    reference = setup.reference
-    if reference is not None and setup.rolls_back:
-        agent = rolled_back(reference.roll_back, agent)
-    return is_finite(agent)
 
 
 def _reference_score(setup: Setup, run: Run) -> dict[str, np.ndarray]:

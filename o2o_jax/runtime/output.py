@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, has_checkpoi
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.plan import Plan
-from o2o_jax.runtime.run import Run
+from o2o_jax.runtime.run import Run, stage_of
 from o2o_jax.runtime.sinks import Sink
 from o2o_jax.runtime.train import CLONE
 
@@ -101,11 +101,6 @@ class Output:
             _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run)
         for line in event.lines:
             print(line)
-
-
-def stage_of(run: Run) -> Mapping[str, Any]:
-    """Returns what a run is known by at the end of a phase."""
-    return {"agent": run.agent, "records": run.records, "ends": run.ends}
 
 
 def _save_newer(checkpoints: Checkpoints, step: int, state: Any) -> None:

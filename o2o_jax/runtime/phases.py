@@ -16,10 +16,9 @@ from o2o_jax.runtime.log import progress
 from o2o_jax.runtime.seeds import over_seeds, place, replicate
 from o2o_jax.training import (
     MEASURED_BATCHES,
-    EarlyStoppingState,
+    PhaseState,
     Record,
     check,
-    is_finite,
     measure,
     report_rows,
     run_until_stop,
@@ -45,27 +44,31 @@ def start_states(init: Callable, mesh: Mesh, *arguments: Any, shared: Sequence[i
 
 def run_phase(
     phase: Phase,
-    state: Any,
+    state: PhaseState,
     dataset: Transition,
     keys: Array,
     mesh: Mesh,
     first_step: int = 0,
     checkpoint_every: int = 0,
     held_out: Transition | None = None,
-) -> Events[Any]:
+) -> Events[PhaseState]:
     """Runs a phase of all seeds, or what is left of it, in compiled chunks, each of which is an event.
 
     How much is left follows from the state's own counter: `state.step − first_step` updates are done. A state of an
     event resumes as if it had never stopped, and a state from beyond the phase comes back as it is.
 
-    With `phase.stop` a phase ends when all seeds have stopped, and a chunk is what lies between two checks. The state
-    then is an `EarlyStoppingState`, whose counter is that of the phase's end afterwards, however many updates it took.
+    With `phase.stop` a phase ends when all seeds have stopped, and a chunk is what lies between two checks. The counter
+    is that of the phase's end afterwards, however many updates it took.
+
+    A seed that diverges ends with its state before the chunk in which it did, and the others go on; its metrics are NaN
+    from then on.
 
     Args:
       phase: pure, of one seed. Events have the log `<name>`: every chunk's mean metrics, where `step` counts the
         phase's updates; with `stop` also `<name>_measures`: at every check the measures, the `updates` that a seed has
         kept, and its `decision`.
-      state: of all seeds [S], with a counter `step` [] that updates advance. Consumed: its memory is reused.
+      state: of all seeds [S], whose train state has a counter `step` [] that updates advance. Consumed: its memory is
+        reused.
       dataset: transitions [N], shared by all seeds; a `Rollout` where the phase prepares it.
       keys: [S] PRNG keys of the phase; a resumed phase gets the same ones.
       mesh: devices.
@@ -78,8 +81,7 @@ def run_phase(
       Events, which lead to the state after the phase.
 
     Raises:
-      ValueError: `stop` without `held_out`; the state is from before the phase, or the states of all
-        seeds have become NaN or infinite. A seed that diverges among others stays: its numbers say so.
+      ValueError: `stop` without `held_out`; the state is from before the phase, or all seeds have diverged.
       Interrupted: a signal has come, after an event that asks to be saved.
     """
     done = _done(phase, state, first_step, held_out)
@@ -101,20 +103,20 @@ def run_phase(
         while done < phase.updates:
             stops = (_next_multiple(done, every) for every in (chunk, checkpoint_every) if every)
             length = min(phase.updates, *stops) - done
-            state, metrics, finite = program(length)(*inputs, state)
+            state, metrics = program(length)(*inputs, state)
             done += length
-            metrics = jax.device_get(metrics)
+            metrics, failed = jax.device_get((metrics, state.failed))
             bar.update(length)
             rows = {phase.name: metrics} if metrics else {}
-            if not np.asarray(finite).any():
+            if failed.all():
                 yield Event(phase.name, done, rows)
-                raise _diverged(phase, done, len(finite))
-            bar.set_postfix(_shown(phase, metrics, np.asarray(finite)), refresh=False)
-            if phase.stop is not None:
+                raise _diverged(phase, done, len(failed))
+            bar.set_postfix(_shown(phase, metrics, failed), refresh=False)
+            if state.record is not None:
                 measures = _measures(state.record)
                 rows[f"{phase.name}_measures"] = measures
             at, ended = done, done == phase.updates
-            if phase.stop is not None and measures["decision"].all():
+            if state.record is not None and measures["decision"].all():
                 done, ended = phase.updates, True
                 state = state.skip_to(jax.device_put(np.int32(first_step + done), state.step.sharding))
             stopping = interrupt.requested() and not ended
@@ -125,7 +127,7 @@ def run_phase(
     return state
 
 
-def _done(phase: Phase, state: Any, first_step: int, held_out: Transition | None) -> int:
+def _done(phase: Phase, state: PhaseState, first_step: int, held_out: Transition | None) -> int:
     """Returns the updates of a phase that a state has behind it; raises the error of a phase that cannot run."""
     if phase.stop is not None and held_out is None:
         raise ValueError(f"the phase {phase.name} can't stop by measures without held-out rows")
@@ -148,7 +150,7 @@ def _intervals(phase: Phase, checkpoint_every: int) -> tuple[int, int]:
     return chunk, checkpoint_every and max(chunk, checkpoint_every // chunk * chunk)
 
 
-def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+def _begin(phase: Phase, state: PhaseState, data: _Data, keys: Array, mesh: Mesh) -> tuple[PhaseState, tuple[Any, ...]]:
     """Prepares the rows and what the report looks at; returns the state, and what every program of the phase reads."""
     extras: _Extras = (None, None)
     if phase.prepare is not None:
@@ -158,14 +160,16 @@ def _begin(phase: Phase, state: Any, data: _Data, keys: Array, mesh: Mesh) -> tu
     stop = phase.stop
     if stop is not None and stop.report is not None:
 
-        def look(state: EarlyStoppingState, data: _Data, key: Array) -> Any:
+        def look(state: PhaseState, data: _Data, key: Array) -> Any:
             return report_rows(stop, state, data[1], key)
 
         reported = over_seeds(look, mesh, shared=(1,))(state, data, keys)
     return state, (data, extras, reported, keys)
 
 
-def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+def _measure_start(
+    phase: Phase, state: PhaseState, inputs: tuple[Any, ...], mesh: Mesh
+) -> tuple[PhaseState, dict[str, Any]]:
     """Measures a state before its first update; returns it, with the first check on record, and rows of the logs."""
     rows = {}
     if phase.measure_start:
@@ -174,21 +178,21 @@ def _measure_start(phase: Phase, state: Any, inputs: tuple[Any, ...], mesh: Mesh
     if phase.stop is not None:
         check_all = over_seeds(functools.partial(_first_check, phase), mesh, shared=(0,), donate=(4,))
         state = check_all(*inputs, state)
+        assert state.record is not None
         rows[f"{phase.name}_measures"] = _measures(state.record)
     return state, rows
 
 
-def _start(phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: Any) -> Metrics:
+def _start(phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: PhaseState) -> Metrics:
     """Metrics of the state as it comes, of one seed."""
     del reported
-    train_state = state if phase.stop is None else state.state
     rows = _annotated(data, extras)[0]
-    return measure(phase.update, train_state, rows, key, MEASURED_BATCHES, phase.batch_size, phase.sample)
+    return measure(phase.update, state.state, rows, key, MEASURED_BATCHES, phase.batch_size, phase.sample)
 
 
 def _first_check(
-    phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: EarlyStoppingState
-) -> EarlyStoppingState:
+    phase: Phase, data: _Data, extras: _Extras, reported: Any, key: Array, state: PhaseState
+) -> PhaseState:
     """The check before the first update, of one seed."""
     assert phase.stop is not None
     held_out = _annotated(data, extras)[1]
@@ -196,23 +200,20 @@ def _first_check(
 
 
 def _chunk(
-    phase: Phase, length: int, data: _Data, extras: _Extras, reported: Any, key: Array, state: Any
-) -> tuple[Any, Metrics, Array]:
-    """`length` updates of one seed: state, mean metrics, and [] bool, whether the state's numbers are finite."""
+    phase: Phase, length: int, data: _Data, extras: _Extras, reported: Any, key: Array, state: PhaseState
+) -> tuple[PhaseState, Metrics]:
+    """`length` updates of one seed: state and mean metrics."""
     if phase.stop is None:
         return advance(phase, state, data[0], extras[0], key, length)
     rows, held_out = _annotated(data, extras)
-    state, metrics = run_until_stop(
-        phase.update, phase.stop, state, rows, held_out, key, length, phase.batch_size, reported
-    )
-    return state, metrics, is_finite(state.state)
+    return run_until_stop(phase.update, phase.stop, state, rows, held_out, key, length, phase.batch_size, reported)
 
 
-def _shown(phase: Phase, metrics: Metrics, finite: np.ndarray) -> dict[str, str]:
-    """Returns what the progress bar shows; `finite` [S] bool says whose states are."""
+def _shown(phase: Phase, metrics: Metrics, failed: np.ndarray) -> dict[str, str]:
+    """Returns what the progress bar shows; `failed` [S] bool says whose states have."""
     shown = {name: f"{np.nanmean(metrics[name]):.3g}" for name in phase.show}
-    if not finite.all():
-        shown["diverged"] = f"{(~finite).sum()} of {len(finite)} seeds"
+    if failed.any():
+        shown["diverged"] = f"{failed.sum()} of {len(failed)} seeds"
     return shown
 
 
@@ -225,8 +226,8 @@ def _diverged(phase: Phase, done: int, num_seeds: int) -> ValueError:
 
 
 def advance(
-    phase: Phase, state: Any, dataset: Transition, extras: Extras | None, key: Array, num_updates: int
-) -> tuple[Any, Metrics, Array]:
+    phase: Phase, state: PhaseState, dataset: Transition, extras: Extras | None, key: Array, num_updates: int
+) -> tuple[PhaseState, Metrics]:
     """Updates of a phase without checks, of one seed: what `run_phase` compiles.
 
     Args:
@@ -238,21 +239,18 @@ def advance(
       num_updates: how many.
 
     Returns:
-      The state, mean metrics, and whether all numbers of the state are finite, [] bool.
+      The state and mean metrics, as of `PhaseState.settle`.
     """
     (rows,) = _annotated((dataset,), (extras,))
-    state, metrics = run_updates(phase.update, state, rows, key, num_updates, phase.batch_size, phase.sample)
-    return state, metrics, is_finite(state)
+    moved, metrics = run_updates(phase.update, state.state, rows, key, num_updates, phase.batch_size, phase.sample)
+    return state.settle(state.replace(state=moved), metrics)
 
 
-def _prepare(prepare: Callable, state: Any, data: _Data) -> tuple[Any, _Extras]:
-    """The prepared state, an `EarlyStoppingState` or not, and extras of the rows of the phase and of held-out ones."""
-    train_state, extras = prepare(state.state if isinstance(state, EarlyStoppingState) else state, data[0])
+def _prepare(prepare: Callable, state: PhaseState, data: _Data) -> tuple[PhaseState, _Extras]:
+    """The prepared state, and extras of the rows of the phase and of held-out ones."""
+    train_state, extras = prepare(state.state, data[0])
     held_out_extras = None if data[1] is None else prepare(train_state, data[1])[1]
-    return state.replace(state=train_state) if isinstance(state, EarlyStoppingState) else train_state, (
-        extras,
-        held_out_extras,
-    )
+    return state.replace(state=train_state), (extras, held_out_extras)
 
 
 def _measures(record: Record) -> dict[str, np.ndarray]:

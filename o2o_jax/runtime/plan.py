@@ -13,7 +13,6 @@ from o2o_jax.runtime import seeds
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.run import Run, start_seed
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.training import Record
 from o2o_jax.types import Array
 
 
@@ -22,16 +21,12 @@ class Reconstruction:
     """Phases that another run has made.
 
     Attributes:
-      agent: the algorithm's state after them, seeds stacked [S], as numpy arrays.
-      records: of the phases that stop by measures, likewise.
-      ends: as of `Run`, likewise.
+      stage: `run.stage_of` after them, seeds stacked [S], as numpy arrays.
       events: rows of its logs, to be written again.
       clone: the run of its cloning at its end, as numpy arrays; None where nothing was cloned.
     """
 
-    agent: Any
-    records: dict[str, Record]
-    ends: dict[str, dict[str, Any]]
+    stage: dict[str, Any]
     events: tuple[Event, ...] = ()
     clone: Run | None = None
 

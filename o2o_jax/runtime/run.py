@@ -31,6 +31,7 @@ class Run:
       records: of the phases that are checked by measures, by their names, seeds stacked [S].
       ends: of the phases, by their names: of each metric that they show the first and the last finite value [S, 2], NaN
         where there is none yet.
+      failed: [S] bool, seeds that have ended early, with the last good state of theirs in `agent`.
       updates: [] int32, updates of the phases on the dataset so far.
       begun: [] int32, 1 from the moment that fine-tuning begins, 0 before.
       env_steps: [] int32, environment steps per seed so far.
@@ -50,6 +51,7 @@ class Run:
     key: Array
     records: dict[str, Record]
     ends: dict[str, dict[str, Any]]
+    failed: Array
     updates: Array = counter()
     begun: Array = counter()
     env_steps: Array = counter()
@@ -89,16 +91,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
     """The part of `start_run` that is pure, of one seed."""
     online, algorithm = setup.algorithm.online, setup.algorithm
     init_key, run_key = jax.random.split(key)
-    zero = jnp.zeros((), jnp.int32)
-    run = Run(
-        agent=algorithm.init(init_key, start),
-        key=run_key,
-        records=start_records(algorithm.phases),
-        ends=start_ends(algorithm.phases),
-        updates=zero,
-        begun=zero,
-        env_steps=zero,
-    )
+    run = start_phases(algorithm.phases, algorithm.init(init_key, start), run_key)
     if online is None:
         return run
     memory, evaluated = online.memory(), setup.config.evaluation.episodes > 0
@@ -112,7 +105,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
         memory=memory,
         best_score=jnp.asarray(-jnp.inf),
         start_score=jnp.asarray(jnp.nan),
-        evaluation_steps=zero,
+        evaluation_steps=jnp.zeros((), jnp.int32),
         returns=Returns.empty(),
         standing=Standing.start(setup.config.evaluation.episodes) if setup.rolls_back else None,
         snapshots=Snapshots.start(algorithm.policy(run.agent), evaluated),
@@ -129,19 +122,33 @@ def start_clone(config: CloneConfig, head: str, key: Array, update_key: Array, t
       update_key: `Run.key`, which its updates draw from.
       teacher: `Policy` or `SequencePolicy`.
     """
-    zero, phase = jnp.zeros((), jnp.int32), clone_phase(config, head)
-    agent = clone_init(config, head, key, teacher)
-    return Run(agent, update_key, {}, start_ends((phase,)), updates=zero, begun=zero, env_steps=zero)
+    return start_phases((clone_phase(config, head),), clone_init(config, head, key, teacher), update_key)
 
 
-def start_records(phases: Sequence[Phase]) -> dict[str, Record]:
-    """Returns `Run.records` of one seed before the first check."""
-    return {phase.name: Record.start(phase.stop) for phase in phases if phase.stop is not None}
+def start_phases(phases: Sequence[Phase], agent: Any, key: Array) -> Run:
+    """Returns a run before the first update of its phases on a dataset, of one seed.
+
+    Args:
+      phases: of the algorithm.
+      agent: the algorithm's state.
+      key: `Run.key`.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    return Run(
+        agent=agent,
+        key=key,
+        records={phase.name: Record.start(phase.stop) for phase in phases if phase.stop is not None},
+        ends={phase.name: {term: jnp.full(2, jnp.nan) for term in phase.show} for phase in phases},
+        failed=jnp.zeros((), bool),
+        updates=zero,
+        begun=zero,
+        env_steps=zero,
+    )
 
 
-def start_ends(phases: Sequence[Phase]) -> dict[str, dict[str, Array]]:
-    """Returns `Run.ends` of one seed before the first update."""
-    return {phase.name: {term: jnp.full(2, jnp.nan) for term in phase.show} for phase in phases}
+def stage_of(run: Run) -> dict[str, Any]:
+    """Returns what a run is known by at the end of a phase, seeds stacked [S] where they are in the run."""
+    return {"agent": run.agent, "records": run.records, "ends": run.ends, "failed": run.failed}
 
 
 def count_evaluation(run: Run, lengths: np.ndarray) -> Run:

@@ -72,7 +72,7 @@ class Selection:
         finished: list[list[float]],
     ) -> tuple[Run, Decision, dict[str, np.ndarray]]:
         """The run with what was found on the way, the decision, and a row of the log; arguments as of `look`."""
-        config, mesh = self._setup.config, self._setup.mesh
+        config, mesh, alive = self._setup.config, self._setup.mesh, ~np.asarray(run.failed)
         env_steps, best_score = int(run.env_steps), np.asarray(run.best_score)
         row: dict[str, np.ndarray] = {}
         comparison = None
@@ -92,8 +92,10 @@ class Selection:
             accept = comparison.better(config.reference.standard_errors)
         else:
             accept = score > best_score
+        accept &= alive
         decision = Decision(accept, *np.zeros((2, *accept.shape), bool))
         if run.standing is not None and comparison is not None:
+            comparison = comparison._replace(made=comparison.made & alive)
             decision, standing = run.standing.judge(config, comparison, accept)
             if config.reference.update == "best":
                 run, decision, confirmed = self._confirm(run, decision)

@@ -14,11 +14,12 @@ from o2o_jax.policy import Handoff, clone_phase
 from o2o_jax.runtime import loop, phases, seeds
 from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
 from o2o_jax.runtime.events import Event, Events, through
+from o2o_jax.runtime.failures import diverged, summary
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.regimes import replay_regimes
 from o2o_jax.runtime.run import Run, begin_finetuning, count_evaluation, start_clone, start_run
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.training import DIVERGED, EarlyStoppingState
+from o2o_jax.training import DIVERGED, PhaseState
 from o2o_jax.types import Array, Transition
 
 CHECKPOINT_EVERY = 25_000  # updates of a phase, where no evaluation says otherwise
@@ -54,7 +55,7 @@ def train(plan: Plan, restore: Restore = nothing) -> Events[Run]:
       Events, which lead to the run at its end.
 
     Raises:
-      ValueError: the states of all seeds have become NaN or infinite.
+      ValueError: all seeds have failed.
       Interrupted: a signal has come, after an event that asks to be saved.
     """
     setup = plan.setup
@@ -64,22 +65,25 @@ def train(plan: Plan, restore: Restore = nothing) -> Events[Run]:
         assert start is not None
         start = start.replace(policy=jax.device_get(clone.agent.student))
     run = _begin(plan, start)
+    if clone is not None:
+        run = run.replace(failed=clone.failed)
     saved = restore(run)
     if saved is not None:
         run = saved
     elif plan.reconstruction is not None:
         made = plan.reconstruction()
-        agent, records, ends = seeds.place((made.agent, made.records, made.ends), setup.mesh)
-        run = run.replace(agent=agent, records=records, ends=ends, updates=agent.step)
+        stage = seeds.place(made.stage, setup.mesh)
+        run = run.replace(**stage, updates=stage["agent"].step)
         yield from made.events
     if not int(run.begun):
         run = yield from _phases(plan, run)
         if setup.algorithm.online is None:
+            yield Event(setup.algorithm.phases[-1].name, int(run.updates), lines=summary(setup.seeds, run.failed))
             return run
         run = yield from _first_evaluation(plan, run, start, clone)
     data = replay_data(setup, plan.dataset)
     run = yield from loop.fine_tune(setup, run, data, plan.envs, plan.evaluator, plan.checkpoint_every)
-    yield Event("finetune", int(run.env_steps), lines=_delivered(setup, run))
+    yield Event("finetune", int(run.env_steps), lines=_delivered(setup, run) + summary(setup.seeds, run.failed))
     return run
 
 
@@ -189,22 +193,18 @@ class _Progress:
 
     def __init__(self, setup: Setup, phase: Phase, run: Run, evaluation: _Evaluation | None) -> None:
         self._setup, self._phase, self._run, self._evaluation = setup, phase, run, evaluation
+        self._failed = np.array(run.failed)  # a copy: the phase reuses the memory of its state
 
     @property
-    def state(self) -> Any:
+    def state(self) -> PhaseState:
         """State that the phase continues from."""
-        return (
-            EarlyStoppingState(self._run.agent, self._run.records[self._phase.name])
-            if self._phase.stop
-            else self._run.agent
-        )
+        record = self._run.records[self._phase.name] if self._phase.stop else None
+        return PhaseState(self._run.agent, self._run.failed, record)
 
-    def of(self, state: Any) -> Run:
+    def of(self, state: PhaseState) -> Run:
         """Returns the run with the phase's state in it."""
-        agent, records = state, self._run.records
-        if isinstance(state, EarlyStoppingState):
-            agent, records = state.state, records | {self._phase.name: state.record}
-        return self._run.replace(agent=agent, records=records, updates=agent.step)
+        records = self._run.records if state.record is None else self._run.records | {self._phase.name: state.record}
+        return self._run.replace(agent=state.state, failed=state.failed, records=records, updates=state.step)
 
     def whole(self, event: Event) -> Events[Event]:
         """Yields the evaluation that is due before an event, and leads to the event with the run."""
@@ -219,7 +219,10 @@ class _Progress:
             rows = self._evaluation.rows(run.agent, event.step, event.ended)
             if rows:
                 yield Event("evaluation", event.step, rows)
-        lines = _closing_lines(self._phase, run, self._setup.seeds) if event.ended else ()
+        before, self._failed = self._failed, np.array(run.failed)
+        lines = diverged(self._setup.seeds, before, self._failed, f"{event.step:,} updates of {name}")
+        if event.ended:
+            lines += _closing_lines(self._phase, run, self._setup.seeds)
         return event._replace(run=run, lines=lines)
 
 

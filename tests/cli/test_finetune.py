@@ -22,6 +22,7 @@ from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.run import stage_of
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import from_dict
 from tests import refusals, test_readme, tiny
@@ -151,7 +152,7 @@ def test_whoever_asks_for_no_further_event_has_stopped_the_run(o2td3):
     aligned = next(event.run for event in train.train(plan) if event.phase == "align" and event.ended)
     assert (int(aligned.updates), int(aligned.begun), int(aligned.env_steps)) == (REEVALUATE + ALIGN, 0, 0)
     with Checkpoints(o2td3 / "stages", plan.settings) as stages:
-        kept = stages.restore({"agent": aligned.agent, "records": aligned.records, "ends": aligned.ends})
+        kept = stages.restore(stage_of(aligned))
     jax.tree.map(np.testing.assert_array_equal, kept["agent"].critic, aligned.agent.critic)
 
 

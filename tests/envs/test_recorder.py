@@ -3,8 +3,12 @@ import numpy as np
 import pytest
 
 from o2o_jax import envs
+from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.envs.recorder import Recorder
+from o2o_jax.envs.vector import check_failures, failed_environments, make_vector
 from o2o_jax.runtime.episodes import Episodes
+
+UNFAILED = np.zeros(2, bool)
 
 
 class Noisy(gymnasium.Env):
@@ -66,7 +70,7 @@ def test_another_process_goes_on_as_if_nothing_had_happened(name):
     first.reset(seed=[3, 4])
     played = play(first, actions[:230])
     second.reset(seed=[5, 6])
-    found = Episodes.restore(second, under_way(first, played))
+    found = Episodes.restore(second, under_way(first, played), UNFAILED)
     np.testing.assert_array_equal(found.observation, played[-1][0].astype(np.float32))
     np.testing.assert_array_equal(found.returns, [0.1, 1e9 / 3])
     assert found.finished == [[0.3], []]
@@ -83,7 +87,7 @@ def test_noise_of_the_environment_s_own_generator_is_drawn_again():
     played = play(first, actions[:40])
     assert any(step[2].any() for step in played)  # a later episode than the seed's
     second.reset(seed=7)
-    assert Episodes.restore(second, under_way(first, played)) is not None
+    assert Episodes.restore(second, under_way(first, played), UNFAILED) is not None
     for expected, there in zip(play(first, actions[40:]), play(second, actions[40:]), strict=True):
         for a, b in zip(expected, there, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -95,7 +99,7 @@ def test_what_can_not_be_taken_up_again_is_said(capsys):
         first.reset(seed=3, options=None if kind is Other else {"at": 9.0})  # options are not recorded
         saved = under_way(first, play(first, actions_of(first, 5)))
         second.reset(seed=7)
-        assert Episodes.restore(second, saved) is None
+        assert Episodes.restore(second, saved, UNFAILED) is None
         assert "every seed begins a new episode" in capsys.readouterr().out
 
 
@@ -104,7 +108,25 @@ def test_without_a_recorder_or_a_file_nothing_is_taken_up(capsys):
     plain.reset(seed=3)
     saved = under_way(plain, play(plain, actions_of(plain, 5)))
     assert "simulators" not in saved
-    assert Episodes.restore(plain, saved) is None
+    assert Episodes.restore(plain, saved, UNFAILED) is None
     assert "every seed begins a new episode" in capsys.readouterr().out
-    assert Episodes.restore(plain, None) is None
+    assert Episodes.restore(plain, None, UNFAILED) is None
     assert capsys.readouterr().out == ""
+
+
+def test_of_an_environment_that_has_failed_nothing_more_is_recorded():
+    class Short(Noisy):
+        def step(self, action):
+            raise KeyError("no such joint")
+
+    envs_ = [Noisy, Short]
+    vector_env = make_vector(lambda: envs_.pop(0)(), 2)
+    vector_env.reset(seed=3)
+    steps = [vector_env.step(action) for action in actions_of(vector_env, 3)]
+    for observations, rewards, terminated, truncated, info in steps:
+        assert failed_environments(info).keys() == {1}
+        assert failed_environments(info)[1].endswith("step raised KeyError: 'no such joint'")
+        assert (observations[1], rewards[1], terminated[1], truncated[1]) == (0.0, 0.0, False, False)
+    assert len(vector_env.envs[1].recording().actions) == 0
+    with pytest.raises(EnvironmentFailure, match="no such joint"):
+        check_failures(steps[0][4])

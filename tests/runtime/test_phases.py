@@ -10,7 +10,7 @@ from o2o_jax.interfaces import Phase, Stop
 from o2o_jax.runtime import log, phases, seeds
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.events import finish
-from o2o_jax.training import EarlyStoppingState, Record, run_updates
+from o2o_jax.training import PhaseState, run_updates
 from o2o_jax.types import Extras, Rollout, Transition, counter
 from tests import tiny
 
@@ -49,7 +49,12 @@ def run(mesh, folder, state=None, updates=10, function=update, dataset=DATASET, 
     state = phases.start_states(init, mesh, keys) if state is None else state
     fields = {name: arguments.pop(name) for name in Phase._fields if name in arguments}
     phase = Phase("phase", function, updates, 4, **fields)
-    return follow(phases.run_phase(phase, state, dataset, keys, mesh, **arguments), folder, checkpoint)
+    events = phases.run_phase(phase, unfailed(state, mesh), dataset, keys, mesh, **arguments)
+    return follow(events, folder, lambda state, step: checkpoint(state.state, step)).state
+
+
+def unfailed(state, mesh):
+    return PhaseState(state, seeds.place(np.zeros(len(jax.tree.leaves(state)[0]), bool), mesh))
 
 
 def follow(events, folder, checkpoint):
@@ -154,13 +159,56 @@ def test_all_seeds_diverged_stops(tmp_path, mesh):
     assert log.read(tmp_path, "phase")["step"].tolist() == [5, 5]
 
 
-def test_one_diverged_seed_stays(tmp_path, mesh):
+@flax.struct.dataclass
+class Frail:
+    total: jax.Array
+    breaks: jax.Array  # [] bool, whether update 7 makes NaN of it
+    step: jax.Array = counter()
+
+
+def wear(state, batch, key):
+    moved, metrics = update(State(state.total, state.step), batch, key)
+    total = jnp.where(state.breaks & (state.step == 7), jnp.nan, moved.total)
+    return Frail(total, state.breaks, moved.step), metrics
+
+
+def frail(mesh, breaks):
     keys = seeds.keys(range(2), "test")
-    state = phases.start_states(init, mesh, keys)
-    state = seeds.place(state.replace(total=jnp.array([jnp.nan, 1.0])), mesh)
-    state = run(mesh, tmp_path, state)
-    assert np.isfinite(state.total).tolist() == [False, True]
-    assert np.isfinite(log.read(tmp_path, "phase")["total"]).tolist() == [False, True]
+    return phases.start_states(
+        lambda key, breaks: Frail(init(key).total, breaks, init(key).step), mesh, keys, np.array(breaks)
+    )
+
+
+def test_a_seed_that_diverges_ends_with_its_last_good_state(tmp_path, mesh):
+    whole = run(mesh, tmp_path / "whole", frail(mesh, [False, False]), 15, wear, chunk=5)
+    five = run(mesh, tmp_path / "five", frail(mesh, [False, False]), 5, wear, chunk=5)
+    saved = []
+    broken = run(
+        mesh,
+        tmp_path / "broken",
+        frail(mesh, [True, False]),
+        15,
+        wear,
+        chunk=5,
+        checkpoint_every=5,
+        checkpoint=lambda state, step: saved.append(jax.device_get(state.total)),
+    )
+    np.testing.assert_array_equal(broken.total, [five.total[0], whole.total[1]])
+    np.testing.assert_array_equal([total[0] for total in saved], five.total[0])  # never a number that isn't finite
+    logged = [log.read(tmp_path / name, "phase")["total"].reshape(3, 2) for name in ("whole", "broken")]
+    np.testing.assert_array_equal(logged[1][:, 1], logged[0][:, 1])
+    np.testing.assert_array_equal(logged[1][0], logged[0][0])
+    assert np.isnan(logged[1][2, 0])
+
+
+def test_a_seed_that_has_failed_stays_so(tmp_path, mesh):
+    state = PhaseState(frail(mesh, [False, False]), seeds.place(np.array([True, False]), mesh))
+    keys = seeds.keys(range(2), "test")
+    before = float(state.state.total[0])
+    end = finish(phases.run_phase(Phase("phase", wear, 10, 4, chunk=5), state, DATASET, keys, mesh))
+    assert float(end.state.total[0]) == before
+    np.testing.assert_array_equal(end.failed, [True, False])
+    assert int(end.step) == 10
 
 
 def test_seed_alone_is_as_among_others(tmp_path):
@@ -169,7 +217,8 @@ def test_seed_alone_is_as_among_others(tmp_path):
     keys = seeds.keys([1], "test")
     state = phases.start_states(init, mesh, keys)
     with log.MetricLog(tmp_path / "alone") as metric_log:
-        alone = finish(phases.run_phase(Phase("phase", update, 10, 4), state, DATASET, keys, mesh), metric_log.take)
+        phase = Phase("phase", update, 10, 4)
+        alone = finish(phases.run_phase(phase, unfailed(state, mesh), DATASET, keys, mesh), metric_log.take).state
     np.testing.assert_allclose(alone.total[0], both.total[1], rtol=1e-6)
 
 
@@ -267,7 +316,7 @@ STOP = Stop(
 
 def start_early_stopping(mesh, seed_list=(0, 1), stop=STOP):
     def init_early_stopping(key, total):
-        return EarlyStoppingState(State(total, jnp.zeros((), jnp.int32)), Record.start(stop))
+        return PhaseState.start(State(total, jnp.zeros((), jnp.int32)), stop)
 
     totals = np.array([0.0, 120.0], np.float32)[list(seed_list)]
     return phases.start_states(init_early_stopping, mesh, seeds.keys(seed_list, "test"), totals)
