@@ -17,7 +17,15 @@ import numpy as np
 
 Kinds = Mapping[str, Any]  # of types, or several in a tuple
 NULL = type(None)
-WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number", NULL: "null"}
+WORDS = {
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    NULL: "null",
+}
 ANYTHING: Kinds = types.MappingProxyType({})
 
 

@@ -118,8 +118,9 @@ def main(args: FlagValues) -> None:
     figure_class()  # says what is missing before minutes of work
     mesh = flags.setup_devices(len(seed_list), args.devices)
     task = named_task(args.run, settings)
-    dataset = _load(task, args.dataset or settings["dataset"])
-    heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes)
+    clip = settings.get("clip_actions", False)
+    dataset = _load(task, args.dataset or settings["dataset"], clip)
+    heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes, clip)
     out = Path(args.out) if args.out else Path(args.run) / "diagnosis"
     record = {
         "script": "diagnose",
@@ -276,15 +277,17 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
     claim(out, record, way_out="it is not overwritten; pass another --out, or delete it first")
 
 
-def _load(task: Task | None, source: str) -> Dataset:
-    return envs.family(task.name).load_dataset(task, source) if task else sources.load(source)
+def _load(task: Task | None, source: str, clip: bool) -> Dataset:
+    if task is None:
+        return sources.load(source, clip_actions=clip)
+    return envs.family(task.name).load_dataset(task, source, clip)
 
 
 def _hold_out(
-    task: Task | None, dataset: Dataset, other: str | None, count: int | None
+    task: Task | None, dataset: Dataset, other: str | None, count: int | None, clip: bool
 ) -> tuple[Dataset, Dataset, bool]:
     """The trajectories to compare with, the rows of the dataset without them, and whether training has seen them."""
-    source = _load(task, other) if other else dataset
+    source = _load(task, other, clip) if other else dataset
     episodes = len(source.episode_ends)
     count = count or max(1, min(HOLDOUT_EPISODES, episodes // 2))
     if other and count >= episodes:

@@ -112,6 +112,9 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         lower_bound=1,
         flag_values=values,
     ),
+    "clip_actions": lambda values: flags.DEFINE_bool(
+        "clip_actions", False, "clip the data's actions to their bounds, where they go beyond", flag_values=values
+    ),
     "envpool": lambda values: flags.DEFINE_bool(
         "envpool", False, "evaluate in envpool's environments, where it has the task's", flag_values=values
     ),

@@ -99,7 +99,8 @@ def _differences(first: str, other: str) -> dict[str, tuple[str, str]]:
 
 def _facts(folder: str) -> dict[str, Any]:
     """Settings of a run but its seeds, and with what it was made, as far as it says so."""
-    facts = {name: value for name, value in read_config(folder).items() if name not in ("seeds", "first_seed")}
+    facts: dict[str, Any] = {"clip_actions": False}  # of older versions
+    facts |= {name: value for name, value in read_config(folder).items() if name not in ("seeds", "first_seed")}
     lines = provenance.read(folder)
     packages = {package for line in lines for package in line["versions"]}
     facts["versions"] = {package: _distinct([line["versions"].get(package) for line in lines]) for package in packages}

@@ -77,7 +77,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
     task = find_task(args.env, args.dataset)
 
     def estimate(config: Any) -> list[str]:
-        spec = task.spec if task else sources.load(args.dataset).spec
+        spec = task.spec if task else sources.load(args.dataset, clip_actions=args.clip_actions).spec
         return estimates.describe(estimates.offline_work(module, config, spec), config, spec, args.seeds, mesh)
 
     default = module.Config.for_task(task) if task else module.Config()
@@ -89,6 +89,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
         config=overrides.settings(args, args.algorithm, default, estimate),
         env=task.name if task else "",
         dataset=args.dataset or "",
+        clip_actions=args.clip_actions,
         seeds=args.seeds,
         first_seed=args.first_seed,
         envpool=args.envpool,

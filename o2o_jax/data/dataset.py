@@ -236,7 +236,8 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
     if worst > 1.0 + ACTION_TOLERANCE:
         raise ValueError(
             f"{dataset.name} has actions outside [-1, 1], the farthest {worst:.6g} from 0: rescale them to "
-            "2 (action - low) / (high - low) - 1 with the bounds of the environment's action space"
+            "2 (action - low) / (high - low) - 1 with the bounds of the environment's action space or, where these are "
+            "-1 and 1, pass --clip_actions"
         )
     if worst > 1.0:
         rows = rows.replace(action=np.clip(rows.action, -1.0, 1.0))

@@ -71,7 +71,7 @@ class Origin(NamedTuple):
 Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
 
 
-def load(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
+def load(source: str, task: Task | None = None, convert: Convert | None = None, clip_actions: bool = False) -> Dataset:
     """Loads a dataset and checks it against the task's environment.
 
     Args:
@@ -80,6 +80,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
       task: what the data has to fit; None for data alone, without an environment.
       convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
         recorded.
+      clip_actions: whether actions beyond their bounds are clipped to [-1, 1], rather than refused.
 
     Returns:
       The dataset: transitions [N], actions in [-1, 1].
@@ -92,11 +93,11 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
     path = pathlib.Path(source).expanduser()
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        dataset = load_npz(path)
+        dataset = load_npz(path, clip_actions)
     elif suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
-        dataset = load_d4rl_hdf5(path, task.action_bounds if task else None)
+        dataset = load_d4rl_hdf5(path, task.action_bounds if task else None, clip_actions)
     elif _is_minari(source):
-        dataset = load_minari(source, task, convert)
+        dataset = load_minari(source, task, convert, clip_actions)
     elif path.is_file():
         raise ValueError(
             f"{path} is no dataset that can be read: pass an .npz file, D4RL's .hdf5 or .h5, or the folder of a Minari "
@@ -164,7 +165,9 @@ def minari_folder(dataset_id: str) -> pathlib.Path:
     return pathlib.Path(root).expanduser() / dataset_id
 
 
-def load_minari(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
+def load_minari(
+    source: str, task: Task | None = None, convert: Convert | None = None, clip_actions: bool = False
+) -> Dataset:
     """Reads all episodes of a Minari dataset in one pass over its file; an id that isn't here is downloaded.
 
     Every row is kept with its true next observation, which Minari stores at time limits too. Only `terminations`
@@ -175,6 +178,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
       source: Minari id, or the folder or `main_data.hdf5` of a dataset.
       task: what error messages put into the command that makes a dataset here.
       convert: applied to every episode.
+      clip_actions: as of `load`.
 
     Returns:
       Transitions [N] of all episodes in their order; not yet checked by `validate`.
@@ -214,11 +218,15 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
             raise metadata.refusal(f"action_space has {bound.size} bounds for {columns[1].shape[1]} actions")
     if np.isfinite([low, high]).all() and not (np.all(low == -1.0) and np.all(high == 1.0)):
         columns[1] = scaled(columns[1], low, high)
+    if clip_actions:
+        columns[1] = np.clip(columns[1], -1.0, 1.0)
     ends = np.cumsum([len(episode.rewards) for episode in episodes])
     return Dataset(Transition(*columns), ends, name=name, env_id=_env_spec(metadata).get("id", ""))
 
 
-def load_d4rl_hdf5(path: str | pathlib.Path, bounds: tuple[Any, Any] | None = None) -> Dataset:
+def load_d4rl_hdf5(
+    path: str | pathlib.Path, bounds: tuple[Any, Any] | None = None, clip_actions: bool = False
+) -> Dataset:
     """Reads a flat file of D4RL: observations, actions, rewards, terminals, timeouts and perhaps next_observations.
 
     Each has a row per step, as the arguments [N, ...] of `Dataset.from_arrays`.
@@ -229,17 +237,22 @@ def load_d4rl_hdf5(path: str | pathlib.Path, bounds: tuple[Any, Any] | None = No
     Args:
       path: of the file.
       bounds: lowest and highest actions [A] of the environment, in whose units D4RL has them; None for -1 and 1.
+      clip_actions: as of `load`.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: damaged file, missing keys, and what `Dataset.from_arrays` refuses.
     """
     with _open(pathlib.Path(path)) as file:
-        return _from_columns(file, D4RL_KEYS, str(path), bounds)
+        return _from_columns(file, D4RL_KEYS, str(path), bounds, clip_actions)
 
 
-def load_npz(path: str | pathlib.Path) -> Dataset:
+def load_npz(path: str | pathlib.Path, clip_actions: bool = False) -> Dataset:
     """Reads one's own arrays [N, ...]: a file of `np.savez`, with the names of `Dataset.from_arrays`' arguments.
+
+    Args:
+      path: of the file.
+      clip_actions: as of `load`.
 
     Raises:
       FileNotFoundError: no such file.
@@ -248,10 +261,12 @@ def load_npz(path: str | pathlib.Path) -> Dataset:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    return _from_columns(read_npz(path, "save it again"), NPZ_KEYS, str(path))
+    return _from_columns(read_npz(path, "save it again"), NPZ_KEYS, str(path), None, clip_actions)
 
 
-def _from_columns(file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None = None) -> Dataset:
+def _from_columns(
+    file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None, clip_actions: bool
+) -> Dataset:
     """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`.
 
     Actions are within `bounds`; None for -1 and 1.
@@ -260,6 +275,8 @@ def _from_columns(file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, 
     columns: list[Any] = [_read_array(file, key, name) for key in (*keys, *optional)]
     if bounds is not None and np.shape(columns[1])[1:] == np.shape(bounds[0]) and columns[1].dtype.kind == "f":
         columns[1] = scaled(columns[1], *(np.asarray(bound) for bound in bounds))
+    if clip_actions and columns[1].dtype.kind == "f":
+        columns[1] = np.clip(columns[1], -1.0, 1.0)
     return Dataset.from_arrays(*columns, name=name)
 
 

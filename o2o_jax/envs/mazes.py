@@ -200,7 +200,7 @@ def _make(
     return maze_env.make(task, layout, starts, goals, **settings)
 
 
-def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
+def load_dataset(task: Task, layout: Layout, source: str | None = None, clip_actions: bool = False) -> Dataset:
     """Loads a maze's dataset: the one made here, or one of Minari's. Reads the disk, and the network for remote ids.
 
     Minari's own recordings hold a dictionary per observation, continue after the goal, and reward whatever goal they
@@ -210,6 +210,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
       task: the task.
       layout: which goal is rewarded.
       source: a Minari id or the folder of a Minari dataset; None for `task.dataset_id`.
+      clip_actions: as of `sources.load`.
 
     Returns:
       The dataset: flat observations [N, O], actions [N, A] in [-1, 1].
@@ -225,7 +226,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
             f"{source}: D4RL's files of mazes can't be read, since their axes and their ant differ from those of "
             f"{task.env_id}: pass one of Minari's ids or python -m experiments.dataset --env={task.name}"
         )
-    return sources.load(source, task, functools.partial(relabelled, layout))
+    return sources.load(source, task, functools.partial(relabelled, layout), clip_actions)
 
 
 def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources.Episode | None:

@@ -22,7 +22,10 @@ from o2o_jax.reading import NULL, Record, brief, read_json
 from o2o_jax.runtime import files, log
 
 _CONFIG = "config.json"
-_ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
+_ADDED = {
+    "first_seed": 0,
+    "clip_actions": False,
+}  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
 # what a run's settings are, as far as its command has them
@@ -34,9 +37,10 @@ KINDS = {
     "task": (dict, NULL),
     "spec": dict,
     "dataset": (str, NULL),
+    "clip_actions": bool,
     "seeds": int,
     "first_seed": int,
-    "policy": str,
+    "policy": (str, NULL),
     "schedule": str,
     "clone": (dict, NULL),
     "reconstruction": (str, NULL),

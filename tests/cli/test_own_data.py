@@ -83,6 +83,18 @@ def test_arrays_alone_and_an_environment_later(pendulum, tmp_path, capsys):
     assert log.read(tmp_path / "o2td3", "evaluation")["step"].tolist() == [4]
 
 
+def test_clipped_actions_stay_clipped_in_what_goes_on(pendulum, tmp_path, capsys):
+    with np.load(pendulum) as file:
+        np.savez(tmp_path / "wide.npz", **dict(file) | {"actions": 1.25 * file["actions"]})
+    out = tmp_path / "td3_bc"
+    arguments = [*OFFLINE, "--env=gym/Pendulum-v1", f"--dataset={tmp_path / 'wide.npz'}", f"--out={out}"]
+    tiny.call(offline, *arguments, "--eval_episodes=0", status=1)
+    refusals.check(capsys.readouterr().err, "the farthest 1.2", "pass --clip_actions")
+    tiny.call(offline, *arguments, "--eval_episodes=0", "--clip_actions")
+    assert settings_of(out)["clip_actions"]
+    tiny.call(finetune, *ONLINE, f"--policy={out}", f"--out={tmp_path / 'o2td3'}", "--dry_run")
+
+
 def test_a_run_without_an_environment_resumes(pendulum, tmp_path):
     out = tmp_path / "td3_bc"
     for resume in ([], ["--resume"]):

@@ -232,7 +232,8 @@ DATASETS = {
     "reward beyond float32": (changed(**with_number("rewards", 1e300)), "NaN or infinity in 1 of 6 rows of reward"),
     "nan action": (changed(**with_number("actions", np.nan)), "NaN or infinity in 1 of 6 rows of action"),
     "wide actions": (
-        changed(**with_number("actions", 1.5)), "actions outside [-1, 1], the farthest 1.5", "rescale them",
+        changed(**with_number("actions", 1.5)),
+        "actions outside [-1, 1], the farthest 1.5", "rescale them", "--clip_actions",
     ),
     "padded": (
         changed(**{key: value.reshape(2, 3, *value.shape[1:]) for key, value in COLUMNS.items()}),
@@ -375,7 +376,7 @@ MINARI = {
     "no rewards": (replace("episode_0/rewards", None), "episode 0", "lacks 'rewards'"),
     "columns of rewards": (of_file(columns_of_rewards), "rewards", "1)"),
     "nan": (of_file(nan_reward), "NaN or infinity in 1 of 200 rows of reward"),
-    "wide actions": (of_file(wide_action), "actions outside [-1, 1]", "rescale them"),
+    "wide actions": (of_file(wide_action), "actions outside [-1, 1]", "rescale them", "--clip_actions"),
     "text": (replace("episode_0/rewards", "much"), "rewards"),
     "texts": (replace("episode_0/rewards", ["a", "b"]), "rewards"),
     "a number": (replace("episode_0/rewards", 1.0), "rewards"),
