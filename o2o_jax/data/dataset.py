@@ -266,7 +266,7 @@ def check_columns(columns: dict[str, np.ndarray], name: str) -> None:
 
 
 def _way_out(key: str, column: np.ndarray) -> str:
-    """What to do about a column with another number of axes than it should have."""
+    """The advice on a column with another number of axes than it should have."""
     if column.ndim < 2 and key in VECTORS:
         return f"reshape them to (len({key}), -1), a row per step"
     if column.ndim == 2 and column.shape[1] == 1:

@@ -180,7 +180,7 @@ class Checkpoints:
             raise self._record(step, {}).refusal(error) from error
 
     def _meta(self, step: int) -> Record:
-        """What a checkpoint says of itself: settings and layout."""
+        """A checkpoint's own account of itself: settings and layout."""
         found = self._read(step, meta=ocp.args.JsonRestore()).meta
         meta = self._record(step, found if isinstance(found, dict) else {}).check({"config": dict, "layout": dict})
         for path, description in meta["layout"].items():

@@ -1,4 +1,4 @@
-"""What befalls real processes: a full disk, a signal, a second one in their folder, a command line that is wrong.
+"""Disasters of real processes: a full disk, a signal, a second one in their folder, a command line that is wrong.
 
 Kills at random moments are `tests/kill_runs.py`, whose short form is `tests/test_kill_runs.py`.
 """

@@ -35,7 +35,7 @@ SCORED = ["step,seed,score,reference_score", "0,0,1.0,1.0", "0,1,2.0,2.0", "10,0
 
 @flax.struct.dataclass
 class State:
-    """What a checkpoint holds."""
+    """A state to save."""
 
     x: np.ndarray
     episodes: dict | None
