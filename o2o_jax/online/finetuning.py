@@ -66,27 +66,29 @@ def set_reference(state: Any, accept: Array) -> Any:
 def roll_back(
     optimizer: optax.GradientTransformation,
     lagrange_optimizer: optax.GradientTransformation,
+    tightening: float,
     state: Any,
     reject: Array,
     divergence: Array,
 ) -> Any:
-    """Makes π_ref the current actor again, on a shorter leash: twice λ, and τ at most half of what led astray.
+    """Makes π_ref the current actor again, on a shorter leash: k times λ, and τ at most a k-th of what led astray.
 
-        π ← π_ref,   log λ ← log λ + log 2,   τ_cap ← min( τ_cap, f / 2 )
+        π ← π_ref,   log λ ← log λ + log k,   τ_cap ← min( τ_cap, f / k )
 
     Adam begins anew for both. The critics stay, and so does the replay, whose failed episodes are what corrects them.
 
     Args:
       optimizer: the actor's.
       lagrange_optimizer: that of log λ.
+      tightening: k ≥ 1.
       state: while fine-tuning.
       reject: [] bool, where to do so.
       divergence: [] f(π, π_ref) of the policy that is given up. NaN leaves the cap as it is, as does what sampling made
         negative.
     """
-    log_lagrange = state.log_lagrange + jnp.log(2.0)
+    log_lagrange = state.log_lagrange + jnp.log(tightening)
     state = common.roll_back(optimizer, state, reject)
-    lowered = jnp.where(divergence > 0, jnp.minimum(state.threshold_cap, 0.5 * divergence), state.threshold_cap)
+    lowered = jnp.where(divergence > 0, jnp.minimum(state.threshold_cap, divergence / tightening), state.threshold_cap)
     lagrange_opt = where(reject, lagrange_optimizer.init(log_lagrange), state.opt.lagrange)
     return state.replace(
         log_lagrange=where(reject, log_lagrange, state.log_lagrange),

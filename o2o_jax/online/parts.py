@@ -1,6 +1,7 @@
 """Parts that the settings of online algorithms are composed of."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from o2o_jax.data import replay
@@ -391,11 +392,16 @@ class RollBack(Settings):
         unit="evaluations",
         source=OWN,
     )
+    tightening: float = setting(
+        2.0, "by which factor the constraint is tighter after it; an accepted policy loosens it by 2", source=OWN
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._not_negative("standard_errors", "share")
         self._counts("evaluations")
+        if not 1.0 <= self.tightening < math.inf:
+            raise ValueError(f"tightening must be at least 1, got {self.tightening}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -192,22 +192,23 @@ def gone_astray(cap):
 
 
 @pytest.mark.parametrize(
-    ("cap", "divergence", "expected"),
+    ("cap", "divergence", "tightening", "expected"),
     [
-        (finetuning.UNCAPPED, 0.25, 0.125),  # half of what led astray
-        (0.5, 0.25, 0.125),
-        (0.0625, 0.25, 0.0625),  # never higher than it was
-        (0.5, np.nan, 0.5),  # nothing was measured
-        (0.5, -0.25, 0.5),  # of one sample per state, as O2SAC measures it
-        (finetuning.UNCAPPED, 0.0, finetuning.UNCAPPED),  # from which no doubling would come back
+        (finetuning.UNCAPPED, 0.25, 2.0, 0.125),  # half of what led astray
+        (0.5, 0.25, 2.0, 0.125),
+        (0.5, 0.25, 8.0, 0.03125),
+        (0.0625, 0.25, 2.0, 0.0625),  # never higher than it was
+        (0.5, np.nan, 2.0, 0.5),  # nothing was measured
+        (0.5, -0.25, 2.0, 0.5),  # of one sample per state, as O2SAC measures it
+        (finetuning.UNCAPPED, 0.0, 2.0, finetuning.UNCAPPED),  # from which no doubling would come back
     ],
 )
-def test_rolling_back_by_hand(cap, divergence, expected):
+def test_rolling_back_by_hand(cap, divergence, tightening, expected):
     before = gone_astray(cap)
-    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(divergence))
+    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, tightening, before, jnp.asarray(True), jnp.asarray(divergence))
     assert state.actor == state.reference == OFFLINE
     assert float(state.threshold_cap) == np.float32(expected)
-    np.testing.assert_allclose(jnp.exp(state.log_lagrange), 6.0, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(state.log_lagrange), 3.0 * tightening, rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, state.opt.actor, OPTIMIZER.init(OFFLINE))
     jax.tree.map(np.testing.assert_array_equal, state.opt.lagrange, OPTIMIZER.init(state.log_lagrange))
     assert float(before.opt.lagrange[0].mu) != 0.0  # so that the two differ
@@ -216,7 +217,7 @@ def test_rolling_back_by_hand(cap, divergence, expected):
 
 def test_nothing_is_rolled_back_without_a_decision():
     before = gone_astray(0.5)
-    after = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(False), jnp.asarray(0.25))
+    after = finetuning.roll_back(OPTIMIZER, OPTIMIZER, 2.0, before, jnp.asarray(False), jnp.asarray(0.25))
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
@@ -230,7 +231,7 @@ def test_an_accepted_policy_doubles_the_cap_up_to_none():
 
 def test_a_broken_actor_comes_back():
     before = gone_astray(0.5).replace(actor={"w": jnp.array([jnp.nan])})
-    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, before, jnp.asarray(True), jnp.asarray(jnp.nan))
+    state = finetuning.roll_back(OPTIMIZER, OPTIMIZER, 2.0, before, jnp.asarray(True), jnp.asarray(jnp.nan))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 

@@ -373,8 +373,8 @@ def set_reference(config: Config, state: State, accept: Array) -> State:
 def roll_back(config: Config, state: State, reject: Array, divergence: Array) -> State:
     """Gives the actor up for π_ref, and holds what comes of it closer to π_ref than before.
 
-    Actor ← π_ref with fresh moments, leash ← min(2 leash, 10), cap ← min(cap, KL / 2). The critic stays: it has seen
-    where the rejected policy led.
+    Actor ← π_ref with fresh moments, leash ← min(k leash, 10), cap ← min(cap, KL / k), k being `roll_back.tightening`.
+    The critic stays: it has seen where the rejected policy led.
 
     Args:
       config: settings.
@@ -386,8 +386,9 @@ def roll_back(config: Config, state: State, reject: Array, divergence: Array) ->
     Returns:
       The state.
     """
-    cap = jnp.fmin(state.divergence_cap, jnp.maximum(0.5 * divergence, CAP_MIN))
-    leash = jnp.minimum(2.0 * state.leash, ops.WEIGHT_MAX)
+    tightening = config.roll_back.tightening
+    cap = jnp.fmin(state.divergence_cap, jnp.maximum(divergence / tightening, CAP_MIN))
+    leash = jnp.minimum(tightening * state.leash, ops.WEIGHT_MAX)
     # only what moves: seeds that differ in `reject` share the counter
     leash, cap = where(reject, (leash, cap), (state.leash, state.divergence_cap))
     state = state.replace(leash=leash, divergence_cap=cap)

@@ -382,7 +382,9 @@ def make(config: Config, spec: Spec) -> Algorithm:
             if config.reference is None
             else Reference(
                 accept=finetuning.set_reference,
-                roll_back=functools.partial(finetuning.roll_back, nets.actor_optimizer, nets.lagrange_optimizer),
+                roll_back=functools.partial(
+                    finetuning.roll_back, nets.actor_optimizer, nets.lagrange_optimizer, config.roll_back.tightening
+                ),
                 policy=functools.partial(common.reference_policy, own_policy),
             ),
         ),

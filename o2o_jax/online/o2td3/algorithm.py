@@ -213,9 +213,10 @@ def begin_finetuning(nets: Networks, config: Config, state: State, accept: Array
     return state.replace(target_actor=state.actor) if config.align.updates else state
 
 
-def roll_back(nets: Networks, state: State, reject: Array, divergence: Array) -> State:
+def roll_back(nets: Networks, config: Config, state: State, reject: Array, divergence: Array) -> State:
     """Goes back to π_ref (`finetuning.roll_back`), and makes the actor its own target where `reject` [] bool."""
-    state = finetuning.roll_back(nets.actor_optimizer, nets.lagrange_optimizer, state, reject, divergence)
+    optimizers = nets.actor_optimizer, nets.lagrange_optimizer
+    state = finetuning.roll_back(*optimizers, config.roll_back.tightening, state, reject, divergence)
     return state.replace(target_actor=where(reject, state.actor, state.target_actor))
 
 
@@ -375,7 +376,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
             if config.reference is None
             else Reference(
                 accept=finetuning.set_reference,
-                roll_back=functools.partial(roll_back, nets),
+                roll_back=functools.partial(roll_back, nets, config),
                 policy=functools.partial(common.reference_policy, own_policy),
             ),
         ),
