@@ -1,7 +1,6 @@
 """Command `python -m experiments.finetune`, which is `o2o finetune` where the package is installed."""
 
-from o2o_jax.cli import finetune as command
-from o2o_jax.cli import program
+from o2o_jax.cli.__main__ import run
 
 if __name__ == "__main__":
-    program.run(command.main, command.define, command.__doc__)
+    run("finetune")

@@ -1,7 +1,6 @@
 """Command `python -m experiments.offline`, which is `o2o offline` where the package is installed."""
 
-from o2o_jax.cli import offline as command
-from o2o_jax.cli import program
+from o2o_jax.cli.__main__ import run
 
 if __name__ == "__main__":
-    program.run(command.main, command.define, command.__doc__)
+    run("offline")

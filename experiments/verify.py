@@ -1,7 +1,6 @@
 """Command `python -m experiments.verify`, which is `o2o verify` where the package is installed."""
 
-from o2o_jax.cli import program
-from o2o_jax.cli import verify as command
+from o2o_jax.cli.__main__ import run
 
 if __name__ == "__main__":
-    program.run(command.main, command.define, command.__doc__)
+    run("verify")

@@ -3,21 +3,20 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from o2o_jax import envs, offline, online
-from o2o_jax.critic import QFunction
-from o2o_jax.data import replay
-from o2o_jax.data.dataset import Dataset
-from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
-from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Schedule, Task
-from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, hand_over, with_head, wrap
-from o2o_jax.settings import replaced
-from o2o_jax.training import run_updates
-from o2o_jax.types import Annotated, History, Rollout, Spec, Transition
-
 if TYPE_CHECKING:
+    from o2o_jax import envs, offline, online
+    from o2o_jax.critic import QFunction
+    from o2o_jax.data import replay
+    from o2o_jax.data.dataset import Dataset
+    from o2o_jax.data.transform import Normalizer, Transform
+    from o2o_jax.diagnosis import Diagnosis, DiagnosisConfig, diagnose
+    from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Schedule, Task
     from o2o_jax.jobs.policies import load_policy, save_policy
+    from o2o_jax.policy import CloneConfig, Handoff, Policy, SequencePolicy, clone, hand_over, with_head, wrap
     from o2o_jax.runtime.deployed import DeployedPolicy
+    from o2o_jax.settings import replaced
+    from o2o_jax.training import run_updates
+    from o2o_jax.types import Annotated, History, Rollout, Spec, Transition
 
 __all__ = [
     "Algorithm",
@@ -57,12 +56,22 @@ __all__ = [
     "wrap",
 ]
 
-# name -> module that has it: what reads runs brings along what only runs need
+# module -> names that it has, imported where they are used: a command answers a signal before JAX is there, and what
+# reads runs brings along what only runs need
 _ON_DEMAND = {
-    "DeployedPolicy": "o2o_jax.runtime.deployed",
-    "load_policy": "o2o_jax.jobs.policies",
-    "save_policy": "o2o_jax.jobs.policies",
+    "critic": ("QFunction",),
+    "data.dataset": ("Dataset",),
+    "data.transform": ("Normalizer", "Transform"),
+    "diagnosis": ("Diagnosis", "DiagnosisConfig", "diagnose"),
+    "interfaces": ("Algorithm", "Online", "Phase", "Replay", "Schedule", "Task"),
+    "jobs.policies": ("load_policy", "save_policy"),
+    "policy": ("CloneConfig", "Handoff", "Policy", "SequencePolicy", "clone", "hand_over", "with_head", "wrap"),
+    "runtime.deployed": ("DeployedPolicy",),
+    "settings": ("replaced",),
+    "training": ("run_updates",),
+    "types": ("Annotated", "History", "Rollout", "Spec", "Transition"),
 }
+_MODULES = {"envs": "envs", "offline": "offline", "online": "online", "replay": "data.replay"}
 
 
 def __getattr__(name: str) -> Any:
@@ -71,6 +80,17 @@ def __getattr__(name: str) -> Any:
     Raises:
       AttributeError: this package has no such name.
     """
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    if name in _MODULES:
+        found: Any = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    else:
+        module = next((module for module, names in _ON_DEMAND.items() if name in names), None)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found  # the next time it is there
+    return found
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, imported or not."""
+    return sorted({*globals(), *__all__})

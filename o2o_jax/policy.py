@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
-from o2o_jax import networks
+from o2o_jax import networks, registry
 from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Bounds, Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
@@ -436,7 +436,7 @@ def clone_init(
       ValueError: no such head, or neither a teacher nor a replacement for it.
     """
     if head not in networks.HEADS:
-        raise ValueError(f"unknown head {head!r}. Valid names: {', '.join(networks.HEADS)}")
+        raise ValueError(registry.unknown("head", head, networks.HEADS))
     if teacher is not None:
         normalizer, action_dim = teacher.normalizer, teacher.actor.action_dim
     if normalizer is None or action_dim is None:

@@ -1,10 +1,17 @@
-"""Finds algorithms and environment families: every folder of a package is one, imported on demand."""
+"""Finds algorithms and environment families: every folder of a package is one, imported on demand.
+
+What messages say of names, theirs and others', is here too: never more of them than a line has room for.
+"""
 
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
+
+MOST = 5  # names that a message lists
+MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 1_500  # characters
 
 from o2o_jax.reading import brief
 
@@ -31,7 +38,7 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
       kind: what the error message calls it.
 
     Raises:
-      ValueError: no such folder; the message lists those that exist and names the nearest.
+      ValueError: no such folder; the message names the nearest.
     """
     valid = names(package)
     if name not in valid:

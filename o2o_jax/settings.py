@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 SettingsT = TypeVar("SettingsT")
 NEAREST = 3  # paths that an unknown name is answered with, at most
+LARGEST = 2**31 - 1  # whole number that counters and shapes hold
 NEAR_ENOUGH = 0.6  # similarity below which a path is no answer
 
 
@@ -46,9 +47,9 @@ class Settings:
 
     Raises:
       TypeError: there is no such field; the message has the nearest ones.
-      ValueError: a field has a value of another type, is NaN or infinite, or holds none of the choices that its
-        `Literal` type lists. Subclasses add what else they refuse, in `__post_init__`, by the checks below: every
-        message begins with the field's name, or its path where several parts are concerned.
+      ValueError: a field has a value of another type, is NaN or infinite, is a whole number beyond 32 bits, or holds
+        none of the choices that its `Literal` type lists. Subclasses add what else they refuse, in `__post_init__`, by
+        the checks below: every message begins with the field's name, or its path where several parts are concerned.
     """
 
     def __new__(cls, *args: Any, **values: Any) -> Any:
@@ -67,6 +68,9 @@ class Settings:
                 raise ValueError(_misfit(name, value, hint))
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, numbers.Integral) and abs(int(number)) > LARGEST:
+                    raise ValueError(f"{name} must be at most {LARGEST:,}, as a number of 32 bits, got {number:,}")
             if choices and value not in choices:
                 raise ValueError(f"{name} must be {' or '.join(map(str, choices))}, got {value!r}")
 

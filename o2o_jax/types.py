@@ -143,4 +143,8 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.observation_dim < 1 or self.action_dim < 1:
-            raise ValueError(f"observation_dim and action_dim must be at least 1, got {self}")
+            raise ValueError(f"observation_dim and action_dim must be at least 1, got {self!r}")
+
+    def __str__(self) -> str:
+        """For messages: what a policy or an environment has."""
+        return f"{self.observation_dim} observations and {self.action_dim} actions"

@@ -41,6 +41,25 @@ hypothesis.settings.register_profile("suite", max_examples=40, derandomize=True,
 hypothesis.settings.register_profile("thorough", max_examples=1_000, print_blob=True, **COMMON)
 hypothesis.settings.load_profile("suite")
 
+# Files of a minute and more. They begin, so that at the end of a run on several cores no file is left that one core
+# works on while the others wait.
+LONGEST = [
+    Path(__file__).parent / name
+    for name in (
+        "cli/test_finetune.py",
+        "runtime/test_loop.py",
+        "test_probes.py",
+        "test_contracts.py",
+        "cli/test_diagnose.py",
+        "test_pairs.py",
+    )
+]
+
+
+def pytest_collection_modifyitems(items):
+    assert all(path.exists() for path in LONGEST), "name the longest files as they are now"
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
+
 
 def pytest_collection_finish():
     # tracing allocates much that lives on: looking through all of it for garbage, by default, is 5 % of the tests' time

@@ -67,7 +67,7 @@ gymnasium.register("Drift-v0", Drift, max_episode_steps=100)
 
 
 class Look(NamedTuple):
-    """What is seen of a process when a tenth of its steps is over.
+    """Sight of a process when a tenth of its steps is over.
 
     Attributes:
       seconds: since its start.

@@ -46,6 +46,31 @@ def test_unknown_names_are_answered_with_the_valid_ones(package, name, message):
     assert str(error.value) == message
 
 
+def test_a_few_names_answer_where_there_are_many():
+    valid = [f"task-{number}" for number in range(10_000)]
+    message = registry.unknown("task", "tsk-77", valid)
+    assert message.startswith(
+        "unknown task 'tsk-77'. Did you mean 'task-77'? The nearest of 10000 valid names: task-77"
+    )
+    assert message.count(", ") == registry.MOST - 1
+    assert len(registry.unknown("task", "x" * 60_000, valid)) < 300
+
+
+def test_a_collection_of_any_length_is_a_few_of_it():
+    assert registry.listed([]) == "none"
+    assert registry.listed(["a", 1]) == "a, 1"
+    assert registry.listed(range(5)) == "0, 1, 2, 3, 4"
+    assert registry.listed(iter(range(9)), 2) == "0, 1 and 7 more"
+    assert len(registry.listed(["x" * 60_000] * 60_000)) < 600
+
+
+def test_a_text_of_any_length_keeps_its_beginning_and_its_end():
+    assert registry.clipped("as it is") == "as it is"
+    assert registry.clipped("two\n lines") == "two lines"
+    assert registry.clipped("abcdefghijklmnop", 9) == "abcd … op"
+    assert len(registry.clipped("x" * 60_000)) == registry.MOST_OF_A_LINE
+
+
 @pytest.mark.parametrize("package", [offline, online])
 def test_every_algorithm_exports_its_config_and_make(package):
     assert package.names()
@@ -56,7 +81,9 @@ def test_every_algorithm_exports_its_config_and_make(package):
 
 
 def test_unknown_algorithms_are_refused():
-    with pytest.raises(ValueError, match="unknown offline algorithm 'td3bc'. Did you mean 'td3_bc'. Valid names: "):
+    with pytest.raises(
+        ValueError, match="unknown offline algorithm 'td3bc'. Did you mean 'td3_bc'. The nearest of 6 valid names: "
+    ):
         offline.load("td3bc")
     with pytest.raises(ValueError, match="unknown online algorithm 'o2sca'. Did you mean"):
         online.load("o2sca")

@@ -3,11 +3,12 @@
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from o2o_jax import cli, registry
-from o2o_jax.cli import program
+from o2o_jax.runtime import interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,6 +20,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: always; see `program.run`. Status 2 for an unknown command.
     """
+    if argv is None:  # the process is this command's alone
+        interrupt.at_once()
+    from o2o_jax.cli import program  # which takes seconds, in which a signal may come
+
+    program.readable_output()
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("--help", "-h"):
         program.show(overview())
@@ -26,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in cli.COMMANDS:
         program.fail(registry.unknown("command", name, cli.COMMANDS), 2)
     command = _load(name)
-    program.run(command.main, command.define, command.__doc__, rest, installed)
+    program.run(command.main, command.define, command.__doc__, argv, wording)
 
 
 def overview() -> str:

@@ -25,11 +25,12 @@ from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import ScratchJob
 from o2o_jax.policy import Policy, SampledPolicy
 from o2o_jax.runtime import provenance, seeds
-from o2o_jax.runtime.checkpoint import read_config
+from o2o_jax.runtime.checkpoint import check_claim, read_config
 from o2o_jax.runtime.evaluate import evaluation_metrics, make_evaluator, policy_episodes
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
 from o2o_jax.runtime.train import train
 from o2o_jax.settings import flat
 
@@ -66,8 +67,8 @@ def main(args: FlagValues) -> None:
     module = online.load(args.algorithm)
 
     def estimate(config: Any) -> list[str]:
-        work = estimates.online_work(module, module.make(config, task.spec), config, task.spec)
-        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+        setup = Setup(module.make(config, task.spec), config, task, flags.seed_list(args), mesh)
+        return estimates.describe(Plan(setup, settings={"algorithm": args.algorithm}))
 
     config = overrides.settings(args, args.algorithm, module.Config.from_scratch(), estimate)
     if not config.evaluation.episodes:
@@ -76,12 +77,14 @@ def main(args: FlagValues) -> None:
         algorithm=args.algorithm, config=config, env=task.name, seeds=args.seeds, first_seed=args.first_seed
     )
     plan = job.plan(mesh)
+    check_claim(args.out, plan.settings, args.resume)
+    hours = estimates.announce(plan)
     snapshots = Snapshots(plan, task, pathlib.Path(args.out) / "snapshots")
     try:
         with Output(args.out, plan, args.resume, args.log_to) as output:
             snapshots.folder.mkdir(exist_ok=True)
-            if line := estimates.announce(plan):
-                print(line)
+            if hours:
+                print(hours)
             for event in train(plan, output.restore):
                 output.take(snapshots.beside(event))
     finally:
@@ -222,10 +225,14 @@ def sampled_returns(policy: Policy, task: Task, episodes: int) -> np.ndarray:
     """Raw returns [E] of a policy that samples its actions. Impure."""
     key = jax.random.key(0)
 
+    def begin() -> None:
+        nonlocal key
+        key = jax.random.key(0)
+
     def act(observation: np.ndarray) -> np.ndarray:
         nonlocal key
         key, draw = jax.random.split(key)
         return sample_actions(policy, observation, draw)
 
     evaluator = make_evaluator(envs.family(task.name), task, [0], episodes, stream=3)
-    return evaluator(act)[0][0]
+    return evaluator(act, begin=begin)[0][0]

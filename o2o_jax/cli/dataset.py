@@ -35,11 +35,12 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs
-from o2o_jax.cli import flags
+from o2o_jax.cli import estimates, flags
 from o2o_jax.data.sources import MINARI_ID, minari_folder
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
 from o2o_jax.envs.vector import check_failures, last_observations
 from o2o_jax.interfaces import Task
+from o2o_jax.runtime import limits
 from o2o_jax.runtime.log import progress
 
 NUM_ENVS = 25
@@ -67,7 +68,8 @@ def make_dataset(
       The id of the dataset.
 
     Raises:
-      ValueError: too few transitions, a malformed id, or a task whose dataset can't be made this way.
+      ValueError: too few transitions, or more than this machine can record; a malformed id, or a task whose dataset
+        can't be made this way.
       FileExistsError: the id exists and `overwrite` is False.
       FileNotFoundError: a behaviour policy isn't shipped.
     """
@@ -87,6 +89,7 @@ def make_dataset(
     if transitions is None:
         transitions = task.transitions
     rows = _rows(behaviours, transitions)
+    _check_limits(task, transitions)
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
     num_envs = min(NUM_ENVS, math.ceil(max(rows) / task.max_episode_steps))  # what more would record is thrown away
@@ -101,6 +104,13 @@ def make_dataset(
     names = [name for name, _ in itertools.groupby(behaviour.name for behaviour in behaviours)]
     _write(dataset_id, task, recorded_in, " then ".join(names), seed, episodes)
     return dataset_id
+
+
+def _check_limits(task: Task, transitions: int) -> None:
+    """Refuses more transitions than memory holds, where all are kept twice before they are written, or a year makes."""
+    row = 8 * task.spec.observation_dim + 4 * task.spec.action_dim + 10  # a reward of 8 bytes, two flags
+    limits.check_memory({"transitions": 2 * row * transitions}, {"transitions": "lower --transitions"})
+    estimates.check_simulators(task, transitions, "lower --transitions")
 
 
 def _rows(behaviours: list[Behaviour], transitions: int) -> list[int]:
@@ -413,7 +423,9 @@ def define(values: FlagValues) -> None:
     absl.flags.DEFINE_integer(
         "transitions", None, "rows to collect, by default as many as D4RL has", lower_bound=1, flag_values=values
     )
-    absl.flags.DEFINE_integer("seed", 0, "of environments and actions", lower_bound=0, flag_values=values)
+    absl.flags.DEFINE_integer(
+        "seed", 0, "of environments and actions", lower_bound=0, upper_bound=10**9, flag_values=values
+    )
     absl.flags.DEFINE_string("out", None, "Minari id to write, by default the task's own", flag_values=values)
     flags.define_path(values, "policy", None, ".npz of experiments.behaviour to make the data with; needs --out")
     absl.flags.DEFINE_bool("overwrite", False, "replace existing datasets", flag_values=values)
@@ -441,7 +453,7 @@ def main(args: FlagValues) -> None:
     if args.table:
         path = pathlib.Path(args.table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(table(summaries))
+        path.write_text(table(summaries), encoding="utf-8")
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(missing) + len(summaries)} datasets could not be made, for want of behaviour "

@@ -8,6 +8,7 @@ continues a demo that was interrupted.
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -84,7 +85,9 @@ def _call(script: str, environment: dict[str, str], *arguments: str) -> None:
     with subprocess.Popen([sys.executable, *command], env=environment) as process:
         try:
             status = process.wait()
-        except KeyboardInterrupt:  # the command got it too, and saves what it has
+        except KeyboardInterrupt as stopped:  # the command saves what it has
+            if getattr(stopped, "signum", signal.SIGINT) != signal.SIGINT:  # which a terminal sends to both
+                process.send_signal(stopped.signum)
             status = process.wait()
     if status:  # the command has said what is wrong
         raise SystemExit(status)

@@ -33,7 +33,7 @@ from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, named_task, networks_of, places, seeds_of
 from o2o_jax.jobs.job import check_discount, cloning
 from o2o_jax.policy import Policy, SequencePolicy
-from o2o_jax.runtime import log, seeds
+from o2o_jax.runtime import limits, log, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
@@ -235,7 +235,7 @@ def offline_run(
     fits = setup.requires.takes(handoff.policy.head)
     clone = None if fits else cloning(config, args.schedule, args.clone_updates)
     plan = Plan(setup, dataset, handoff, clone)
-    plan.shapes()
+    limits.check(plan)
     record["config"] = dataclasses.asdict(config)
     notes += config.warnings(settings["algorithm"])
     _claim(out, record)

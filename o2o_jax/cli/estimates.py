@@ -1,8 +1,10 @@
-"""Estimates of what a run will take, before it begins: operations by count, hours by a short measurement."""
+"""Estimates of what a run will take, before it begins: operations by count, hours by a short measurement.
+
+Memory is `runtime.limits`' business.
+"""
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,7 @@ from jax.sharding import Mesh
 from o2o_jax import envs, networks, offline, online, operations
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.policy import CloneConfig
-from o2o_jax.runtime import seeds
+from o2o_jax.runtime import limits, seeds
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.training import gradient_step
 from o2o_jax.types import Array, Params, Spec
@@ -22,6 +24,7 @@ from o2o_jax.types import Array, Params, Spec
 SECONDS = 1.0  # of the measurement, beside what compiling it takes
 STEPS = 10  # gradient steps of a compiled call
 CRITICS = 2
+MOST_OPERATIONS = 1e12  # of such a call, whatever the settings: half a minute on a slow core
 # Below these a run takes seconds, and measuring longer than it
 WORTH_OPERATIONS = 1e12
 WORTH_ENV_STEPS = 50_000
@@ -71,35 +74,39 @@ def online_work(
     return work
 
 
-def describe(work: Sequence[Work], config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> list[str]:
-    """Returns what the updates of a run take, a line each. Impure: measures for some seconds.
+def describe(plan: Plan) -> list[str]:
+    """Returns what a run takes, a line each. Impure: measures for some seconds.
 
     Args:
-      work: updates of its phases.
-      config: settings, with the sizes of networks and batches.
-      spec: sizes of observations and actions.
-      num_seeds: S.
-      mesh: devices that share the seeds.
+      plan: of the run; neither its dataset nor its environments need be there.
+
+    Raises:
+      ValueError: it takes more memory than is free.
     """
+    memory = limits.size_text(sum(limits.check(plan).values()))
+    work, setup, num_seeds = work_of(plan), plan.setup, len(plan.setup.seeds)
     lines: list[str] = []
     if not work:
-        return ["no update is due"]
+        return [_memory_line(memory), "no update is due"]
     for part in work:
         if part.operations is None:
-            return [
-                *lines,
-                f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time estimate",
-            ]
+            uncounted = f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time estimate"
+            return [*lines, uncounted, _memory_line(memory)]
         lines.append(f"{part.phase}: {part.updates:,} updates of {_number(part.operations / 1e6)} MFLOP")
     total = sum(part.updates * (part.operations or 0.0) for part in work)
-    rate = measure_rate(config, spec, num_seeds, mesh)
+    rate = measure_rate(setup.config, setup.spec, num_seeds, setup.mesh)
     return [
         *lines,
+        _memory_line(memory),
         f"operations: {_number(total / 1e12)} TFLOP per seed, {_number(num_seeds * total / 1e12)} in all",
-        f"time: about {_span(num_seeds * total / rate)} of updates on this machine. That rests on {SECONDS:g} s of "
-        f"gradient steps of {CRITICS} critics of this size and batch, all seeds together, just now: "
+        f"time: about {limits.span_text(num_seeds * total / rate)} of updates on this machine. That rests on "
+        f"{SECONDS:g} s of gradient steps of {CRITICS} critics of this size and batch, all seeds together, just now: "
         f"{_number(rate / 1e9)} GFLOP/s. Simulators, evaluations and compilation come on top",
     ]
+
+
+def _memory_line(memory: str) -> str:
+    return f"memory: at least {memory}, beside the data, programs and simulators"
 
 
 def announce(plan: Plan) -> str:
@@ -107,20 +114,43 @@ def announce(plan: Plan) -> str:
 
     Args:
       plan: of the run.
+
+    Raises:
+      ValueError: it would take more than a year.
     """
     setup, num_seeds = plan.setup, len(plan.setup.seeds)
     work, steps = work_of(plan), num_seeds * simulated_steps(plan)
-    if any(part.operations is None for part in work):
-        return f"how long this takes can't be said: the operations of {setup.algorithm.name} aren't counted"
     total = num_seeds * sum(part.updates * (part.operations or 0.0) for part in work)
     if total < WORTH_OPERATIONS and steps < WORTH_ENV_STEPS:
+        updates = simulators = 0.0
+    else:
+        updates = total / measure_rate(setup.config, setup.spec, num_seeds, setup.mesh) if total else 0.0
+        simulators = steps * measure_env_step(setup.task) if isinstance(setup.task, Task) and steps else 0.0
+    fewer = "updates" if updates > simulators else "environment steps, or evaluations and their episodes"
+    limits.check_hours(updates + simulators, f"ask for fewer {fewer}, or lower --seeds")
+    if any(part.operations is None for part in work):
+        return f"how long this takes can't be said: the operations of {setup.algorithm.name} aren't counted"
+    if not updates + simulators:
         return ""
-    updates = total / measure_rate(setup.config, setup.spec, num_seeds, setup.mesh) if total else 0.0
-    simulators = steps * measure_env_step(setup.task) if isinstance(setup.task, Task) and steps else 0.0
     return (
-        f"about {_span(updates + simulators)} on this machine, by a measurement just now: {_span(updates)} of updates, "
-        f"{_span(simulators)} of simulators at most"
+        f"about {limits.span_text(updates + simulators)} on this machine, by a measurement just now: "
+        f"{limits.span_text(updates)} of updates, {limits.span_text(simulators)} of simulators at most"
     )
+
+
+def check_simulators(task: Task, steps: int, way_out: str) -> None:
+    """Refuses more environment steps, one after the other, than a year has time for. Impure: measures where it may be.
+
+    Args:
+      task: of the environment.
+      steps: how many at most.
+      way_out: what to do instead.
+
+    Raises:
+      ValueError: they take longer.
+    """
+    if steps >= WORTH_ENV_STEPS:
+        limits.check_hours(steps * measure_env_step(task), way_out)
 
 
 def work_of(plan: Plan) -> list[Work]:
@@ -141,11 +171,9 @@ def simulated_steps(plan: Plan) -> int:
         return 0
     if setup.algorithm.online is None:
         looks, own = (config.updates // plan.eval_every if plan.eval_every else 1), 0
-        episodes = plan.settings["eval_episodes"]
     else:
         looks, own = 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
-        episodes = config.evaluation.episodes
-    return own + looks * episodes * setup.task.max_episode_steps
+    return own + looks * plan.episodes * setup.task.max_episode_steps
 
 
 def measure_env_step(task: Task) -> float:
@@ -172,11 +200,17 @@ def measure_env_step(task: Task) -> float:
 def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
     """Returns floating-point operations per second of all seeds together. Impure: compiles, runs, reads the clock.
 
-    The arguments are those of `describe`.
+    Args:
+      config: settings, with the sizes of networks and batches.
+      spec: sizes of observations and actions.
+      num_seeds: S.
+      mesh: devices that share the seeds.
     """
     sizes = getattr(config, "networks", config)  # offline settings have no parts
     hidden = getattr(sizes, "critic_hidden", sizes.hidden)
-    rows = operations.batch_size_of(config)
+    network = operations.Network(spec.observation_dim + spec.action_dim, hidden, 1, CRITICS)
+    # fewer rows where these alone would take long: the rate hardly depends on so many
+    rows = max(1, min(operations.batch_size_of(config), int(MOST_OPERATIONS / (STEPS * num_seeds * network.step(1)))))
     critics, optimizer = networks.Critics(hidden, False, CRITICS), optax.adam(1e-3)
     observation, action = jnp.ones((rows, spec.observation_dim)), jnp.ones((rows, spec.action_dim))
 
@@ -203,7 +237,6 @@ def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
         state = jax.block_until_ready(program(state, *batch))
         calls += 1
     seconds = time.perf_counter() - began
-    network = operations.Network(spec.observation_dim + spec.action_dim, hidden, 1, CRITICS)
     return calls * STEPS * num_seeds * network.step(rows) / seconds
 
 
@@ -216,7 +249,3 @@ def _executed(module: ModuleType, config: Any, spec: Spec) -> dict[str, float]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.2g} min"

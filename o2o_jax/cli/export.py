@@ -3,10 +3,10 @@
     python -m experiments.export --run=runs/o2td3 --format=stablehlo --out=exported
     python -m experiments.export --run=runs/o2td3 --which=last --format=onnx --out=exported
 
-The program takes raw observations [B, O] of any number B to actions [B, A] in the environment's own units: normaliser
-and bounds of actions are inside. Beside it `export.json` says shapes and dtypes, and how to run it in three lines. A
-policy on histories becomes a function of its whole window of steps, which `export.json` describes. What was written is
-compared with the policy before the folder appears.
+The program takes raw observations [B, O] of any number B from 1 on to actions [B, A] in the environment's own units:
+normaliser and bounds of actions are inside. Beside it `export.json` says shapes and dtypes, and how to run it in three
+lines. A policy on histories becomes a function of its whole window of steps, which `export.json` describes. What was
+written is compared with the policy before the folder appears.
 """
 
 from pathlib import Path

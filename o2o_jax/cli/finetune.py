@@ -23,6 +23,8 @@ from o2o_jax import online
 from o2o_jax.cli import estimates, flags, overrides, program
 from o2o_jax.jobs.handoffs import load_handoff, online_task, start_settings
 from o2o_jax.jobs.job import OnlineJob, cloning
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
 
 
 def define(values: FlagValues) -> None:
@@ -81,10 +83,11 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
 
     def estimate(config: Any) -> list[str]:
         algorithm = module.make(config, task.spec)
-        head = load_handoff(args.policy, flags.seed_list(args), args.env)[0].policy.head
-        clone = None if algorithm.requires.takes(head) else cloning(config, args.schedule, args.clone_updates)
-        work = estimates.online_work(module, algorithm, config, task.spec, clone)
-        return estimates.describe(work, config, task.spec, args.seeds, mesh)
+        handoff = load_handoff(args.policy, flags.seed_list(args), args.env)[0]
+        fits = algorithm.requires.takes(handoff.policy.head)
+        clone = None if fits else cloning(config, args.schedule, args.clone_updates)
+        setup = Setup(algorithm, config, task, flags.seed_list(args), mesh)
+        return estimates.describe(Plan(setup, start=handoff, clone=clone, settings={"algorithm": args.algorithm}))
 
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
     module.make(default, task.spec).requires.check_source(args.algorithm, source["algorithm"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from o2o_jax import registry
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
 from o2o_jax.runtime.checkpoint import MOST, differences, listed, read_config
@@ -54,7 +55,7 @@ def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:
             )
         commits = {line["commit"] for folder in (folders[0], other) for line in provenance.read(folder)}
         if any(commit.endswith(UNKNOWN) for commit in commits):
-            said = ", ".join(sorted(commits))
+            said = registry.listed(sorted(commits))
             print(f"note: the commits {said} don't say whether {folders[0]} and {other} are of the same code")
 
 

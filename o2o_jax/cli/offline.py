@@ -27,6 +27,8 @@ from o2o_jax.data import sources
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.job import OfflineJob
 from o2o_jax.runtime import log
+from o2o_jax.runtime.plan import Plan
+from o2o_jax.runtime.setup import Setup
 
 
 def define(values: FlagValues) -> None:

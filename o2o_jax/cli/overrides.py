@@ -81,7 +81,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     missing = {name for name in paths(default).keys() - found.keys() if name.partition(".")[0] not in left_out}
     missing -= {name.partition(".")[0] for name in found}  # parts that it has
     if missing:
-        print(f"note: {path} doesn't say {', '.join(sorted(missing))}: as by default")
+        print(f"note: {path} doesn't say {listed(sorted(missing))}: as by default")
     try:
         return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
     except ValueError as error:

@@ -18,10 +18,10 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs, registry
-from o2o_jax.cli import flags
+from o2o_jax.cli import estimates, flags
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.policies import WHICH, load_policy
-from o2o_jax.runtime import devices, film, playing
+from o2o_jax.runtime import devices, film, limits, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.runtime.saved import is_saved
 
@@ -46,6 +46,11 @@ def main(args: FlagValues) -> None:
     """Plays, prints, films. Impure."""
     if args.video:
         film.check(args.video, args.overwrite)
+        if args.film_episodes > args.episodes:
+            raise ValueError(
+                f"--film_episodes={args.film_episodes} are more than the {args.episodes} that are played: lower it, or "
+                "raise --episodes"
+            )
     devices.enable_compilation_cache()
     if not args.compare:
         raise ValueError(f"--compare names no policy: choose of {', '.join(WHICH)}")
@@ -54,6 +59,12 @@ def main(args: FlagValues) -> None:
     labels = [_label(args.run, folder, policy) for (folder, _), policy in zip(entries, policies, strict=True)]
     task = _task(args.env, labels, policies)
     family = envs.family(task.name)
+    make_env = functools.partial(family.make_env, task)
+    if args.video:
+        film.check_renderer(make_env)
+    limits.check_episodes(len(policies), args.episodes, task.max_episode_steps, task.spec)
+    steps = len(policies) * args.episodes * task.max_episode_steps
+    estimates.check_simulators(task, steps, "lower --episodes")
     episodes = playing.play(family, task, policies, args.seed, args.episodes)
     print(table(task, labels, episodes))
     if args.video:
@@ -61,7 +72,7 @@ def main(args: FlagValues) -> None:
             film.Panel(label, played[: args.film_episodes]) for label, played in zip(labels, episodes, strict=True)
         ]
         score = task.score if task.has_references else None
-        made = film.write(args.video, functools.partial(family.make_env, task), panels, score, args.overwrite)
+        made = film.write(args.video, make_env, panels, score, args.overwrite)
         speed = "" if made.speed == 1 else f", {made.speed:g} times as fast as real time"
         size = made.path.stat().st_size / 1e3
         beside = f"{len(panels)} side by side, " if len(panels) > 1 else ""
@@ -111,7 +122,9 @@ def _task(env: str | None, labels: Sequence[str], policies: Sequence[DeployedPol
     task = envs.get_task(env) if env else envs.recorded_task(names[0])
     for label, policy in zip(labels, policies, strict=True):
         if policy.spec != task.spec:
-            raise ValueError(f"the policy {label} is of {policy.spec}, but {task.name} has {task.spec}: pass --env")
+            raise ValueError(
+                f"the policy {label} takes {policy.spec}, but {task.name} has {task.spec}: choose an --env with as many"
+            )
     return task
 
 

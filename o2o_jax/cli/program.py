@@ -13,25 +13,23 @@ and `run(main, define, __doc__)` what a process does with it.
 """
 
 import contextlib
+import io
 import os
 import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import jax
 from absl import flags
 from absl.flags import FlagValues
-from jax.sharding import Mesh
 
-from o2o_jax import envs
+from o2o_jax import envs, registry
 from o2o_jax.cli import estimates
 from o2o_jax.cli.overrides import Printed
-from o2o_jax.data.dataset import Dataset
-from o2o_jax.runtime import devices, interrupt
+from o2o_jax.runtime import devices, interrupt, limits
 from o2o_jax.runtime.checkpoint import check_claim, has_checkpoint
 from o2o_jax.runtime.output import CHECKPOINTS, Output
 from o2o_jax.runtime.plan import Plan
@@ -60,9 +58,9 @@ def run(
       wording: (text) -> text, of help and errors; says commands as they are called where this one is.
 
     Raises:
-      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT
-        and for a second signal, 143 for SIGTERM.
+      SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
     """
+    readable_output()
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
@@ -86,7 +84,7 @@ def run(
         fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
         out = sys.stderr if _prints(values) else sys.stdout
-        with contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
+        with interrupt.tidily(), contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
             main(values)
     except Printed as settings_text:
         show(str(settings_text))
@@ -98,9 +96,18 @@ def run(
         with contextlib.suppress(BrokenPipeError):
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
+    except interrupt.Stopped as stopped:
+        _fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     sys.exit(0)
+
+
+def readable_output() -> None:
+    """Lets a terminal that lacks a letter, such as π in ASCII, show a question mark in its place. Impure."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def show(text: str) -> None:
@@ -126,16 +133,16 @@ def execute(args: FlagValues, plan: Plan) -> None:
     for warning in plan.warnings:
         print(f"note: {warning}")
     try:
+        if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
+            plan.reconstruction()
+        check_claim(args.out, plan.settings, args.resume)
         if args.dry_run:
-            if plan.reconstruction is not None and not has_checkpoint(Path(args.out) / CHECKPOINTS):
-                plan.reconstruction()
-            check_claim(args.out, plan.settings, args.resume)
-            assert plan.dataset is not None
-            print(preview(plan.work, plan.dataset, plan.shapes(), args.seeds, plan.setup.mesh))
+            print(preview(plan))
         else:
+            hours = estimates.announce(plan)  # which refuses a run of years before it claims its folder
             with Output(args.out, plan, args.resume, args.log_to) as output:
-                if line := estimates.announce(plan):
-                    print(line)
+                if hours:
+                    print(hours)
                 for event in train(plan, output.restore):
                     output.take(event)
     finally:
@@ -143,41 +150,30 @@ def execute(args: FlagValues, plan: Plan) -> None:
             plan.evaluator.close()
 
 
-def preview(work: Mapping[str, int], dataset: Dataset, state: Any, num_seeds: int, mesh: Mesh) -> str:
-    """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take.
+def preview(plan: Plan) -> str:
+    """Returns what a run would do, for --dry_run: its phases, its data, and the memory that both take. Impure.
 
     Args:
-      work: what is counted -> how many.
-      dataset: what it trains on.
-      state: of one seed, shapes or arrays.
-      num_seeds: S.
-      mesh: devices that share the seeds.
+      plan: of the run, with data.
 
     Raises:
-      ValueError: states, replay and data alone take more memory than there is.
+      ValueError: it takes more memory than is free, or more than a year.
     """
-    states = num_seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    rows = sum(column.nbytes for column in vars(dataset.transitions).values())
-    on_device = rows + states / mesh.size
-    device = mesh.devices.flat[0]
+    dataset, setup = plan.dataset, plan.setup
+    assert dataset is not None
+    memory, device = limits.check(plan), setup.mesh.devices.flat[0]
+    free = devices.memory_available(device)
     where = "this machine" if device.platform == "cpu" else f"each {device.device_kind}"
-    # the processor's devices have copies of their own, but the machine's memory
-    needed = rows + mesh.size * on_device if device.platform == "cpu" else on_device
-    limit = devices.memory_limit(device)
-    if limit is not None and needed > limit:
-        raise ValueError(
-            f"states, replay and data of this run take {needed / 1e6:,.0f} MB, but {where} has {limit / 1e6:,.0f}: "
-            "lower --seeds or replay.buffer_size, or take less data"
-        )
-    copies = f"{mesh.size + 1} copies of {rows / 1e6:,.0f} MB of data"  # one here and one on each device
+    parts = ", ".join(f"{name} {limits.size_text(count)}" for name, count in memory.items() if count)
     lines = [
         "all checks passed",
-        f"{num_seeds} seeds: " + ", ".join(f"{count:,} {name}" for name, count in work.items() if count),
+        f"{len(setup.seeds)} seeds: " + ", ".join(f"{count:,} {name}" for name, count in plan.work.items()),
         f"{dataset.name}: {dataset.size:,} transitions, {len(dataset.episode_ends):,} episodes",
-        f"memory beside programs, batches and simulators: {states / 1e6:,.0f} MB of states and replay, {copies}"
-        + (f"; {needed / 1e6:,.0f} of the {limit / 1e6:,.0f} MB that {where} has" if limit else ""),
+        f"memory, beside programs and simulators: {parts}"
+        + (f"; {where} has {limits.size_text(free)} free" if free else ""),
+        estimates.announce(plan),
     ]
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
 
 
 def _help(values: FlagValues) -> str:
@@ -192,7 +188,7 @@ def _help(values: FlagValues) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join((str(error) or type(error).__name__).split())
+    text = registry.clipped(" ".join((str(error) or type(error).__name__).split()))
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 

@@ -132,11 +132,11 @@ def measures(result: Diagnosis) -> dict[str, np.ndarray]:
 def write(report: Report, settings: Mapping[str, Any], out: Path) -> str:
     """Writes `diagnosis.txt`, `.png`, `.csv` and `.json` into a folder; returns the page."""
     text = page(report)
-    (out / "diagnosis.txt").write_text(text)
+    (out / "diagnosis.txt").write_text(text, encoding="utf-8")
     draw(report, out / "diagnosis.png")
     numbers = measures(report.result)
     regimes = report.regimes()
-    with (out / "diagnosis.csv").open("w", newline="") as file:
+    with (out / "diagnosis.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["seed", *numbers, *(["regime"] if regimes else [])])
         for s, seed in enumerate(report.seed_list):
@@ -156,7 +156,7 @@ def write(report: Report, settings: Mapping[str, Any], out: Path) -> str:
             name: [x if np.isfinite(x) else None for x in column.tolist()] for name, column in numbers.items()
         },
     }
-    (out / "diagnosis.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (out / "diagnosis.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return text
 
 

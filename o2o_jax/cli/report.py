@@ -317,7 +317,7 @@ def write_report(
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, out, "environment steps, evaluation included" if x == "total" else "environment steps")
     text = table(runs)
-    out.with_name(f"{out.stem}_table.md").write_text(text)
+    out.with_name(f"{out.stem}_table.md").write_text(text, encoding="utf-8")
     names = [name.replace(" ", "_") for name in COLUMNS]
     run_rows: list[list[Any]] = [["run", *(f"{name}{end}" for name in names for end in ("", "_low", "_high")), "seeds"]]
     seed_rows: list[list[Any]] = [["run", "seed", *names]]
@@ -483,5 +483,5 @@ def _row(cells: Sequence[Any]) -> str:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

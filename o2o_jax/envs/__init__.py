@@ -134,7 +134,7 @@ def task_of_dataset(source: str) -> Task:
     given, wrappers = arguments.recorded(origin)
     if wrappers:
         raise ValueError(
-            f"{source} was recorded in {env_id} under {', '.join(wrappers)}, which no task has; register the "
+            f"{source} was recorded in {env_id} under {registry.listed(wrappers)}, which no task has; register the "
             "environment with it, keep the data as an npz file, and pass both"
         )
     alone = [task for task in tasks if not task.dataset_id and env_id in (task.env_id, *task.same_dynamics)]
@@ -146,7 +146,7 @@ def task_of_dataset(source: str) -> Task:
 def no_dataset(task: Task, way_out: str) -> ValueError:
     """Returns the error for a task without a dataset; it names the family's tasks with one of that environment."""
     others = [other.name for other in family(task.name).tasks().values() if other.env_id == task.env_id]
-    choice = f"choose {', '.join(name for name in others if name != task.name)}, or " if others else ""
+    choice = f"choose {registry.listed(name for name in others if name != task.name)}, or " if others else ""
     return ValueError(f"{task.name} names no dataset: {choice}{way_out}")
 
 

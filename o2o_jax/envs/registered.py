@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from o2o_jax import envs
+from o2o_jax import envs, registry
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.envs import arguments
@@ -61,7 +61,7 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
             return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
         except Exception as error:  # of gymnasium, or of the environment, which anyone may have written
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            raise ValueError(f"gymnasium can't make {env_id!r} ({reason})") from error
+            raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
 
 
 def load_dataset(task: Task, source: str | None = None, clip_actions: bool = False) -> Dataset:
@@ -100,8 +100,8 @@ def check_origin(origin: sources.Origin, task: Task) -> None:
     ours, _ = arguments.recorded(sources.Origin("", task.env_id, {"kwargs": own, TIME_LIMIT: task.max_episode_steps}))
     if wrappers:
         raise ValueError(
-            f"{origin.dataset_id} was recorded in {origin.env_id} under {', '.join(wrappers)}, which {task.name} does "
-            "without: register the environment with it, keep the data as an npz file, and choose that --env"
+            f"{origin.dataset_id} was recorded in {origin.env_id} under {registry.listed(wrappers)}, which {task.name} "
+            "does without: register the environment with it, keep the data as an npz file, and choose that --env"
         )
     if theirs != ours:
         raise ValueError(

@@ -134,7 +134,8 @@ def load_handoff(run_dir: str | Path, seed_list: range, env: str | None = None) 
     task = online_task(run_dir, settings, env)
     if saved.is_saved(run_dir):
         policy = jax.device_get(saved.read(run_dir).policy)
-        policies = jax.tree.map(lambda leaf: np.stack([leaf] * len(seed_list)), policy)
+        # views: however many seeds there are, they share one copy until they are placed
+        policies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seed_list), *np.shape(leaf))), policy)
         return Handoff(policies, source=settings["algorithm"]), task, settings
     return load_offline(run_dir, seed_list, task.spec)[0], task, settings
 
@@ -157,7 +158,7 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
         raise ValueError(
-            f"{run_dir} is of {_sizes(trained)}, but {task.name} has {_sizes(wanted)}: pass --env, a task that fits"
+            f"{run_dir} is of {Spec(**trained)}, but {task.name} has {task.spec}: pass --env, a task that fits"
         )
     return task
 
@@ -371,13 +372,18 @@ def load_kept(
         raise ValueError(f"{run_dir} holds no policies: pass the --out of experiments.offline or experiments.finetune")
     numbers = seeds_of(settings)
     if seed not in numbers:
-        raise ValueError(f"{run_dir} has no seed {seed!r}: choose one of {', '.join(map(str, numbers))}")
+        raise ValueError(f"{run_dir} has {_named(numbers)}, not {seed!r}: choose another --seed")
     made = {"run": os.fspath(run_dir), "algorithm": settings["algorithm"], "seed": seed, "which": which}
     task, spec = task_of(settings), spec_of(settings)
     if settings["script"] == "offline":
         if which in ("aligned", "lowest"):
             raise ValueError(f"{run_dir} is an offline run, which has no {which} policy: ask for its last one")
         return seeds.take(load_offline(run_dir, range(seed, seed + 1), spec)[0].policy, 0), task, made
+    if not has_checkpoint(Path(run_dir) / CHECKPOINTS):
+        raise FileNotFoundError(
+            f"{run_dir} was stopped before anything of it was saved: resume it with --resume, or load the policy that "
+            f"it starts from, {settings['policy']}"
+        )
     setup, run = load_online(run_dir, spec)
     policy, facts = _kept(run_dir, setup, seeds.take(run, numbers.index(seed)), which)
     return policy, task, made | facts
@@ -391,8 +397,8 @@ def _kept(folder: str | os.PathLike, setup: Setup, run: Run, which: str) -> tupl
         return snapshots.offline, {"env_steps": 0}
     if not int(run.begun):
         raise FileNotFoundError(
-            f"{folder} has not reached its first environment step, so that of its policies there is only the offline "
-            "one: resume it with --resume, or ask for that one"
+            f"{folder} has not reached its first environment step, so that of its policies only the offline one, "
+            'which="offline", can be loaded: ask for it, or resume the run with --resume'
         )
     if which == "aligned":
         if "align" not in [phase.name for phase in algorithm.phases]:

@@ -17,6 +17,7 @@ from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import check_offline_data, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
+from o2o_jax.runtime import limits
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
@@ -122,7 +123,7 @@ class OfflineJob(Job):
 
         Raises:
           FileNotFoundError: there is no such dataset.
-          ValueError: something doesn't fit.
+          ValueError: something doesn't fit, the machine's memory among it.
         """
         task = envs.get_task(self.env) if self.env else None
         source = self.dataset or None
@@ -140,14 +141,15 @@ class OfflineJob(Job):
             "spec": dataclasses.asdict(dataset.spec),
             "task": task.to_json() if task else None,
         }
-        return Plan(
+        plan = Plan(
             Setup(algorithm, self.config, task or dataset.spec, self.seed_list, mesh),
             dataset,
-            evaluator=self._evaluator(task, self.eval_episodes) if task else None,
             eval_every=self.eval_every,
             settings=self.to_json() | facts,
             warnings=tuple(data_warnings(dataset, task)),
         )
+        limits.check(plan)
+        return dataclasses.replace(plan, evaluator=self._evaluator(task, self.eval_episodes) if task else None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +192,7 @@ class OnlineJob(Job):
 
         Raises:
           FileNotFoundError: there is no such run or dataset.
-          ValueError: something doesn't fit.
+          ValueError: something doesn't fit, the machine's memory among it.
         """
         handoff, task, source = load_handoff(self.policy, self.seed_list, self.env or None)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
@@ -221,7 +223,7 @@ class OnlineJob(Job):
             settings=self.to_json() | facts,
             warnings=(*task.warnings, *data_warnings(dataset, task), *self.config.warnings(handoff.source)),
         )
-        plan.shapes()
+        limits.check(plan)
         try_environment(family, task)
         vector_env = family.make_vector_env(task, self.seeds)
         evaluator = self._evaluator(task, self.config.evaluation.episodes)
@@ -246,7 +248,7 @@ class ScratchJob(Job):
           mesh: devices that share the seeds.
 
         Raises:
-          ValueError: no such task, or settings that need data or an offline policy.
+          ValueError: no such task, settings that need data or an offline policy, or more memory than is free.
         """
         task = envs.get_task(self.env)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
@@ -256,7 +258,7 @@ class ScratchJob(Job):
         if getattr(getattr(self.config, "replay", None), "mode", "none") != "none":
             raise ValueError("replay draws from data, of which there is none: set replay.mode=none")
         plan = Plan(Setup(algorithm, self.config, task, self.seed_list, mesh), settings=self.to_json())
-        plan.shapes()
+        limits.check(plan)
         family = envs.family(task.name)
         try_environment(family, task)
         return dataclasses.replace(

@@ -26,6 +26,8 @@ FAST: Mapping[str, Any] = types.MappingProxyType(
         "start.carry_actor_moments": False,
         "start.actor_ramp_updates": 1_000,
         "roll_back.enabled": True,
+        "roll_back.evaluations": 1,
+        "roll_back.tightening": 10.0,
         "env_steps": 20_000,
     }
 )

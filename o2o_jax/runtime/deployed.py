@@ -51,6 +51,10 @@ class DeployedPolicy:
         self._memory: Any = None
         self._begins: np.ndarray | None = None  # [N] bool, where the next step is an episode's first
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles, and copies, the policy without the episodes that it remembers: they belong to who played them."""
+        return DeployedPolicy, (jax.device_get(self.policy), self.task, dict(self.made))
+
     @property
     def spec(self) -> Spec:
         """Sizes of observations and actions."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from jax.sharding import AxisType, Mesh
 
+MEMORY_FILE = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -33,8 +34,8 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
     if num_seeds < 1:
         raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}")
     if num_devices is not None and (num_devices < 1 or num_seeds % num_devices):
-        divisors = [n for n in range(1, num_seeds + 1) if num_seeds % n == 0]
-        raise ValueError(f"{num_seeds} seeds can be shared by {divisors} devices, not by {num_devices}")
+        near = _most_devices(num_seeds, min(max(1, num_devices), os.cpu_count() or 1))
+        raise ValueError(f"{num_devices} devices can't share {num_seeds} seeds evenly: pass --devices={near}")
     try:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Ignored where an accelerator is the default backend.
@@ -51,21 +52,24 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((count,), ("seed",), devices=available[:count], axis_types=(AxisType.Auto,))
 
 
-def memory_limit(device: jax.Device) -> int | None:
-    """Returns how many bytes there are in all, taken or free; impure: asks the system.
+def memory_available(device: jax.Device | None = None) -> int | None:
+    """Returns how many bytes of memory are free; impure: asks the system.
 
     Args:
-      device: an accelerator, whose own memory is meant; or one of the processor's, which share the machine's, or what
-        the process's control group may have of it.
+      device: an accelerator, whose own memory is meant; None, or one of the processor's, which share the machine's, or
+        what the process's control group may have of it.
 
     Returns:
       Bytes; None where nothing says it.
     """
-    if device.platform != "cpu":
+    if device is not None and device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
     limits = []
     with contextlib.suppress(ValueError, OSError):  # a system without these names
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(ValueError, OSError, StopIteration):  # Linux alone says what others have taken
+        line = next(line for line in MEMORY_FILE.read_text().splitlines() if line.startswith("MemAvailable:"))
+        limits.append(1024 * int(line.split()[1]))
     for path in CGROUP_LIMITS:
         with contextlib.suppress(ValueError, OSError):  # no control group, or no limit: "max"
             limits.append(int(path.read_text()))

@@ -17,6 +17,7 @@ from o2o_jax.policy import Policy, SampledPolicy, SequencePolicy
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds
 
+SIMULATORS = 100  # of an evaluation: a maze takes 12 MB and 0.2 s to open, and 100 episodes are its protocol
 THREADS = 2  # more wait for Python's lock: without it go the simulators' own steps, half of Hopper's time
 CONFIRMATION_STREAM = 2**32  # and above it, one per environment step: no other stream of start states is as high
 
@@ -26,15 +27,60 @@ def start_seeds(seed: int, episodes: int, stream: int) -> list[int]:
     return [int(value) for value in np.random.SeedSequence([seed, stream]).generate_state(episodes)]
 
 
-def _spread(plays: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values [P, ...] of the seeds that play in their places among all [S, ...], zeros in the others'."""
-    spread = np.zeros((len(plays), *values.shape[1:]), values.dtype)
-    spread[plays] = values
-    return spread
+def rounds_of(num_seeds: int, episodes: int) -> list[slice]:
+    """Returns which of a seed's episodes [E] are played at a time, so that few simulators play many of them.
+
+    A simulator takes megabytes and tenths of a second to open; there are `SIMULATORS` in all, or one for each seed.
+    """
+    at_a_time = max(1, SIMULATORS // num_seeds)
+    return [slice(first, min(first + at_a_time, episodes)) for first in range(0, episodes, at_a_time)]
+
+
+class _Tally:
+    """Returns and lengths of all episodes, and the round of them that is under way.
+
+    Args:
+      plays: [S] bool, the seeds that play.
+      episodes: E of a seed.
+    """
+
+    def __init__(self, plays: np.ndarray, episodes: int) -> None:
+        self._plays, shape = plays, (len(plays), episodes)
+        self.returns, self.lengths = np.zeros(shape), np.zeros(shape, np.int64)
+        self.alive = np.zeros(shape, bool)
+        self.failures: dict[int, str] = {}  # place among the seeds -> how one of its environments has failed
+
+    def begin(self, rows: slice, observations: np.ndarray) -> np.ndarray:
+        """Begins a round at first observations [P, W, O] of the seeds that play; returns all [S, E, O], zeros else."""
+        self.alive[self._plays, rows] = True
+        self.bury()
+        everything = np.zeros((*self.alive.shape, *observations.shape[2:]), np.float32)
+        everything[self._plays, rows] = observations
+        return everything
+
+    def bury(self) -> None:
+        """Ends all episodes of seeds one of whose environments has failed."""
+        self.alive[list(self.failures)] = False
+
+    def results(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns [S, E] of the seeds that played, NaN of the others and of those that failed, and lengths [S, E].
+
+        Raises:
+          ValueError: all of them failed.
+        """
+        for s, failure in self.failures.items():
+            if len(self.failures) == self._plays.sum():
+                raise ValueError(f"evaluation of seed {seeds[s]}: {failure}")
+            print(f"note: the evaluation of seed {seeds[s]} counts as NaN: {failure}")
+        counted = self._plays & ~np.isin(np.arange(len(self._plays)), list(self.failures))
+        return np.where(counted[:, None], self.returns, np.nan), self.lengths
 
 
 class Evaluator:
     """Runs the episodes of all seeds side by side, from the same start states at every call (D-46).
+
+    More of them than there are simulators (`rounds_of`) take turns. Every round is played by the program of all, so
+    that a policy which draws its actions draws what it would have drawn.
 
     Args:
       make_env: () -> a gymnasium environment with the task's time limit, actions in [-1, 1].
@@ -42,13 +88,17 @@ class Evaluator:
       episodes: E per seed.
       stream: which start states; two evaluators of one run with different streams start from different ones.
       threads: that share the episodes; more than one for environments that share nothing with each other.
+
+    Attributes:
+      rounds: which of a seed's episodes are played at a time.
     """
 
     def __init__(
         self, make_env: Callable, seeds: Sequence[int], episodes: int, stream: int = 1, threads: int = 1
     ) -> None:
-        self._seeds, self._stream = seeds, stream
-        self._envs = [[make_env() for _ in range(episodes)] for _ in seeds]
+        self._seeds, self._episodes, self._stream = seeds, episodes, stream
+        self.rounds = rounds_of(len(seeds), episodes)
+        self._envs = [[make_env() for _ in range(self.rounds[0].stop)] for _ in seeds]
         self._threads = threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads, "evaluation") if threads > 1 else None
 
@@ -58,6 +108,7 @@ class Evaluator:
         receive: Callable[[np.ndarray], None] = lambda rewards: None,
         stream: int | None = None,
         plays: np.ndarray | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E] in environment steps.
 
@@ -66,60 +117,60 @@ class Evaluator:
           receive: gets the rewards [S, E] of every step after it, 0 where an episode is over: for what acts on them.
           stream: which start states, this time; None for the evaluator's own.
           plays: [S] bool, at least one of them true: the others take no step, have returns of NaN, and all that `act`
-            gets of them is zeros.
+            gets of them is zeros, as of episodes whose round it isn't.
+          begin: is called before each round, where everything that `act` remembers begins anew.
 
         Raises:
           ValueError: environments of all seeds that play have failed. Where it is some, those seeds' returns are NaN.
         """
         plays = np.ones(len(self._envs), bool) if plays is None else plays
         stream = self._stream if stream is None else stream
-        starts = [start_seeds(seed, len(envs), stream) for seed, envs in zip(self._seeds, self._envs, strict=True)]
-        failures: dict[int, str] = {}  # place among the seeds -> how one of its environments has failed
+        starts = [start_seeds(seed, self._episodes, stream) for seed in self._seeds]
+        tally = _Tally(plays, self._episodes)
 
-        def begin(s: int, e: int) -> np.ndarray:
-            env = self._envs[s][e]
+        def reset(s: int, e: int, env: Any) -> np.ndarray:
             try:
                 return env.reset(seed=starts[s][e])[0]
             except EnvironmentFailure as failure:
-                failures[s] = str(failure)
+                tally.failures[s] = str(failure)
                 return np.zeros(env.observation_space.shape)
 
-        first = [[begin(s, e) for e in range(len(starts[s]))] for s in np.flatnonzero(plays).tolist()]
-        observations = _spread(plays, np.asarray(first, np.float32))
-        shape = observations.shape[:2]
-        returns, lengths = np.zeros(shape), np.zeros(shape, np.int64)
-        alive = np.repeat(plays[:, None], shape[1], axis=1)
+        for rows in self.rounds:
+            begin()
+            episodes = range(rows.start, rows.stop)
+            first = [
+                [reset(s, e, env) for e, env in zip(episodes, self._envs[s], strict=False)]
+                for s in np.flatnonzero(plays).tolist()
+            ]
+            self._play(act, receive, tally, tally.begin(rows, np.asarray(first, np.float32)), rows.start)
+        return tally.results(self._seeds)
+
+    def _play(self, act: Callable, receive: Callable, tally: _Tally, observations: np.ndarray, first: int) -> None:
+        """Plays a round from observations [S, E, O], whose first episode is number `first`."""
 
         def step(episodes: Sequence[tuple[int, int]], actions: np.ndarray, rewards: np.ndarray) -> None:
             for s, e in episodes:
                 try:
-                    observation, reward, terminated, truncated, _ = self._envs[s][e].step(actions[s, e])
+                    observation, reward, terminated, truncated, _ = self._envs[s][e - first].step(actions[s, e])
                 except EnvironmentFailure as failure:
-                    failures[s] = str(failure)
+                    tally.failures[s] = str(failure)
                     continue
                 observations[s, e], rewards[s, e] = observation, reward
-                returns[s, e] += reward
-                lengths[s, e] += 1
-                alive[s, e] = not (terminated or truncated)
+                tally.returns[s, e] += reward
+                tally.lengths[s, e] += 1
+                tally.alive[s, e] = not (terminated or truncated)
 
-        while True:
-            alive[list(failures)] = False
-            if not alive.any():
-                break
-            actions, rewards = np.asarray(act(observations)), np.zeros(shape, np.float32)
+        while tally.alive.any():
+            actions, rewards = np.asarray(act(observations)), np.zeros(tally.alive.shape, np.float32)
             # episodes that have ended are no longer stepped, so that no reset row can count
-            going_on = list(zip(*np.nonzero(alive), strict=True))
+            going_on = list(zip(*np.nonzero(tally.alive), strict=True))
             if self._executor is None:
                 step(going_on, actions, rewards)
             else:
                 shares = [going_on[i :: self._threads] for i in range(self._threads)]
                 list(self._executor.map(functools.partial(step, actions=actions, rewards=rewards), shares))
+            tally.bury()
             receive(rewards)
-        for s, failure in failures.items():
-            if len(failures) == plays.sum():
-                raise ValueError(f"evaluation of seed {self._seeds[s]}: {failure}")
-            print(f"note: the evaluation of seed {self._seeds[s]} counts as NaN: {failure}")
-        return np.where((plays & ~np.isin(np.arange(len(plays)), list(failures)))[:, None], returns, np.nan), lengths
 
     def close(self) -> None:
         """Closes the environments."""
@@ -142,6 +193,9 @@ class PoolEvaluator:
       episodes: E per seed.
       stream: which start states, as for `Evaluator`.
 
+    Attributes:
+      rounds: as of `Evaluator`.
+
     Raises:
       ValueError: envpool isn't installed, or doesn't know the environment.
     """
@@ -151,6 +205,7 @@ class PoolEvaluator:
     ) -> None:
         self._make_pool = make_pool
         self._seeds, self._episodes, self._stream = seeds, episodes, stream
+        self.rounds = rounds_of(len(seeds), episodes)
         make_pool(start_seeds(seeds[0], 1, stream)).close()  # what is missing shows before hours of updates
 
     def __call__(
@@ -159,35 +214,47 @@ class PoolEvaluator:
         receive: Callable[[np.ndarray], None] = lambda rewards: None,
         stream: int | None = None,
         plays: np.ndarray | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Undiscounted raw returns [S, E] and lengths [S, E], of arguments as `Evaluator`'s."""
         plays = np.ones(len(self._seeds), bool) if plays is None else plays
         stream = self._stream if stream is None else stream
-        starts = [
-            start
-            for seed, play in zip(self._seeds, plays, strict=True)
-            if play
-            for start in start_seeds(seed, self._episodes, stream)
-        ]
+        tally = _Tally(plays, self._episodes)
+        for rows in self.rounds:
+            begin()
+            starts = [
+                start
+                for seed, play in zip(self._seeds, plays, strict=True)
+                if play
+                for start in start_seeds(seed, self._episodes, stream)[rows]
+            ]
+            self._play(act, receive, tally, rows, plays, starts)
+        return tally.results(self._seeds)
 
-        def rows(values: np.ndarray) -> np.ndarray:
-            return _spread(plays, values.reshape(-1, self._episodes, *values.shape[1:]))
+    def _play(
+        self, act: Callable, receive: Callable, tally: _Tally, rows: slice, plays: np.ndarray, starts: list[int]
+    ) -> None:
+        """Plays a round of episodes from their starts, [P · W] of the seeds that play."""
+        of_round = np.ix_(plays, np.arange(rows.start, rows.stop))
+
+        def per_episode(values: np.ndarray) -> np.ndarray:
+            return values.reshape(-1, rows.stop - rows.start, *values.shape[1:])
 
         pool = self._make_pool(starts)  # anew: a pool's second resets would continue its random numbers
-        observations = rows(pool.reset()[0]).astype(np.float32)
-        alive = np.repeat(plays[:, None], self._episodes, axis=1)
-        returns, lengths = np.zeros(alive.shape), np.zeros(alive.shape, np.int64)
-        while alive.any():
-            actions = np.asarray(act(observations), np.float64)[plays]
+        observations = tally.begin(rows, per_episode(pool.reset()[0]))
+        while tally.alive.any():
+            actions = np.asarray(act(observations), np.float64)[of_round]
             stepped, reward, terminated, truncated, _ = pool.step(actions.reshape(len(starts), -1))
-            rewards = np.where(alive, rows(reward), 0.0)  # episodes that have ended continue with reset rows
-            returns += rewards
-            lengths += alive
-            observations = rows(stepped).astype(np.float32)
-            alive = alive & ~rows(terminated | truncated)
+            # episodes that have ended continue with reset rows
+            rewards = np.zeros(tally.alive.shape)
+            rewards[of_round] = np.where(tally.alive[of_round], per_episode(reward), 0.0)
+            tally.returns += rewards
+            tally.lengths += tally.alive
+            observations = observations.copy()  # `act` may keep what it was given
+            observations[of_round] = per_episode(stepped)
+            tally.alive[of_round] &= ~per_episode(terminated | truncated)
             receive(rewards.astype(np.float32))
         pool.close()
-        return np.where(plays[:, None], returns, np.nan), lengths
 
     def close(self) -> None:
         """Does nothing: every evaluation closes its own environments."""
@@ -258,6 +325,10 @@ def policy_episodes(
         keys = seed_keys(seeds, f"evaluation {which.get('stream')}")
         memory, rewards = None, None
 
+        def begin_round() -> None:
+            nonlocal rewards
+            rewards = None
+
         def act(observations: np.ndarray) -> ArrayLike:
             nonlocal memory, rewards
             if rewards is None:  # the first step
@@ -269,7 +340,7 @@ def policy_episodes(
             nonlocal rewards
             rewards = received
 
-        return evaluator(act, receive, **which)
+        return evaluator(act, receive, begin=begin_round, **which)
 
     return run
 

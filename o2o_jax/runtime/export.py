@@ -30,7 +30,7 @@ HOW_TO_RUN = {
     "stablehlo": [
         "from jax import export  # with flatbuffers installed",
         "policy = export.deserialize(bytearray(open('policy.stablehlo', 'rb').read()))",
-        "actions = policy.call({inputs})  # float32, [B, …]",
+        "actions = policy.call({inputs})  # float32, [B, …], B at least 1",
     ],
     "onnx": [
         "import onnxruntime",

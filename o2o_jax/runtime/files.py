@@ -16,7 +16,7 @@ def replace(path: Path, text: str) -> None:
       text: its whole content.
     """
     draft = path.with_name(f".{path.name}.part")
-    with draft.open("w") as file:
+    with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

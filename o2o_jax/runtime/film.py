@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ BAR = 48  # pixels above it, for two lines
 FRAMES_PER_SECOND = 30.0  # about: a whole number of environment steps lies between two frames
 SCENE_FRAMES = 300  # the most of a scene: longer episodes are shown faster
 HOLD_SECONDS = 1.0  # that a scene's last frame stays
+RENDERERS = ("egl", "osmesa", "glfw", "glx", "cgl", "wgl")  # that MUJOCO_GL takes, and the words for none of them
+SWITCHED_OFF = ("off", "0", "false", "disable", "disabled")
 BACKGROUND, INK, FADED = (24, 26, 31), (236, 239, 244), (150, 156, 168)
 NO_RENDERER = (
     "install what renders without a screen (on Debian and Ubuntu: apt install libegl1 libgl1 libgl1-mesa-dri, or "
@@ -77,7 +80,7 @@ def check(path: str | os.PathLike, overwrite: bool = False) -> Path:
 
     Raises:
       FileExistsError: there is something of that name.
-      FileNotFoundError: there is no folder to write it in.
+      FileNotFoundError, NotADirectoryError, PermissionError: there is no folder to write it in.
       ValueError: no name of a film, or a package is missing.
     """
     target = Path(path)
@@ -86,7 +89,15 @@ def check(path: str | os.PathLike, overwrite: bool = False) -> Path:
     if target.exists() and (not overwrite or not target.is_file()):
         raise FileExistsError(f"{target} already exists: choose another name, or pass --overwrite")
     if not target.parent.is_dir():
+        above = next(path for path in target.absolute().parents if path.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(f"{target} can't be written: {above} is a file, not a folder, choose another name")
         raise FileNotFoundError(f"{target.parent} does not exist: make this folder first")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):  # which leaves no name
+            pass
+    except OSError as error:
+        raise PermissionError(f"{target} can't be written ({error.strerror}): choose another folder") from None
     for package in ("imageio_ffmpeg", "PIL"):
         require(package, "video")
     return target
@@ -156,11 +167,52 @@ def _writer(path: Path, stage: "_Stage") -> Any:
     return writer
 
 
+def check_renderer(make_env: Callable[..., Any]) -> None:
+    """Renders one picture, before anything is played for a film. Impure.
+
+    Args:
+      make_env: (render_mode=…) -> environment.
+
+    Raises:
+      ValueError: nothing can be rendered here.
+    """
+    choose_renderer()
+    wrong = _wrong_choice()
+    try:
+        env = make_env(render_mode="rgb_array")
+    except ValueError as error:  # MuJoCo refuses to be imported with a name that it doesn't know
+        raise ValueError(wrong or str(error)) from error
+    with contextlib.closing(env):
+        if wrong and _renderers(env):
+            raise ValueError(wrong)
+        _prepare(env)
+        env.reset(seed=0)
+        _view(env)
+
+
+def _wrong_choice() -> str:
+    """Says what is wrong with MUJOCO_GL as it is set, and what to do; "" where nothing is."""
+    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+    way_out = "unset it, and what there is gets chosen, or leave the film out"
+    if chosen in SWITCHED_OFF:
+        return f"MUJOCO_GL={chosen} switches rendering off: {way_out}"
+    if chosen and chosen not in RENDERERS:
+        return f"MUJOCO_GL={chosen} is none of {', '.join(RENDERERS)}: {way_out}"
+    on_screen = chosen in ("glfw", "glx") or (not chosen and sys.platform == "linux")
+    if on_screen and sys.platform == "linux" and not _has_screen():
+        if chosen:
+            return f"MUJOCO_GL={chosen} needs a screen, and there is none: {way_out}"
+        return f"MuJoCo finds nothing that renders without a screen: {NO_RENDERER}"
+    return ""
+
+
+def _has_screen() -> bool:
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def choose_renderer() -> None:
     """Lets MuJoCo render without a screen where there is none and nobody has said how (MUJOCO_GL). Impure."""
-    if "MUJOCO_GL" in os.environ or sys.platform != "linux":
-        return
-    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+    if os.environ.get("MUJOCO_GL") or sys.platform != "linux" or _has_screen():
         return
     for name, library in (("egl", "libEGL.so.1"), ("osmesa", "libOSMesa.so.8")):
         with contextlib.suppress(OSError):

@@ -1,15 +1,33 @@
-"""Signals that end a run where it can be saved. Impure: they belong to the process."""
+"""Signals that end a command: at once, once it has tidied up, or where a run can be saved. Impure.
+
+A process begins `at_once`, while it imports what takes seconds. A command is then `tidily` at work: the signal is an
+exception, `Stopped`, after which files that aren't whole vanish. Within that a run makes it wait, `deferred`, until all
+is saved, which is an `Interrupted`. This module imports nothing that takes time.
+"""
 
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []  # since `deferred` began
+
+
+class Stopped(KeyboardInterrupt):
+    """A command that a signal has ended.
+
+    Args:
+      signum: of the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
 
 
 class Interrupted(Exception):
@@ -26,31 +44,37 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+def at_once() -> None:
+    """Makes SIGINT and SIGTERM end the process with a line, from now on: for one that has nothing to tidy up."""
+    _handle(_leave)
+
+
+@contextlib.contextmanager
+def tidily() -> Iterator[None]:
+    """Makes SIGINT and SIGTERM raise `Stopped`; a second one ends the process at once.
+
+    Raises:
+      Stopped: wherever the signal comes.
+    """
+    with _handled(_stop):
+        yield
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """Makes SIGINT and SIGTERM wait until the run asks for them; the second one takes effect as soon as Python can.
 
-    Threads other than the main one get no signals: there nothing changes. Nor does it for a signal that the process
-    ignores, as shells let background jobs do.
-
     Raises:
       Interrupted: at the end, where a signal came too late to end anything before.
+      Stopped: at a second signal.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    kept = {signum: handler for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for signum in kept:
-        signal.signal(signum, _note)
-    try:
-        yield
-        if _received:
-            end()
-    finally:
-        for signum, handler in kept.items():
-            signal.signal(signum, handler)
-        _received.clear()
+    with _handled(_note):
+        try:
+            yield
+            if _received:
+                end()
+        finally:
+            _received.clear()
 
 
 def requested() -> bool:
@@ -67,12 +91,59 @@ def end() -> NoReturn:
     raise Interrupted(_received[0])
 
 
+_Handler = Callable[[int, FrameType | None], None]
+
+
+@contextlib.contextmanager
+def _handled(handler: _Handler) -> Iterator[None]:
+    """Handles both signals for as long as the context lasts."""
+    before = _handle(handler)
+    try:
+        yield
+    finally:
+        for signum, previous in before.items():
+            signal.signal(signum, previous)
+
+
+def _handle(handler: _Handler) -> dict[signal.Signals, Any]:
+    """Handles both signals from now on, and returns what handled them before.
+
+    Threads other than the main one get no signals: there nothing changes. Nor does it for a signal that the process
+    ignores, as shells let background jobs do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    kept = {signum: found for signum, found in before.items() if found not in (signal.SIG_IGN, None)}
+    for signum in kept:
+        signal.signal(signum, handler)
+    return kept
+
+
 def _note(signum: int, frame: FrameType | None) -> None:
     del frame
     if _received:
-        raise KeyboardInterrupt
+        raise Stopped(signum)
     _received.append(signum)
-    with contextlib.suppress(
-        OSError
-    ):  # not by print, which may be at work, or write to a pipe that has just been closed
-        os.write(2, b"\nstopping where the run can be saved; once more to stop at once\n")
+    _say("\nstopping where the run can be saved; once more to stop at once")
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    del frame
+    for each in _SIGNALS:  # the next one needn't find Python willing: a library may have swallowed the exception
+        signal.signal(each, _leave)
+    raise Stopped(signum)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    del frame
+    with contextlib.suppress(Exception):  # whatever was at work on it
+        sys.stdout.flush()
+    _say(f"error: stopped by {signal.Signals(signum).name}")
+    os._exit(128 + signum)
+
+
+def _say(line: str) -> None:
+    """Writes a line to standard error, not by print, which may be at work."""
+    with contextlib.suppress(OSError):  # a pipe that has just been closed
+        os.write(2, f"{line}\n".encode("ascii"))

@@ -71,7 +71,9 @@ class MetricLog:
         table = np.stack([np.broadcast_to(column, (seeds,)) for column in columns], axis=1)  # [S, terms]
         file, header = self._open(phase, [*_INDEX, *terms])
         if header != [*_INDEX, *terms]:
-            raise ValueError(f"{file.name} has the columns {header[2:]}, so it cannot take {terms}")
+            raise ValueError(
+                f"{file.name} has the columns {registry.listed(header[2:])}, so it cannot take {registry.listed(terms)}"
+            )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([int(step), seed, *row] for seed, row in enumerate(table.tolist(), self._first_seed))
         file.flush()
@@ -88,7 +90,7 @@ class MetricLog:
             return
         header, rows = _read_rows(path)
         temporary = path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([header, *(row for row in rows if int(row[0]) <= step)] if header else [])
             file.flush()
@@ -109,7 +111,7 @@ class MetricLog:
                 existing, rows = _read_rows(path)
                 if not path.read_bytes().endswith(b"\n"):  # cut short by a kill: finish the file before appending to it
                     self.rewind(phase, max((int(row[0]) for row in rows), default=-1))
-            file = path.open("a", newline="")
+            file = path.open("a", newline="", encoding="utf-8")
             if not existing:
                 csv.writer(file, lineterminator="\n").writerow(header)
             self._files[phase] = (file, existing or header)

@@ -56,6 +56,8 @@ class Output:
         self._plan, self._log_to = plan, log_to
         if plan.reconstruction is not None and not has_checkpoint(Path(folder) / CHECKPOINTS):
             plan.reconstruction()  # before the folder is claimed: it says what doesn't fit
+        for name in log_to:
+            sinks.check(name)
         self.folder = claim(folder, plan.settings, resume, way_out)
         self._resources = contextlib.ExitStack()
 

@@ -8,6 +8,7 @@ import jax
 
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.interfaces import Task
 from o2o_jax.policy import CloneConfig, Handoff, clone_init
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.events import Event
@@ -76,6 +77,15 @@ class Plan:
         """`Run.position` of the run at its end."""
         online = self.setup.algorithm.online is not None
         return self.setup.algorithm.offline_updates + (1 + self.setup.config.env_steps if online else 0)
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of a seed in an evaluation; 0 for none."""
+        if not isinstance(self.setup.task, Task):  # sizes alone: nothing is played
+            return 0
+        if self.setup.algorithm.online is None:
+            return self.settings.get("eval_episodes", 0)
+        return self.setup.config.evaluation.episodes
 
     def shapes(self) -> Run:
         """Returns the shapes of one seed's run.

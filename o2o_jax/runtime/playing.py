@@ -57,27 +57,34 @@ def play(
     starts = start_seeds(seed, episodes, STREAM)
     make_env = functools.partial(family.make_env, task)
     evaluator = Evaluator(make_env, [seed] * len(policies), episodes, STREAM, threads_for(family))
-    taken: list[np.ndarray] = []
-    rewards: list[np.ndarray] = [np.zeros((len(policies), episodes), np.float32)]
+    rounds: list[tuple[list[np.ndarray], list[np.ndarray]]] = []  # actions [P, W, A] and rewards [P, W] of every step
+    last = np.zeros((len(policies), episodes), np.float32)
+
+    def begin() -> None:
+        rounds.append(([], []))
+        last[:] = 0.0
+        for policy in policies:
+            policy.reset()
 
     def act(observations: np.ndarray) -> np.ndarray:
-        last = rewards[-1]
-        taken.append(np.stack([p.act(o, r) for p, o, r in zip(policies, observations, last, strict=True)]))
-        return taken[-1]
+        actions = np.stack([p.act(o, r) for p, o, r in zip(policies, observations, last, strict=True)])
+        rounds[-1][0].append(actions[:, evaluator.rounds[len(rounds) - 1]])
+        return actions
 
-    for policy in policies:
-        policy.reset()
+    def receive(rewards: np.ndarray) -> None:
+        last[:] = rewards
+        rounds[-1][1].append(rewards[:, evaluator.rounds[len(rounds) - 1]])
+
     try:
-        _, lengths = evaluator(act, lambda received: rewards.append(received.copy()))
+        _, lengths = evaluator(act, receive, begin=begin)
     finally:
         evaluator.close()
         for policy in policies:
             policy.reset()
-    actions, received = np.stack(taken, axis=2), np.stack(rewards[1:], axis=2)  # [P, E, T, A] and [P, E, T]
-    return [
-        [
-            Episode(start, actions[p, e, : lengths[p, e]], received[p, e, : lengths[p, e]])
-            for e, start in enumerate(starts)
-        ]
-        for p in range(len(policies))
-    ]
+    played: list[list[Episode]] = [[] for _ in policies]
+    for (taken, received), rows in zip(rounds, evaluator.rounds, strict=True):
+        actions, rewards = np.stack(taken, axis=2), np.stack(received, axis=2)  # [P, W, T, A] and [P, W, T]
+        for p, episodes_of in enumerate(played):
+            for w, (start, length) in enumerate(zip(starts[rows], lengths[p, rows], strict=True)):
+                episodes_of.append(Episode(start, actions[p, w, :length], rewards[p, w, :length]))
+    return played

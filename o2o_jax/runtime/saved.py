@@ -124,7 +124,9 @@ def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.nd
     policy = deployed.policy
     if NETWORKS.get(getattr(policy, "head", "")) is not type(getattr(policy, "actor", None)):
         kind = type(getattr(policy, "actor", policy)).__name__
-        raise ValueError(f"only policies of {', '.join(NETWORKS)} can be saved, got one of {kind}: clone it first")
+        raise ValueError(
+            f"only policies of {registry.listed(NETWORKS)} can be saved, got one of {kind}: clone it first"
+        )
     network = {
         field.name: getattr(policy.actor, field.name)
         for field in dataclasses.fields(policy.actor)

@@ -11,6 +11,7 @@ from o2o_jax import offline as offline_algorithms
 from o2o_jax.cli import estimates, finetune, flags, offline
 from o2o_jax.jobs.job import OfflineJob
 from o2o_jax.policy import CloneConfig
+from o2o_jax.runtime import limits
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
@@ -52,26 +53,30 @@ def test_a_clone_comes_first():
 def test_what_is_said(monkeypatch):
     asked = []
     monkeypatch.setattr(estimates, "measure_rate", lambda *arguments: asked.append(arguments) or 2e9)
-    work = [estimates.Work("align", 1_000_000, 7.2e8), estimates.Work("finetune", 10, 5e6)]
-    *lines, time = estimates.describe(work, "config", SPEC, 2, "mesh")
-    assert asked == [("config", SPEC, 2, "mesh")]
+    plan = plan_of(updates=1_000_000)
+    monkeypatch.setattr(
+        estimates, "work_of", lambda _: [estimates.Work("align", 1_000_000, 7.2e8), estimates.Work("finetune", 10, 5e6)]
+    )
+    *lines, time = estimates.describe(plan)
+    assert asked == [(plan.setup.config, plan.setup.spec, 2, plan.setup.mesh)]
     assert lines == [
         "align: 1,000,000 updates of 720 MFLOP",
         "finetune: 10 updates of 5 MFLOP",
+        f"memory: at least {limits.size_text(sum(limits.memory_of(plan).values()))}, beside the data, programs and "
+        "simulators",
         "operations: 720 TFLOP per seed, 1,440 in all",
     ]
     assert time.startswith("time: about 200.0 h of updates on this machine. That rests on 1 s of gradient steps of 2")
     assert "all seeds together, just now: 2 GFLOP/s. Simulators" in time
-    *_, time = estimates.describe(work[1:], "config", SPEC, 1, "mesh")
-    assert time.startswith("time: about 0.00042 min")
+    monkeypatch.setattr(estimates, "work_of", lambda _: [estimates.Work("finetune", 10, 5e6)])
+    *_, time = estimates.describe(plan)
+    assert time.startswith("time: about 0.00083 min")
 
 
 def test_operations_that_nobody_counted_are_no_time():
-    module = offline_algorithms.load("dt")
-    work = estimates.offline_work(module, tiny.config(module.Config, updates=5), SPEC)
-    assert estimates.describe(work, module.Config(), SPEC, 1, None) == [
-        "offline: 5 updates, whose operations aren't counted: no time estimate"
-    ]
+    first, second = estimates.describe(plan_of("dt", updates=5))
+    assert first == "offline: 5 updates, whose operations aren't counted: no time estimate"
+    assert second.startswith("memory: at least ")
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
@@ -121,15 +126,41 @@ def test_a_run_of_hours_says_so(monkeypatch):
     assert estimates.announce(plan).startswith(f"about {seconds / 3600:,.1f} h on this machine, by a measurement")
 
 
-def plan_of(updates):
-    module = offline_algorithms.load("td3_bc")
+def plan_of(name="td3_bc", updates=3):
+    module = offline_algorithms.load(name)
     job = OfflineJob(
-        algorithm="td3_bc", config=tiny.config(module.Config, updates=updates), env="mujoco/hopper-medium", seeds=2,
+        algorithm=name, config=tiny.config(module.Config, updates=updates), env="mujoco/hopper-medium", seeds=2,
         eval_every=100_000, eval_episodes=4,
     )  # fmt: skip
     task = envs.get_task(job.env)
     algorithm = module.make(job.config, task.spec)
     return Plan(Setup(algorithm, job.config, task, range(2), seed_mesh(2)), eval_every=100_000, settings=job.to_json())
+
+
+def test_a_run_of_years_is_refused(monkeypatch):
+    monkeypatch.setattr(estimates, "measure_rate", lambda *arguments: 1e9)
+    monkeypatch.setattr(estimates, "measure_env_step", lambda task: 0.0)
+    (work,) = estimates.work_of(plan_of(updates=1))
+    year = int(8_760 * 3_600 * 1e9 / work.operations / 2)  # of two seeds
+    assert "about 8,7" in estimates.announce(plan_of(updates=year))
+    message = (
+        r"^this would take about 8,7\d\d\.\d h, more than a year, on this machine: ask for fewer updates, or lower"
+    )
+    with pytest.raises(ValueError, match=message):
+        estimates.announce(plan_of(updates=int(1.001 * year)))
+    monkeypatch.setattr(estimates, "measure_env_step", lambda task: 1e6)
+    with pytest.raises(ValueError, match="ask for fewer environment steps, or evaluations and their episodes, or"):
+        estimates.announce(plan_of("dt", updates=1_000_000))
+
+
+def test_the_rate_of_large_networks_is_measured_on_fewer_rows(monkeypatch):
+    config = types.SimpleNamespace(critic_hidden=(8, 8), hidden=(4,), batch_size=1_000)
+    network = operations.Network(14, (8, 8), 1, 2)
+    monkeypatch.setattr(estimates, "MOST_OPERATIONS", 7.5 * estimates.STEPS * network.step(1))
+    monkeypatch.setattr(estimates, "SECONDS", 0.0)
+    times = iter([1.0, 1.0, 3.0])
+    monkeypatch.setattr(estimates.time, "perf_counter", lambda: next(times))
+    assert estimates.measure_rate(config, SPEC, 1, seed_mesh(1)) == estimates.STEPS * network.step(7) / 2.0
 
 
 def test_online_runs_play_their_own_steps_and_those_of_looks():

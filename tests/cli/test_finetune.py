@@ -579,12 +579,12 @@ def test_a_dry_run_checks_and_writes_nothing(o2td3, offline_run, tmp_path, capsy
     assert found[-4] == "all checks passed"
     assert found[-3] == "2 seeds: 4 updates of reevaluate, 4 updates of align, 6 environment steps"
     assert "transitions, " in found[-2]
-    assert found[-1].startswith("memory beside programs, batches and simulators: ")
+    assert found[-1].startswith("memory, beside programs and simulators: networks ")
     assert not (tmp_path / "out").exists()
-    too_long = ["--set=env_steps=1e12", "--set=replay.buffer_size=1e12"]  # 27 numbers a row: 216 TB for two seeds
+    too_long = ["--set=env_steps=1e9", "--set=replay.buffer_size=1e9"]  # 27 numbers a row: 216 GB for two seeds
     run(tmp_path / "out", offline_run, *RECONSTRUCTION, "--dry_run", *too_long, status=1)
     error = capsys.readouterr().err
-    assert "states, replay and data of this run take 216,000,000 MB, but this machine has " in error
+    assert "this takes at least 216 GB of memory (replay 216 GB, " in error
     assert error.count("\n") == 1
     run(o2td3, offline_run, *RECONSTRUCTION, "--dry_run", status=1)
     assert "already holds a run" in capsys.readouterr().err

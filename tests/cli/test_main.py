@@ -27,7 +27,7 @@ def test_commands_have_a_help_and_a_file_for_checkouts(name, capsys, pytestconfi
     assert "--debug" in text
     assert f"o2o {name} " in text  # an example, as it is where the package is installed
     assert "experiments." not in text
-    assert f"import {name} as command" in (pytestconfig.rootpath / "experiments" / f"{name}.py").read_text()
+    assert f'run("{name}")' in (pytestconfig.rootpath / "experiments" / f"{name}.py").read_text()
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(capsys):

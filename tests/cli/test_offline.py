@@ -12,7 +12,7 @@ import pytest
 from o2o_jax import envs
 from o2o_jax.cli import offline
 from o2o_jax.jobs import handoffs
-from o2o_jax.runtime import log
+from o2o_jax.runtime import log, sinks
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
@@ -252,7 +252,7 @@ def test_behaviour_cloning_of_the_best_episodes(tmp_path):
         (["--seeds=0"], 2, "seeds"),
         (["--eval_episodes=-1"], 2, "eval_episodes"),
         (["--dataset=o2o/nothing-v0"], 1, "python -m experiments.dataset --env=mujoco/hopper-random"),
-        (["--devices=2", "--seeds=3"], 1, "3 seeds can be shared by [1, 3] devices, not by 2"),
+        (["--devices=2", "--seeds=3"], 1, "2 devices can't share 3 seeds evenly: pass --devices=1"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(arguments, status, message, tmp_path, capsys):
@@ -296,3 +296,15 @@ def test_rebuilt_config_is_the_one_that_was_saved(finished):
     _, config = handoffs._rebuild(offline.offline, settings, finished)
     wanted = {"hidden": (8,), "critic_hidden": (8,), "batch_size": 8, "updates": 12}
     assert config == dataclasses.replace(module.Config.for_task(task), **wanted)
+
+
+def test_a_sink_that_refuses_leaves_the_folder_free(tmp_path, monkeypatch, capsys):
+    def refuse():
+        raise ValueError("no login")
+
+    monkeypatch.setattr(sinks.load("tensorboard"), "check", refuse, raising=False)
+    out = tmp_path / "out"
+    arguments = ["--algorithm=bc", f"--env={ENV}", f"--out={out}", "--log_to=tensorboard", *tiny.SETTINGS[::2]]
+    tiny.call(offline, *arguments, "--eval_episodes=0", status=1)
+    assert capsys.readouterr().err.endswith("error: no login\n")
+    assert not out.exists()

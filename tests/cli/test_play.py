@@ -1,7 +1,9 @@
 """experiments.play: scores and films of the policies of a run."""
 
 import dataclasses
+import itertools
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from o2o_jax import envs
 from o2o_jax.cli import demo, play
 from o2o_jax.jobs.policies import load_policy, save_policy
-from o2o_jax.runtime import film, playing
+from o2o_jax.runtime import evaluate, film, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
 from tests import tiny
 
@@ -61,6 +63,18 @@ def test_episodes_are_those_of_the_environment(policies):
             assert terminated or truncated
 
 
+def test_few_simulators_play_the_same_episodes(policies, monkeypatch):
+    loaded = [load_policy(folder) for folder in policies[:2]] + [DeployedPolicy(tiny.make_sequence_policy(), TASK)]
+    many = playing.play(FAMILY, TASK, loaded, seed=3, episodes=5)
+    monkeypatch.setattr(evaluate, "SIMULATORS", 6)
+    few = playing.play(FAMILY, TASK, loaded, seed=3, episodes=5)
+    assert [len(played) for played in few] == [5] * 3
+    for one, other in zip(itertools.chain(*many), itertools.chain(*few), strict=True):
+        assert one.start == other.start
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+
+
 def test_a_policy_on_histories_plays_from_its_rewards():
     policy = DeployedPolicy(tiny.make_sequence_policy(), TASK)
     ((first,),) = playing.play(FAMILY, TASK, [policy], 0, 1)
@@ -107,6 +121,64 @@ def test_a_film_shows_what_the_table_says(policies, tmp_path, capsys):
     assert frames_of(path).shape[2] == film.SIZE
 
 
+@pytest.mark.parametrize("folder", ["file.npz", "file.npz/deeper", "/proc"])
+def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(
+    folder, policies, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(playing, "play", lambda *_: pytest.fail("nothing is to be played"))
+    (tmp_path / "file.npz").touch()
+    path = tmp_path / folder / "film.mp4"
+    tiny.call(play, f"--run={policies[0]}", f"--video={path}", status=1)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} can't be written")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file.npz"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("off", "MUJOCO_GL=off switches rendering off: unset it"),
+        ("bogus", "MUJOCO_GL=bogus is none of egl, osmesa, glfw, glx, cgl, wgl: unset it"),
+        ("glfw", "MUJOCO_GL=glfw needs a screen, and there is none: unset it"),
+        ("", "MuJoCo finds nothing that renders without a screen: install what renders without a screen (on Debian"),
+    ],
+)
+def test_a_missing_renderer_is_missed_before_anything_is_played(
+    chosen, message, policies, tmp_path, monkeypatch, capsys
+):
+    def missing(library):
+        raise OSError(library)
+
+    monkeypatch.setattr(playing, "play", lambda *_: pytest.fail("nothing is to be played"))
+    monkeypatch.setattr(film.ctypes, "CDLL", missing)
+    monkeypatch.setattr(film.sys, "platform", "linux")
+    monkeypatch.setenv("MUJOCO_GL", chosen)
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(screen, raising=False)
+    tiny.call(play, f"--run={policies[0]}", f"--video={tmp_path / 'film.mp4'}", status=1)
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_is_stopped_leaves_nothing(policies, tmp_path, monkeypatch, capsys):
+    frames = np.zeros((film.SIZE, film.SIZE, 3), np.uint8)
+    monkeypatch.setattr(film, "check_renderer", lambda make_env: None)
+    stopped = []
+
+    def view(env):
+        if list(tmp_path.glob(".film.part*")) and not stopped:  # the encoder is at work
+            stopped.append(True)
+            signal.raise_signal(signal.SIGTERM)
+        return frames
+
+    monkeypatch.setattr(film, "_view", view)
+    tiny.call(play, f"--run={policies[0]}", "--episodes=1", f"--video={tmp_path / 'film.mp4'}", status=143)
+    assert capsys.readouterr().err.endswith("error: stopped by SIGTERM\n")
+    assert stopped
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_policies_of_a_run(offline_run, policies, capsys):
     tiny.call(play, f"--run={offline_run}", f"--compare=last,{policies[1]},{offline_run}:offline", "--episodes=1")
     labels = [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]]
@@ -121,7 +193,15 @@ def test_policies_of_a_run(offline_run, policies, capsys):
         (["--compare=aligned"], "holds one policy, not the aligned one"),
         (["--video=film.avi"], "a film is an .mp4 file, got film.avi: name it film.mp4"),
         (["--video=no/folder/film.mp4"], "no/folder does not exist: make this folder first"),
-        (["--env=mujoco/walker2d"], "the policy policy is of Spec"),
+        (
+            ["--env=mujoco/walker2d"],
+            "the policy policy takes 11 observations and 3 actions, but mujoco/walker2d has 17 observations and 6 "
+            "actions: choose an --env with as many",
+        ),
+        (
+            ["--video=film.mp4", "--film_episodes=2"],
+            "--film_episodes=2 are more than the 1 that are played: lower it, or raise --episodes",
+        ),
     ],
 )
 def test_what_cannot_be_played(arguments, message, policies, capsys):

@@ -51,7 +51,11 @@ def test_all_seeds_start_from_a_saved_policy_of_any_head(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
-        (None, [], "was trained without an environment: pass --env, the task to go online in"),
+        (
+            None,
+            [],
+            "was trained without an environment: pass --env, the task to go online in, and --dataset, where it has no",
+        ),
         (
             tiny.ENV,
             ["--algorithm=o2td3", "--env=mujoco/walker2d"],

@@ -1,5 +1,5 @@
 """The tiny dataset and runs of the commands' tests."""
 
-from tests.cli.conftest import datasets, offline_run
+from tests.cli.conftest import data, datasets, offline_run
 
-__all__ = ["datasets", "offline_run"]
+__all__ = ["data", "datasets", "offline_run"]

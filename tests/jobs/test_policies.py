@@ -1,6 +1,7 @@
 """Policies out of runs, into folders of their own, and back."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from o2o_jax.jobs.policies import WHICH, load_policy, save_policy
 from o2o_jax.networks import HEADS
 from o2o_jax.policy import SampledPolicy
 from o2o_jax.runtime import log, saved, seeds
+from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.runtime.snapshots import Snapshots
 from tests import tiny
@@ -190,7 +192,7 @@ def test_loading_needs_no_simulator_and_a_saved_policy_no_checkpoints(online_run
     ("arguments", "message"),
     [
         ({"which": "bets"}, "unknown policy 'bets'. Did you mean 'best'?"),
-        ({"seed": 2}, "has no seed 2: choose one of 0, 1"),
+        ({"seed": 2}, "has the seeds 0 to 1, not 2: choose another --seed"),
         ({"which": "aligned"}, "is an offline run, which has no aligned policy: ask for its last one"),
     ],
 )
@@ -299,7 +301,7 @@ def test_what_cannot_be_saved_leaves_nothing(folder, tmp_path, monkeypatch):
         save_policy(tiny.make_policy(), folder)
     with pytest.raises(ValueError, match="got a SampledPolicy: clone it first"):
         save_policy(SampledPolicy(tiny.make_policy()), tmp_path / "sampled")
-    with pytest.raises(ValueError, match="has Spec"):
+    with pytest.raises(ValueError, match="has 17 observations and 6 actions$"):
         save_policy(tiny.make_policy(), tmp_path / "other", "mujoco/walker2d-medium")
     two = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), tiny.make_policy())
     with pytest.raises(ValueError, match="takes a policy of one seed"):
@@ -308,3 +310,39 @@ def test_what_cannot_be_saved_leaves_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="is not what it was when it is read back"):
         save_policy(tiny.make_policy(), tmp_path / "broken")
     assert {path.name for path in tmp_path.iterdir()} == {"policy"}
+
+
+@pytest.mark.parametrize("head", [*HEADS, "sequence"])
+def test_a_policy_can_be_pickled_and_begins_anew(head):
+    policy = tiny.make_sequence_policy() if head == "sequence" else tiny.make_policy(head)
+    deployed = DeployedPolicy(policy, envs.get_task(tiny.ENV), {"which": "best"})
+    first = deployed(OBSERVATIONS)
+    found = pickle.loads(pickle.dumps(deployed))
+    np.testing.assert_array_equal(found(OBSERVATIONS), first)
+    assert (found.task, found.made) == (deployed.task, deployed.made)
+
+
+def test_a_run_that_was_stopped_early_says_what_can_be_loaded(online_run, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    shutil.copy(online_run / "config.json", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="was stopped before anything of it was saved: resume it .*td3_bc$"):
+        load_policy(tmp_path / "nothing")
+
+
+@pytest.mark.usefixtures("data")
+def test_a_run_that_is_not_online_yet_has_its_offline_policy(offline_run, tmp_path, monkeypatch):
+    out, save = tmp_path / "run", Checkpoints.save
+
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        if self._directory.name == "checkpoints":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
+    tiny.call(finetune, f"--policy={offline_run}", f"--out={out}", *ONLINE, status=130)
+    message = 'only the offline one, which="offline", can be loaded: ask for it, or resume the run with --resume$'
+    with pytest.raises(FileNotFoundError, match=message):
+        load_policy(out)
+    np.testing.assert_allclose(
+        load_policy(out, which="offline")(OBSERVATIONS), load_policy(offline_run)(OBSERVATIONS), atol=1e-6
+    )

@@ -36,8 +36,9 @@ def test_seeds_split_over_the_mesh():
     ("num_seeds", "num_devices", "message"),
     [
         (0, None, "number of seeds must be at least 1"),
-        (6, 4, r"6 seeds can be shared by \[1, 2, 3, 6\] devices, not by 4"),
-        (2, 0, r"2 seeds can be shared by \[1, 2\] devices, not by 0"),
+        (6, 4, "4 devices can't share 6 seeds evenly: pass --devices=[123]$"),
+        (2, 0, "0 devices can't share 2 seeds evenly: pass --devices=1"),
+        (10**9, 10**9 - 1, "devices can't share 1000000000 seeds evenly: pass --devices="),
         (8, 8, "8 devices asked for, but JAX sees 2"),
     ],
 )
@@ -46,22 +47,25 @@ def test_what_does_not_fit(num_seeds, num_devices, message):
         seed_mesh(num_seeds, num_devices)
 
 
-def test_memory_of_the_processor_is_the_machine_s_or_the_group_s(tmp_path, monkeypatch):
+def test_memory_of_the_processor_is_what_is_free_of_the_machine_s_or_the_group_s(tmp_path, monkeypatch):
     device = jax.devices("cpu")[0]
-    none, unlimited, group = tmp_path / "none", tmp_path / "unlimited", tmp_path / "group"
+    none, unlimited, group, free = (tmp_path / name for name in ("none", "unlimited", "group", "free"))
     unlimited.write_text("max\n")
     group.write_text("5000000\n")
+    free.write_text("MemTotal: 9000 kB\nMemAvailable:    6000 kB\n")
     monkeypatch.setattr(devices, "CGROUP_LIMITS", (none, unlimited))
-    machine = devices.memory_limit(device)
-    assert machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(devices, "MEMORY_FILE", none)
+    assert devices.memory_available(device) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(devices, "MEMORY_FILE", free)
+    assert devices.memory_available(device) == devices.memory_available() == 6_144_000
     monkeypatch.setattr(devices, "CGROUP_LIMITS", (none, group))
-    assert devices.memory_limit(device) == 5_000_000
+    assert devices.memory_available(device) == 5_000_000
 
 
 @pytest.mark.parametrize(("stats", "expected"), [({"bytes_limit": 7}, 7), ({}, None), (None, None)])
 def test_memory_of_an_accelerator_is_its_own(stats, expected):
     device = types.SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
-    assert devices.memory_limit(device) == expected
+    assert devices.memory_available(device) == expected
 
 
 def test_a_fresh_process_splits_the_processor(tmp_path):

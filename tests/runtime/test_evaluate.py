@@ -12,6 +12,7 @@ import pytest
 
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import SampledPolicy
+from o2o_jax.runtime import evaluate
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import (
     CONFIRMATION_STREAM,
@@ -20,6 +21,7 @@ from o2o_jax.runtime.evaluate import (
     PoolEvaluator,
     evaluation_metrics,
     policy_episodes,
+    rounds_of,
     start_seeds,
     threads_for,
 )
@@ -163,6 +165,42 @@ def test_some_seeds_play_from_other_starts(make_env, envs, pool):
     np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.parametrize(("seeds", "episodes", "expected"), [(1, 7, [4, 3]), (2, 5, [2, 2, 1]), (9, 2, [1, 1])])
+def test_rounds_have_few_simulators_or_one_for_each_seed(seeds, episodes, expected, monkeypatch):
+    monkeypatch.setattr(evaluate, "SIMULATORS", 4)
+    rounds = rounds_of(seeds, episodes)
+    assert [rows.stop - rows.start for rows in rounds] == expected
+    assert [e for rows in rounds for e in range(rows.start, rows.stop)] == list(range(episodes))
+
+
+@pytest.mark.parametrize("kind", ["threads", "pool"])
+@pytest.mark.parametrize("plays", [None, np.array([True, False, True])])
+def test_few_simulators_play_what_many_do(make_env, envs, kind, plays, monkeypatch):
+    def make(seeds):
+        return PoolEvaluator(WalkPool, seeds, 7) if kind == "pool" else Evaluator(make_env, seeds, 7, threads=2)
+
+    policy = tiny.make_policy("tanh_gaussian", observation_dim=1, action_dim=1)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), policy)
+    counting = Counting(np.array([0.2, 0.0, 0.3], np.float32))
+    drawing, remembering = (policy_episodes(of, [4, 5, 6], seed_mesh(3, 1)) for of in (SampledPolicy, lambda p: p))
+
+    def results(evaluator):
+        played = [
+            run(evaluator, agent, plays=plays, stream=3) for run, agent in ((drawing, stacked), (remembering, counting))
+        ]
+        evaluator.close()
+        return jax.tree.leaves(played)
+
+    many = results(make([4, 5, 6]))
+    opened = len(envs)
+    monkeypatch.setattr(evaluate, "SIMULATORS", 9)
+    few = results(make([4, 5, 6]))
+    assert kind == "pool" or (opened, len(envs) - opened) == (21, 9)
+    for one, other in zip(many, few, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(np.unique(many[0][~np.isnan(many[0])])) > 1  # episodes differ
+
+
 def test_streams_differ():
     streams = [start_seeds(seed, 3, stream) for seed in (0, 1) for stream in (0, 1, 2)]
     assert len({start for stream in streams for start in stream}) == 18
@@ -235,7 +273,7 @@ def test_a_policy_that_draws_gets_the_same_key_for_the_same_starts(make_env):
     alone = policy_episodes(SampledPolicy, [1], seed_mesh(1, 1))
     acted.clear()
     one = Evaluator(make_env, [1], 2)
-    alone(lambda step, receive: one(act(step), receive), jax.tree.map(lambda leaf: leaf[1:], stacked))
+    alone(lambda step, receive, **which: one(act(step), receive, **which), jax.tree.map(lambda leaf: leaf[1:], stacked))
     np.testing.assert_allclose(acted[0][0], first[0][1], rtol=1e-6)  # a seed draws alone as among others
     with pytest.raises(ValueError, match="^a policy that draws its actions needs a key where episodes begin$"):
         SampledPolicy(policy).begin(1)

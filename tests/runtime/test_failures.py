@@ -48,7 +48,7 @@ def weak_envs(*fails):
     return make_vector(lambda: Weak(remaining.pop(0)), len(fails))
 
 
-def evaluate(act, receive, plays=None):
+def evaluate(act, receive, plays=None, **_):
     """An evaluator whose returns are the policies' actions."""
     returns = np.asarray(act(np.zeros((2, 1, 3), np.float32)), float)[..., 0]
     return returns if plays is None else np.where(plays[:, None], returns, np.nan), np.ones((2, 1), int)

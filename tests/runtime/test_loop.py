@@ -82,7 +82,7 @@ def scripted(scores):
     """An evaluator of one episode per seed that gives the scores [calls, S] one after the other."""
     remaining = [np.asarray(score, float) for score in scores]
 
-    def evaluate(act, receive):
+    def evaluate(act, receive, **_):
         score = remaining.pop(0)
         actions = act(np.zeros((len(score), 1, 3), np.float32))
         assert actions.shape == (len(score), 1, 2)
@@ -556,7 +556,7 @@ def looking(first=0, again=AGAIN):
     """An evaluator that gives `LOOKS` from number `first` on, and `again` of policy and π_ref, whom it tells apart."""
     looks, played = list(enumerate(LOOKS, 1))[first:], []
 
-    def evaluate(act, receive, stream=None, plays=None):
+    def evaluate(act, receive, stream=None, plays=None, **_):
         act(np.zeros((2, 2, 3), np.float32))
         if stream is None:
             number, returns = looks.pop(0)
@@ -640,7 +640,7 @@ def test_a_broken_policy_comes_back_where_it_alone_is_broken(tmp_path):
     def finetune(state, batch, key):
         return state.replace(actor=jnp.full(2, jnp.nan), step=state.step + 1), {"reward": jnp.zeros(())}
 
-    def evaluate(act, receive, stream=None, plays=None):
+    def evaluate(act, receive, stream=None, plays=None, **_):
         actions = np.asarray(act(np.zeros((2, 2, 3), np.float32)))
         return actions[..., 0], np.ones((2, 2), int)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from o2o_jax import registry
 from o2o_jax.data.sources import has_width
 from o2o_jax.envs import arguments
 from o2o_jax.envs.registered import make_registered, require
@@ -78,8 +79,8 @@ def _action_dim(env_id: str, space: Any) -> int:
         raise ValueError(f"{env_id} takes unbounded actions: bound them, as by gymnasium.wrappers.RescaleAction")
     if not has_width(space.low, space.high):
         raise ValueError(
-            f"{env_id} takes actions between {space.low.tolist()} and {space.high.tolist()}, which no number scales to "
-            "[-1, 1]: give its action_space the bounds that are meant"
+            f"{env_id} takes actions between {registry.listed(space.low)} and {registry.listed(space.high)}, which no "
+            "number scales to [-1, 1]: give its action_space the bounds that are meant"
         )
     return space.shape[0]
 
@@ -99,5 +100,5 @@ def _describe(space: Any) -> str:
     """The kind of a space and what it consists of: "Discrete", "Dict of goal, position", "Box of shape (3, 4)"."""
     kind = type(space).__name__
     if hasattr(space, "keys"):
-        return f"{kind} of {', '.join(space.keys())}"
+        return f"{kind} of {registry.listed(space.keys())}"
     return f"{kind} of shape {space.shape}" if space.shape else kind

@@ -3,6 +3,7 @@
 import importlib.resources
 from typing import Any
 
+from o2o_jax import registry
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled, uniform
 from o2o_jax.envs.mujoco.tasks import robot_and_quality
 from o2o_jax.interfaces import Task
@@ -42,7 +43,7 @@ def shipped(name: str) -> tuple[Policy, dict[str, Any]]:
     """
     if name not in shipped_behaviours():
         raise FileNotFoundError(
-            f"no behaviour policy {name!r}; shipped: {', '.join(shipped_behaviours()) or 'none'}; "
+            f"no behaviour policy {name!r}; shipped: {registry.listed(shipped_behaviours(), 12)}; "
             f"python -m experiments.behaviour --env=mujoco/{name.partition('-')[0]} trains one"
         )
     return load_behaviour(SHIPPED / f"{name}.npz")

@@ -15,6 +15,7 @@ _ROBOTS: dict[str, dict[str, Any]] = {
     "pen": {"target_return": 3_100.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
 }
 ODT = "Online DT's code (arXiv:2202.05607)"
+MOST_LAYERS = 1_000
 _HOPPER_REPLAY = {"lr": 2e-3, "weight_decay": 1e-4}
 
 
@@ -49,6 +50,8 @@ class Config(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._counts("width", "layers", "heads", "context", "batch_size", "updates", "warmup_updates", "eval_context")
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"layers must be at most {MOST_LAYERS}, got {self.layers}: each is compiled by itself")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, {self.width}, got {self.heads}")
         if self.eval_context > self.context:

@@ -1,6 +1,7 @@
 """Places where metrics go beside the CSV files: a module for each, which is imported on demand. Impure.
 
-A module names the package that it needs, `PACKAGE`, and has `make(folder, settings, first_seed) -> Sink`.
+A module names the package that it needs, `PACKAGE`, and has `make(folder, settings, first_seed) -> Sink`; where a
+service may refuse it, `check() -> None` asks beforehand.
 """
 
 import importlib
@@ -49,6 +50,15 @@ def load(name: str) -> ModuleType:
     if importlib.util.find_spec(module.PACKAGE) is None:
         raise ValueError(f"{name} needs the package {module.PACKAGE}: pip install 'o2o_jax[{name}]', or leave it out")
     return module
+
+
+def check(name: str) -> None:
+    """Asks what can be asked of a sink before a run claims its folder, such as whether its service knows us. Impure.
+
+    Raises:
+      ValueError: as `load`; or the service doesn't.
+    """
+    getattr(load(name), "check", lambda: None)()
 
 
 def make(name: str, folder: str | os.PathLike, settings: Mapping[str, Any], first_seed: int = 0) -> Sink:

@@ -9,9 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from o2o_jax import registry
 from o2o_jax.runtime.sinks._sent import Sent, Service
 
 PACKAGE = "wandb"
+
+
+def check() -> None:
+    """Logs in, where the mode asks for it.
+
+    Raises:
+      ValueError: there is no login.
+    """
+    import wandb
+
+    if os.environ.get("WANDB_MODE", "online").lower() not in ("online", "shared"):
+        return
+    try:
+        known = wandb.login()
+    except wandb.Error as error:
+        raise _refused(error) from None
+    if not known:
+        raise _refused("no login")
+
+
+def _refused(reason: object) -> ValueError:
+    text = registry.clipped(str(reason), 300)
+    return ValueError(f"Weights & Biases: {text}; call wandb login first, or set WANDB_MODE=offline")
 
 
 def make(folder: Path, settings: Mapping[str, Any], first_seed: int) -> Service:
@@ -35,7 +59,7 @@ def make(folder: Path, settings: Mapping[str, Any], first_seed: int) -> Service:
             settings=wandb.Settings(console="off"),
         )
     except wandb.Error as error:
-        raise ValueError(f"Weights & Biases: {error}; call wandb login first, or set WANDB_MODE=offline") from None
+        raise _refused(error) from None
     axes: set[str] = set()
 
     def send(phase: str, step: int, row: dict[str, float]) -> None:

@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -112,6 +116,59 @@ def test_wandb_offline_has_every_row_once(tmp_path, monkeypatch):
         assert b"discount" in content
         assert b"align/q/seed1" in content
         assert tuple(step for step in (1, 2, 3) if f"{7_000 + step}.625".encode() in content) == new
+
+
+KILLED = """
+import os, signal, sys, numpy as np
+from o2o_jax.runtime import sinks
+sink = sinks.make("tensorboard", sys.argv[1], {})
+for step in (1, 2):
+    sink.write("align", step, {"q": np.array([step, 7.0]), "none": np.array([np.nan, np.inf])})
+sink.rewind("align", 1)
+sink.write("align", 2, {"q": np.array([20.0, 7.0])})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_tensorboard_has_what_was_written_before_a_kill_and_no_nan(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event as Record
+
+    process = subprocess.run([sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert "NaN" not in process.stderr
+    found, purged = [], []
+    for path in (tmp_path / "tensorboard" / "align" / "seed0").glob("events*"):
+        content = path.read_bytes()
+        while content:  # length, its checksum, a record, its checksum
+            (length,) = struct.unpack("<Q", content[:8])
+            record = Record.FromString(content[12 : 12 + length])
+            found += [(record.step, value.tag, value.simple_value) for value in record.summary.value]
+            purged += [record.step] if record.HasField("session_log") else []
+            content = content[16 + length :]
+    assert sorted(found) == [(1, "align/q", 1.0), (2, "align/q", 2.0), (2, "align/q", 20.0)]
+    assert purged == [2]
+
+
+def test_wandb_without_a_login_is_missed_beforehand(monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    answers = iter([True, False])
+    monkeypatch.setattr(wandb, "login", lambda: next(answers))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    sinks.check("wandb")
+    message = "^Weights & Biases: no login; call wandb login first, or set WANDB_MODE=offline$"
+    with pytest.raises(ValueError, match=message):
+        sinks.check("wandb")
+
+    def refuse():
+        raise wandb.errors.UsageError("no key")
+
+    monkeypatch.setattr(wandb, "login", refuse)
+    with pytest.raises(ValueError, match="^Weights & Biases: no key; call wandb login first"):
+        sinks.check("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    sinks.check("wandb")
+    sinks.check("tensorboard")  # which has nothing to ask
 
 
 def test_wandb_that_refuses_is_one_line(tmp_path, monkeypatch):
