@@ -11,12 +11,7 @@ from types import ModuleType
 from typing import Any
 
 MOST = 5  # names that a message lists
-MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 1_500  # characters
-
-from o2o_jax.reading import brief
-
-MOST = 12  # names that a message lists, else the nearest
-NEAREST = 3
+MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 400  # characters
 
 
 def names(package: str) -> list[str]:
@@ -47,11 +42,31 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Writes the line that answers an unknown name: the nearest valid one if any is near, and all of them if few."""
-    valid = list(valid)
+    """Writes the line that answers an unknown name: the nearest valid one if any is near, and a few or all of them."""
+    valid, asked = list(valid), clipped(name, MOST_OF_A_NAME)
     of_lower = {other.lower(): other for other in valid}
-    near = [of_lower[other] for other in difflib.get_close_matches(name.lower(), of_lower, n=NEAREST)]
+    near = [of_lower[other] for other in difflib.get_close_matches(asked.lower(), of_lower, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    said = valid if len(valid) <= MOST else near or valid[:NEAREST]
-    more = f" and {len(valid) - len(said)} more" if len(said) < len(valid) else ""
-    return f"unknown {kind} {brief(repr(name), 80)}.{hint} Valid names: {', '.join(said) or 'none'}{more}"
+    if len(valid) <= MOST:
+        return f"unknown {kind} {asked!r}.{hint} Valid names: {listed(valid)}"
+    nearest = difflib.get_close_matches(asked, valid, n=MOST, cutoff=0.0)
+    return f"unknown {kind} {asked!r}.{hint} The nearest of {len(valid)} valid names: {listed(nearest)}"
+
+
+def listed(values: Iterable[Any], most: int = MOST, separator: str = ", ") -> str:
+    """Returns what a message says of a collection that may be of any length: the first few, and how many more."""
+    texts = [clipped(str(value), MOST_OF_A_NAME) for value in values]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more if texts else "none"
+
+
+def clipped(text: str, most: int = MOST_OF_A_LINE) -> str:
+    """Returns a text of any length on one line of at most so many characters, more than 3: its beginning and its end.
+
+    Where it says what to do, it says so at the end.
+    """
+    text = " ".join(text.split()) if len(text.splitlines()) > 1 else text
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 3
+    return f"{text[: most - 3 - end]} … {text[len(text) - end :]}"

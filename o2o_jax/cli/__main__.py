@@ -31,6 +31,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(0)
     if name not in cli.COMMANDS:
         program.fail(registry.unknown("command", name, cli.COMMANDS), 2)
+    run(name, rest, installed)
+
+
+def run(name: str, argv: Sequence[str] | None = None, wording: Callable[[str], str] = str) -> NoReturn:
+    """Runs the command of a name and exits. Impure.
+
+    Args:
+      name: one of `cli.COMMANDS`.
+      argv: its flags; None takes those of the process.
+      wording: of `program.run`.
+
+    Raises:
+      SystemExit: always; see `program.run`.
+    """
+    if argv is None:  # the process is this command's alone
+        interrupt.at_once()
+    from o2o_jax.cli import program
+
     command = _load(name)
     program.run(command.main, command.define, command.__doc__, argv, wording)
 

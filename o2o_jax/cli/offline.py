@@ -80,7 +80,8 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
 
     def estimate(config: Any) -> list[str]:
         spec = task.spec if task else sources.load(args.dataset, clip_actions=args.clip_actions).spec
-        return estimates.describe(estimates.offline_work(module, config, spec), config, spec, args.seeds, mesh)
+        setup = Setup(module.make(config, spec), config, task or spec, flags.seed_list(args), mesh)
+        return estimates.describe(Plan(setup, settings={"algorithm": args.algorithm}))
 
     default = module.Config.for_task(task) if task else module.Config()
     eval_episodes = args.eval_episodes

@@ -13,6 +13,7 @@ from absl.flags import FlagValues
 
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.reading import brief, read_json
+from o2o_jax.registry import listed
 from o2o_jax.settings import advice, flat, paths, replaced
 
 ConfigT = TypeVar("ConfigT")

@@ -35,8 +35,6 @@ from o2o_jax.runtime.output import CHECKPOINTS, Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
 
-LONGEST = 400  # characters of an error
-
 
 def run(
     main: Callable[[FlagValues], None],
@@ -97,7 +95,7 @@ def run(
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     except interrupt.Stopped as stopped:
-        _fail(str(stopped), 128 + stopped.signum)
+        fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         fail("interrupted", 130)
     sys.exit(0)
@@ -188,18 +186,16 @@ def _help(values: FlagValues) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = registry.clipped(" ".join((str(error) or type(error).__name__).split()))
+    text = " ".join((str(error) or type(error).__name__).split())
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Prints an error, as one line of at most `LONGEST` characters, and exits.
+    """Prints an error, as one line of limited length, and exits.
 
     Raises:
       SystemExit: always.
     """
-    text = f"error: {message}"
-    if len(text) > LONGEST:  # as where it quotes what somebody pasted: what is wrong comes first, what to do last
-        text = f"{text[: 2 * LONGEST // 3]} … {text[-LONGEST // 3 + 3 :]}"
+    text = registry.clipped(f"error: {message}")
     print(text, file=sys.stderr)
     sys.exit(status)

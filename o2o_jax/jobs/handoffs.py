@@ -152,7 +152,9 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
       ValueError: the run had no environment, or one of other sizes, and `env` names none that fits.
     """
     if not (env or settings["env"]):
-        raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in")
+        # a saved policy knows no data either
+        data = "" if settings["dataset"] else ", and --dataset, where it has no data of its own"
+        raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in{data}")
     task = envs.get_task(env) if env else named_task(run_dir, settings)
     assert task is not None
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from o2o_jax import registry
 from o2o_jax.reading import brief, read_text
 from o2o_jax.runtime import sinks
 from o2o_jax.runtime.events import Event

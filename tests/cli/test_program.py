@@ -19,7 +19,7 @@ from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.types import Transition
-from tests import refusals
+from tests import refusals, tiny
 
 
 def define(values):
