@@ -215,7 +215,7 @@ def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, ca
     assert settings_of(f"--config={path}", default=Config(name="y"))[0] == [
         Config(updates=3, layer_norm=False, name="y")
     ]
-    assert "doesn't say discount, grad_norm, hidden, name, range, replay: as by default" in capsys.readouterr().out
+    assert "doesn't say discount, grad_norm, hidden, name, range and 1 more: as by default" in capsys.readouterr().out
     assert settings_of(f"--config={tmp_path / 'none.json'}") == ([], 1)
 
 
