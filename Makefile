@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint docs clean
+.PHONY: run test trust lint docs clean
 
 # A dataset, an offline policy, and its fine-tuning with and without the method: about ten minutes on two cores.
 run: .venv/.installed
@@ -9,6 +9,11 @@ run: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+
+# Bad input, damaged files, edges of numbers, kills: what `test` does in short, at length. An hour on one core.
+trust: .venv/.installed
+	$(BIN)/python -m pytest -q tests/trust --hypothesis-profile=thorough
+	$(BIN)/python tests/kill_runs.py --kills=25
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -21,7 +26,7 @@ docs: .venv/.docs
 	@echo "site/index.html"
 
 clean:
-	rm -rf site .venv .pytest_cache .mypy_cache .ruff_cache .xla_cache *.egg-info build
+	rm -rf site .venv .hypothesis .pytest_cache .mypy_cache .ruff_cache .xla_cache *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so that an interrupted installation starts again.

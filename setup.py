@@ -67,6 +67,7 @@ setup(
             *ONNX,
             "tensorboardX>=2.6",
             "wandb>=0.24",
+            "hypothesis>=6.130",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "scipy>=1.13",

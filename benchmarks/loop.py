@@ -111,9 +111,9 @@ class Rounds:
         self._started: float | None = None
         self.samples: dict[str, list[float]] = {name: [] for name in ("loop", *parts)}
 
-    def __call__(self, *policy: Any) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, *policy: Any, **rounds: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns [S, 1] and lengths [S, 1] of 0: no episode is played."""
-        del policy
+        del policy, rounds
         if self._started is not None:
             self.samples["loop"].append((time.perf_counter() - self._started) / self._steps)
         for name, part in self._parts.items():

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from benchmarks.workloads import Workload
 from o2o_jax.runtime import seeds
 from o2o_jax.runtime.phases import start_states
+from o2o_jax.training import PhaseState
 
 GEMM_NUMPY, GEMM_XLA = "sgemm numpy", "sgemm xla"
 
@@ -49,6 +50,7 @@ class Running:
         if workload.prepare is not None:
             prepare = seeds.over_seeds(workload.prepare, mesh, shared=(1,), donate=(0,))
             state, self._extras = prepare(state, self._data)
+        state = seeds.place(seeds.over_seeds(PhaseState.start, mesh)(state), mesh)
         self._state, self._keys = state, seeds.place(keys, mesh)
         program = seeds.over_seeds(
             functools.partial(workload.run, num_updates=self.updates), mesh, shared=(1,), donate=(0,)
@@ -61,7 +63,7 @@ class Running:
 
     def __call__(self) -> None:
         """Runs a chunk."""
-        self._state, metrics, _ = self._program(self._state, self._data, self._extras, self._keys)
+        self._state, metrics = self._program(self._state, self._data, self._extras, self._keys)
         jax.block_until_ready((self._state, metrics))
 
 

@@ -124,9 +124,9 @@ class StillEnvironments:
         return self._observation, self._reward, self._flags, self._flags, {}
 
 
-def no_evaluation(num_seeds: int, *policy: Any) -> tuple[np.ndarray, np.ndarray]:
+def no_evaluation(num_seeds: int, *policy: Any, **rounds: Any) -> tuple[np.ndarray, np.ndarray]:
     """In place of an `Evaluator`: returns [S, 1] and lengths [S, 1] of 0 without playing an episode."""
-    del policy
+    del policy, rounds
     return np.zeros((num_seeds, 1)), np.zeros((num_seeds, 1), np.int64)
 
 

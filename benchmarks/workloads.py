@@ -20,6 +20,7 @@ from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
 from o2o_jax.settings import paths
+from o2o_jax.training import PhaseState
 from o2o_jax.types import Array, Extras, Metrics, Rollout, Spec, Transition
 
 SHAPES = {
@@ -49,10 +50,10 @@ class Workload:
       name: one of `NAMES`.
       config: of the algorithm.
       count: floating-point operations of an update.
-      init: (key) -> a state at the start of the phase.
-      run: (state, data, extras, key, num_updates) -> (state, metrics, finite), as `phases.advance`.
+      init: (key) -> a train state at the start of the phase.
+      run: (state, data, extras, key, num_updates) -> (state, metrics), of `PhaseState`s, as `phases.advance`.
       data: numpy arrays that all seeds share: a dataset [N], or the rollout [T] of an on-policy update.
-      prepare: (state, data) -> (state, extras) before the phase, or None.
+      prepare: (train state, data) -> (train state, extras) before the phase, or None.
       on_rollout: whether an update is one of a whole rollout: seconds rather than milliseconds.
     """
 
@@ -171,17 +172,16 @@ def synthetic(spec: Spec, rows: int) -> Dataset:
 
 
 def _on_rollout(
-    update: Callable, state: Any, rollout: Rollout, extras: Extras | None, key: Array, num_updates: int
-) -> tuple[Any, Metrics, Array]:
+    update: Callable, state: PhaseState, rollout: Rollout, extras: Extras | None, key: Array, num_updates: int
+) -> tuple[PhaseState, Metrics]:
     """`num_updates` updates on the same rollout; signature and result as of `phases.advance`."""
     del extras
 
     def one_update(state: Any, _: None) -> tuple[Any, Metrics]:
         return update(state, rollout, jax.random.fold_in(key, state.step))
 
-    state, metrics = jax.lax.scan(one_update, state, length=num_updates)
-    metrics = jax.tree.map(jnp.mean, metrics)
-    return state, metrics, jnp.isfinite(metrics["critic_loss"])
+    moved, metrics = jax.lax.scan(one_update, state.state, length=num_updates)
+    return state.settle(state.replace(state=moved), jax.tree.map(jnp.mean, metrics))
 
 
 def _module(algorithm: str) -> Any:

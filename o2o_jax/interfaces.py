@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from o2o_jax import registry
+from o2o_jax.reading import brief
 from o2o_jax.types import Array, Metrics, Rollout, Spec
 
 
@@ -368,9 +368,8 @@ class Task:
             facts = {name: values[name] for name in DEPLOYED} | {"spec": Spec(**values["spec"])}
             bounds = {name: tuple(float(bound) for bound in facts[name]) for name in ("action_low", "action_high")}
             return cls(**facts | bounds)
-        except (KeyError, TypeError) as error:
-            got = registry.clipped(str(values), 300)
-            raise ValueError(f"the facts of a task must have {', '.join(DEPLOYED)}, got {got}: {error}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the facts of a task must have {', '.join(DEPLOYED)}: {brief(error)}") from None
 
     @property
     def action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 MOST = 5  # names that a message lists
-MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 1_500  # characters
+MOST_OF_A_NAME, MOST_OF_A_LINE = 100, 400  # characters
 
 
 def names(package: str) -> list[str]:
@@ -44,7 +44,8 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """Writes the line that answers an unknown name: the nearest valid one if any is near, and a few or all of them."""
     valid, asked = list(valid), clipped(name, MOST_OF_A_NAME)
-    near = difflib.get_close_matches(asked, valid, n=1)
+    of_lower = {other.lower(): other for other in valid}
+    near = [of_lower[other] for other in difflib.get_close_matches(asked.lower(), of_lower, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if len(valid) <= MOST:
         return f"unknown {kind} {asked!r}.{hint} Valid names: {listed(valid)}"

@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import hypothesis
 import jax
 from jax._src.interpreters import mlir
 
@@ -30,6 +31,34 @@ jax.devices()  # starts the backend, so that no test can change the number any m
 context = mlir.make_ir_context()
 mlir.make_ir_context = lambda: context
 sharing.share()
+# In the suite the same few examples each time; `make trust` draws many, and others each time.
+COMMON = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+}
+hypothesis.settings.register_profile("suite", max_examples=40, derandomize=True, **COMMON)
+hypothesis.settings.register_profile("thorough", max_examples=1_000, print_blob=True, **COMMON)
+hypothesis.settings.load_profile("suite")
+
+# Files of a minute and more. They begin, so that at the end of a run on several cores no file is left that one core
+# works on while the others wait.
+LONGEST = [
+    Path(__file__).parent / name
+    for name in (
+        "cli/test_finetune.py",
+        "runtime/test_loop.py",
+        "test_probes.py",
+        "test_contracts.py",
+        "cli/test_diagnose.py",
+        "test_pairs.py",
+    )
+]
+
+
+def pytest_collection_modifyitems(items):
+    assert all(path.exists() for path in LONGEST), "name the longest files as they are now"
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish():

@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own layer and from those below.
 LAYERS = [
-    {"types", "registry", "settings"},
+    {"types", "reading", "registry", "settings"},
     {"interfaces", "ops"},
     {"networks"},
     {"policy", "critic", "data", "training", "losses", "diagnosis", "operations"},

@@ -30,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         program.show(overview())
         sys.exit(0)
     if name not in cli.COMMANDS:
-        print(f"error: {registry.unknown('command', name, cli.COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        program.fail(registry.unknown("command", name, cli.COMMANDS), 2)
     run(name, rest, installed)
 
 

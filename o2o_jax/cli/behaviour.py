@@ -50,7 +50,7 @@ def define(values: FlagValues) -> None:
         flag_values=values,
     )
     absl_flags.DEFINE_enum("algorithm", "ppo", ALGORITHMS, "what learns", flag_values=values)
-    absl_flags.DEFINE_float("medium", 44.0, "normalized score wanted of the medium policy", flag_values=values)
+    flags.define_number(values, "medium", 44.0, "normalized score wanted of the medium policy")
     absl_flags.DEFINE_bool("choose", False, "only choose among the snapshots in --out", flag_values=values)
 
 

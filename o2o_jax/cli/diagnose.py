@@ -30,7 +30,7 @@ from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, networks_of, places, seeds_of
+from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, named_task, networks_of, places, seeds_of
 from o2o_jax.jobs.job import check_discount, cloning
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime import limits, log, seeds
@@ -88,10 +88,13 @@ def define(values: FlagValues) -> None:
         "holdout_episodes", None, f"how many trajectories; {HOLDOUT_EPISODES} by default, half of them at most",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
-    absl.flags.DEFINE_float(
-        "margin", MARGIN, "difference to the data, as a share of its value, up to which the policy is like it",
-        lower_bound=0.0, flag_values=values,
-    )  # fmt: skip
+    flags.define_number(
+        values,
+        "margin",
+        MARGIN,
+        "difference to the data, as a share of its value, up to which the policy is like it",
+        0.0,
+    )
 
 
 def main(args: FlagValues) -> None:
@@ -114,9 +117,10 @@ def main(args: FlagValues) -> None:
         )
     figure_class()  # says what is missing before minutes of work
     mesh = flags.setup_devices(len(seed_list), args.devices)
-    task = envs.recorded_task(settings["env"]) if settings["env"] else None
-    dataset = _load(task, args.dataset or settings["dataset"])
-    heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes)
+    task = named_task(args.run, settings)
+    clip = settings.get("clip_actions", False)
+    dataset = _load(task, args.dataset or settings["dataset"], clip)
+    heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes, clip)
     out = Path(args.out) if args.out else Path(args.run) / "diagnosis"
     record = {
         "script": "diagnose",
@@ -273,15 +277,17 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
     claim(out, record, way_out="it is not overwritten; pass another --out, or delete it first")
 
 
-def _load(task: Task | None, source: str) -> Dataset:
-    return envs.family(task.name).load_dataset(task, source) if task else sources.load(source)
+def _load(task: Task | None, source: str, clip: bool) -> Dataset:
+    if task is None:
+        return sources.load(source, clip_actions=clip)
+    return envs.family(task.name).load_dataset(task, source, clip)
 
 
 def _hold_out(
-    task: Task | None, dataset: Dataset, other: str | None, count: int | None
+    task: Task | None, dataset: Dataset, other: str | None, count: int | None, clip: bool
 ) -> tuple[Dataset, Dataset, bool]:
     """The trajectories to compare with, the rows of the dataset without them, and whether training has seen them."""
-    source = _load(task, other) if other else dataset
+    source = _load(task, other, clip) if other else dataset
     episodes = len(source.episode_ends)
     count = count or max(1, min(HOLDOUT_EPISODES, episodes // 2))
     if other and count >= episodes:

@@ -97,6 +97,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
         config=config,
         env=task.name,
         dataset=args.dataset or "",
+        clip_actions=args.clip_actions,
         seeds=args.seeds,
         first_seed=args.first_seed,
         envpool=args.envpool,

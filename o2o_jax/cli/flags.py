@@ -1,5 +1,6 @@
 """Flags that commands share. Impure: defines them."""
 
+import math
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,20 @@ def define_path(values: FlagValues, name: str, default: str | None, text: str, r
       required: whether it must be passed.
     """
     flags.DEFINE(_PathParser(), name, default, text, flag_values=values, required=required)
+
+
+def define_number(values: FlagValues, name: str, default: float, text: str, lower_bound: float | None = None) -> None:
+    """Defines a flag that is a finite number.
+
+    Args:
+      values: to define it on.
+      name: of the flag.
+      default: of it.
+      text: its help.
+      lower_bound: the least that it may be; None for none.
+    """
+    flags.DEFINE_float(name, default, text, lower_bound=lower_bound, flag_values=values)
+    flags.register_validator(name, math.isfinite, f"--{name} must be a finite number", flag_values=values)
 
 
 def _define_log_to(values: FlagValues) -> None:
@@ -96,6 +111,9 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "devices that share the seeds; as many as possible by default",
         lower_bound=1,
         flag_values=values,
+    ),
+    "clip_actions": lambda values: flags.DEFINE_bool(
+        "clip_actions", False, "clip the data's actions to their bounds, where they go beyond", flag_values=values
     ),
     "envpool": lambda values: flags.DEFINE_bool(
         "envpool", False, "evaluate in envpool's environments, where it has the task's", flag_values=values

@@ -11,7 +11,7 @@ import numpy as np
 from o2o_jax import registry
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
-from o2o_jax.runtime.checkpoint import differences, read_config
+from o2o_jax.runtime.checkpoint import MOST, differences, listed, read_config
 
 ORIGINS = ("policy", "reconstruction")  # settings that are other runs
 UNKNOWN = ("unknown", "-dirty")  # ends of a commit that doesn't say what code it was
@@ -48,14 +48,10 @@ def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:
             if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in may_differ)
         }
         if found:
-            pairs = (f"{name} is {ours} and {theirs}" for name, (ours, theirs) in found.items())
-            listed = registry.listed(pairs, separator="; ")
-            names = list(found)
-            if len(names) > registry.MOST:  # parts, which stand for all in them
-                names = list(dict.fromkeys(name.partition(".")[0] for name in found))
+            names = found if len(found) <= MOST else dict.fromkeys(name.partition(".")[0] for name in found)
             raise ValueError(
-                f"{folders[0]} and {other} differ in more than their seeds: {listed}. Join runs that agree, or pass "
-                f"--may_differ={registry.clipped(','.join(names), 300)}"
+                f"{folders[0]} and {other} differ in more than their seeds: {listed(found)}. Join runs that agree, or "
+                f"pass --may_differ={','.join(names)}"
             )
         commits = {line["commit"] for folder in (folders[0], other) for line in provenance.read(folder)}
         if any(commit.endswith(UNKNOWN) for commit in commits):
@@ -104,7 +100,8 @@ def _differences(first: str, other: str) -> dict[str, tuple[str, str]]:
 
 def _facts(folder: str) -> dict[str, Any]:
     """Settings of a run but its seeds, and with what it was made, as far as it says so."""
-    facts = {name: value for name, value in read_config(folder).items() if name not in ("seeds", "first_seed")}
+    facts: dict[str, Any] = {"clip_actions": False}  # of older versions
+    facts |= {name: value for name, value in read_config(folder).items() if name not in ("seeds", "first_seed")}
     lines = provenance.read(folder)
     packages = {package for line in lines for package in line["versions"]}
     facts["versions"] = {package: _distinct([line["versions"].get(package) for line in lines]) for package in packages}

@@ -79,7 +79,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
     task = find_task(args.env, args.dataset)
 
     def estimate(config: Any) -> list[str]:
-        spec = task.spec if task else sources.load(args.dataset).spec
+        spec = task.spec if task else sources.load(args.dataset, clip_actions=args.clip_actions).spec
         setup = Setup(module.make(config, spec), config, task or spec, flags.seed_list(args), mesh)
         return estimates.describe(Plan(setup, settings={"algorithm": args.algorithm}))
 
@@ -92,6 +92,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
         config=overrides.settings(args, args.algorithm, default, estimate),
         env=task.name if task else "",
         dataset=args.dataset or "",
+        clip_actions=args.clip_actions,
         seeds=args.seeds,
         first_seed=args.first_seed,
         envpool=args.envpool,

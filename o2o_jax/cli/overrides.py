@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union
 from absl.flags import FlagValues
 
 from o2o_jax.online.common import OnlineConfig
+from o2o_jax.reading import brief, read_json
 from o2o_jax.registry import listed
 from o2o_jax.settings import advice, flat, paths, replaced
 
@@ -60,11 +61,8 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     path = path / "config.json" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"--config={path} does not exist: pass a run's folder or its config.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--config={path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+    content = read_json(path, "pass a run's config.json as --config")
+    if not isinstance(content.get("config"), dict):
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
         raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
@@ -88,7 +86,7 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     try:
         return parse_overrides(default, [f"{name}={_as_text(value)}" for name, value in found.items()])
     except ValueError as error:
-        raise ValueError(f"{path} was written by another version, or by hand: {error}") from None
+        raise ValueError(f"{path} was written by another version, or by hand: {brief(error)}") from None
 
 
 def _as_text(value: Any) -> str:

@@ -52,6 +52,8 @@ def main(args: FlagValues) -> None:
                 "raise --episodes"
             )
     devices.enable_compilation_cache()
+    if not args.compare:
+        raise ValueError(f"--compare names no policy: choose of {', '.join(WHICH)}")
     entries = [_entry(args.run, text) for text in args.compare]
     policies = [load_policy(folder, args.seed, which) for folder, which in entries]  # type: ignore[arg-type]
     labels = [_label(args.run, folder, policy) for (folder, _), policy in zip(entries, policies, strict=True)]

@@ -79,7 +79,7 @@ def run(
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
     except flags.Error as error:
-        _fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
+        fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
     try:
         out = sys.stderr if _prints(values) else sys.stdout
         with interrupt.tidily(), contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
@@ -89,15 +89,15 @@ def run(
     except (ValueError, OSError) as error:
         if values.debug:
             traceback.print_exc()
-        _fail(wording(_one_line(error)), 1)
+        fail(wording(_one_line(error)), 1)
     except interrupt.Interrupted as stopped:
         with contextlib.suppress(BrokenPipeError):
             print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     except interrupt.Stopped as stopped:
-        _fail(str(stopped), 128 + stopped.signum)
+        fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
     sys.exit(0)
 
 
@@ -186,10 +186,16 @@ def _help(values: FlagValues) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = registry.clipped(" ".join((str(error) or type(error).__name__).split()))
+    text = " ".join((str(error) or type(error).__name__).split())
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+def fail(message: str, status: int) -> NoReturn:
+    """Prints an error, as one line of limited length, and exits.
+
+    Raises:
+      SystemExit: always.
+    """
+    text = registry.clipped(f"error: {message}")
+    print(text, file=sys.stderr)
     sys.exit(status)

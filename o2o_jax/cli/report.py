@@ -27,6 +27,7 @@ from absl.flags import FlagValues
 
 from o2o_jax.cli import flags, joined
 from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
+from o2o_jax.reading import Record
 from o2o_jax.runtime import log
 from o2o_jax.runtime.checkpoint import read_config
 
@@ -159,12 +160,10 @@ def load_run(
 
     evaluation = _read_if_there(folders, "evaluation")
     delivered = np.full(len(seeds), np.nan)
-    if "reference_score" in evaluation:
+    if len(evaluation.get("reference_score", [])):
         delivered = _curve(evaluation, "reference_score", seeds).values[-1]
     cloned = "teacher_score" in start
-    missing = [
-        _settings(part).get("config", {}).get("env_steps", 0) - end for part, end in zip(folders, ends, strict=True)
-    ]
+    missing = [_settings(part).at("config.env_steps", int, 0) - end for part, end in zip(folders, ends, strict=True)]
     return Run(
         label=label,
         seeds=seeds.astype(int),
@@ -371,6 +370,8 @@ def define(values: FlagValues) -> None:
 
 def main(args: FlagValues) -> None:
     """Reads the runs, writes the report, prints the table."""
+    if not args.runs:
+        raise ValueError("--runs names no folder: pass those of fine-tuning runs, with commas between")
     labels = args.labels or _labels(args.runs)
     if len(labels) != len(args.runs):
         raise ValueError(f"--labels names {len(labels)} runs, but --runs has {len(args.runs)}")
@@ -384,12 +385,12 @@ def _labels(folders: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(folders)
 
 
-def _settings(folder: str) -> dict[str, Any]:
+def _settings(folder: str) -> Record:
     """Settings of a run; none of a folder that has only its logs."""
-    return read_config(folder) if (Path(folder) / "config.json").is_file() else {}
+    return read_config(folder) if (Path(folder) / "config.json").is_file() else Record({}, folder, "")
 
 
-def _is_raw(settings: dict[str, Any]) -> bool:
+def _is_raw(settings: Record) -> bool:
     """True where a run's settings say that its task has no reference scores."""
     task = settings.get("task") or {}
     return (task.get("random_score"), task.get("expert_score")) == (0.0, 100.0)
@@ -403,7 +404,7 @@ def _unit(runs: Sequence[Run]) -> str:
 def _last_step(folder: str, scores: str) -> int:
     """The last environment step that a run has logged anything at."""
     logs = [log.read(folder, scores), _read_if_there([folder], "finetune")]
-    return max(int(columns["step"].max(initial=0)) for columns in logs if columns)
+    return max((int(columns["step"].max(initial=0)) for columns in logs if columns), default=0)
 
 
 def _read_if_there(folders: Sequence[str], phase: str) -> dict[str, np.ndarray]:

@@ -10,6 +10,12 @@ import numpy as np
 from o2o_jax.data.transform import STD_OFFSET, Normalizer
 from o2o_jax.types import Rollout, Spec, Transition
 
+# columns that have a vector per row -> what to do about whole numbers in them
+VECTORS = {
+    "observations": "one-hot vectors represent what is discrete, and .astype(np.float32) makes numbers of counts",
+    "actions": "discrete actions are not supported, and continuous ones are floating point",
+    "next_observations": "they must be of the type of observations",
+}
 ACTION_TOLERANCE = 1e-6  # rounding of float32; what lies this little outside [-1, 1] is clipped
 
 
@@ -90,7 +96,7 @@ class Dataset:
         if next_observations is not None:
             given["next_observations"] = next_observations
         columns = {key: np.asarray(column) for key, column in given.items()}
-        _check_columns(columns, name)
+        _check_arrays(columns, name)
         terminated = columns["terminations"] != 0
         last_of_episode = terminated | (columns["truncations"] != 0)
         kept = np.ones(len(terminated), bool)
@@ -230,7 +236,8 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
     if worst > 1.0 + ACTION_TOLERANCE:
         raise ValueError(
             f"{dataset.name} has actions outside [-1, 1], the farthest {worst:.6g} from 0: rescale them to "
-            "2 (action - low) / (high - low) - 1 with the bounds of the environment's action space"
+            "2 (action - low) / (high - low) - 1 with the bounds of the environment's action space or, where these are "
+            "-1 and 1, pass --clip_actions"
         )
     if worst > 1.0:
         rows = rows.replace(action=np.clip(rows.action, -1.0, 1.0))
@@ -243,25 +250,43 @@ def to_float32(column: np.ndarray) -> np.ndarray:
         return column.astype(np.float32)
 
 
-def _check_columns(columns: dict[str, np.ndarray], name: str) -> None:
-    """Checks types, shapes and lengths of a user's arrays; see `Dataset.from_arrays`."""
-    vectors = {
-        "observations": "one-hot vectors represent what is discrete, and .astype(np.float32) makes numbers of counts",
-        "actions": "discrete actions are not supported, and continuous ones are floating point",
-        "next_observations": "they must be of the type of observations",
-    }
+def check_columns(columns: dict[str, np.ndarray], name: str) -> None:
+    """Checks types and shapes of arrays [N, ...], by the names of `Dataset.from_arrays`' arguments.
+
+    Raises:
+      ValueError: one isn't of numbers, or has another number of axes; the message says what it may be.
+    """
     for key, column in columns.items():
         if column.dtype.kind not in "fiub":
             raise ValueError(f"{name}: {key} must be one array of numbers, got type {column.dtype}")
-        if key in vectors and column.dtype.kind != "f":
-            raise ValueError(f"{name}: {key} are of type {column.dtype}, expected floating point: {vectors[key]}")
-        if key in vectors and column.ndim != 2:
-            raise ValueError(
-                f"{name}: {key} have shape {column.shape}, expected (rows, numbers): reshape them to (len({key}), -1)"
-            )
-        if key not in vectors and column.ndim != 1:
-            raise ValueError(f"{name}: {key} have shape {column.shape}, expected (rows,): reshape them to (-1,)")
-        if key in ("terminations", "truncations") and not np.isin(column, (0, 1)).all():
+        wanted = 2 if key in VECTORS else 1
+        if column.ndim != wanted:
+            expected = "(rows, numbers)" if wanted == 2 else "(rows,)"
+            raise ValueError(f"{name}: {key} have shape {column.shape}, expected {expected}: {_way_out(key, column)}")
+
+
+def _way_out(key: str, column: np.ndarray) -> str:
+    """The advice on a column with another number of axes than it should have."""
+    if column.ndim < 2 and key in VECTORS:
+        return f"reshape them to (len({key}), -1), a row per step"
+    if column.ndim == 2 and column.shape[1] == 1:
+        return "reshape them to (-1,)"
+    if column.ndim > 3 or (column.ndim == 3 and column.dtype.kind != "f"):
+        return "images can't be learnt from: make vectors of them"
+    if column.ndim < 2:
+        return "give one per step"
+    padded = "join episodes that are padded to one length, [episodes, T, …], to [rows, …] without their padding"
+    return f"{padded}, or reshape matrices to (len({key}), -1)" if key in VECTORS else padded
+
+
+def _check_arrays(columns: dict[str, np.ndarray], name: str) -> None:
+    """Checks types, shapes and lengths of a user's arrays; see `Dataset.from_arrays`."""
+    for key, column in columns.items():
+        if key in VECTORS and column.dtype.kind in "iub" and column.ndim < 3:
+            raise ValueError(f"{name}: {key} are of type {column.dtype}, expected floating point: {VECTORS[key]}")
+    check_columns(columns, name)
+    for key in ("terminations", "truncations"):
+        if not np.isin(columns[key], (0, 1)).all():
             raise ValueError(f"{name}: {key} must be True or False, or 1 or 0, in every row")
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) > 1:

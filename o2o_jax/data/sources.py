@@ -1,21 +1,18 @@
 """Readers of datasets: Minari, local or remote, D4RL's HDF5 files, npz files. Impure: reads disk and network."""
 
 import contextlib
-import json
 import os
 import pathlib
 import re
 import types
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from o2o_jax.data.dataset import Dataset, to_float32, validate
+from o2o_jax.data.dataset import Dataset, check_columns, to_float32, validate
 from o2o_jax.interfaces import Task
-from o2o_jax.registry import listed
+from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, parse_json, read_json, read_npz
 from o2o_jax.types import Transition
 
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -24,10 +21,18 @@ MINARI_FILE = "main_data.hdf5"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 # what flat files call the arguments of `Dataset.from_arrays`, in their order
 D4RL_KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
-# what numpy raises of an npz file, by which part of it is damaged
-DAMAGED_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+FLAGS = ("terminations", "truncations")
 NPZ_KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 COPY = "download it where there is a network (minari download <id>) and copy its folder there"
+MAKE_AGAIN = "download or make the dataset again"
+# what Minari's metadata.json says, as far as this reads it; two of these are JSON in a text
+METADATA = {
+    "data_format": str,
+    "dataset_id": str,
+    "total_episodes": int,
+    "env_spec": (str, NULL),
+    "action_space": str,
+}
 MADE_HERE = "o2o/"  # namespace of what experiments.dataset makes; no remote has it
 
 
@@ -66,7 +71,7 @@ class Origin(NamedTuple):
 Convert = Callable[[Episode, int], Episode | None]  # (as recorded, its number) -> as the task has it; None: left out
 
 
-def load(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
+def load(source: str, task: Task | None = None, convert: Convert | None = None, clip_actions: bool = False) -> Dataset:
     """Loads a dataset and checks it against the task's environment.
 
     Args:
@@ -75,6 +80,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
       task: what the data has to fit; None for data alone, without an environment.
       convert: applied to every episode of a Minari dataset: how a family flattens, cuts or relabels what others
         recorded.
+      clip_actions: whether actions beyond their bounds are clipped to [-1, 1], rather than refused.
 
     Returns:
       The dataset: transitions [N], actions in [-1, 1].
@@ -85,12 +91,18 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None) 
         of an environment with other dynamics than the task's.
     """
     path = pathlib.Path(source).expanduser()
-    if path.suffix == ".npz":
-        dataset = load_npz(path)
-    elif path.suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
-        dataset = load_d4rl_hdf5(path, task.action_bounds if task else None)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        dataset = load_npz(path, clip_actions)
+    elif suffix in HDF5_SUFFIXES and path.name != MINARI_FILE:
+        dataset = load_d4rl_hdf5(path, task.action_bounds if task else None, clip_actions)
     elif _is_minari(source):
-        dataset = load_minari(source, task, convert)
+        dataset = load_minari(source, task, convert, clip_actions)
+    elif path.is_file():
+        raise ValueError(
+            f"{path} is no dataset that can be read: pass an .npz file, D4RL's .hdf5 or .h5, or the folder of a Minari "
+            "dataset; np.savez writes arrays of your own (docs/data.md)"
+        )
     else:
         raise FileNotFoundError(
             f"{source!r} is neither a file, nor a folder, nor a Minari id such as mujoco/hopper/medium-v0"
@@ -113,7 +125,7 @@ def origin(source: str) -> Origin:
     if not _is_minari(source):
         return Origin()
     metadata = _read_metadata(_locate(source, None)[1] / "metadata.json")
-    spec = json.loads(metadata.get("env_spec") or "{}")
+    spec = _env_spec(metadata)
     return Origin(metadata.get("dataset_id", ""), spec.get("id", ""), spec)
 
 
@@ -153,7 +165,9 @@ def minari_folder(dataset_id: str) -> pathlib.Path:
     return pathlib.Path(root).expanduser() / dataset_id
 
 
-def load_minari(source: str, task: Task | None = None, convert: Convert | None = None) -> Dataset:
+def load_minari(
+    source: str, task: Task | None = None, convert: Convert | None = None, clip_actions: bool = False
+) -> Dataset:
     """Reads all episodes of a Minari dataset in one pass over its file; an id that isn't here is downloaded.
 
     Every row is kept with its true next observation, which Minari stores at time limits too. Only `terminations`
@@ -164,6 +178,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
       source: Minari id, or the folder or `main_data.hdf5` of a dataset.
       task: what error messages put into the command that makes a dataset here.
       convert: applied to every episode.
+      clip_actions: as of `load`.
 
     Returns:
       Transitions [N] of all episodes in their order; not yet checked by `validate`.
@@ -175,6 +190,7 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
     """
     name, path = _locate(source, task)
     metadata = _read_metadata(path / "metadata.json")
+    low, high = _action_bounds(metadata, name)
     with _open(path / MINARI_FILE) as file:
         numbers = sorted(int(key.removeprefix("episode_")) for key in file if re.fullmatch(r"episode_\d+", key))
         if len(numbers) != metadata.get("total_episodes", len(numbers)):
@@ -186,7 +202,10 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
             raise ValueError(f"{name} is empty: it has no episodes")
         episodes = []
         for number in numbers:
-            episode = _read_episode(file[f"episode_{number}"], f"episode {number} of {name}", convert is not None)
+            group = file[f"episode_{number}"]
+            if not hasattr(group, "keys"):
+                raise ValueError(f"episode {number} of {name} is no group of arrays: {MAKE_AGAIN}")
+            episode = _read_episode(group, f"episode {number} of {name}", convert is not None)
             converted = convert(episode, number) if convert else episode
             if converted is not None:
                 episodes.append(converted)
@@ -194,12 +213,20 @@ def load_minari(source: str, task: Task | None = None, convert: Convert | None =
         raise ValueError(f"{name} has no episode that fits {task.name if task else 'what converts them'}")
     rows = [(e.observations[:-1], e.actions, e.rewards, e.observations[1:], e.terminations) for e in episodes]
     columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    columns[1] = _rescale(columns[1], metadata, name)
+    for bound in (low, high):
+        if bound.shape not in ((), columns[1].shape[1:]):
+            raise metadata.refusal(f"action_space has {bound.size} bounds for {columns[1].shape[1]} actions")
+    if np.isfinite([low, high]).all() and not (np.all(low == -1.0) and np.all(high == 1.0)):
+        columns[1] = scaled(columns[1], low, high)
+    if clip_actions:
+        columns[1] = np.clip(columns[1], -1.0, 1.0)
     ends = np.cumsum([len(episode.rewards) for episode in episodes])
-    return Dataset(Transition(*columns), ends, name=name, env_id=_env_id(metadata))
+    return Dataset(Transition(*columns), ends, name=name, env_id=_env_spec(metadata).get("id", ""))
 
 
-def load_d4rl_hdf5(path: str | pathlib.Path, bounds: tuple[Any, Any] | None = None) -> Dataset:
+def load_d4rl_hdf5(
+    path: str | pathlib.Path, bounds: tuple[Any, Any] | None = None, clip_actions: bool = False
+) -> Dataset:
     """Reads a flat file of D4RL: observations, actions, rewards, terminals, timeouts and perhaps next_observations.
 
     Each has a row per step, as the arguments [N, ...] of `Dataset.from_arrays`.
@@ -210,17 +237,22 @@ def load_d4rl_hdf5(path: str | pathlib.Path, bounds: tuple[Any, Any] | None = No
     Args:
       path: of the file.
       bounds: lowest and highest actions [A] of the environment, in whose units D4RL has them; None for -1 and 1.
+      clip_actions: as of `load`.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: damaged file, missing keys, and what `Dataset.from_arrays` refuses.
     """
     with _open(pathlib.Path(path)) as file:
-        return _from_columns(file, D4RL_KEYS, str(path), bounds)
+        return _from_columns(file, D4RL_KEYS, str(path), bounds, clip_actions)
 
 
-def load_npz(path: str | pathlib.Path) -> Dataset:
+def load_npz(path: str | pathlib.Path, clip_actions: bool = False) -> Dataset:
     """Reads one's own arrays [N, ...]: a file of `np.savez`, with the names of `Dataset.from_arrays`' arguments.
+
+    Args:
+      path: of the file.
+      clip_actions: as of `load`.
 
     Raises:
       FileNotFoundError: no such file.
@@ -229,15 +261,12 @@ def load_npz(path: str | pathlib.Path) -> Dataset:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = dict(file)
-    except DAMAGED_NPZ as error:
-        raise ValueError(f"{path} is damaged or no npz file of numbers ({error}): save it again") from error
-    return _from_columns(columns, NPZ_KEYS, str(path))
+    return _from_columns(read_npz(path, "save it again"), NPZ_KEYS, str(path), None, clip_actions)
 
 
-def _from_columns(file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None = None) -> Dataset:
+def _from_columns(
+    file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None, clip_actions: bool
+) -> Dataset:
     """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`.
 
     Actions are within `bounds`; None for -1 and 1.
@@ -246,6 +275,8 @@ def _from_columns(file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, 
     columns: list[Any] = [_read_array(file, key, name) for key in (*keys, *optional)]
     if bounds is not None and np.shape(columns[1])[1:] == np.shape(bounds[0]) and columns[1].dtype.kind == "f":
         columns[1] = scaled(columns[1], *(np.asarray(bound) for bound in bounds))
+    if clip_actions and columns[1].dtype.kind == "f":
+        columns[1] = np.clip(columns[1], -1.0, 1.0)
     return Dataset.from_arrays(*columns, name=name)
 
 
@@ -274,14 +305,14 @@ def _locate(source: str, task: Task | None) -> tuple[str, pathlib.Path]:
 
 def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episode:
     """One recorded episode in float32, its columns checked to be of one length."""
-    if dictionaries and hasattr(episode.get("observations"), "keys"):
-        group = episode["observations"]
-        observations: Any = {key: to_float32(_read_array(group, key, f"observations of {name}")) for key in group}
+    columns = {key: _read_array(episode, key, name) for key in ("actions", "rewards", *FLAGS)}
+    check_columns(columns, name)
+    actions, rewards, terminations, truncations = map(to_float32, columns.values())
+    group = episode.get("observations")
+    if dictionaries and hasattr(group, "keys"):
+        observations: Any = {key: _read_observations(group, key, f"observations of {name}") for key in group}
     else:
-        observations = to_float32(_read_array(episode, "observations", name))
-    actions, rewards, terminations, truncations = (
-        to_float32(_read_array(episode, key, name)) for key in ("actions", "rewards", "terminations", "truncations")
-    )
+        observations = _read_observations(episode, "observations", name)
     length = len(rewards)
     if length == 0:
         raise ValueError(f"{name} is empty: remove it")
@@ -302,32 +333,46 @@ def _read_episode(episode: Any, name: str, dictionaries: bool = False) -> Episod
     return Episode(observations, actions, rewards, terminations, truncations)
 
 
+def _read_observations(group: Any, key: str, name: str) -> np.ndarray:
+    """Vectors [T + 1, O] of an HDF5 group, in float32."""
+    array = _read_array(group, key, name)
+    check_columns({"observations": array}, name)
+    return to_float32(array)
+
+
 def _read_array(group: Any, key: str, name: str) -> np.ndarray:
     """An array of an HDF5 group or a dictionary, as it is stored."""
     node = group.get(key)
     if node is None:
-        raise ValueError(f"{name} lacks {key!r}; it has {listed(sorted(group))}")
+        has = f"it has {brief(', '.join(sorted(group)))}" if len(group) else "it is empty"
+        cut = key in (D4RL_KEYS[-1], NPZ_KEYS[-1])
+        way_out = "; set it False in every row if no time limit cut an episode" if cut else ""
+        raise ValueError(f"{name} lacks {key!r}; {has}{way_out}")
     if hasattr(node, "keys"):
-        raise ValueError(f"{name}: {key} are a dictionary ({listed(sorted(node))}); only flat arrays can be read")
-    return node[()]
+        raise ValueError(
+            f"{name}: {key} are a dictionary ({brief(', '.join(sorted(node)))}); only flat arrays can be read"
+        )
+    try:
+        return np.asarray(node[()])
+    except Exception as error:  # of h5py, by which part is damaged
+        raise ValueError(f"{name}: {key} can't be read ({brief(error)}): {MAKE_AGAIN}") from error
 
 
-def _rescale(actions: np.ndarray, metadata: dict[str, Any], name: str) -> np.ndarray:
-    """Actions [N, A] within the bounds that a Minari dataset says they have, as actions in [-1, 1]."""
-    space = json.loads(metadata.get("action_space", "{}"))
+def _action_bounds(metadata: Record, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds [A], or [] for all of them, that a Minari dataset says its actions have."""
+    space = _within(metadata, "action_space")
     kind = space.get("type", "Box")
     if kind != "Box":
-        raise ValueError(f"{name} has {kind} actions; only continuous ones, of a Box, are supported")
-    low, high = (np.asarray(space.get(key, bound), np.float64) for key, bound in (("low", -1.0), ("high", 1.0)))
-    bounded = np.isfinite([low, high]).all()
-    if bounded and not has_width(low, high):
+        raise ValueError(f"{name} has {brief(kind)} actions; only continuous ones, of a Box, are supported")
+    with space.blamed():
+        low, high = (np.asarray(space.get(key, bound), np.float64) for key, bound in (("low", -1.0), ("high", 1.0)))
+        np.broadcast_shapes(low.shape, high.shape)
+    if np.isfinite(low).all() and np.isfinite(high).all() and not has_width(low, high):
         raise ValueError(
-            f"{name} says that its actions lie between {listed(np.ravel(low))} and {listed(np.ravel(high))}, which no "
-            "number scales to [-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
+            f"{name} says that its actions lie between {brief(low.tolist(), 60)} and {brief(high.tolist(), 60)}, which "
+            "no number scales to [-1, 1]: write the bounds that are meant into the action_space of its metadata.json"
         )
-    if bounded and not (np.all(low == -1.0) and np.all(high == 1.0)):
-        actions = scaled(actions, low, high)
-    return actions
+    return low, high
 
 
 def scaled(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -354,24 +399,34 @@ def _open(path: pathlib.Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError) as error:  # h5py raises any of these, by which part is damaged
-        raise ValueError(f"{path} is damaged or no HDF5 file ({error}): download or make it again") from error
+        raise ValueError(f"{path} is damaged or no HDF5 file ({brief(error)}): download or make it again") from error
 
 
-def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
+def _read_metadata(path: pathlib.Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: {path.parent} is not a complete Minari dataset; make it again")
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): download or make the dataset again") from error
+    metadata = read_json(path, MAKE_AGAIN, METADATA)
     if metadata.get("data_format", "hdf5") != "hdf5":
-        raise ValueError(f"{path.parent} is stored as {metadata['data_format']!r}; only Minari's hdf5 can be read")
+        stored = brief(repr(metadata["data_format"]))
+        raise ValueError(f"{path.parent} is stored as {stored}; only Minari's hdf5 can be read")
     return metadata
 
 
-def _env_id(metadata: dict[str, Any]) -> str:
-    spec = metadata.get("env_spec")
-    return json.loads(spec)["id"] if spec else ""
+def _within(metadata: Record, key: str, kinds: Kinds = ANYTHING) -> Record:
+    """The JSON object in a text of Minari's metadata; empty where there is none."""
+    return parse_json(metadata.get(key) or "{}", f"{key} of {metadata.name}", MAKE_AGAIN, kinds)
+
+
+def _env_spec(metadata: Record) -> Record:
+    """Gymnasium's specification of the environment that was recorded; empty where there is none."""
+    kinds = {"id": str, "kwargs": (dict, NULL), "max_episode_steps": (int, NULL), "additional_wrappers": (list, NULL)}
+    spec = _within(metadata, "env_spec", kinds)
+    if spec and not spec["id"]:
+        raise spec.refusal("id is empty")
+    for wrapper in spec.get("additional_wrappers") or []:
+        if not isinstance(wrapper, dict) or not isinstance(wrapper.get("name"), str):
+            raise spec.refusal(f"additional_wrappers has {brief(wrapper)}")
+    return spec
 
 
 def _latest(dataset_ids: Iterable[str], at_least: str) -> str | None:
@@ -403,5 +458,4 @@ def _network(failure: str, way_out: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the kinds differ with Minari's remotes and their HTTP libraries
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise FileNotFoundError(f"{failure} ({reason}); {way_out}") from error
+        raise FileNotFoundError(f"{failure} ({brief(error)}); {way_out}") from error

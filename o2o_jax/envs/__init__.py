@@ -10,7 +10,8 @@ A family is a package that exports
 - `make_vector_env(task, num_envs) -> gymnasium.vector.VectorEnv`: several, resetting on the step that ends an
   episode; `vector.last_observations` then gives the true last observations. `reset` takes a seed per environment and
   gymnasium's `options["reset_mask"]`, and a seed settles a whole episode up to its actions;
-- `load_dataset(task, source=None) -> Dataset`: the task's dataset, or another one that fits its environment;
+- `load_dataset(task, source=None, clip_actions=False) -> Dataset`: the task's dataset, or another one that fits its
+  environment, read by `sources.load`;
 - `behaviours(task) -> list[Behaviour]`: who acts while the task's dataset is made, one after the other, each for its
   share (`o2o_jax.envs.behaviour`);
 - optionally `make_task(name) -> Task`: facts of a task that `tasks` doesn't list, where they are made on demand;

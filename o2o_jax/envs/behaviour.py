@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from o2o_jax import networks
-from o2o_jax.data.sources import DAMAGED_NPZ
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy
+from o2o_jax.reading import parse_json, read_npz
 from o2o_jax.types import Array
 
 
@@ -128,14 +128,13 @@ def load_behaviour(path: str | pathlib.Path | Traversable) -> tuple[Policy, dict
     path = pathlib.Path(path) if isinstance(path, str) else path
     if not path.is_file():
         raise FileNotFoundError(f"no behaviour policy '{path}'; python -m experiments.behaviour trains one")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            metadata = json.loads(str(file["metadata"]))
-            stored = {name: jnp.asarray(file[name], jnp.float32) for name in file.files if name != "metadata"}
+    way_out = "pass a file of experiments.behaviour"
+    arrays = read_npz(str(path), way_out, path.read_bytes())
+    metadata = parse_json(str(arrays.pop("metadata", "")), str(path), way_out, {"network": dict})
+    with metadata.blamed():
+        stored = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
         normalizer = Normalizer(stored.pop("mean"), stored.pop("std"))
         network = metadata["network"]
         actor = networks.HEADS[network["head"]](network["action_dim"], tuple(network["hidden"]))
         params = flax.traverse_util.unflatten_dict(stored, sep="/")["weights"]
-    except (KeyError, *DAMAGED_NPZ) as error:
-        raise ValueError(f"{path} is damaged or no behaviour policy: {error}") from error
     return Policy(params, normalizer, actor), metadata

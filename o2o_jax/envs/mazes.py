@@ -200,7 +200,7 @@ def _make(
     return maze_env.make(task, layout, starts, goals, **settings)
 
 
-def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Dataset:
+def load_dataset(task: Task, layout: Layout, source: str | None = None, clip_actions: bool = False) -> Dataset:
     """Loads a maze's dataset: the one made here, or one of Minari's. Reads the disk, and the network for remote ids.
 
     Minari's own recordings hold a dictionary per observation, continue after the goal, and reward whatever goal they
@@ -210,6 +210,7 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
       task: the task.
       layout: which goal is rewarded.
       source: a Minari id or the folder of a Minari dataset; None for `task.dataset_id`.
+      clip_actions: as of `sources.load`.
 
     Returns:
       The dataset: flat observations [N, O], actions [N, A] in [-1, 1].
@@ -220,12 +221,12 @@ def load_dataset(task: Task, layout: Layout, source: str | None = None) -> Datas
     """
     source = source or sources.newest(task.dataset_id)
     path = pathlib.Path(source)
-    if path.suffix in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
+    if path.suffix.lower() in sources.HDF5_SUFFIXES and path.name != sources.MINARI_FILE:
         raise ValueError(
             f"{source}: D4RL's files of mazes can't be read, since their axes and their ant differ from those of "
             f"{task.env_id}: pass one of Minari's ids or python -m experiments.dataset --env={task.name}"
         )
-    return sources.load(source, task, functools.partial(relabelled, layout))
+    return sources.load(source, task, functools.partial(relabelled, layout), clip_actions)
 
 
 def relabelled(layout: Layout, episode: sources.Episode, number: int) -> sources.Episode | None:

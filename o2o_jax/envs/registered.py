@@ -64,12 +64,13 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
             raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
 
 
-def load_dataset(task: Task, source: str | None = None) -> Dataset:
+def load_dataset(task: Task, source: str | None = None, clip_actions: bool = False) -> Dataset:
     """Loads the task's dataset, checked against its environment. Reads the disk, and the network for remote ids.
 
     Args:
       task: the task.
       source: what `sources.load` reads; None for `task.dataset_id`, or a newer version of it where that isn't here.
+      clip_actions: as of `sources.load`.
 
     Returns:
       The dataset: transitions [N], actions in [-1, 1].
@@ -81,7 +82,7 @@ def load_dataset(task: Task, source: str | None = None) -> Dataset:
     if source is None and not task.dataset_id:
         raise envs.no_dataset(task, "pass the id or path of one")
     source = source or sources.newest(task.dataset_id)
-    dataset = sources.load(source, task)
+    dataset = sources.load(source, task, clip_actions=clip_actions)
     check_origin(sources.origin(source), task)
     return dataset
 

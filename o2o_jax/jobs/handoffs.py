@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import flax.struct
@@ -21,6 +22,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.policy import Handoff, Policy, SequencePolicy, hand_over
+from o2o_jax.reading import Record, brief
 from o2o_jax.runtime import failures, log, provenance, saved, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
 from o2o_jax.runtime.events import Event
@@ -48,21 +50,43 @@ def seeds_of(settings: dict[str, Any]) -> range:
     return range(first, first + settings["seeds"])
 
 
-def task_of(settings: dict[str, Any]) -> Task | None:
+def task_of(settings: Record) -> Task | None:
     """Returns the facts of a run's task that it wrote down, without a simulator; None where it has none.
 
     Raises:
-      ValueError: the run is of an older version, and its task is unknown by now.
+      ValueError: the facts are none, or the run is of an older version, and its task is unknown by now.
     """
     if settings.get("task") is not None:
-        return Task.from_json(settings["task"])
-    return envs.recorded_task(settings["env"]) if settings.get("env") else None  # older versions wrote its name alone
+        with settings.blamed():
+            return Task.from_json(settings["task"])
+    return named_task(settings.name, settings)  # older versions wrote its name alone
 
 
-def spec_of(settings: dict[str, Any]) -> Spec:
-    """Returns the sizes of a run's observations and actions."""
+def named_task(owner: str | os.PathLike, settings: Mapping[str, Any]) -> Task | None:
+    """Returns the task whose name a run wrote down; None where it has none.
+
+    Args:
+      owner: how messages call the run: its folder.
+      settings: of it.
+
+    Raises:
+      ValueError: see `envs.recorded_task`.
+    """
+    try:
+        return envs.recorded_task(settings["env"]) if settings.get("env") else None
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
+
+
+def spec_of(settings: Record) -> Spec:
+    """Returns the sizes of a run's observations and actions.
+
+    Raises:
+      ValueError: see `task_of`.
+    """
     task = task_of(settings)
-    return task.spec if task is not None else Spec(**settings["spec"])
+    with settings.blamed():
+        return task.spec if task is not None else Spec(**settings["spec"])
 
 
 def places(run_dir: str | os.PathLike, theirs: range, wanted: range) -> slice:
@@ -131,7 +155,8 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
         # a saved policy knows no data either
         data = "" if settings["dataset"] else ", and --dataset, where it has no data of its own"
         raise ValueError(f"{run_dir} was trained without an environment: pass --env, the task to go online in{data}")
-    task = envs.get_task(env) if env else envs.recorded_task(settings["env"])
+    task = envs.get_task(env) if env else named_task(run_dir, settings)
+    assert task is not None
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
         raise ValueError(
@@ -140,16 +165,22 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     return task
 
 
-def offline_settings(run_dir: str | os.PathLike, seed_list: range) -> dict[str, Any]:
+def _sizes(spec: dict[str, int]) -> str:
+    numbers = (brief(spec.get(name), 20) for name in ("observation_dim", "action_dim"))
+    return "{} observations and {} actions".format(*numbers)
+
+
+def offline_settings(run_dir: str | os.PathLike, seed_list: range) -> Record:
     """Settings of an offline run that has the seeds.
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: the run isn't an offline one, or lacks a seed.
+      ValueError: the run isn't an offline one, is of another version, or lacks a seed.
     """
     settings = read_config(run_dir)
     if settings.get("script") != "offline":
         raise ValueError(f"{run_dir} holds no offline run: pass the --out of experiments.offline")
+    _rebuild(offline, settings, run_dir)
     places(run_dir, seeds_of(settings), seed_list)
     return settings
 
@@ -179,7 +210,7 @@ def start_settings(folder: str | Path, seed_list: range) -> dict[str, Any]:
     }
 
 
-def online_settings(run_dir: str | os.PathLike) -> dict[str, Any]:
+def online_settings(run_dir: str | os.PathLike) -> Record:
     """Settings of a fine-tuning run.
 
     Raises:
@@ -208,8 +239,7 @@ def load_offline(run_dir: str | os.PathLike, seed_list: range, spec: Spec) -> tu
       ValueError: see `offline_settings`; or the run hasn't finished, is of other sizes, or is of another version.
     """
     settings = offline_settings(run_dir, seed_list)
-    module = offline.load(settings["algorithm"])
-    config = _rebuild(module.Config, settings["config"], run_dir)
+    module, config = _rebuild(offline, settings, run_dir)
     algorithm = module.make(config, spec)
     setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
     run, done = None, 0
@@ -265,8 +295,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
         values of actions.
     """
     settings = online_settings(run_dir)
-    module = online.load(settings["algorithm"])
-    config = _rebuild(module.Config, settings["config"], run_dir)
+    module, config = _rebuild(online, settings, run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
     found = {}
     if algorithm.critic is not None:
@@ -317,8 +346,7 @@ def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
       ValueError: it is of another version.
     """
     settings = online_settings(run_dir)
-    module = online.load(settings["algorithm"])
-    config = _rebuild(module.Config, settings["config"], run_dir)
+    module, config = _rebuild(online, settings, run_dir)
     algorithm = module.make(_with_any_critics(config), spec)
     setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
     return setup, _restore(run_dir, settings, setup, None)
@@ -416,7 +444,7 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
             "first environment step"
         )
     theirs = online_settings(run_dir)
-    _rebuild(type(config), theirs["config"], run_dir)  # one line where it is of another version
+    _rebuild(online, theirs, run_dir)  # one line where it is of another version
     if plan.dataset is not None:
         provenance.check_data(run_dir, plan.dataset, "leave --reconstruction out")
     chosen = places(run_dir, seeds_of(theirs), seeds_of(settings))
@@ -484,8 +512,8 @@ def check_offline_data(run_dir: str | Path, settings: Mapping[str, Any], dataset
     """
     if not settings["algorithm"]:  # a saved policy, which doesn't say what it was trained on
         return
-    module = offline.load(settings["algorithm"])
-    algorithm = module.make(_rebuild(module.Config, settings["config"], run_dir), dataset.spec)
+    module, config = _rebuild(offline, settings, run_dir)
+    algorithm = module.make(config, dataset.spec)
     provenance.check_data(run_dir, algorithm.select(dataset), "name the data to use with --dataset")
 
 
@@ -532,9 +560,13 @@ def _one_device() -> Mesh:
     return Mesh(jax.devices()[:1], (seeds.AXIS,))
 
 
-def _rebuild(config_class: type, values: dict[str, Any], run_dir: str | os.PathLike) -> Any:
-    """A Config from what JSON made of it."""
+def _rebuild(methods: ModuleType, settings: Mapping[str, Any], run_dir: str | os.PathLike) -> tuple[ModuleType, Any]:
+    """A run's method, offline or online, and its Config from what JSON made of it."""
+    name, values = settings["algorithm"], settings["config"]
     try:
-        return from_dict(config_class, values)
-    except TypeError as error:
-        raise ValueError(f"{run_dir} was made with another version of its algorithm: {error}") from None
+        module = methods.load(name)
+        return module, from_dict(module.Config, values)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{run_dir} was made with another version of its algorithm, or its config.json by hand: {brief(error)}"
+        ) from None

@@ -36,6 +36,7 @@ class Job:
       config: its settings, of its own class.
       env: name of the task; "" where there is none.
       dataset: Minari id or path; "" for the task's own.
+      clip_actions: clip the data's actions to their bounds, where they go beyond.
       seeds: S.
       first_seed: number of the first of them, which the others follow.
       envpool: evaluate in envpool's environments, where it has the task's.
@@ -48,6 +49,7 @@ class Job:
     config: Any
     env: str = ""
     dataset: str = ""
+    clip_actions: bool = False
     seeds: int = 1
     first_seed: int = 0
     envpool: bool = False
@@ -125,7 +127,12 @@ class OfflineJob(Job):
         """
         task = envs.get_task(self.env) if self.env else None
         source = self.dataset or None
-        dataset = envs.family(task.name).load_dataset(task, source) if task else sources.load(self.dataset)
+        clip = self.clip_actions
+        dataset = (
+            envs.family(task.name).load_dataset(task, source, clip)
+            if task
+            else sources.load(self.dataset, clip_actions=clip)
+        )
         algorithm = self.methods.load(self.algorithm).make(self.config, dataset.spec)
         dataset = algorithm.select(dataset)
         facts = {
@@ -195,7 +202,8 @@ class OnlineJob(Job):
         fits = setup.requires.takes(handoff.policy.head)
         clone = None if fits else self.clone or cloning(self.config, self.schedule)
         family = envs.family(task.name)
-        dataset = family.load_dataset(task, self.dataset or source["dataset"])
+        clip = self.clip_actions or (not self.dataset and source.get("clip_actions", False))  # as the offline run did
+        dataset = family.load_dataset(task, self.dataset or source["dataset"], clip)
         if not self.dataset:
             check_offline_data(self.policy, source, dataset)
         facts = {

@@ -18,13 +18,35 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from o2o_jax import registry
-from o2o_jax.runtime import files
+from o2o_jax.reading import NULL, Record, brief, read_json
+from o2o_jax.runtime import files, log
 
 _CONFIG = "config.json"
-_ADDED = {"first_seed": 0}  # settings that runs of older versions do not name -> what those runs had
+_ADDED = {
+    "first_seed": 0,
+    "clip_actions": False,
+}  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
+# what a run's settings are, as far as its command has them
+KINDS = {
+    "script": str,
+    "algorithm": str,
+    "config": dict,
+    "env": str,
+    "task": (dict, NULL),
+    "spec": dict,
+    "dataset": (str, NULL),
+    "clip_actions": bool,
+    "seeds": int,
+    "first_seed": int,
+    "policy": (str, NULL),
+    "schedule": str,
+    "clone": (dict, NULL),
+    "reconstruction": (str, NULL),
+    "source": dict,
+}
+MOST = 3  # of the settings that differ, which a message names
 
 
 def has_checkpoint(directory: str | Path) -> bool:
@@ -88,10 +110,10 @@ class Checkpoints:
         latest = self.latest_step()
         meta = {"config": self._config, "layout": _layout(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), meta=ocp.args.JsonSave(meta))
-        # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
-        if (latest is not None and step <= latest) or not self._manager.save(step, args=items):
-            raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
         path = self._directory / str(step)
+        # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
+        if (latest is not None and step <= latest) or not self._write(step, items):
+            raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
         missing = meta["layout"].keys() - _stored(path)
         if missing:
             raise OSError(
@@ -125,10 +147,11 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoint{wanted} in {self._directory}: run the command that writes it first")
         step = max(steps) if step is None else step
         path = self._directory / str(step)
-        meta = self._read(step, meta=ocp.args.JsonRestore()).meta
+        meta = self._meta(step)
         compare_configs(meta["config"], self._config, f"the checkpoint {path}")
         if free:
-            template = template.replace(**{free: _arrays(meta["layout"], free)})
+            with meta.blamed():
+                template = template.replace(**{free: _arrays(meta["layout"], free)})
         _compare_layouts(meta["layout"], _layout(template), path)
         found = self._read(step, state=ocp.args.StandardRestore(_named(_placed(template)))).state
         return jax.tree.structure(template).unflatten(found[name] for name in _layout(template))
@@ -138,16 +161,39 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._directory, options=options)
 
+    def _write(self, step: int, items: Any) -> bool:
+        try:
+            with log.quiet("absl"):
+                return self._manager.save(step, args=items)
+        except Exception as error:  # whatever the storage layers raise where a disk is full
+            reason = str(error).rpartition(": ")[2]  # before it come names of files within the checkpoint
+            raise OSError(
+                f"the checkpoint {self._directory / str(step)} could not be written: look after the disk, then resume "
+                f"from the one before it ({brief(reason)})"
+            ) from error
+
     def _read(self, step: int, **items: Any) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            with log.quiet("absl"):
+                return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # whatever the storage layers raise on damaged files
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            path = self._directory / str(step)
-            raise ValueError(
-                f"the checkpoint {path} cannot be read: {reason}. Move it aside to resume from one before it, if there "
-                "is one, or start over with another --out"
-            ) from error
+            raise self._record(step, {}).refusal(error) from error
+
+    def _meta(self, step: int) -> Record:
+        """A checkpoint's own account of itself: settings and layout."""
+        found = self._read(step, meta=ocp.args.JsonRestore()).meta
+        meta = self._record(step, found if isinstance(found, dict) else {}).check({"config": dict, "layout": dict})
+        for path, description in meta["layout"].items():
+            if not isinstance(description, str):
+                raise meta.refusal(f"{path} is {description!r}")
+        return meta
+
+    def _record(self, step: int, values: Mapping[str, Any]) -> Record:
+        return Record(
+            values,
+            f"the checkpoint {self._directory / str(step)}",
+            "move it aside to resume from one before it, if there is one, or start over with another --out",
+        )
 
 
 def claim(
@@ -242,20 +288,20 @@ def locked(directory: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def read_config(directory: str | os.PathLike) -> dict[str, Any]:
+def read_config(directory: str | os.PathLike) -> Record:
     """Settings of the run in a folder, as `claim` wrote them.
 
     Raises:
       FileNotFoundError: the folder holds no run.
-      ValueError: its config.json is damaged.
+      ValueError: its config.json is damaged, or says of itself what no run does.
     """
     path = Path(directory) / _CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no run: {path} does not exist")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged, start the run again in another folder: {error}") from None
+    settings = read_json(path, "bring it back, or start the run again in another folder", KINDS)
+    if not (settings.get("seeds", 1) >= 1 and settings.get("first_seed", 0) >= 0):
+        raise settings.refusal(f"it has {settings['seeds']} seeds from {settings.get('first_seed', 0)} on")
+    return settings
 
 
 def compare_configs(
@@ -277,9 +323,7 @@ def compare_configs(
     """
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
-        pairs = (f"{name} is {there} there and {now} now" for name, (there, now) in found.items())
-        listed = registry.listed(pairs, separator="; ")
-        raise ValueError(f"{owner} has other settings: {listed}. {advice}")
+        raise ValueError(f"{owner} has other settings: {listed(found, ' there', ' now')}. {advice}")
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -287,6 +331,18 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     text = [{name: json.dumps(value) for name, value in _flatten(_plain(config)).items()} for config in (first, second)]
     pairs = {name: tuple(side.get(name, "absent") for side in text) for name in sorted(text[0].keys() | text[1].keys())}
     return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
+
+
+def listed(found: Mapping[str, tuple[str, str]], one: str = "", other: str = "") -> str:
+    """Returns the first few `differences` in words, and how many more there are.
+
+    Args:
+      found: name -> both values.
+      one: what says where the first is: " there".
+      other: likewise: " now".
+    """
+    said = [f"{name} is {brief(pair[0], 60)}{one} and {brief(pair[1], 60)}{other}" for name, pair in found.items()]
+    return "; ".join(said[:MOST]) + (f"; and {len(said) - MOST} more" if len(said) > MOST else "")
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -341,14 +397,12 @@ def _arrays(layout: dict[str, str], field: str) -> dict[str, Any] | None:
 
 
 def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path) -> None:
-    differences = [
-        f"{name} is {saved.get(name, 'absent')} there and {template.get(name, 'absent')} now"
-        for name in sorted(saved.keys() | template.keys())
-        if saved.get(name) != template.get(name)
-    ]
-    if differences:
+    names = sorted(saved.keys() | template.keys())
+    pairs = {name: (saved.get(name, "absent"), template.get(name, "absent")) for name in names}
+    found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if found:
         raise ValueError(
-            f"the checkpoint {path} does not fit this state: {registry.listed(differences, 3, '; ')}. "
+            f"the checkpoint {path} does not fit this state: {listed(found, ' there', ' now')}. "
             "Use the version and settings that wrote it, or start over with another --out"
         )
 

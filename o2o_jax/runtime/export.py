@@ -1,10 +1,8 @@
 """Policies as programs of other formats, which run without this package. Impure: compiles, writes files."""
 
-import contextlib
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from o2o_jax.envs.registered import require
 from o2o_jax.policy import SequencePolicy
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
+from o2o_jax.runtime.log import quiet
 from o2o_jax.types import Array, History
 
 DESCRIPTION = "export.json"
@@ -119,7 +118,7 @@ def write(deployed: DeployedPolicy, folder: str | os.PathLike, kind: str) -> Pat
     """
     if kind not in FILES:
         raise ValueError(registry.unknown("format", kind, FILES))
-    with _quiet(*NEEDS[kind]):
+    with quiet(*NEEDS[kind]):
         for package in NEEDS[kind]:
             require(package, EXTRAS[kind])
     program = program_of(deployed)
@@ -175,24 +174,11 @@ def _onnx(program: Program) -> tuple[bytes, dict[str, Any]]:
     import jax2onnx
 
     shapes: Sequence[Any] = [(BATCH, *shape) for shape in program.inputs.values()]
-    with _quiet("onnx_ir", "jax2onnx"):
+    with quiet("onnx_ir", "jax2onnx"):
         model = jax2onnx.to_onnx(
             program.function, shapes, model_name="policy", input_names=list(program.inputs), output_names=["action"]
         )
     return model.SerializeToString(), {"opset": model.opset_import[0].version}
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Keeps libraries' warnings about their own work to themselves."""
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
 
 
 def _verify(deployed: DeployedPolicy, program: Program, kind: str, path: Path) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import csv
 import io
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -14,10 +15,12 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from o2o_jax import registry
+from o2o_jax.reading import brief, read_text
 from o2o_jax.runtime import sinks
 from o2o_jax.runtime.events import Event
 
 _INDEX = ("step", "seed")  # leading columns of every file
+WAY_OUT = "bring the file back, or start the run again in another folder"
 
 
 class MetricLog:
@@ -107,9 +110,7 @@ class MetricLog:
             existing: list[str] = []
             if path.exists():
                 existing, rows = _read_rows(path)
-                if not path.read_text(encoding="utf-8").endswith(
-                    "\n"
-                ):  # cut short by a kill: finish the file before appending to it
+                if not path.read_bytes().endswith(b"\n"):  # cut short by a kill: finish the file before appending to it
                     self.rewind(phase, max((int(row[0]) for row in rows), default=-1))
             file = path.open("a", newline="", encoding="utf-8")
             if not existing:
@@ -133,13 +134,11 @@ def read(directory: str | os.PathLike, phase: str) -> dict[str, np.ndarray]:
     header, rows = _read_rows(path)
     try:
         return {
-            name: np.array([row[i] for row in rows], dtype=np.float64).astype(
-                np.int64 if name in _INDEX else np.float64
-            )
+            name: np.array([int(row[i]) if name in _INDEX else float(row[i]) for row in rows], _dtype(name))
             for i, name in enumerate(header)
         }
-    except ValueError as error:
-        raise ValueError(f"{path} is not a metrics file: {error}") from None
+    except (ValueError, OverflowError) as error:
+        raise _no_metrics(path, error) from None
 
 
 def progress(phase: str, total: int, initial: int = 0) -> tqdm:
@@ -155,6 +154,23 @@ def progress(phase: str, total: int, initial: int = 0) -> tqdm:
     """
     options = {} if sys.stderr.isatty() else {"file": _Lines(), "mininterval": 30.0, "maxinterval": 60.0, "ncols": 100}
     return tqdm(desc=phase, total=total, initial=initial, unit=" steps", **options)
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keeps what libraries log about their own work to themselves; what goes wrong there is raised too.
+
+    Args:
+      names: of their loggers.
+    """
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 class _Lines:
@@ -176,11 +192,22 @@ def _path(directory: str | os.PathLike, phase: str) -> Path:
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and complete rows of a metrics file; both empty where not even the header was finished."""
-    text = path.read_text(encoding="utf-8")
-    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    text = read_text(path, WAY_OUT)
+    try:
+        lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]), strict=True))
+    except csv.Error as error:
+        raise _no_metrics(path, error) from None
     if not lines:
         return [], []
     header, *rows = lines
     if tuple(header[:2]) != _INDEX or any(len(row) != len(header) for row in rows):
-        raise ValueError(f"{path} is not a metrics file: expected the columns step, seed, … in every row")
+        raise _no_metrics(path, "expected the columns step, seed, … in every row")
     return header, rows
+
+
+def _dtype(name: str) -> type:
+    return np.int64 if name in _INDEX else np.float64
+
+
+def _no_metrics(path: Path, reason: object) -> ValueError:
+    return ValueError(f"{path} is not a metrics file: {brief(reason)}; {WAY_OUT}")

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.reading import Record, parse_json, read_text
 from o2o_jax.runtime import files
 
 PACKAGES = (
@@ -23,6 +24,7 @@ PACKAGES = (
     "gymnasium", "minari", "mujoco", "envpool",
 )  # fmt: skip
 FILE = "provenance.jsonl"
+WAY_OUT = "delete it, and nothing says any more what the run was made with"
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -82,7 +84,7 @@ def command() -> str:
     return shlex.join([*names, *sys.argv[1:]])
 
 
-def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
+def read(folder: str | os.PathLike) -> list[Record]:
     """Returns the lines of `record`, the oldest first; none where there is no file.
 
     Raises:
@@ -91,10 +93,10 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
     path = Path(folder) / FILE
     if not path.is_file():
         return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged, delete it: {error}") from None
+    return [
+        parse_json(line, str(path), WAY_OUT, {"commit": str, "fingerprint": str, "versions": dict, "taken": str})
+        for line in read_text(path, WAY_OUT).splitlines()
+    ]
 
 
 def fingerprint(dataset: Dataset) -> str:

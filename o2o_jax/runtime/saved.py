@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
 from o2o_jax.networks import DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.reading import Record, brief, read_json, read_npz
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.types import Array, History, Spec
@@ -28,7 +27,7 @@ DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 FORMAT = "o2o_jax policy"
 VERSION = 1  # of the format; a reader takes its own and earlier ones
 NETWORKS: dict[str, type] = {**networks.HEADS, DecisionTransformer.head: DecisionTransformer}
-DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # of numpy's reader
+WAY_OUT = "save the policy again"
 
 
 def is_saved(folder: str | os.PathLike) -> bool:
@@ -79,17 +78,13 @@ def read(folder: str | os.PathLike) -> DeployedPolicy:
         template = _template(values)
         task = Task.from_json(values["task"]) if values["task"] is not None else None
     except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path / DESCRIPTION} doesn't describe a policy ({reason}): save it again") from None
+        raise ValueError(f"{path / DESCRIPTION} doesn't describe a policy ({brief(error)}): save it again") from None
     if task is not None and task.spec != Spec(template.normalizer.mean.shape[-1], template.actor.action_dim):
         raise ValueError(f"{path / DESCRIPTION} is of other sizes than its task {task.name}: save it again")
-    try:
-        content = (path / ARRAYS).read_bytes()
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except DAMAGED as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path / ARRAYS} can't be read ({reason}): save the policy again") from None
+    if not (path / ARRAYS).is_file():
+        raise FileNotFoundError(f"{path} lacks {ARRAYS}: save the policy again")
+    content = (path / ARRAYS).read_bytes()
+    found = read_npz(path / ARRAYS, WAY_OUT, content)
     leaves, structure = jax.tree.flatten(template)
     names = list(_arrays(template))
     wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves, strict=True)}
@@ -100,7 +95,7 @@ def read(folder: str | os.PathLike) -> DeployedPolicy:
     return DeployedPolicy(structure.unflatten([found[name] for name in names]), task, dict(values.get("made") or {}))
 
 
-def describe(folder: str | os.PathLike) -> dict[str, Any]:
+def describe(folder: str | os.PathLike) -> Record:
     """Returns what `policy.json` says.
 
     Args:
@@ -113,11 +108,8 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no policy: {path} does not exist")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, save the policy again: {error}") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = read_json(path, WAY_OUT)
+    if values.get("format") != FORMAT:
         raise ValueError(f"{path} doesn't describe a policy of this package: pass a folder of save_policy")
     version = values.get("version")
     if not isinstance(version, int) or version < 1:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import workloads
 from o2o_jax import offline, online
+from o2o_jax.training import PhaseState
 from tests import tiny
 
 
@@ -70,8 +71,8 @@ def test_a_rollout_s_updates_go_on_from_each_other():
         workloads.settings("o2ppo"), hidden=(4,), critic_hidden=(4,), rollout_env_steps=8, minibatch_size=4, epochs=1
     )
     workload = workloads.make("o2ppo/finetune", config, rows=8)
-    state, _, finite = jax.jit(workload.run, static_argnames="num_updates")(
-        workload.init(jax.random.key(0)), workload.data, None, jax.random.key(1), num_updates=3
+    state, _ = jax.jit(workload.run, static_argnames="num_updates")(
+        PhaseState.start(workload.init(jax.random.key(0))), workload.data, None, jax.random.key(1), num_updates=3
     )
     assert int(state.step) == 3
-    assert bool(finite)
+    assert not bool(state.failed)

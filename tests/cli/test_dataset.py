@@ -13,7 +13,7 @@ from o2o_jax.cli import dataset, program
 from o2o_jax.data.sources import load_minari
 from o2o_jax.envs import behaviour, mujoco
 from o2o_jax.envs.mujoco.tasks import QUALITIES
-from tests import tiny
+from tests import refusals, tiny
 
 HOPPER = envs.get_task("mujoco/hopper-random")
 
@@ -212,9 +212,7 @@ def test_command_line_errors_are_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         program.run(dataset.main, dataset.define, argv=arguments)
     assert exit_.value.code != 0
-    error = capsys.readouterr().err.strip()
-    assert message in error
-    assert "\n" not in error
+    refusals.check(capsys.readouterr().err, message)
 
 
 def test_policy_of_another_robot(policy):

@@ -25,7 +25,7 @@ from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.run import stage_of
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import from_dict
-from tests import test_readme, tiny
+from tests import refusals, test_readme, tiny
 
 REEVALUATE, ALIGN, ENV_STEPS = 4, 4, 6
 SCHEDULE = [
@@ -569,10 +569,7 @@ def test_phases_left_out_against_the_paper_s_advice_are_noted(offline_run, tmp_p
 def test_errors_are_one_line_and_leave_nothing(arguments, status, message, offline_run, dt_run, tmp_path, capsys):
     arguments = [argument.format(dt=dt_run) for argument in arguments]
     run(tmp_path / "out", offline_run, *arguments, status=status)
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    refusals.check(capsys.readouterr().err, message)
     assert not (tmp_path / "out").exists()
 
 

@@ -158,8 +158,9 @@ def test_what_is_printed_is_what_config_takes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
-        ("[1]", "holds no settings: pass a run's config.json"),
+        ("{", "is damaged"),
+        ("[1]", "pass a run's config.json"),
+        ("{}", "holds no settings: pass a run's config.json"),
         ('{"config": {}}', "has settings of None, not of cql"),
         ('{"algorithm": "bc", "config": {}}', "has settings of bc, not of cql"),
         ('{"algorithm": "cql", "config": {"updatse": 3}}', "was written by another version, or by hand: unknown field"),
@@ -214,7 +215,7 @@ def test_fields_that_a_file_lacks_keep_their_defaults_and_are_named(tmp_path, ca
     assert settings_of(f"--config={path}", default=Config(name="y"))[0] == [
         Config(updates=3, layer_norm=False, name="y")
     ]
-    assert "doesn't say discount, grad_norm, hidden, name, range, replay: as by default" in capsys.readouterr().out
+    assert "doesn't say discount, grad_norm, hidden, name, range and 1 more: as by default" in capsys.readouterr().out
     assert settings_of(f"--config={tmp_path / 'none.json'}") == ([], 1)
 
 

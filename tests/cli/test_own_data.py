@@ -10,7 +10,7 @@ from o2o_jax import envs
 from o2o_jax.cli import finetune, offline
 from o2o_jax.jobs import handoffs
 from o2o_jax.runtime import log
-from tests import tiny
+from tests import refusals, tiny
 
 OFFLINE = ["--algorithm=td3_bc", "--set=updates=4", *tiny.SETTINGS]
 ONLINE = [
@@ -83,6 +83,18 @@ def test_arrays_alone_and_an_environment_later(pendulum, tmp_path, capsys):
     assert log.read(tmp_path / "o2td3", "evaluation")["step"].tolist() == [4]
 
 
+def test_clipped_actions_stay_clipped_in_what_goes_on(pendulum, tmp_path, capsys):
+    with np.load(pendulum) as file:
+        np.savez(tmp_path / "wide.npz", **dict(file) | {"actions": 1.25 * file["actions"]})
+    out = tmp_path / "td3_bc"
+    arguments = [*OFFLINE, "--env=gym/Pendulum-v1", f"--dataset={tmp_path / 'wide.npz'}", f"--out={out}"]
+    tiny.call(offline, *arguments, "--eval_episodes=0", status=1)
+    refusals.check(capsys.readouterr().err, "the farthest 1.2", "pass --clip_actions")
+    tiny.call(offline, *arguments, "--eval_episodes=0", "--clip_actions")
+    assert settings_of(out)["clip_actions"]
+    tiny.call(finetune, *ONLINE, f"--policy={out}", f"--out={tmp_path / 'o2td3'}", "--dry_run")
+
+
 def test_a_run_without_an_environment_resumes(pendulum, tmp_path):
     out = tmp_path / "td3_bc"
     for resume in ([], ["--resume"]):
@@ -122,7 +134,5 @@ def test_without_evaluation_no_simulator_is_needed(tmp_path, monkeypatch, capsys
 def test_errors_are_one_line_and_leave_nothing(arguments, message, pendulum, tmp_path, capsys):
     arguments = [argument.replace("ARRAYS", str(pendulum)) for argument in arguments]
     tiny.call(offline, *OFFLINE, *arguments, f"--out={tmp_path / 'out'}", status=1)
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    refusals.check(capsys.readouterr().err, message)
     assert not (tmp_path / "out").exists()

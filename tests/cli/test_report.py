@@ -7,6 +7,7 @@ import pytest
 
 from o2o_jax.cli import program, report
 from o2o_jax.runtime import log
+from tests import refusals
 
 
 @pytest.fixture
@@ -248,9 +249,7 @@ def test_bad_input_is_one_line(run_folder, tmp_path, runs, out, message, capsys)
     with pytest.raises(SystemExit) as exit_:
         program.run(report.main, report.define, argv=argv)
     assert exit_.value.code == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    refusals.check(capsys.readouterr().err, message)
     assert (run_folder / "evaluation.csv").read_bytes() == before
 
 

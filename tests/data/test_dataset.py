@@ -1,5 +1,7 @@
+import hypothesis.strategies as some
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.data.dataset import Dataset, validate
 from o2o_jax.types import Spec, Transition
@@ -170,7 +172,10 @@ class TestFromArrays:
     @pytest.mark.parametrize(
         ("columns", "message"),
         [
-            (dict(observations=np.zeros((6, 2, 2))), r"have shape \(6, 2, 2\), expected \(rows, numbers\): reshape"),
+            (
+                dict(observations=np.zeros((6, 2, 2))),
+                r"have shape \(6, 2, 2\), expected \(rows, numbers\): join",
+            ),
             (dict(actions=np.zeros(6)), r"actions have shape \(6,\), expected \(rows, numbers\)"),
             (dict(rewards=np.zeros((6, 1))), r"rewards have shape \(6, 1\), expected \(rows,\): reshape"),
             (dict(rewards=np.zeros(5)), "columns differ in length: .*'rewards': 5"),
@@ -200,3 +205,46 @@ class TestFromArrays:
     def test_unmarked_rows_are_fine_with_their_next_observations(self):
         columns = ARRAYS | dict(terminations=np.zeros(6), truncations=np.zeros(6))
         np.testing.assert_array_equal(Dataset.from_arrays(**columns, next_observations=NEXT).episode_ends, [6])
+
+
+LENGTHS = some.lists(some.integers(1, 4), min_size=2, max_size=9)
+
+
+@given(lengths=LENGTHS, data=some.data())
+def test_setting_episodes_aside_splits_them_whole(lengths, data):
+    count = data.draw(some.integers(1, len(lengths) - 1))
+    ends = np.cumsum(lengths)
+    rows = np.arange(ends[-1], dtype=np.float32)  # each says which it is
+    dataset = Dataset(Transition(rows[:, None], rows[:, None], rows, rows[:, None], np.zeros_like(rows)), ends, "test")
+    parts = dataset.hold_out(count)
+    assert [len(part.episode_ends) for part in parts] == [len(lengths) - count, count]
+    episodes = [
+        tuple(part.transitions.reward[begin:end].astype(int))
+        for part in parts
+        for begin, end in zip([0, *part.episode_ends], part.episode_ends, strict=False)
+    ]
+    whole = [tuple(range(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
+    assert sorted(episodes) == whole
+    for part in parts:
+        assert np.all(np.diff(part.transitions.reward) > 0)
+
+
+@given(lengths=LENGTHS, data=some.data())
+def test_rows_without_next_observations_lead_to_the_next_of_their_episode(lengths, data):
+    terminates = np.array(data.draw(some.lists(some.booleans(), min_size=len(lengths), max_size=len(lengths))))
+    size, last = sum(lengths), np.cumsum(lengths) - 1
+    rows, ends = np.arange(size, dtype=np.float32), np.zeros(size, bool)
+    ends[last] = True
+    terminations = np.zeros(size, bool)
+    terminations[last] = terminates
+    kept = [row for row in range(size) if not ends[row] or terminations[row]]
+    columns = (rows[:, None], np.zeros((size, 1), np.float32), rows, terminations, ends & ~terminations)
+    if not kept:
+        with pytest.raises(ValueError, match="is empty"):
+            Dataset.from_arrays(*columns)
+        return
+    found = Dataset.from_arrays(*columns)
+    np.testing.assert_array_equal(found.transitions.reward, kept)
+    following = [row if terminations[row] else row + 1 for row in kept]
+    np.testing.assert_array_equal(found.transitions.next_observation[:, 0], following)
+    np.testing.assert_array_equal(found.transitions.terminated, terminations[kept])

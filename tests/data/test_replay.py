@@ -4,10 +4,12 @@ import functools
 import re
 import typing
 
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.data import replay
 from o2o_jax.runtime.devices import seed_mesh
@@ -272,3 +274,21 @@ def test_seeds_share_one_dataset(mode):
     assert jax.eval_shape(program, *arguments).reward.shape == (2, batch_size)
     memory = program.lower(*arguments).compile().memory_analysis()
     assert memory.temp_size_in_bytes + memory.output_size_in_bytes < arguments[1].reward.nbytes
+
+
+@given(
+    mode=some.sampled_from(["none", "half", "all"]),
+    count=some.integers(1, 9),
+    batch_size=some.sampled_from([1, 5, 8]),
+    seed=some.integers(0, 2**31),
+)
+def test_batches_are_of_rows_that_are_there_in_the_shares_of_their_rule(mode, count, batch_size, seed):
+    buffer = filled(4, count)
+    drawn = sample(buffer, None if mode == "none" else dataset(), jax.random.key(seed), batch_size, mode)
+    rewards = np.asarray(drawn.reward).astype(int)
+    there = {*range(max(0, count - 4), count), *range(-DATASET_SIZE, 0)}
+    assert set(rewards.tolist()) <= there
+    jax.tree.map(np.testing.assert_array_equal, drawn, transitions(rewards))  # rows stay whole
+    offline = {"none": 0, "half": batch_size // 2}
+    if mode in offline:
+        assert np.sum(rewards < 0) == offline[mode]

@@ -1,6 +1,8 @@
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import given
 
 from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.types import Rollout
@@ -52,3 +54,28 @@ def test_no_gradient_flows_through_the_value_at_the_end():
     returns = ReturnsToGo.of(REWARD, ROLLOUT, 0.5)
     gradient = jax.grad(lambda scale: jnp.sum(returns.bootstrapped(lambda s: scale * s[:, 0])))(1.0)
     np.testing.assert_array_equal(gradient, 0.0)
+
+
+@given(
+    reward=some.lists(some.floats(-10.0, 10.0, width=32), min_size=6, max_size=6),
+    cut=some.lists(some.booleans(), min_size=5, max_size=5),
+    discount=some.floats(0.1, 0.99),
+)
+def test_cuts_change_nothing_where_the_value_beyond_them_is_the_true_one(reward, cut, discount):
+    # one episode of six steps that terminates; its observations are the numbers of the steps
+    whole = np.zeros(7)
+    for t in reversed(range(6)):
+        whole[t] = reward[t] + discount * whole[t + 1]
+    rows = jnp.arange(6.0)[:, None]
+    rollout = Rollout(
+        observation=rows,
+        action=rows,
+        reward=jnp.array(reward),
+        next_observation=rows + 1.0,
+        terminated=jnp.zeros(6).at[5].set(1.0),
+        truncated=jnp.array([*cut, False], jnp.float32),
+    )
+    returns = ReturnsToGo.of(rollout.reward, rollout, discount)
+    true_value = jnp.asarray(whole, jnp.float32)
+    found = returns.bootstrapped(lambda observation: true_value[observation[:, 0].astype(int)])
+    np.testing.assert_allclose(found, whole[:6], rtol=1e-4, atol=1e-4)

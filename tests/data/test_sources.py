@@ -283,7 +283,7 @@ class TestMinari:
     def test_lengths_that_do_not_match(self, write, key, length):
         with h5py.File(write(episode(3)), "a") as file:
             del file[f"episode_0/{key}"]
-            file[f"episode_0/{key}"] = np.zeros((length, 2))
+            file[f"episode_0/{key}"] = np.zeros(length if key == "truncations" else (length, 2))
         with pytest.raises(ValueError, match=f"has 3 rewards but .*'{key}': {length}"):
             sources.load("o2o/toy/medium-v0", TASK)
 
@@ -379,6 +379,11 @@ class TestD4RL:
         with pytest.raises(FileNotFoundError, match="no file"):
             sources.load(str(root / "none.hdf5"), TASK)
 
+    def test_an_upper_case_ending_is_the_same(self, root):
+        path = self.write(root)
+        (root / "toy.hdf5").rename(root / "TOY.HDF5")
+        assert sources.load(path.replace("toy.hdf5", "TOY.HDF5"), TASK).size == 6
+
     def test_actions_outside(self, root):
         with pytest.raises(ValueError, match=r"outside \[-1, 1\], the farthest 2 from 0"):
             sources.load(self.write(root, actions=np.full((6, 1), 2.0)), TASK)
@@ -437,3 +442,24 @@ class TestNpz:
     def test_missing_file(self, root):
         with pytest.raises(FileNotFoundError, match="no file"):
             sources.load(str(root / "none.npz"), TASK)
+
+
+WIDE = np.array([-3.0, -1.0, -0.5, 0.5, 1.0, 1.25])[:, None]
+
+
+@pytest.mark.parametrize("kind", [TestD4RL, TestNpz])
+def test_actions_are_clipped_to_their_bounds_where_that_is_asked_for(kind, root):
+    path = kind().write(root, actions=WIDE)
+    with pytest.raises(ValueError, match="where these are -1 and 1, pass --clip_actions"):
+        sources.load(path, TASK)
+    found = sources.load(path, TASK, clip_actions=True).transitions.action[:, 0]
+    np.testing.assert_array_equal(found, [-1.0, -1.0, -0.5, 0.5, 1.0, 1.0])
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 6 rows of action"):
+        sources.load(kind().write(root, actions=np.where(WIDE < -1.0, np.nan, WIDE)), TASK, clip_actions=True)
+
+
+def test_minari_s_actions_are_clipped_to_their_own_bounds(write):
+    wide = dataclasses.replace(episode(3), actions=np.array([[-0.8], [0.2], [0.6]], np.float32))
+    write(wide, actions=gymnasium.spaces.Box(-0.4, 0.4, (1,)))
+    found = sources.load("o2o/toy/medium-v0", TASK, clip_actions=True).transitions.action[:, 0]
+    np.testing.assert_allclose(found, [-1.0, 0.5, 1.0], rtol=1e-6)

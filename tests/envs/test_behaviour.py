@@ -27,5 +27,5 @@ def test_bad_files(tmp_path):
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 nonsense")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     for name in ("damaged.npz", "other.npz"):
-        with pytest.raises(ValueError, match=f"{name} is damaged or no behaviour policy"):
+        with pytest.raises(ValueError, match=f"{name} is damaged .*: pass a file of experiments.behaviour"):
             load_behaviour(tmp_path / name)

@@ -2,10 +2,12 @@
 
 import math
 
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.ops import advantage as ops
 from o2o_jax.ops.distributions import Gaussian, normal_divergence
@@ -248,3 +250,29 @@ def test_steps_from_start_by_hand():
     first, before = ops.steps_from_start(floats(1, 0, 0, 1, 0, 0))
     np.testing.assert_array_equal(first, [0, 1, 1, 1, 4, 4])
     np.testing.assert_array_equal(before, [0, 0, 1, 2, 0, 1])
+
+
+NUMBERS = some.floats(-100.0, 100.0, width=32)
+GOES_ON, TERMINATES, IS_CUT = range(3)
+STEPS = some.lists(
+    some.tuples(NUMBERS, NUMBERS, NUMBERS, some.sampled_from([GOES_ON, TERMINATES, IS_CUT])), min_size=6, max_size=6
+)
+
+
+@given(steps=STEPS, discount=some.floats(0.1, 0.99), gae_lambda=some.floats(0.0, 1.0))
+def test_generalized_advantage_is_the_weighted_sum_of_the_episode_s_own_errors(steps, discount, gae_lambda):
+    reward, value, next_value, kind = map(np.array, zip(*steps, strict=True))
+    delta = reward + discount * (kind != TERMINATES) * next_value - value
+    last = [next((e for e in range(t, 6) if kind[e] != GOES_ON), 5) for t in range(6)]
+    expected = [sum((discount * gae_lambda) ** (k - t) * delta[k] for k in range(t, last[t] + 1)) for t in range(6)]
+    found = gae(reward, value, next_value, kind == TERMINATES, kind != GOES_ON, discount, gae_lambda)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@given(ratio=some.floats(0.0, 10.0, width=32), advantage=NUMBERS, clip=some.floats(0.05, 0.9))
+def test_the_clipped_surrogate_never_promises_more_than_the_plain_one(ratio, advantage, clip):
+    found = float(ops.clipped_surrogate(*floats([ratio], [max(advantage, 0.0)], [min(advantage, 0.0)]), clip)[0])
+    plain = np.float32(ratio) * np.float32(advantage)
+    assert found <= plain + 1e-4 * abs(plain)
+    if abs(ratio - 1.0) < 0.99 * clip:
+        np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-30)

@@ -1,9 +1,11 @@
 import math
 
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.ops.conservative import MULTIPLIER_MAX, conservative_gap, gap_multiplier, gap_multiplier_loss
 
@@ -80,3 +82,13 @@ def test_multiplier_is_bounded():
     assert gap_multiplier(jnp.asarray(50.0)) == MULTIPLIER_MAX
     np.testing.assert_allclose(gap_multiplier(jnp.asarray(1.0)), math.e, rtol=1e-6)
     assert jax.grad(gap_multiplier_loss)(50.0, jnp.array([2.0]), 0.8, 5.0) == 0.0
+
+
+VALUES = some.floats(-1e4, 1e4, width=32)
+
+
+@given(q=VALUES, sampled=some.lists(VALUES, min_size=4, max_size=4), temperature=some.floats(0.1, 10.0))
+def test_the_gap_lies_between_the_best_sample_and_as_much_above_it_as_there_are_samples(q, sampled, temperature):
+    gap = float(conservative_gap(jnp.full((1, 1), q), jnp.array([[sampled]]), jnp.zeros((1, 4)), temperature, None)[0])
+    best, rounding = max(sampled) - q, 1e-2
+    assert best - rounding <= gap <= best + temperature * np.log(4.0) + rounding

@@ -1,9 +1,11 @@
 import math
 
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.ops.distributions import (
     LOG_PROB_LIMIT,
@@ -178,3 +180,23 @@ def test_divergence_leads_home():
 
     gradients = jax.grad(divergence, argnums=(0, 1))(jnp.full((1, 1), 0.5), jnp.zeros(1))
     np.testing.assert_allclose(jnp.concatenate([g.ravel() for g in gradients]), [2.0, 3.0], rtol=1e-5)
+
+
+PARAMETERS = some.floats(-10.0, 10.0, width=32)
+LOG_STDS = some.floats(-5.0, 2.0, width=32)
+
+
+@given(means=some.tuples(PARAMETERS, PARAMETERS), log_stds=some.tuples(LOG_STDS, LOG_STDS))
+def test_divergence_is_never_negative_and_nothing_between_equals(means, log_stds):
+    pair = [Gaussian(jnp.array([mean]), jnp.array([log_std])) for mean, log_std in zip(means, log_stds, strict=True)]
+    assert float(normal_divergence(*pair)) >= -1e-6
+    assert float(normal_divergence(pair[0], pair[0])) == 0.0
+
+
+@given(mean=PARAMETERS, log_std=some.floats(-20.0, 2.0, width=32), action=some.floats(-1.0, 1.0, width=32))
+def test_every_action_has_a_finite_density_under_every_squashed_normal(mean, log_std, action):
+    found, gradient = jax.value_and_grad(
+        lambda parameters: TanhGaussian(parameters[:1], parameters[1:]).log_prob(jnp.array([action]))
+    )(jnp.array([mean, log_std]))
+    assert np.isfinite(found)
+    assert np.all(np.isfinite(gradient))

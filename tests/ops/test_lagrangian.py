@@ -1,7 +1,9 @@
+import hypothesis.strategies as some
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from o2o_jax.ops.lagrangian import lagrange_loss, linear_threshold, temperature_loss
 
@@ -48,3 +50,33 @@ def test_temperature_rises_while_the_entropy_is_below_its_target():
 
 def test_temperature_loss_moves_the_temperature_alone():
     assert not jnp.any(jax.grad(temperature_loss, argnums=1)(1.0, jnp.array([5.0, 1.0]), -3.0))
+
+
+THRESHOLDS = some.floats(0.0, 10.0, width=32)
+
+
+@given(
+    start=THRESHOLDS,
+    end=THRESHOLDS,
+    ramp=some.integers(1, 10**6),
+    steps=some.lists(some.integers(0, 10**7), min_size=2),
+)
+def test_threshold_goes_one_way_and_stays_between_its_ends(start, end, ramp, steps):
+    found = np.array([linear_threshold(jnp.asarray(step), start, end, ramp) for step in [0, *sorted(steps), 10**7]])
+    np.testing.assert_allclose(found[[0, -1]], [start, end], rtol=1e-5, atol=1e-6)
+    assert np.all(np.diff(found) * np.sign(end - start) >= -1e-5)
+    assert np.all((found >= min(start, end) - 1e-5) & (found <= max(start, end) + 1e-5))
+
+
+@given(
+    divergence=some.lists(some.floats(0.0, 100.0, width=32), min_size=3, max_size=3),
+    threshold=THRESHOLDS,
+    asymmetry=some.floats(0.5, 0.95),
+)
+def test_lagrange_rises_where_all_violate_and_falls_where_none_does(divergence, threshold, asymmetry):
+    gradient = float(jax.grad(lagrange_loss)(0.0, jnp.array(divergence), threshold, asymmetry))
+    if min(divergence) > threshold:
+        assert gradient < 0.0
+    elif max(divergence) < threshold:
+        assert gradient > 0.0
+    assert abs(gradient) <= 100.0

@@ -6,10 +6,10 @@ from o2o_jax.envs.pointmaze.tasks import layout
 from o2o_jax.interfaces import Task
 
 
-def load_dataset(task: Task, source: str | None = None) -> Dataset:
+def load_dataset(task: Task, source: str | None = None, clip_actions: bool = False) -> Dataset:
     """Loads the task's dataset, or Minari's D4RL/pointmaze/*: observations [N, 4], actions [N, 2].
 
     Raises:
       ValueError, FileNotFoundError: see `mazes.load_dataset`.
     """
-    return mazes.load_dataset(task, layout(task), source)
+    return mazes.load_dataset(task, layout(task), source, clip_actions)

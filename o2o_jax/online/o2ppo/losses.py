@@ -6,6 +6,8 @@ from o2o_jax import networks
 from o2o_jax.ops.advantage import clipped_surrogate
 from o2o_jax.types import Array, Metrics, Params
 
+LOG_RATIO_LIMIT = 20.0  # nats: far beyond any clip, and its exponential and the gradient of that are finite
+
 
 def value_loss(critic_params: Params, critic: networks.Value, observation: Array, target: Array) -> Array:
     """Squared error of the value function: mean (V(s) − y)².
@@ -57,7 +59,7 @@ def actor_loss(
     """
     distribution = actor.apply(actor_params, observation)
     log_ratio = distribution.log_prob(action) - old_log_prob
-    ratio = jnp.exp(log_ratio)
+    ratio = jnp.exp(jnp.minimum(log_ratio, LOG_RATIO_LIMIT))
     entropy = jnp.mean(distribution.entropy())
     surrogate = jnp.mean(clipped_surrogate(ratio, positive, negative, clip))
     metrics = {

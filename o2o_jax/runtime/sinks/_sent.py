@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from o2o_jax.reading import read_json
 from o2o_jax.runtime import files, sinks
 
 
@@ -24,15 +25,12 @@ class Sent:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            values: Any = (
-                json.loads(path.read_text(encoding="utf-8"))
-                if path.exists()
-                else {"id": uuid.uuid4().hex[:8], "steps": {}}
-            )
-            self.id, self._steps = str(values["id"]), {str(phase): int(n) for phase, n in values["steps"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path} doesn't say what was sent: delete it, and the run is sent as a new one") from None
+        self.id = uuid.uuid4().hex[:8]
+        self._steps: dict[str, int] = {}
+        if path.exists():
+            values = read_json(path, "delete it, and the run is sent as a new one", {"id": str, "steps": dict})
+            with values.blamed():
+                self.id, self._steps = values["id"], {phase: int(step) for phase, step in values["steps"].items()}
 
     def due(self, phase: str, step: int) -> bool:
         """Returns whether what a phase logs at `step` was not sent yet."""

@@ -1,0 +1,175 @@
+"""Readers of files that anyone may have cut, damaged or written by hand: text, JSON, npz. Impure: reads the disk.
+
+Whatever is wrong with a file is one ValueError that names it and says what to do.
+"""
+
+import contextlib
+import io
+import json
+import os
+import reprlib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Kinds = Mapping[str, Any]  # of types, or several in a tuple
+NULL = type(None)
+WORDS = {
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    NULL: "null",
+}
+ANYTHING: Kinds = types.MappingProxyType({})
+
+
+class Record(dict[str, Any]):
+    """A JSON object that knows where it is from: what it lacks is an error that names its file.
+
+    Args:
+      values: of the object.
+      name: the file's.
+      way_out: phrase that says what to do where it can't be used.
+    """
+
+    def __init__(self, values: Mapping[str, Any], name: str, way_out: str) -> None:
+        super().__init__(values)
+        self.name, self.way_out = name, way_out
+
+    def __missing__(self, key: str) -> Any:
+        raise self.refusal(f"it lacks {key!r}")
+
+    def check(self, kinds: Kinds) -> "Record":
+        """Returns the record, whose values are of these kinds, as far as they are there.
+
+        Raises:
+          ValueError: one isn't.
+        """
+        for key, kind in kinds.items():
+            if key in self and not _is(self[key], kind):
+                options = kind if isinstance(kind, tuple) else (kind,)
+                wanted = " or ".join(WORDS[option] for option in options)
+                raise self.refusal(f"{key} is {reprlib.repr(self[key])}, expected {wanted}")
+        return self
+
+    def at(self, path: str, kind: type, default: Any) -> Any:
+        """Returns a value by its path "part.field", or the default where it isn't there.
+
+        Raises:
+          ValueError: it is of another kind, or what should hold it is no object.
+        """
+        key, _, rest = path.partition(".")
+        if key not in self:
+            return default
+        if not rest:
+            return self.check({key: kind})[key]
+        return Record(self.check({key: dict})[key], f"{key} of {self.name}", self.way_out).at(rest, kind, default)
+
+    def refusal(self, reason: object) -> ValueError:
+        """Returns the error that says why the file can't be used."""
+        return ValueError(f"{self.name} is damaged ({brief(reason)}): {self.way_out}")
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Lays what goes wrong within, where values are put to use, to the file.
+
+        Raises:
+          ValueError: something does.
+        """
+        try:
+            yield
+        except KeyError as error:
+            raise self.refusal(f"it lacks {error}") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise self.refusal(error) from error
+
+
+def brief(reason: object, longest: int = 160) -> str:
+    """Returns an error, or what else explains one, as one line of limited length."""
+    text = str(reason) or type(reason).__name__
+    line = " ".join(text[: 10 * longest].split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def read_text(path: str | os.PathLike, way_out: str) -> str:
+    """Reads a text in UTF-8.
+
+    Args:
+      path: of the file.
+      way_out: phrase that says what to do where it can't be read.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        return Path(path).read_bytes().decode()
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({brief(error)}): {way_out}") from error
+
+
+def read_json(path: str | os.PathLike, way_out: str, kinds: Kinds = ANYTHING) -> Record:
+    """Reads a JSON object.
+
+    Args:
+      path: of the file.
+      way_out: phrase that says what to do where it can't be used.
+      kinds: key -> type of its value, or several, of those that may be there.
+
+    Raises:
+      ValueError: it is no JSON, no object, or has a value of another kind.
+    """
+    return parse_json(read_text(path, way_out), str(path), way_out, kinds)
+
+
+def parse_json(text: str, name: str, way_out: str, kinds: Kinds = ANYTHING) -> Record:
+    """Returns a JSON object of a text; see `read_json`.
+
+    Args:
+      text: of the object.
+      name: what messages call it: the file's.
+      way_out: as of `read_json`.
+      kinds: likewise.
+
+    Raises:
+      ValueError: likewise.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged ({brief(error)}): {way_out}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is damaged (it holds {reprlib.repr(values)}, expected an object): {way_out}")
+    return Record(values, name, way_out).check(kinds)
+
+
+def read_npz(path: str | os.PathLike, way_out: str, content: bytes | None = None) -> dict[str, np.ndarray]:
+    """Reads all arrays [...] of an npz file, which must be of numbers or text.
+
+    Args:
+      path: of the file.
+      way_out: phrase that says what to do where it can't be read.
+      content: of the file, where it was read already.
+
+    Raises:
+      ValueError: it can't be.
+    """
+    try:
+        source = io.BytesIO(Path(path).read_bytes() if content is None else content)
+        with np.load(source, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # of numpy, zipfile and zlib, by which part is damaged
+        raise ValueError(f"{path} is damaged or no npz file of numbers ({brief(error)}): {way_out}") from error
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Returns whether a JSON value is of a kind; true and false are no numbers, and whole numbers are numbers."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
