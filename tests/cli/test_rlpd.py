@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from o2o_jax.cli import finetune
+from o2o_jax.cli import diagnose, finetune
 from o2o_jax.jobs.handoffs import load_delivered, load_handoff
 from o2o_jax.runtime import log
 from tests import tiny
@@ -24,7 +24,7 @@ def run(out, policy, *arguments, status=0):
 
 
 @pytest.mark.parametrize("source", ["offline_run", "dt_run"])
-def test_it_starts_afresh_beside_a_policy_of_any_kind(source, request, tmp_path, monkeypatch):
+def test_it_starts_afresh_beside_a_policy_of_any_kind(source, request, tmp_path, monkeypatch, capsys):
     policy = request.getfixturevalue(source)
     out = run(tmp_path / "out", policy)
     assert not (out / "clone.csv").exists()
@@ -45,3 +45,8 @@ def test_it_starts_afresh_beside_a_policy_of_any_kind(source, request, tmp_path,
     run(tmp_path / "stopped", policy, "--resume")
     for phase in ("evaluation", "finetune", "start"):
         assert (tmp_path / "stopped" / f"{phase}.csv").read_text() == (out / f"{phase}.csv").read_text()
+    capsys.readouterr()
+    tiny.call(diagnose, f"--run={out}", status=1)  # no phase re-evaluates anything
+    assert capsys.readouterr().err.startswith("error: ")
+    run(tmp_path / "dry", policy, "--dry_run")
+    assert not (tmp_path / "dry").exists()

@@ -340,4 +340,4 @@ def learning(key):
 
 
 def test_it_finds_the_best_action():
-    np.testing.assert_allclose(tiny.over_keys(learning), 0.5, atol=0.2)
+    np.testing.assert_allclose(tiny.over_keys(learning), 0.5, atol=0.05)
