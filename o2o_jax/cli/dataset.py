@@ -40,7 +40,7 @@ from o2o_jax.data.sources import MINARI_ID, minari_folder
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
 from o2o_jax.envs.vector import check_failures, last_observations
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime import limits
+from o2o_jax.runtime import files, limits
 from o2o_jax.runtime.log import progress
 
 NUM_ENVS = 25
@@ -452,7 +452,7 @@ def main(args: FlagValues) -> None:
         print(summaries[0])
     if args.table:
         path = pathlib.Path(args.table)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         path.write_text(table(summaries), encoding="utf-8")
     if missing:
         raise FileNotFoundError(

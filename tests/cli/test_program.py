@@ -153,6 +153,21 @@ def test_the_overview_is_readable_in_ascii():
     assert b"usage: o2o <command> --flag=value ?" in result.stdout
 
 
+def test_a_closed_terminal_leads_nowhere(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert run(lambda args: print("anything"), "--out=x") == 0
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(lambda args: None, "--out=x") == 1
+    assert capsys.readouterr().err == "error: the working folder is gone: change to one that exists\n"
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         program.run(lambda args: 1 / 0, define, argv=["--out=x"])

@@ -1,5 +1,9 @@
 """The border to environments that others wrote: what passes, and what is said of the rest."""
 
+import os
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -66,7 +70,15 @@ def test_the_last_observation_of_an_episode_is_its_own():
         (lambda at: (at, 0.0, None, False, {}), "terminated and truncated must be booleans, got None and False"),
         (lambda at: (at, 0.0, 0.5, False, {}), "terminated and truncated must be booleans, got 0.5 and False"),
         (lambda at: (at, 0.0, False, {}), r"step must return \(observation, reward, terminated, truncated, info\)"),
+        (lambda at: (at, 1 + 2j, False, False, {}), "rewards must be one array of numbers, got type complex128"),
+        (lambda at: (at, "much", False, False, {}), "rewards must be one array of numbers, got type <U4"),
+        (lambda at: (at, [0.0, [1.0]], False, False, {}), r"rewards must be one array of numbers \("),
+        (lambda at: (["a", "b"], 0.0, False, False, {}), "observations must be one array of numbers, got type <U1"),
+        (lambda at: ({"at": at}, 0.0, False, False, {}), r"observations must be one array of numbers \("),
+        (lambda at: (at, 0.0, at > 0.0, False, {}), "terminated and truncated must be booleans"),
+        (lambda at: (at, 0.0, False, "no", {}), "terminated and truncated must be booleans, got False and 'no'"),
         (raises, "step raised KeyError: 'no such joint'"),
+        (lambda at: sys.exit(0), "step raised SystemExit: 0"),
     ],
 )
 def test_a_step_that_fails_is_one_line(then, words):
@@ -87,6 +99,16 @@ def test_a_step_that_fails_is_one_line(then, words):
 def test_a_reset_that_fails_is_one_line(begin, words):
     with pytest.raises(EnvironmentFailure, match=f"^the environment Line failed at the start of an episode: {words}"):
         Border(Line(begin=begin)).reset(seed=0)
+
+
+def test_the_working_folder_stays(tmp_path):
+    def leave(*_):
+        os.chdir(tmp_path)
+        return np.zeros(2), {}
+
+    home = Path.cwd()
+    Border(Line(begin=leave)).reset(seed=0)
+    assert Path.cwd() == home
 
 
 def test_a_policy_that_diverged_is_no_fault_of_the_environment():
