@@ -72,6 +72,7 @@ def make_dataset(
         can't be made this way.
       FileExistsError: the id exists and `overwrite` is False.
       FileNotFoundError: a behaviour policy isn't shipped.
+      OSError: Minari's folder can't be made.
     """
     check_can_be_recorded(task)
     dataset_id = out or task.dataset_id
@@ -90,6 +91,7 @@ def make_dataset(
         transitions = task.transitions
     rows = _rows(behaviours, transitions)
     _check_limits(task, transitions)
+    files.make_folder(folder.parent)  # before what may take an hour
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
     num_envs = min(NUM_ENVS, math.ceil(max(rows) / task.max_episode_steps))  # what more would record is thrown away

@@ -41,6 +41,7 @@ def main(args: FlagValues) -> None:
     # datasets of the demo's size stay apart from those in the home folder
     environment = {**os.environ, "MINARI_DATASETS_PATH": str((out / "datasets").absolute())}
 
+    files.make_folder(out / "datasets")
     made = out / "datasets" / "made"  # written last, so that a dataset whose writing was killed is made again
     if not made.exists():
         _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}", "--overwrite")

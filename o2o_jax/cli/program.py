@@ -211,6 +211,8 @@ def _help(values: FlagValues) -> str:
 
 def _one_line(error: Exception) -> str:
     text = " ".join((str(error) or type(error).__name__).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:  # in the system's own words
+        text = f"{error.filename} can't be read or written ({error.strerror}): look after it, or choose another path"
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 

@@ -6,6 +6,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
+from o2o_jax.data.dataset import to_float32
 from o2o_jax.envs.failure import FAILURE, EnvironmentFailure, staying
 from o2o_jax.reading import read_numbers
 
@@ -57,19 +58,26 @@ class Border(gymnasium.Wrapper):
         number = self._numbers(reward, "rewards")
         if number.size != 1:
             raise self._failure(f"a reward must be a number, got an array of shape {number.shape}")
-        if not np.isfinite(number).all() and np.isfinite(action).all():
-            raise self._failure(f"the reward is {number.item()}")
+        if not _is_finite(number) and np.isfinite(action).all():
+            raise self._failure(f"the reward is {number.item()}, no finite number of 32 bits")
         if not (_is_flag(terminated) and _is_flag(truncated)):
             raise self._failure(f"terminated and truncated must be booleans, got {terminated!r} and {truncated!r}")
         return self._checked(observation, action), float(number.item()), bool(terminated), bool(truncated), info
+
+    def close(self) -> None:
+        """Closes the environment; one that fails at it costs nobody what it was for."""
+        try:
+            self._call(self.env.close)
+        except EnvironmentFailure as failure:
+            print(f"note: {failure}")
 
     def _checked(self, observation: Any, action: Any = 0.0) -> np.ndarray:
         """Returns a copy of an observation that is as it should be."""
         observation = np.array(self._numbers(observation, "observations"))
         if observation.shape != self._shape:
             raise self._failure(f"the observation has the shape {observation.shape}, but its space {self._shape}")
-        if not np.isfinite(observation).all() and np.isfinite(action).all():
-            raise self._failure("the observation holds NaN or infinity")
+        if not _is_finite(observation) and np.isfinite(action).all():
+            raise self._failure("the observation holds NaN or infinity, in 32 bits")
         return observation
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -77,7 +85,9 @@ class Border(gymnasium.Wrapper):
         try:
             with staying():
                 return method(*arguments, **named)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:  # of the user, or of who stops this run
+            raise
+        except BaseException as error:  # SystemExit among them
             raise self._failure(f"{method.__name__} raised {_one_line(error)}") from error
 
     def _numbers(self, values: Any, what: str) -> np.ndarray:
@@ -128,6 +138,11 @@ class Partition(gymnasium.Wrapper):
     def _nothing(self) -> tuple[np.ndarray, dict[str, Any]]:
         space = self.env.observation_space
         return np.zeros(space.shape or (), space.dtype), {FAILURE: self._failure}
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Returns whether numbers [...] are finite in float32, which networks and buffers hold."""
+    return bool(np.isfinite(to_float32(values)).all())
 
 
 def _is_flag(value: Any) -> bool:

@@ -61,7 +61,11 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
         try:
             with staying():
                 return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
-        except (Exception, SystemExit) as error:  # of gymnasium, or of the environment, which anyone may have written
+        except KeyboardInterrupt:  # of the user, or of who stops this run
+            raise
+        except (
+            BaseException
+        ) as error:  # SystemExit among them, of gymnasium, or of the environment, which anyone may have written
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
 

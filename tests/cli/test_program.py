@@ -153,6 +153,14 @@ def test_the_overview_is_readable_in_ascii():
     assert b"usage: o2o <command> --flag=value ?" in result.stdout
 
 
+def test_an_error_of_the_system_names_its_file(tmp_path, capsys):
+    assert run(lambda args: (tmp_path / "no" / "x.png").write_text(""), "--out=x") == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'no' / 'x.png'} can't be read or written (No such file or directory): look after it, or "
+        "choose another path\n"
+    )
+
+
 def test_a_closed_terminal_leads_nowhere(monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
