@@ -37,6 +37,7 @@ NAMES = (
     *(f"{algorithm}/{phase}" for algorithm in ("o2sac", "o2td3") for phase in ("reevaluate", "align", "finetune")),
     "o2ppo/reevaluate",
     "o2ppo/finetune",
+    "rlpd/finetune",
     *("td3_bc", "iql", "cql", "awac", "bc"),
 )
 

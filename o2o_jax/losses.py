@@ -1,5 +1,7 @@
 """Losses and values that several algorithms share: an ensemble of critics evaluated, equations of `ops/` applied."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -49,6 +51,19 @@ def lowest_value(critic_params: Params, critic: networks.Critic, observation: Ar
     return jnp.min(critic.apply(critic_params, observation, action), axis=0)
 
 
+def mean_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+    """Returns the mean value of the critics: 1/E Σ_i Q_i(s, a).
+
+    The arguments are those of `lowest_value`.
+
+    Returns:
+      [...] values, in return units.
+
+    Source: Ball et al. (arXiv:2302.02948), Algorithm 1.
+    """
+    return jnp.mean(critic.apply(critic_params, observation, action), axis=0)
+
+
 def soft_actor_loss(
     actor_params: Params,
     actor: networks.Actor,
@@ -57,6 +72,7 @@ def soft_actor_loss(
     observation: Array,
     key: Array,
     alpha: Array | float,
+    value: Callable = lowest_value,
 ) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
     """Computes the entropy-regularised policy loss.
 
@@ -70,6 +86,7 @@ def soft_actor_loss(
       observation: [B, O] normalised.
       key: draws the actions.
       alpha: [] temperature, return units per nat.
+      value: of an action by the critics, `lowest_value` as above, or `mean_value`.
 
     Returns:
       [] loss, and the actions [B, A], their log-densities [B], nats, and the distribution π(·|s) that they come from.
@@ -78,7 +95,7 @@ def soft_actor_loss(
     """
     distribution = actor.apply(actor_params, observation)
     action, log_prob = distribution.sample_and_log_prob(key)
-    q = lowest_value(critic_params, critic, observation, action)  # [B]
+    q = value(critic_params, critic, observation, action)  # [B]
     return jnp.mean(alpha * log_prob - q), (action, log_prob, distribution)
 
 

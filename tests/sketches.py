@@ -159,21 +159,8 @@ def online_dt(spec: Spec) -> Algorithm:
     )
 
 
-def rlpd(spec: Spec) -> Algorithm:
-    """Returns RLPD (Ball et al., arXiv:2302.02948): fresh networks, half of the data, many updates per step."""
-    return Algorithm(
-        "rlpd",
-        lambda key, start: fresh(spec, key, start),
-        (),
-        lambda state: policy(spec, state),
-        requires=Requires(None),
-        online=Online(Schedule(updates=20), begin, act, update, replay.make("half", CAPACITY, BATCH)),
-    )
-
-
 ONLINE: dict[str, Callable[[Spec], Algorithm]] = {
     "cal_ql": lambda spec: cal_ql(spec)[1],
     "pex": pex,
     "odt": online_dt,
-    "rlpd": rlpd,
 }

@@ -40,6 +40,7 @@ OVERRIDES = {
     "rollout_env_steps": BATCH_SIZE,
     "minibatch_size": BATCH_SIZE // 2,
     "epochs": 2,
+    "updates_per_env_step": 2,
     "width": 8,
     "layers": 1,
     "heads": 2,

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import workloads
 from o2o_jax import operations
 from o2o_jax.online import o2td3
+from o2o_jax.training import PhaseState
 from o2o_jax.types import Spec
 from tests import tiny
 
@@ -54,6 +55,7 @@ def compiled_operations(workload):
     extras = None
     if workload.prepare is not None:
         state, extras = jax.eval_shape(workload.prepare, state, data)
+    state = jax.eval_shape(PhaseState.start, state)
     run = functools.partial(workload.run, num_updates=1)
     # one turn of the loop over updates is unrolled
     return jax.jit(run).lower(state, data, extras, jax.random.key(0)).compile().cost_analysis()["flops"]
@@ -65,6 +67,7 @@ SETTINGS = {
     "cql": {"batch_size": 32},
     "o2ppo": {"rollout_env_steps": 256, "minibatch_size": 256, "epochs": 1},
     "o2td3": {"policy_delay": 1},
+    "rlpd": {"updates_per_env_step": 1},
     "td3_bc": {"policy_delay": 1},
 }
 
@@ -75,7 +78,7 @@ def test_executed_operations_are_those_that_xla_counts(name):
     config = tiny.changed(workloads.settings(algorithm), **SETTINGS.get(algorithm, {}))
     workload = workloads.make(name, config, SPEC, rows=512)
     counted, count = compiled_operations(workload), workload.count
-    # XLA's count also has what isn't products: never less, and more by 7.3 % at the most as of now
+    # XLA's count also has what isn't products: never less, and more by 7.5 % at the most as of now
     assert count.executed <= counted <= 1.1 * count.executed
     assert bool(count.beyond) == (name == "o2ppo/finetune")
 

@@ -21,7 +21,7 @@ class Actor(nn.Module):
     Attributes:
       action_dim: A.
       hidden: widths of the hidden layers.
-      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`; the default is that of the head's source.
+      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`; by default that of the head's source.
     """
 
     action_dim: int

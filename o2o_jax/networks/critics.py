@@ -16,7 +16,7 @@ class Critic(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
-      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`.
+      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`.
     """
 
     hidden: Sequence[int] = (256, 256)
@@ -36,7 +36,7 @@ class Value(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       activation: elementwise non-linearity.
-      layer_init: of every layer, "orthogonal" or "fan_in", see `MLP`.
+      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`.
     """
 
     hidden: Sequence[int] = (256, 256)
@@ -57,7 +57,7 @@ class Critics(nn.Module):
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
       num_critics: E ≥ 1. Every parameter has a leading axis E.
-      layer_init: of every layer, "orthogonal" or "fan_in".
+      layer_init: of every layer, "orthogonal", "xavier" or "fan_in".
     """
 
     hidden: Sequence[int]

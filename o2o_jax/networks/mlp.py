@@ -65,11 +65,11 @@ class Dense(nn.Module):
 
 
 def dense(width: int, inputs: int, init: str) -> Dense:
-    """Makes a linear layer, [..., inputs] to [..., width]; `init` is "orthogonal" (gain 1, zero bias) or "fan_in"."""
-    if init == "orthogonal":
-        return Dense(width, orthogonal)
-    uniform = fan_in_uniform(inputs)
-    return Dense(width, uniform, uniform)
+    """Makes a linear layer, [..., inputs] to [..., width], initialised by `init`, one of those of `MLP`."""
+    if init == "fan_in":
+        uniform = fan_in_uniform(inputs)
+        return Dense(width, uniform, uniform)
+    return Dense(width, {"orthogonal": orthogonal, "xavier": nn.initializers.xavier_uniform()}[init])
 
 
 class LayerNorm(nn.Module):
@@ -90,7 +90,7 @@ class MLP(nn.Module):
       hidden: widths.
       layer_norm: whether every hidden layer is normalised before its activation.
       activation: elementwise non-linearity.
-      init: "orthogonal" (gain 1, zero bias) or "fan_in" (PyTorch's default).
+      init: "orthogonal" (gain 1, zero bias), "xavier" (uniform, zero bias) or "fan_in" (PyTorch's default).
     """
 
     hidden: Sequence[int]
