@@ -17,6 +17,7 @@ from pathlib import Path
 from absl.flags import FlagValues
 
 from o2o_jax.cli import flags, report
+from o2o_jax.runtime import files
 
 TASK = "mujoco/walker2d-medium"
 # The published schedules are 1,000,000 of the first two, and 100,000.

@@ -96,7 +96,7 @@ def test_a_wrong_command_line_is_one_line(argv, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no such\n field"), FileNotFoundError("nothing there"), FileExistsError(17, "taken", "x")]
+    "error", [ValueError("no such\n field"), FileNotFoundError("nothing there"), OSError(28, "no space left")]
 )
 def test_an_error_of_the_script_is_one_line(error, capsys):
     def main(args):
