@@ -18,11 +18,13 @@ from numpy.typing import ArrayLike
 
 from o2o_jax import networks, registry
 from o2o_jax.data import history as histories
+from o2o_jax.data.dataset import to_float32
 from o2o_jax.data.transform import Bounds, Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
+from o2o_jax.reading import read_numbers
 from o2o_jax.settings import Settings, setting
 from o2o_jax.training import gradient_step, measure, run_updates
 from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Transition, counter
@@ -349,7 +351,7 @@ def wrap(
       Raw observations [N, O] to actions [N, A] in [-1, 1]; what lies outside the bounds is clipped.
 
     Raises:
-      ValueError: one bound without the other, or bounds that are not finite and in their order.
+      ValueError: one bound without the other, or bounds that are no numbers, not finite or not in their order.
       TypeError: it can neither be called nor predict.
     """
     predict = getattr(policy, "predict", None)
@@ -362,13 +364,14 @@ def wrap(
         low, high = space.low, space.high  # type: ignore[union-attr]
     bounds = None
     if low is not None and high is not None:
-        low, high = np.ravel(low), np.ravel(high)
+        low, high = (np.ravel(read_numbers(bound, "low and high")) for bound in (low, high))
         bounds = Bounds.of(len(low), low, high)
         if bounds.low.shape != bounds.high.shape or not np.all((bounds.low < bounds.high) & np.isfinite(bounds.high)):
             raise ValueError(f"low must lie below high, both finite, one number per action, got {low} and {high}")
 
     def act(observations: np.ndarray) -> np.ndarray:
-        return np.asarray(policy(observations) if predict is None else predict(observations, deterministic=True)[0])
+        found = policy(observations) if predict is None else predict(observations, deterministic=True)[0]
+        return read_numbers(found, "the policy's actions")
 
     def actions(observations: np.ndarray) -> np.ndarray:
         found = act(observations) if batched else np.stack([act(observation) for observation in observations])
@@ -391,13 +394,13 @@ def label(function: Callable[[np.ndarray], Any], dataset: Transition, rows: int 
       Transitions [N].
 
     Raises:
-      ValueError: actions of another shape, not finite, or outside [-1, 1].
+      ValueError: no numbers, or actions of another shape, not finite, or outside [-1, 1].
     """
     observations = np.asarray(dataset.observation)
     actions = []
     for start in range(0, len(observations), rows):
         given = observations[start : start + rows]
-        action = np.asarray(function(given), np.float32)
+        action = to_float32(read_numbers(function(given), "the policy's actions"))
         expected = (len(given), *dataset.action.shape[1:])
         if action.shape != expected:
             raise ValueError(f"the policy maps observations {given.shape} to actions {action.shape}, not to {expected}")

@@ -1,6 +1,7 @@
-"""Readers of files that anyone may have cut, damaged or written by hand: text, JSON, npz. Impure: reads the disk.
+"""Readers of what others made: files that anyone may have cut, damaged or written by hand, and numbers that their code
+returns. Impure: reads the disk.
 
-Whatever is wrong with a file is one ValueError that names it and says what to do.
+Whatever is wrong with it is one ValueError that names it and says what to do.
 """
 
 import contextlib
@@ -165,6 +166,27 @@ def read_npz(path: str | os.PathLike, way_out: str, content: bytes | None = None
             return {name: file[name] for name in file.files}
     except Exception as error:  # of numpy, zipfile and zlib, by which part is damaged
         raise ValueError(f"{path} is damaged or no npz file of numbers ({brief(error)}): {way_out}") from error
+
+
+def read_numbers(values: Any, what: str) -> np.ndarray:
+    """Returns real numbers [...] that somebody's code passes or returns, in their own type.
+
+    Args:
+      values: an array, or what makes one.
+      what: what messages call them, in the plural.
+
+    Raises:
+      ValueError: they are text, complex, or no array at all.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubcSUmM":
+            array = array.astype(np.float32)  # such as bfloat16, or Python's fractions
+    except (TypeError, ValueError, RuntimeError) as error:  # of numpy, or of the library that the values are from
+        raise ValueError(f"{what} must be one array of numbers ({brief(error)})") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what} must be one array of numbers, got type {array.dtype}")
+    return array
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:

@@ -41,9 +41,9 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
-def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Writes the line that answers an unknown name: the nearest valid one if any is near, and a few or all of them."""
-    valid, asked = list(valid), clipped(name, MOST_OF_A_NAME)
+    valid, asked = list(valid), clipped(str(name), MOST_OF_A_NAME)
     of_lower = {other.lower(): other for other in valid}
     near = [of_lower[other] for other in difflib.get_close_matches(asked.lower(), of_lower, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""

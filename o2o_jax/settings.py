@@ -16,6 +16,8 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
+from o2o_jax.reading import brief
+
 SettingsT = TypeVar("SettingsT")
 NEAREST = 3  # paths that an unknown name is answered with, at most
 LARGEST = 2**31 - 1  # whole number that counters and shapes hold
@@ -178,9 +180,11 @@ def replaced(settings: SettingsT, values: Mapping[str, Any]) -> SettingsT:
       values: by path. A whole part may be replaced as well; where it is None, a path within makes it.
 
     Raises:
-      TypeError: there is no such path; the message has the nearest ones.
+      TypeError: there is no such path, the message has the nearest ones; or `values` has no paths.
       ValueError: the settings refuse a value.
     """
+    if not isinstance(values, Mapping) or not all(isinstance(path, str) for path in values):
+        raise TypeError(f'values by path are expected, such as {{"update.batch_size": 128}}, got {brief(repr(values))}')
     fields = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     own = {name: value for name, value in values.items() if "." not in name}
     parts = dict.fromkeys(name.partition(".")[0] for name in values if "." in name)
@@ -325,7 +329,9 @@ def _wanted(hint: Any) -> str:
     if typing.get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_wanted(option) for option in typing.get_args(hint))
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", types.NoneType: "None"}
-    return "a tuple" if typing.get_origin(hint) is tuple else words.get(hint, getattr(hint, "__name__", str(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a tuple of {_wanted(typing.get_args(hint)[0]).removeprefix('a ')}s"
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The mechanics shared by every update: gradient steps, target networks, loops over updates."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -113,8 +114,13 @@ def run_updates(
     Returns:
       The state after `num_updates` updates, and the mean [] of every metric over them. Metrics that an update leaves
       out (NaN: a delayed actor) do not count.
-    """
 
+    Raises:
+      ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1.
+    """
+    for name, count, least in (("num_updates", num_updates, 0), ("batch_size", batch_size, 1)):
+        if not isinstance(count, numbers.Integral) or count < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
     sample = sample or sample_batch
 
     def one_update(state, _):

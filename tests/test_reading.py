@@ -1,5 +1,9 @@
 """Readers of files that may be damaged; files of every kind are damaged in `tests/trust`."""
 
+import fractions
+
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from o2o_jax import reading
@@ -50,3 +54,21 @@ def test_reasons_are_one_line_of_limited_length():
     assert reading.brief(ValueError("so\n far")) == "so far"
     assert reading.brief(KeyError()) == "KeyError"
     assert reading.brief("x" * 500) == "x" * 159 + "…"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 2.5], np.int8([1, 2]), jnp.ones(2, jnp.bfloat16), [fractions.Fraction(1, 2), 1], np.ones((1, 2), ">f8")],
+)
+def test_numbers_of_any_kind(values):
+    found = reading.read_numbers(values, "actions")
+    assert found.dtype.kind in "fi"
+    assert found.tolist() == np.asarray(values, np.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    "values", ["1.5", ["a"], [1j], [[1.0], [1.0, 2.0]], {"a": 1}, np.array(["2020"], "M8"), object()]
+)
+def test_what_is_no_numbers_is_refused(values):
+    with pytest.raises(ValueError, match=r"^actions must be one array of numbers(, got type| \()"):
+        reading.read_numbers(values, "actions")

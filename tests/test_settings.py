@@ -141,6 +141,8 @@ def test_fields_are_documented():
         ({"steps.low": 4}, TypeError, "has no parts in 'steps'"),
         ({"limit.low": 4.0}, ValueError, "^limit.low must not lie above high, 2.0, got 4.0$"),
         ({"limit.low": "4"}, ValueError, "^limit.low must be a number, got '4'$"),
+        (None, TypeError, "^values by path are expected, such as .*, got None$"),
+        ({3: 1}, TypeError, "^values by path are expected, such as .*, got {3: 1}$"),
         ({"other": None}, ValueError, r"^other must be settings of its own, got None: write other=.*Limit\(…\)$"),
     ],
 )

@@ -147,6 +147,15 @@ def remember(state, batch, key):
     return state, {"every": state.step.astype(jnp.float32), "delayed": metric}
 
 
+@pytest.mark.parametrize(
+    ("updates", "size", "words"),
+    [(-1, 4, "num_updates .* at least 0, got -1"), (2.5, 4, "num_updates .* got 2.5"), (2, 0, "batch_size .* got 0")],
+)
+def test_counts_that_are_none_are_refused(updates, size, words):
+    with pytest.raises(ValueError, match=words):
+        run_updates(remember, start(), dataset(10), jax.random.key(0), num_updates=updates, batch_size=size)
+
+
 def test_run_updates_gives_each_update_a_batch_and_a_key_of_its_own():
     state, _ = run_updates(remember, start(), dataset(1_000), jax.random.key(0), num_updates=8, batch_size=4)
     assert state.step == 8

@@ -40,7 +40,7 @@ from o2o_jax.data.sources import MINARI_ID, minari_folder
 from o2o_jax.envs.behaviour import Behaviour, load_behaviour, replay, sampled
 from o2o_jax.envs.vector import check_failures, last_observations
 from o2o_jax.interfaces import Task
-from o2o_jax.runtime import limits
+from o2o_jax.runtime import files, limits
 from o2o_jax.runtime.log import progress
 
 NUM_ENVS = 25
@@ -72,6 +72,7 @@ def make_dataset(
         can't be made this way.
       FileExistsError: the id exists and `overwrite` is False.
       FileNotFoundError: a behaviour policy isn't shipped.
+      OSError: Minari's folder can't be made.
     """
     check_can_be_recorded(task)
     dataset_id = out or task.dataset_id
@@ -90,6 +91,7 @@ def make_dataset(
         transitions = task.transitions
     rows = _rows(behaviours, transitions)
     _check_limits(task, transitions)
+    files.make_folder(folder.parent)  # before what may take an hour
     keys = jax.random.split(jax.random.key(seed), len(behaviours))
     seeds = np.random.SeedSequence(seed).spawn(len(behaviours))
     num_envs = min(NUM_ENVS, math.ceil(max(rows) / task.max_episode_steps))  # what more would record is thrown away
@@ -452,7 +454,7 @@ def main(args: FlagValues) -> None:
         print(summaries[0])
     if args.table:
         path = pathlib.Path(args.table)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         path.write_text(table(summaries), encoding="utf-8")
     if missing:
         raise FileNotFoundError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from absl.flags import FlagValues
 
 from o2o_jax.cli import flags, report
+from o2o_jax.runtime import files
 
 TASK = "mujoco/walker2d-medium"
 # The published schedules are 1,000,000 of the first two, and 100,000.
@@ -41,6 +42,7 @@ def main(args: FlagValues) -> None:
     # datasets of the demo's size stay apart from those in the home folder
     environment = {**os.environ, "MINARI_DATASETS_PATH": str((out / "datasets").absolute())}
 
+    files.make_folder(out / "datasets")
     made = out / "datasets" / "made"  # written last, so that a dataset whose writing was killed is made again
     if not made.exists():
         _call("dataset", environment, f"--env={TASK}", f"--transitions={TRANSITIONS}", "--overwrite")

@@ -71,6 +71,7 @@ def run(
     )
     define(values)
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _check_surroundings(arguments)
     if {"--help", "-h", "-help"} & set(arguments):
         show(wording(f"{(description or '').strip()}\n\n{_help(values)}"))
         sys.exit(0)
@@ -101,8 +102,31 @@ def run(
     sys.exit(0)
 
 
+def _check_surroundings(arguments: Sequence[str]) -> None:
+    """Makes sure that the working folder is there and that arguments are text; else exits with one line."""
+    try:
+        os.getcwd()
+    except OSError:
+        fail("the working folder is gone: change to one that exists", 1)
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:  # bytes that Python couldn't read as letters
+            fail(
+                f"{argument!a} is no text in {sys.getfilesystemencoding().upper()}: choose a name of letters that are, "
+                "or set PYTHONUTF8=1",
+                2,
+            )
+
+
 def readable_output() -> None:
-    """Lets a terminal that lacks a letter, such as π in ASCII, show a question mark in its place. Impure."""
+    """Lets a terminal that lacks a letter, such as π in ASCII, show a question mark in its place. Impure.
+
+    A stream that is closed leads nowhere from now on, and keeps its number from becoming that of a file.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -187,6 +211,8 @@ def _help(values: FlagValues) -> str:
 
 def _one_line(error: Exception) -> str:
     text = " ".join((str(error) or type(error).__name__).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:  # in the system's own words
+        text = f"{error.filename} can't be read or written ({error.strerror}): look after it, or choose another path"
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 

@@ -28,10 +28,12 @@ from absl.flags import FlagValues
 from o2o_jax.cli import flags, joined
 from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.reading import Record
-from o2o_jax.runtime import log
+from o2o_jax.registry import clipped
+from o2o_jax.runtime import files, log
 from o2o_jax.runtime.checkpoint import read_config
 
 FORMATS = (".png", ".pdf", ".svg")
+LONGEST_LABEL = 80  # characters
 PANELS_PER_ROW = 3
 COLUMNS = ("offline", "cloned", "aligned", "first ten", "minimum", "delivered", "final")
 DIP = 3.0  # points below the start that count as one: about the noise of ten episodes
@@ -308,13 +310,20 @@ def write_report(
       The tables as markdown.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_run` and `draw`; or the figure's ending is unknown.
+      FileNotFoundError, ValueError: see `load_run` and `draw`; or the figure's ending is unknown, or a label too
+        long.
     """
     out = Path(out)
     if out.suffix not in FORMATS:
         raise ValueError(f"--out must be a figure, a path that ends in {', '.join(FORMATS)}; got {out}")
+    for label in labels:
+        if len(label) > LONGEST_LABEL:
+            raise ValueError(
+                f"the label {clipped(label, 60)} has {len(label)} characters, more than the {LONGEST_LABEL} that a "
+                "figure has room for: shorten it in --labels"
+            )
     runs = [load_run(folder, label, scores, x, may_differ) for folder, label in zip(folders, labels, strict=True)]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent)
     draw(runs, out, "environment steps, evaluation included" if x == "total" else "environment steps")
     text = table(runs)
     out.with_name(f"{out.stem}_table.md").write_text(text, encoding="utf-8")

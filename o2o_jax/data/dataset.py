@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.data.transform import STD_OFFSET, Normalizer
+from o2o_jax.reading import read_numbers
 from o2o_jax.types import Rollout, Spec, Transition
 
 # columns that have a vector per row -> what to do about whole numbers in them
@@ -84,7 +85,7 @@ class Dataset:
         Raises:
           ValueError: another shape or length, integers for observations or actions, flags other than 0 and 1, NaN or
             infinity, actions outside [-1, 1]; or nothing says which row follows which, since neither
-            `next_observations` nor any episode's end is given.
+            `next_observations` nor any episode's end is given, or since every row is cut off.
         """
         given = {
             "observations": observations,
@@ -95,7 +96,7 @@ class Dataset:
         }
         if next_observations is not None:
             given["next_observations"] = next_observations
-        columns = {key: np.asarray(column) for key, column in given.items()}
+        columns = {key: read_numbers(column, f"{name}: {key}") for key, column in given.items()}
         _check_arrays(columns, name)
         terminated = columns["terminations"] != 0
         last_of_episode = terminated | (columns["truncations"] != 0)
@@ -117,6 +118,11 @@ class Dataset:
         # checked before rows are dropped, so that messages count rows as they were given
         everything = cls(Transition(*rows), np.flatnonzero(last_of_episode) + 1, name, env_id)
         everything = validate(everything, everything.spec)
+        if kept.size and not kept.any():
+            raise ValueError(
+                f"{name}: no next observation is known, since every row is the last of an episode that was cut: add "
+                "next_observations"
+            )
         ends = np.unique(np.cumsum(kept)[last_of_episode])
         return dataclasses.replace(
             everything,

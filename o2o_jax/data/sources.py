@@ -343,6 +343,8 @@ def _read_observations(group: Any, key: str, name: str) -> np.ndarray:
 def _read_array(group: Any, key: str, name: str) -> np.ndarray:
     """An array of an HDF5 group or a dictionary, as it is stored."""
     node = group.get(key)
+    if node is None and key in group:
+        raise ValueError(f"{name}: {key} is a link that leads nowhere: bring what it names back, or {MAKE_AGAIN}")
     if node is None:
         has = f"it has {brief(', '.join(sorted(group)))}" if len(group) else "it is empty"
         cut = key in (D4RL_KEYS[-1], NPZ_KEYS[-1])

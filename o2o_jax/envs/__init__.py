@@ -52,7 +52,7 @@ def family(name: str) -> ModuleType:
     Raises:
       ValueError: no such family; the message lists those that exist. Or it lacks one of `EXPORTS`.
     """
-    module = registry.load(__name__, name.split("/", maxsplit=1)[0], "environment family")
+    module = registry.load(__name__, str(name).split("/", maxsplit=1)[0], "environment family")
     missing = [export for export in EXPORTS if not hasattr(module, export)]
     if missing:
         raise ValueError(f"the environment family {module.__name__} lacks {', '.join(missing)}: see {__name__}")

@@ -1,11 +1,14 @@
 """Border between an environment, which anyone may have written, and this package. Imported when one is made."""
 
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 
-from o2o_jax.envs.failure import FAILURE, EnvironmentFailure
+from o2o_jax.data.dataset import to_float32
+from o2o_jax.envs.failure import FAILURE, EnvironmentFailure, staying
+from o2o_jax.reading import read_numbers
 
 
 class Border(gymnasium.Wrapper):
@@ -32,10 +35,7 @@ class Border(gymnasium.Wrapper):
             of another shape than its space, or NaN or infinity.
         """
         self._steps = 0
-        try:
-            result = self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            raise self._failure(f"reset raised {_one_line(error)}") from error
+        result = self._call(self.env.reset, seed=seed, options=options)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._failure("reset must return (observation, info), as gymnasium's interface has it since 0.26")
         observation, info = result
@@ -48,33 +48,54 @@ class Border(gymnasium.Wrapper):
           EnvironmentFailure: as `reset`; or a reward is no finite number, or a flag no boolean.
         """
         self._steps += 1
-        try:
-            result = self.env.step(action)
-        except Exception as error:
-            raise self._failure(f"step raised {_one_line(error)}") from error
+        result = self._call(self.env.step, action)
         if not (isinstance(result, tuple) and len(result) == 5):
             raise self._failure(
                 "step must return (observation, reward, terminated, truncated, info), as gymnasium's interface has it "
                 "since 0.26"
             )
         observation, reward, terminated, truncated, info = result
-        number = np.asarray(reward, np.float64)
+        number = self._numbers(reward, "rewards")
         if number.size != 1:
             raise self._failure(f"a reward must be a number, got an array of shape {number.shape}")
-        if not np.isfinite(number).all() and np.isfinite(action).all():
-            raise self._failure(f"the reward is {number.item()}")
-        if terminated not in (True, False) or truncated not in (True, False):
+        if not _is_finite(number) and np.isfinite(action).all():
+            raise self._failure(f"the reward is {number.item()}, no finite number of 32 bits")
+        if not (_is_flag(terminated) and _is_flag(truncated)):
             raise self._failure(f"terminated and truncated must be booleans, got {terminated!r} and {truncated!r}")
-        return self._checked(observation, action), number.item(), bool(terminated), bool(truncated), info
+        return self._checked(observation, action), float(number.item()), bool(terminated), bool(truncated), info
+
+    def close(self) -> None:
+        """Closes the environment; one that fails at it costs nobody what it was for."""
+        try:
+            self._call(self.env.close)
+        except EnvironmentFailure as failure:
+            print(f"note: {failure}")
 
     def _checked(self, observation: Any, action: Any = 0.0) -> np.ndarray:
         """Returns a copy of an observation that is as it should be."""
-        observation = np.array(observation)
+        observation = np.array(self._numbers(observation, "observations"))
         if observation.shape != self._shape:
             raise self._failure(f"the observation has the shape {observation.shape}, but its space {self._shape}")
-        if not np.isfinite(observation).all() and np.isfinite(action).all():
-            raise self._failure("the observation holds NaN or infinity")
+        if not _is_finite(observation) and np.isfinite(action).all():
+            raise self._failure("the observation holds NaN or infinity, in 32 bits")
         return observation
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Returns what a method of the environment does, which may neither end the process nor move it elsewhere."""
+        try:
+            with staying():
+                return method(*arguments, **named)
+        except KeyboardInterrupt:  # of the user, or of who stops this run
+            raise
+        except BaseException as error:  # SystemExit among them
+            raise self._failure(f"{method.__name__} raised {_one_line(error)}") from error
+
+    def _numbers(self, values: Any, what: str) -> np.ndarray:
+        """Returns numbers [...] that the environment returned."""
+        try:
+            return read_numbers(values, what)
+        except ValueError as error:
+            raise self._failure(str(error)) from error
 
     def _failure(self, text: str) -> EnvironmentFailure:
         at = f"step {self._steps} of an episode" if self._steps else "the start of an episode"
@@ -119,7 +140,18 @@ class Partition(gymnasium.Wrapper):
         return np.zeros(space.shape or (), space.dtype), {FAILURE: self._failure}
 
 
-def _one_line(error: Exception) -> str:
+def _is_finite(values: np.ndarray) -> bool:
+    """Returns whether numbers [...] are finite in float32, which networks and buffers hold."""
+    return bool(np.isfinite(to_float32(values)).all())
+
+
+def _is_flag(value: Any) -> bool:
+    """Returns whether a value is true or false, or one of these in an array."""
+    flags = np.ravel(np.asarray(value, object)).tolist()
+    return len(flags) == 1 and isinstance(flags[0], bool | int | float | np.bool_) and flags[0] in (True, False)
+
+
+def _one_line(error: BaseException) -> str:
     """An exception's type and text, of which the first 200 characters do."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -17,6 +17,7 @@ from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.envs import arguments
 from o2o_jax.envs.arguments import TIME_LIMIT
+from o2o_jax.envs.failure import staying
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Task
 
@@ -58,8 +59,13 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)  # versions are chosen by name
         try:
-            return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
-        except Exception as error:  # of gymnasium, or of the environment, which anyone may have written
+            with staying():
+                return gymnasium.make(env_id, max_episode_steps, disable_env_checker=True, **settings)
+        except KeyboardInterrupt:  # of the user, or of who stops this run
+            raise
+        except (
+            BaseException
+        ) as error:  # SystemExit among them, of gymnasium, or of the environment, which anyone may have written
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
 

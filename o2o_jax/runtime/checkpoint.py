@@ -216,12 +216,12 @@ def claim(
     Raises:
       FileExistsError: the folder holds something and `resume` is off.
       ValueError: the run in the folder has other settings, or the path can't be used.
-      PermissionError: the folder can't be written.
+      OSError: the folder can't be made or written, or is a link to nothing.
     """
     folder = check_claim(directory, config, resume, way_out)
     if resume and (folder / _CONFIG).exists():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     with locked(folder):
         check_claim(directory, config, resume, way_out)  # again: another process may have been faster
         if not (folder / _CONFIG).exists():
@@ -245,6 +245,8 @@ def check_claim(
             f"{folder} has one of {' '.join(sorted(PATTERN))} in its path, under which orbax doesn't finish "
             "checkpoints: choose another --out"
         )
+    if folder.is_symlink() and not folder.exists():
+        raise FileNotFoundError(f"{folder} is a link to nothing: make {os.readlink(folder)}, or choose another --out")
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} can't be written: {above} is not writable, choose another --out")

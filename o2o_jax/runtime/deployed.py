@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from o2o_jax.data.dataset import to_float32
 from o2o_jax.data.transform import Bounds
 from o2o_jax.interfaces import Task
 from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.reading import read_numbers
 from o2o_jax.types import Array, Spec
 
 
@@ -101,7 +103,7 @@ class DeployedPolicy:
                 f"the policy remembers {len(self._begins)} episodes, and here are observations of {len(batch)}: call "
                 "reset() where others begin"
             )
-        rewards = np.asarray(reward, np.float32)
+        rewards = to_float32(read_numbers(reward, "rewards"))
         if rewards.shape not in ((), (1,), (len(batch),)):
             raise ValueError(f"expected a reward for each of {len(batch)} observations, got the shape {rewards.shape}")
         rewards = np.broadcast_to(rewards, (len(batch),))
@@ -132,7 +134,7 @@ class DeployedPolicy:
 
     def _checked(self, observation: ArrayLike) -> tuple[np.ndarray, bool]:
         """Observations [N, O] float32, and whether there was one without a leading axis."""
-        array, size = np.asarray(observation, np.float32), self._size
+        array, size = to_float32(read_numbers(observation, "observations")), self._size
         if array.ndim not in (1, 2) or array.shape[-1] != size:
             raise ValueError(f"expected observations [{size}] or [N, {size}], got an array of shape {array.shape}")
         if not np.isfinite(array).all():

@@ -31,6 +31,18 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+      OSError: it can't be made, of the type of the system's error.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"the folder {folder} can't be made ({error.strerror}): choose another") from error
+
+
 @contextlib.contextmanager
 def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """Gives a draft of a folder, which takes its name when the context ends well and vanishes when it doesn't.
@@ -40,12 +52,16 @@ def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
       FileExistsError: there is something of that name.
+      OSError: it can't be made.
     """
     target = Path(folder)
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise FileExistsError(f"{target} already exists: choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    make_folder(target.parent)
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise type(error)(f"the folder {target} can't be made ({error.strerror}): choose another") from error
     try:
         yield draft
         draft.chmod(0o755)  # a temporary folder is its owner's alone

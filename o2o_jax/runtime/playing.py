@@ -1,7 +1,6 @@
 """Episodes of policies that have left their run, remembered action by action. Impure: steps environments."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -54,9 +53,11 @@ def play(
     Returns:
       For each policy its E episodes.
     """
+    from o2o_jax.envs.border import Border  # where environments are made: it needs gymnasium
+
     starts = start_seeds(seed, episodes, STREAM)
-    make_env = functools.partial(family.make_env, task)
-    evaluator = Evaluator(make_env, [seed] * len(policies), episodes, STREAM, threads_for(family))
+    threads = threads_for(family)
+    evaluator = Evaluator(lambda: Border(family.make_env(task)), [seed] * len(policies), episodes, STREAM, threads)
     rounds: list[tuple[list[np.ndarray], list[np.ndarray]]] = []  # actions [P, W, A] and rewards [P, W] of every step
     last = np.zeros((len(policies), episodes), np.float32)
 

@@ -96,7 +96,7 @@ def test_a_wrong_command_line_is_one_line(argv, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no such\n field"), FileNotFoundError("nothing there"), FileExistsError(17, "taken", "x")]
+    "error", [ValueError("no such\n field"), FileNotFoundError("nothing there"), OSError(28, "no space left")]
 )
 def test_an_error_of_the_script_is_one_line(error, capsys):
     def main(args):
@@ -151,6 +151,29 @@ def test_the_overview_is_readable_in_ascii():
     command = [sys.executable, "-m", "o2o_jax.cli", "--help"]
     result = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert b"usage: o2o <command> --flag=value ?" in result.stdout
+
+
+def test_an_error_of_the_system_names_its_file(tmp_path, capsys):
+    assert run(lambda args: (tmp_path / "no" / "x.png").write_text(""), "--out=x") == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'no' / 'x.png'} can't be read or written (No such file or directory): look after it, or "
+        "choose another path\n"
+    )
+
+
+def test_a_closed_terminal_leads_nowhere(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert run(lambda args: print("anything"), "--out=x") == 0
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run(lambda args: None, "--out=x") == 1
+    assert capsys.readouterr().err == "error: the working folder is gone: change to one that exists\n"
 
 
 def test_a_bug_keeps_its_traceback():

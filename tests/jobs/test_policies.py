@@ -192,6 +192,8 @@ def test_loading_needs_no_simulator_and_a_saved_policy_no_checkpoints(online_run
     ("arguments", "message"),
     [
         ({"which": "bets"}, "unknown policy 'bets'. Did you mean 'best'?"),
+        ({"which": None}, "unknown policy 'None'. Valid names: best"),
+        ({"env": 3}, "unknown environment family '3'"),
         ({"seed": 2}, "has the seeds 0 to 1, not 2: choose another --seed"),
         ({"which": "aligned"}, "is an offline run, which has no aligned policy: ask for its last one"),
     ],
@@ -228,6 +230,11 @@ def test_policies_that_a_run_does_not_have_yet(online_run, offline_run, tmp_path
         (np.zeros(10), r"expected observations \[11\] or \[N, 11\], got an array of shape \(10,\)"),
         (np.zeros((2, 3, 11)), r"got an array of shape \(2, 3, 11\)"),
         (np.full(11, np.nan), "the observation has NaN or infinite numbers"),
+        (np.full(11, 1e300), "the observation has NaN or infinite numbers"),
+        (np.zeros(11, complex), "observations must be one array of numbers, got type complex128"),
+        ("abc", "observations must be one array of numbers, got type <U3"),
+        ({"joint": 1.0}, "observations must be one array of numbers"),
+        ([[0.0], [0.0, 1.0]], "observations must be one array of numbers"),
     ],
 )
 def test_observations_that_do_not_fit(observation, message):

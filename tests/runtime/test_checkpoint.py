@@ -291,6 +291,12 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path, monkeypatch):
     assert asked == [tmp_path]  # the nearest folder that there is
 
 
+def test_a_link_to_nothing_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=f"a is a link to nothing: make {tmp_path / 'gone'}, or choose another"):
+        claim(tmp_path / "a", CONFIG)
+
+
 @pytest.mark.parametrize("name", ["alpha=[2.5]", "a*", "what?"])
 def test_a_path_that_is_a_pattern_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"under which orbax doesn't finish checkpoints: choose another --out"):

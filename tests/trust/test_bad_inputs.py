@@ -126,6 +126,7 @@ COMMAND_LINES = [
     ("report --out=new.png", "--runs=… is missing"),
     ("report --runs= --out=new.png", "runs"),
     ("report --runs=o2td3 --labels=a,b --out=new.png", "--labels names 2 runs, but --runs has 1"),
+    (f"report --runs=o2td3 --labels={'x' * 81} --out=new.png", "has 81 characters", "shorten it in --labels"),
     ("report --runs=o2td3 --out=new.gif", "must be a figure, a path that ends in .png, .pdf, .svg"),
     ("report --runs=td3_bc --out=new.png", "is a run of experiments.offline".replace("experiments.", "o2o ")),
     ("report --runs=o2td3+o2td3 --out=new.png", "both have the seed 0: join runs of other seeds"),
@@ -161,6 +162,11 @@ COMMAND_LINES = [
     (OFFLINE.replace("--out=new", "--out='new[1]'"), "has one of * ? [ ] in its path"),
     (OFFLINE.replace("--out=new", "--out="), "--out"),
     (OFFLINE.replace("--out=new", f"--out={'x' * 300}"), "xxx"),
+    (OFFLINE.replace("--out=new", "--out=/dev/null/new"), "/dev/null"),
+    (OFFLINE.replace("--out=new", "--out='new\udcff'"), "is no text in UTF-8: choose a name"),
+    (f"{OFFLINE} --dataset='\udcff.npz'", "is no text in UTF-8: choose a name"),
+    ("export --run=policy --out=/dev/null/new", "the folder /dev/null can't be made"),
+    ("report --runs=o2td3 --out=/dev/null/new/new.png", "the folder /dev/null/new can't be made"),
     (f"{FINETUNE} --policy=nowhere", "nowhere holds no run"),
     (f"{FINETUNE} --policy=~/nowhere", "/nowhere holds no run"),
     (f"{FINETUNE} --policy=td3_bc/offline.csv", "offline.csv holds no run"),
@@ -265,6 +271,10 @@ DATASETS = {
     ),
     "no timeouts": (changed(["truncations"]), "lacks"),
     "scalar": (changed(rewards=np.array(1.0)), "rewards have shape ()"),
+    "every row cut": (
+        changed(["next_observations"], terminations=np.zeros(ROWS, bool), truncations=np.ones(ROWS, bool)),
+        "every row is the last of an episode that was cut: add next_observations",
+    ),
     "empty": ({key: value[:0] for key, value in COLUMNS.items()}, "is empty"),
 }  # fmt: skip
 
@@ -293,6 +303,14 @@ def write(content):
     return lambda path: path.write_bytes(content)
 
 
+def link_to_nothing(path):
+    with h5py.File(path, "w") as file:
+        for key, column in COLUMNS.items():
+            file[OF_D4RL.get(key, key)] = column
+        del file["rewards"]
+        file["rewards"] = h5py.ExternalLink("nowhere.hdf5", "/rewards")
+
+
 FILES = {
     "nothing.npz": (write(b""), "nothing.npz"),
     "bytes.npz": (write(bytes(range(256))), "bytes.npz is damaged or no npz file"),
@@ -303,6 +321,7 @@ FILES = {
     "data.csv": (write(b"1,2\n"), "data.csv", ".npz", ".hdf5"),
     "frame.png": (write(b"\x89PNG"), "frame.png", ".npz", ".hdf5"),
     "folder.npz": (lambda path: path.mkdir(), "folder.npz"),
+    "link.hdf5": (link_to_nothing, "rewards is a link that leads nowhere"),
     "folder.hdf5": (lambda path: path.mkdir(), "folder.hdf5"),
     "objects.npz": (
         lambda path: np.savez(path, **COLUMNS | {"rewards": np.array([None] * ROWS, object)}),

@@ -11,6 +11,7 @@ from o2o_jax.data.sources import has_width
 from o2o_jax.envs import arguments
 from o2o_jax.envs.registered import make_registered, require
 from o2o_jax.interfaces import Task
+from o2o_jax.reading import brief
 from o2o_jax.types import Spec
 
 PREFIX = "gym/"
@@ -32,7 +33,7 @@ def make_task(name: str) -> Task:
 
     Raises:
       ValueError: gymnasium can't make it, it has no time limit, or its observations or actions aren't flat and
-        continuous.
+        continuous, or can't be read.
     """
     env_id, given = arguments.split(name.removeprefix(PREFIX))
     limit = given.pop(arguments.TIME_LIMIT, None)
@@ -40,9 +41,15 @@ def make_task(name: str) -> Task:
         env = make_registered(env_id, limit, **given)
     except ValueError as error:
         raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
-    with contextlib.closing(env):
-        spec = Spec(_observation_dim(env_id, env.observation_space), _action_dim(env_id, env.action_space))
-        low, high = _bounds(env.action_space)
+    from o2o_jax.envs.border import Border  # where environments are made: it needs gymnasium
+
+    try:
+        observed, taken, border = env.observation_space, env.action_space, Border(env)
+    except Exception as error:  # of what the environment computes them with
+        raise ValueError(f"the spaces of {env_id} can't be read ({brief(error)}): mend the environment") from error
+    with contextlib.closing(border):
+        spec = Spec(_observation_dim(env_id, observed), _action_dim(env_id, taken))
+        low, high = _bounds(taken)
         assert env.spec is not None
         if not env.spec.max_episode_steps:
             raise ValueError(f"{env_id} has no time limit: register it with max_episode_steps")
@@ -65,6 +72,8 @@ def _observation_dim(env_id: str, space: Any) -> int:
             f"{env_id} observes {_describe(space)}, expected one vector of numbers: register it with "
             "gymnasium.wrappers.FlattenObservation around it"
         )
+    if np.isnan(space.low).any() or np.isnan(space.high).any():
+        raise ValueError(f"{env_id} has NaN among the bounds of its observations: give its observation_space others")
     return space.shape[0]
 
 
