@@ -6,9 +6,10 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from o2o_jax.data.dataset import to_float32
 from o2o_jax.envs.failure import FAILURE, EnvironmentFailure, staying
 from o2o_jax.reading import read_numbers
+
+LARGEST = np.finfo(np.float32).max
 
 
 class Border(gymnasium.Wrapper):
@@ -142,11 +143,13 @@ class Partition(gymnasium.Wrapper):
 
 def _is_finite(values: np.ndarray) -> bool:
     """Returns whether numbers [...] are finite in float32, which networks and buffers hold."""
-    return bool(np.isfinite(to_float32(values)).all())
+    return not values.size or bool(np.abs(values).max() <= LARGEST)  # false of NaN too
 
 
 def _is_flag(value: Any) -> bool:
     """Returns whether a value is true or false, or one of these in an array."""
+    if isinstance(value, bool | np.bool_):
+        return True
     flags = np.ravel(np.asarray(value, object)).tolist()
     return len(flags) == 1 and isinstance(flags[0], bool | int | float | np.bool_) and flags[0] in (True, False)
 
