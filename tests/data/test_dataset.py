@@ -183,7 +183,7 @@ class TestFromArrays:
             (dict(next_observations=np.zeros((6, 3))), "observations differ in size: .*'next_observations': 3"),
             (dict(observations=np.zeros((6, 2), np.uint8)), "observations are of type uint8, expected floating point"),
             (dict(actions=np.zeros(6, np.int64)), "of type int64.* discrete actions are not supported"),
-            (dict(terminations=None), "terminations must be one array of numbers, got type object"),
+            (dict(terminations=None), r"terminations have shape \(\), expected \(rows,\)"),
             (dict(terminations=np.full(6, 0.5)), "terminations must be True or False, or 1 or 0, in every row"),
             (dict(terminations=np.zeros(6), truncations=np.zeros(6)), "which row follows which: add next_observations"),
             (dict(observations=_with(np.nan, (5, 1), (6, 2))), "1 of 6 rows of observation, first in row 5"),
@@ -194,7 +194,7 @@ class TestFromArrays:
                 r"outside \[-1, 1\], the farthest 2 from 0: rescale them to 2 ",
             ),
             ({key: column[:0] for key, column in ARRAYS.items()}, "mine is empty"),
-            (dict(terminations=np.zeros(6), truncations=np.ones(6)), "mine is empty"),
+            (dict(terminations=np.zeros(6), truncations=np.ones(6)), "no next observation is known, since every row"),
         ],
     )
     def test_what_it_refuses_is_explained(self, columns, message):
@@ -240,7 +240,7 @@ def test_rows_without_next_observations_lead_to_the_next_of_their_episode(length
     kept = [row for row in range(size) if not ends[row] or terminations[row]]
     columns = (rows[:, None], np.zeros((size, 1), np.float32), rows, terminations, ends & ~terminations)
     if not kept:
-        with pytest.raises(ValueError, match="is empty"):
+        with pytest.raises(ValueError, match="since every row is the last of an episode that was cut"):
             Dataset.from_arrays(*columns)
         return
     found = Dataset.from_arrays(*columns)
