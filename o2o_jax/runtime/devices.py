@@ -84,8 +84,9 @@ def share_heap() -> None:
     What one thread frees in another's heap stays there: memory would grow with every checkpoint, which threads write.
     MALLOC_ARENA_MAX of the environment, which says how many heaps there are, is left alone.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ and hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # C libraries of other systems don't know it
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def check_options() -> None:
