@@ -9,6 +9,7 @@ fails.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,7 @@ class Look(NamedTuple):
 
     Attributes:
       seconds: since its start.
-      memory: resident, in bytes.
+      memory: resident in bytes, the median since the look before: a checkpoint that is written takes more for a moment.
       compiled: programs so far, each with the shapes of its arguments.
     """
 
@@ -117,11 +118,17 @@ def watch(folder: Path, algorithm: str, env_steps: int) -> list[Look]:
         began = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
         looks: list[Look] = []
-        while process.poll() is None:
+        memory: list[int] = []
+        runs = True
+        while runs:  # and once more when it has ended
             time.sleep(0.05)
+            runs = process.poll() is None
+            if runs:
+                memory.append(memory_of(process.pid))
             done = steps_of(folder / algorithm / "evaluation.csv")
             if done >= (len(looks) + 1) * every:
-                looks.append(Look(time.monotonic() - began, memory_of(process.pid), compiled_by(log)))
+                looks.append(Look(time.monotonic() - began, round(statistics.median(memory)), compiled_by(log)))
+                memory.clear()
                 print(f"{algorithm}: {done:,} steps, {looks[-1].seconds:.0f} s, {looks[-1].memory / 1e6:.0f} MB, "
                       f"{len(looks[-1].compiled)} programs", flush=True)  # fmt: skip
     if process.returncode:
@@ -150,9 +157,8 @@ def compiled_by(log: Path) -> list[str]:
 
 
 def faults(looks: list[Look]) -> list[str]:
-    """Returns what is wrong with a process; `looks` are at its tenths, of which the last may have come too late."""
-    first, second = looks[:2]
-    *_, before, last = [look for look in looks if look.memory]
+    """Returns what is wrong with a process; `looks` are at its tenths."""
+    first, second, *_, before, last = looks
     rates = [1.0 / (b.seconds - a.seconds) for a, b in ((first, second), (before, last))]
     found = []
     if last.memory > (1.0 + MEMORY) * first.memory:
