@@ -44,13 +44,14 @@ def load(package: str, name: str, kind: str = "algorithm") -> ModuleType:
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Writes the line that answers an unknown name: the nearest valid one if any is near, and a few or all of them."""
     valid, asked = list(valid), clipped(str(name), MOST_OF_A_NAME)
+    said = clipped(repr(str(name)), MOST_OF_A_NAME)  # letters that can't be printed take more than one
     of_lower = {other.lower(): other for other in valid}
     near = [of_lower[other] for other in difflib.get_close_matches(asked.lower(), of_lower, n=1)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if len(valid) <= MOST:
-        return f"unknown {kind} {asked!r}.{hint} Valid names: {listed(valid)}"
+        return f"unknown {kind} {said}.{hint} Valid names: {listed(valid)}"
     nearest = difflib.get_close_matches(asked, valid, n=MOST, cutoff=0.0)
-    return f"unknown {kind} {asked!r}.{hint} The nearest of {len(valid)} valid names: {listed(nearest)}"
+    return f"unknown {kind} {said}.{hint} The nearest of {len(valid)} valid names: {listed(nearest)}"
 
 
 def listed(values: Iterable[Any], most: int = MOST, separator: str = ", ") -> str:

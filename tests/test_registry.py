@@ -93,3 +93,7 @@ def test_listing_algorithms_imports_none():
     code = "import sys; from o2o_jax import offline; offline.names(); print('o2o_jax.offline.cql' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_name_of_letters_that_cannot_be_printed_is_short_too():
+    assert len(registry.unknown("head", "\U000b65bc" * 100, ["a"])) < 200

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from o2o_jax import envs, offline, online
+from o2o_jax import envs, offline, online, registry
 from o2o_jax.critic import QFunction
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
@@ -75,7 +75,7 @@ def named_task(owner: str | os.PathLike, settings: Mapping[str, Any]) -> Task | 
     try:
         return envs.recorded_task(settings["env"]) if settings.get("env") else None
     except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from None
+        raise ValueError(f"{owner}: {registry.clipped(str(error), 300)}") from None
 
 
 def spec_of(settings: Record) -> Spec:
