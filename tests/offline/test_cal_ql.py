@@ -69,7 +69,7 @@ def test_golden_updates():
             "bounded": sum(bounded) / len(bounded) * 2 / 3,  # of the uniform third none is
         }.items():
             np.testing.assert_allclose(metrics[name], expected, rtol=SCALAR_RTOL, atol=ENTRY_ATOL, err_msg=name)
-        assert 0.1 < metrics["bounded"] < 0.6
+        assert 0.16 < metrics["bounded"] < 0.51  # by the record's returns between a quarter and three of two thirds
         golden.check(
             "update",
             step,

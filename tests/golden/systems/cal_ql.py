@@ -66,7 +66,9 @@ def record_updates(recording: Any) -> None:
 
     for step in range(3):
         batch = recording.batch(ROWS, OBSERVATIONS, ACTIONS)
-        batch["returns"] = 0.1 * recording.normal(ROWS, 1)  # of the size of the values: about half of them are bounded
+        # a quarter far above all values, a quarter far below, the others among them
+        batch["returns"] = 0.1 * recording.normal(ROWS, 1) + np.tile([[2.0], [0.0], [-2.0], [0.0]], (ROWS // 4, 1))
+        batch["returns"] = batch["returns"].astype(np.float32)
         several = (ROWS, SAMPLES, ACTIONS)
         draws = [
             recording.normal(ROWS, ACTIONS),
