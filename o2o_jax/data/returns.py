@@ -117,7 +117,7 @@ class RecordedReturns:
         return jnp.ones_like(raw) if self.failure_reward is None else (raw != self.failure_reward).astype(jnp.float32)
 
     def settled(self, value: Array, reached: Array) -> Array:
-        """Returns [...] R of sums of rewards [...]; `reached` [...] says whether their episode had more than failure."""
+        """Returns [...] R of sums of rewards [...]; `reached` [...]: whether their episode had more than failure."""
         if self.failure_reward is None:
             return value
         endless = (self.reward_scale * self.failure_reward + self.reward_shift) / (1.0 - self.discount)

@@ -2,10 +2,10 @@
 
     python tests/golden/record.py --system=cal_ql --checkout=PATH --seed=1
 
-It runs where that code runs, in an environment of its own with numpy: nothing of this package is imported. The file of a
-system in `systems/` has `record(recording)`; it makes the code's networks with the recording's weights, feeds its batches
-and draws to the code's own update, and notes what comes of it. No line of a checkout belongs here. The README has the
-format, which `tests/golden_numbers.py` reads.
+It runs where that code runs, in an environment of its own with numpy: nothing of this package is imported. The file
+of a system in `systems/` has `record(recording)`; it makes the code's networks with the recording's weights, feeds its
+batches and draws to the code's own update, and notes what comes of it. No line of a checkout belongs here. The README
+has the format, which `tests/golden_numbers.py` reads.
 """
 
 import argparse

@@ -167,6 +167,11 @@ def test_settings_of_tasks():
         assert (maze.conservative_weight, maze.target_gap, maze.target_actions, maze.gap_min) == (5.0, 0.8, 10, None)
         assert (maze.reward_scale, maze.reward_shift, maze.failure_reward) == (10.0, -5.0, 0.0)
     pen = cal_ql.Config.for_task(envs.get_task("adroit/pen-human"))
-    assert (pen.conservative_weight, pen.target_gap, pen.target_actions, pen.critic_hidden) == (1.0, None, 10, (256,) * 3)
+    assert (pen.conservative_weight, pen.target_gap, pen.target_actions, pen.critic_hidden) == (
+        1.0,
+        None,
+        10,
+        (256,) * 3,
+    )
     for config in (maze, pen):
         assert (config.actor_lr, config.critic_lr, config.normalize_observations) == (1e-4, 3e-4, False)

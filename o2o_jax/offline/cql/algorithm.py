@@ -239,9 +239,7 @@ def bound(name: str, nets: Networks, config: Config, prepare: Prepare | None = N
     return Algorithm(
         name=name,
         init=functools.partial(init, nets, config),
-        phases=(
-            Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size, prepare),
-        ),
+        phases=(Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size, prepare),),
         policy=functools.partial(policy, nets),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
     )

@@ -183,8 +183,8 @@ def states_of(agent: Any) -> dict[str, Any]:
 def replayed_draws(jax: Any, draws: Sequence[np.ndarray]) -> Iterator[None]:
     """Within it, the code's draws are these, again and again, each in the shape that it is asked for.
 
-    The code evaluates all of its losses once for every network whose gradient it takes, each time with draws of its own:
-    here they are the same each time.
+    The code evaluates all of its losses once for every network whose gradient it takes, each time with draws of its
+    own: here they are the same each time.
     """
     endless, used = itertools.cycle(draws), itertools.count()
 
