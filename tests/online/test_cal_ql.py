@@ -1,4 +1,4 @@
-"""Cal-QL online: what its updates learn from, returns of episodes that end at different times, the switch, the pairs."""
+"""Cal-QL online: what its updates learn from, returns of episodes that end at different times, the switch."""
 
 import dataclasses
 

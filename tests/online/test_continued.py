@@ -1,4 +1,4 @@
-"""AWAC, IQL and Cal-QL online: the state that they continue from, their updates, what they refuse, and that they learn."""
+"""AWAC, IQL and Cal-QL online: the state that they continue from, updates, what they refuse, and that they learn."""
 
 import dataclasses
 import functools
