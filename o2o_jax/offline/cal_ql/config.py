@@ -3,14 +3,14 @@
 import dataclasses
 
 from o2o_jax.interfaces import Task
-from o2o_jax.offline import cql
+from o2o_jax.offline.cql.config import ConservativeConfig
 from o2o_jax.settings import setting
 
 CORL = "CORL's cal_ql.py"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cql.Config):
+class Config(ConservativeConfig):
     """Settings of Cal-QL. Defaults: CORL's, for locomotion, which the authors' code has no task of."""
 
     critic_hidden: tuple[int, ...] = setting(

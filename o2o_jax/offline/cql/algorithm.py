@@ -14,7 +14,7 @@ from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Algorithm, Phase, Prepare
 from o2o_jax.losses import soft_actor_loss
 from o2o_jax.offline.cql import losses
-from o2o_jax.offline.cql.config import Config
+from o2o_jax.offline.cql.config import Config, ConservativeConfig
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.conservative import gap_multiplier, gap_multiplier_loss
 from o2o_jax.ops.lagrangian import temperature_loss
@@ -90,7 +90,7 @@ class State:
     step: Array = counter()
 
 
-def make_networks(config: Config, spec: Spec) -> Networks:
+def make_networks(config: ConservativeConfig, spec: Spec) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
@@ -103,7 +103,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     )
 
 
-def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+def init(nets: Networks, config: ConservativeConfig, key: Array, normalizer: Normalizer) -> State:
     """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
@@ -140,7 +140,9 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     )
 
 
-def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+def update(
+    nets: Networks, config: ConservativeConfig, state: State, batch: Transition, key: Array
+) -> tuple[State, Metrics]:
     """Updates the actor, the temperature and the critics; all gradients at the old parameters.
 
     Args:
@@ -234,7 +236,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
     return bound("cql", make_networks(config, spec), config)
 
 
-def bound(name: str, nets: Networks, config: Config, prepare: Prepare | None = None) -> Algorithm:
+def bound(name: str, nets: Networks, config: ConservativeConfig, prepare: Prepare | None = None) -> Algorithm:
     """Binds networks and settings as the method `name`; `prepare` annotates the rows that its update learns from."""
     return Algorithm(
         name=name,
