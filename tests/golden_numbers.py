@@ -13,7 +13,6 @@ draws, and compares:
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o_jax.types import Params, Rollout, Spec, Transition
+from tests.golden.record import initial_weight
 
 FOLDER = Path(__file__).parent / "golden"
 SPEC = Spec(observation_dim=5, action_dim=3)
@@ -168,16 +168,6 @@ def _network(module: str, tensor: str) -> str:
     """The network that a recorded tensor belongs to: its module, or one of twin critics recorded as one module."""
     first = tensor.split(".")[0]
     return first if first in ("q1", "q2") else module
-
-
-def initial_weight(shape: tuple[int, ...], t: int, gain: bool = False) -> np.ndarray:
-    """Tensor number t at the start, in PyTorch's layout: pseudo-random by a sine, near 1 for a LayerNorm gain."""
-    index = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
-    value = np.sin(12.9898 * index + 78.233 * t) * 43758.5453
-    uniform = 2.0 * (value - np.floor(value)) - 1.0
-    if len(shape) == 2:
-        return (uniform * 0.7 * math.sqrt(3.0 / shape[1])).astype(np.float32)
-    return (float(gain) + 0.1 * uniform).astype(np.float32)
 
 
 def member(params: Params, index: int) -> Params:

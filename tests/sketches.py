@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax.data import replay
-from o2o_jax.data.returns import ReturnsToGo
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.interfaces import Algorithm, Online, Phase, Replay, Requires, Schedule
+from o2o_jax.interfaces import Algorithm, Online, Replay, Requires, Schedule
 from o2o_jax.networks import HEADS
 from o2o_jax.policy import Handoff, Policy
-from o2o_jax.training import sample_batch
-from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Spec, Transition, counter
+from o2o_jax.types import Array, History, Metrics, Params, Spec, Transition, counter
 
 BATCH, CAPACITY, CONTEXT = 8, 100, 4
 
@@ -61,38 +59,6 @@ def act(state: State, memory: Any, observation: Array, reward: Array, key: Array
     """Acts without a memory."""
     del reward, key
     return jnp.zeros(2) + 0.0 * observation[0] * state.step, memory
-
-
-def returns_as_extras(state: State, dataset: Rollout) -> tuple[State, Extras]:
-    """Writes the returns to go beside every row: the floor under Cal-QL's values."""
-    return state, Extras(shared=ReturnsToGo.of(dataset.reward, dataset, 0.99))
-
-
-def half_with_returns() -> Replay:
-    """Returns a rule like `half` whose fresh rows have extras too; here zeros, where `add` will write returns back."""
-    rule, half = replay.make("none", CAPACITY, BATCH // 2), BATCH // 2
-
-    def sample(buffer: Any, dataset: Annotated, key: Array) -> Annotated:
-        fresh_key, key = jax.random.split(key)
-        extras = jax.tree.map(lambda leaf: jnp.zeros((half, *leaf.shape[1:])), dataset.extras)
-        fresh_rows = Annotated.of(rule.sample(buffer, None, fresh_key), extras)
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), fresh_rows, sample_batch(dataset, key, half))
-
-    return Replay(rule.init, rule.add, sample)
-
-
-def cal_ql(spec: Spec) -> tuple[Algorithm, Algorithm]:
-    """Returns Cal-QL offline and online (Nakamoto et al., arXiv:2303.05479): one update, its floor from the returns."""
-    offline = Algorithm(
-        "cal_ql",
-        lambda key, start: fresh(spec, key, start),
-        (Phase("offline", update, 1_000_000, BATCH, prepare=returns_as_extras),),
-        lambda state: policy(spec, state),
-    )
-    online = Online(Schedule(), begin, act, update, half_with_returns(), prepare=returns_as_extras)
-    return offline, offline._replace(
-        phases=(), requires=Requires("tanh_gaussian", state=True, sources=("cal_ql",)), online=online
-    )
 
 
 @flax.struct.dataclass
@@ -160,7 +126,6 @@ def online_dt(spec: Spec) -> Algorithm:
 
 
 ONLINE: dict[str, Callable[[Spec], Algorithm]] = {
-    "cal_ql": lambda spec: cal_ql(spec)[1],
     "pex": pex,
     "odt": online_dt,
 }

@@ -1,7 +1,5 @@
 """Methods to come fit the interface: the runtime trains their sketches from start to end."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -49,12 +47,3 @@ def test_an_online_sketch_trains(name):
     schedule = algorithm.online.schedule
     assert int(run.env_steps) == 24
     assert int(run.agent.step) == 24 // schedule.env_steps * schedule.updates
-
-
-def test_the_offline_sketch_trains():
-    algorithm = sketches.cal_ql(SPEC)[0]
-    phases = tuple(phase._replace(updates=6) for phase in algorithm.phases)
-    config = dataclasses.replace(CONFIG, env_steps=0)
-    setup = Setup(algorithm._replace(phases=phases), config, SPEC, range(2), seed_mesh(2, 1))
-    run = finish(train(Plan(setup, dataset())))
-    assert int(run.agent.step) == int(run.updates) == 6

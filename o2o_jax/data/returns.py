@@ -1,12 +1,13 @@
 """Returns to go of every row of a dataset, and the value that a critic starts from."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.ops.advantage import discounted_returns, steps_to_end
+from o2o_jax.ops.advantage import discounted_returns, linear_recurrence, steps_from_start, steps_to_end
 from o2o_jax.types import Array, Rollout
 
 
@@ -75,3 +76,49 @@ class ReturnsToGo:
         """
         weight = 0.0 if self.tail is None else jnp.mean(self.tail.weight)
         return jnp.mean(self.value + bonus) / (1.0 - weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedReturns:
+    """Rule for returns to go that end where an episode was recorded to, as Cal-QL takes them.
+
+        R_t = r_t + γ R_{t+1},   r = scale · raw + shift,   0 beyond the last step
+
+    Where a task has a reward for steps that don't reach its goal, an episode of nothing else counts as one that would
+    have gone on like that for ever: R_t = r / (1 − γ) at all its steps.
+
+    Attributes:
+      discount: γ, in (0, 1).
+      reward_scale: factor of raw rewards.
+      reward_shift: added after it.
+      failure_reward: raw reward of a step that doesn't reach the goal; None for a task without such a goal.
+
+    Source: the authors' code of Nakamoto et al. (arXiv:2303.05479).
+    """
+
+    discount: float
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
+    failure_reward: float | None = None
+
+    def of(self, rollout: Rollout) -> Array:
+        """Returns R [N] of whole episodes, raw steps [N] one after the other; the last row ends one in any case."""
+        value = discounted_returns(self.reward(rollout.reward), rollout.ended, self.discount)
+        from_here = linear_recurrence(self.reaches(rollout.reward), 1.0 - rollout.ended, reverse=True)
+        first, _ = steps_from_start(rollout.ended)
+        return self.settled(value, from_here[first] > 0)
+
+    def reward(self, raw: Array) -> Array:
+        """Returns the rewards r [...] of raw ones [...]."""
+        return self.reward_scale * raw + self.reward_shift
+
+    def reaches(self, raw: Array) -> Array:
+        """Returns [...] 1 where a step of raw reward [...] has another than that of failure."""
+        return jnp.ones_like(raw) if self.failure_reward is None else (raw != self.failure_reward).astype(jnp.float32)
+
+    def settled(self, value: Array, reached: Array) -> Array:
+        """Returns [...] R of sums of rewards [...]; `reached` [...]: whether their episode had more than failure."""
+        if self.failure_reward is None:
+            return value
+        endless = (self.reward_scale * self.failure_reward + self.reward_shift) / (1.0 - self.discount)
+        return jnp.where(reached, value, endless)

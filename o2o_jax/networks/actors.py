@@ -21,7 +21,7 @@ class Actor(nn.Module):
     Attributes:
       action_dim: A.
       hidden: widths of the hidden layers.
-      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`; by default that of the head's source.
+      layer_init: of every layer, one of those of `MLP`; by default that of the head's source.
     """
 
     action_dim: int
@@ -39,7 +39,7 @@ class DeterministicActor(Actor):
     def __call__(self, observation: Array) -> Deterministic:
         """Maps observations [..., O] to a point mass over actions [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
-        return Deterministic(jnp.tanh(dense(self.action_dim, x.shape[-1], self.layer_init)(x)))
+        return Deterministic(jnp.tanh(dense(self.action_dim, x.shape[-1], self.layer_init, output=True)(x)))
 
 
 class GaussianActor(Actor):
@@ -52,7 +52,7 @@ class GaussianActor(Actor):
     def __call__(self, observation: Array) -> Gaussian:
         """Maps observations [..., O] to a normal over actions [..., A]."""
         x = MLP(self.hidden, init=self.layer_init)(observation)
-        mean = dense(self.action_dim, x.shape[-1], self.layer_init)(x)
+        mean = dense(self.action_dim, x.shape[-1], self.layer_init, output=True)(x)
         log_std = self.param("log_std", zeros, (self.action_dim,))
         return Gaussian(jnp.tanh(mean) if self.bounded else mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
 

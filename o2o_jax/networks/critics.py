@@ -16,7 +16,7 @@ class Critic(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
-      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`.
+      layer_init: of every layer, one of those of `MLP`.
     """
 
     hidden: Sequence[int] = (256, 256)
@@ -27,7 +27,7 @@ class Critic(nn.Module):
     def __call__(self, observation: Array, action: Array) -> Array:
         """Maps observations [..., O] and actions [..., A] to values [...]."""
         x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(jnp.concatenate([observation, action], axis=-1))
-        return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
+        return dense(1, x.shape[-1], self.layer_init, output=True)(x)[..., 0]
 
 
 class Value(nn.Module):
@@ -36,7 +36,7 @@ class Value(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       activation: elementwise non-linearity.
-      layer_init: of every layer, "orthogonal", "xavier" or "fan_in", see `MLP`.
+      layer_init: of every layer, one of those of `MLP`.
     """
 
     hidden: Sequence[int] = (256, 256)
@@ -47,7 +47,7 @@ class Value(nn.Module):
     def __call__(self, observation: Array) -> Array:
         """Maps observations [..., O] to values [...]."""
         x = MLP(self.hidden, activation=self.activation, init=self.layer_init)(observation)
-        return dense(1, x.shape[-1], self.layer_init)(x)[..., 0]
+        return dense(1, x.shape[-1], self.layer_init, output=True)(x)[..., 0]
 
 
 class Critics(nn.Module):
@@ -57,7 +57,7 @@ class Critics(nn.Module):
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
       num_critics: E ≥ 1. Every parameter has a leading axis E.
-      layer_init: of every layer, "orthogonal", "xavier" or "fan_in".
+      layer_init: of every layer, one of those of `MLP`.
     """
 
     hidden: Sequence[int]

@@ -1,5 +1,6 @@
 """The multilayer perceptron under every network here, and its initialisations."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +15,13 @@ from o2o_jax.types import Array
 zeros = nn.initializers.zeros_init()
 
 
-def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """Draws orthogonal weights [D, W] of gain 1, for every layer, the output included, as the authors have it.
+def orthogonal(key: Array, shape: Sequence[int], dtype: Any = jnp.float32, gain: float = 1.0) -> Array:
+    """Draws orthogonal weights [D, W], of gain 1 for every layer, the output included, as the authors have it.
 
     One matrix after another, also under `vmap`: on a processor, batched QR decompositions that run at the same time
     wait for each other's threads, and with few threads for ever.
     """
-    draw = jax.custom_batching.sequential_vmap(lambda key: nn.initializers.orthogonal(1.0)(key, shape, dtype))
+    draw = jax.custom_batching.sequential_vmap(lambda key: nn.initializers.orthogonal(gain)(key, shape, dtype))
     return draw(key)
 
 
@@ -64,11 +65,16 @@ class Dense(nn.Module):
         return join(product(x, kernel), parameter(self, "bias", self.bias_init, (self.width,)))
 
 
-def dense(width: int, inputs: int, init: str) -> Dense:
-    """Makes a linear layer, [..., inputs] to [..., width], initialised by `init`, one of those of `MLP`."""
+def dense(width: int, inputs: int, init: str, output: bool = False) -> Dense:
+    """Makes a linear layer, [..., inputs] to [..., width], initialised by `init`, one of those of `MLP`.
+
+    `output` says that it is a network's last.
+    """
     if init == "fan_in":
         uniform = fan_in_uniform(inputs)
         return Dense(width, uniform, uniform)
+    if init == "scaled_orthogonal":
+        return Dense(width, functools.partial(orthogonal, gain=0.01 if output else math.sqrt(2.0)))
     return Dense(width, {"orthogonal": orthogonal, "xavier": nn.initializers.xavier_uniform()}[init])
 
 
@@ -90,7 +96,8 @@ class MLP(nn.Module):
       hidden: widths.
       layer_norm: whether every hidden layer is normalised before its activation.
       activation: elementwise non-linearity.
-      init: "orthogonal" (gain 1, zero bias), "xavier" (uniform, zero bias) or "fan_in" (PyTorch's default).
+      init: "orthogonal" (gain 1, zero bias), "scaled_orthogonal" (gain √2, of a network's output 0.01, zero bias),
+        "xavier" (uniform, zero bias) or "fan_in" (PyTorch's default).
     """
 
     hidden: Sequence[int]

@@ -42,6 +42,27 @@ def conservative_gap(
     return jnp.mean(gap, axis=-1)
 
 
+def calibrated(q_sampled: Array, floor: Array) -> Array:
+    """Bounds sampled actions' values from below: what lies under its bound counts as the bound, and has no gradient.
+
+        max( Q_i(s, a_k), R_k )
+
+    Args:
+      q_sampled: [E, B, K] values of K sampled actions.
+      floor: [B, K] R, in return units, constant; −∞ where there is none.
+
+    Returns:
+      [E, B, K] values, in return units; differentiable in `q_sampled` where they exceed the bound.
+
+    Raises:
+      AssertionError: while tracing, if the shapes don't fit each other.
+
+    Source: Nakamoto et al. (arXiv:2303.05479), section 5.
+    """
+    chex.assert_shape(floor, q_sampled.shape[1:])
+    return jnp.maximum(q_sampled, jax.lax.stop_gradient(floor)[None])
+
+
 def gap_multiplier(log_alpha_prime: Array) -> Array:
     """Returns the price [] of a gap beyond its target, α' = min(exp(log α'), 1e6), of [] log α'.
 

@@ -1,4 +1,4 @@
-"""AWAC and IQL from the command line: offline, then online with the same update, stopped and resumed."""
+"""IQL and Cal-QL from the command line: offline, then online with the same update, stopped and resumed."""
 
 import json
 
@@ -15,6 +15,7 @@ from tests.cli.test_finetune import stop_at
 SIZES = ["--set=hidden=8", "--set=critic_hidden=8", "--set=batch_size=8", "--set=discount=0.9"]
 ONLINE = [
     "--set=env_steps=6",
+    "--set=interaction.warmup_env_steps=0",
     "--set=evaluation.every_env_steps=2",
     "--set=evaluation.episodes=1",
     "--checkpoint_every=2",
@@ -22,7 +23,7 @@ ONLINE = [
 pytestmark = pytest.mark.usefixtures("data")
 
 
-@pytest.fixture(scope="module", params=["awac", "iql"])
+@pytest.fixture(scope="module", params=["iql", "cal_ql"])
 def trained(request, data, tmp_path_factory):
     """The name of a method and the folder of two seeds of it after 4 updates."""
     out = tmp_path_factory.mktemp("runs") / request.param
@@ -62,7 +63,7 @@ def test_a_method_goes_on_as_its_offline_run_left_it(trained, tmp_path, monkeypa
         assert (tmp_path / "stopped" / f"{phase}.csv").read_text() == (out / f"{phase}.csv").read_text()
     capsys.readouterr()
     run(tmp_path / "stopped", policy, name, "--resume", status=1)
-    assert "config.update.actor_lr is 0.01 there and 0.0003 now" in capsys.readouterr().err
+    assert f"config.update.actor_lr is 0.01 there and {theirs['actor_lr']} now" in capsys.readouterr().err
     tiny.call(report, f"--runs={out}", f"--out={tmp_path / 'curve.png'}")
     assert (tmp_path / "curve.png").stat().st_size > 0
     capsys.readouterr()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from o2o_jax.data import replay
+from o2o_jax.data.returns import RecordedReturns, ReturnsToGo
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds, seed_axes
 from o2o_jax.types import Annotated, Extras, Rollout, Spec, Transition
@@ -292,3 +293,91 @@ def test_batches_are_of_rows_that_are_there_in_the_shares_of_their_rule(mode, co
     offline = {"none": 0, "half": batch_size // 2}
     if mode in offline:
         assert np.sum(rewards < 0) == offline[mode]
+
+
+def with_returns(capacity, mode="none", batch_size=40, failure_reward=None):
+    """A rule with returns to go of γ = 0.5."""
+    recorded = RecordedReturns(0.5, failure_reward=failure_reward)
+    return replay.with_returns(replay.make(mode, capacity, batch_size), recorded)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def added(capacity, failure_reward, rollout):
+    """A buffer after steps, one after the other; a failure reward of NaN is that of no step."""
+    rule = with_returns(capacity, failure_reward=failure_reward)
+    return jax.lax.scan(lambda buffer, step: (rule.add(buffer, step), None), rule.init(SPEC), rollout)[0]
+
+
+@jax.jit
+def recorded(rollout):
+    """Returns to go of a whole rollout by the rule of `with_returns`, whose failure reward is 0."""
+    return RecordedReturns(0.5, failure_reward=0.0).of(rollout)
+
+
+def steps(rewards, ended):
+    """A rollout of such rewards, cut off by time where an episode ends."""
+    rewards = jnp.asarray(rewards, jnp.float32)
+    rows = transitions(np.asarray(rewards)).replace(terminated=jnp.zeros_like(rewards))
+    return Rollout(**vars(rows), truncated=jnp.asarray(ended, jnp.float32))
+
+
+def floors(buffer, capacity):
+    """Returns to go as batches have them, by the reward of the row."""
+    batch = jax.jit(with_returns(capacity).sample)(buffer, None, jax.random.key(0))
+    return dict(zip(np.asarray(batch.reward).tolist(), np.asarray(batch.extras.shared.value).tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "ended", "expected"),
+    [
+        # 1 + 0.5 · 3.5, 2 + 0.5 · 3, 3; the second episode is under way, or done: 4 + 0.5 · 5
+        (6, [0, 0, 1, 0, 0], {1: 2.75, 2: 3.5, 3: 3, 4: -np.inf, 5: -np.inf}),
+        (6, [0, 0, 1, 0, 1], {1: 2.75, 2: 3.5, 3: 3, 4: 6.5, 5: 5}),
+        # the ring has come round: what is left of the first episode stays, and an episode may be longer than the ring
+        (4, [0, 0, 1, 0, 1], {2: 3.5, 3: 3, 4: 6.5, 5: 5}),
+        (3, [0, 0, 0, 0, 1], {3: 3 + 2 + 1.25, 4: 6.5, 5: 5}),
+    ],
+)
+def test_returns_to_go_of_fresh_rows_by_hand(capacity, ended, expected):
+    buffer = added(capacity, np.nan, steps([1, 2, 3, 4, 5], ended))
+    assert floors(buffer, capacity) == expected
+
+
+def test_an_episode_that_was_lost_never_has_returns():
+    rule = with_returns(6)
+    buffer = jax.jit(rule.cut)(added(6, np.nan, steps([1, 2, 3], [0, 1, 0])))
+    buffer = jax.jit(rule.add)(buffer, jax.tree.map(lambda column: column[0], steps([4], [1])))
+    assert floors(buffer, 6) == {1: 2, 2: 2, 3: -np.inf, 4: 4}
+
+
+def test_a_fresh_episode_of_nothing_but_failure_never_ends():
+    # 0 for ever is worth 0 / 0.5: of the rewards 0, 0 and 0, 1 only the second pair sums to something else
+    buffer = added(6, 7.0, steps([7, 7, 1, 7], [0, 1, 0, 1]))
+    np.testing.assert_allclose(buffer.returns[:4], [14.0, 14.0, 1.0 + 3.5, 7.0])
+
+
+@given(
+    rewards=some.lists(some.floats(-9.0, 9.0, width=16), min_size=12, max_size=12),
+    ended=some.lists(some.booleans(), min_size=12, max_size=12),
+    capacity=some.sampled_from([5, 12]),
+)
+def test_returns_added_step_by_step_are_those_of_whole_episodes(rewards, ended, capacity):
+    rollout = steps(rewards, ended)
+    buffer, expected = added(capacity, 0.0, rollout), recorded(rollout)
+    rows = np.arange(12 - capacity, 12)
+    known = rows < (12 - ended[::-1].index(True) if any(ended) else 0)
+    under_way = (buffer.ring.position - 1 - rows) % capacity < buffer.steps
+    np.testing.assert_array_equal(under_way, ~known)
+    found = np.asarray(buffer.returns)[rows % capacity]
+    np.testing.assert_allclose(found[known], np.asarray(expected)[rows][known], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_both_sources_have_their_returns():
+    rows = Annotated.of(dataset(), Extras(shared=ReturnsToGo(dataset().reward * 10.0)))
+    rule = with_returns(6, "half")
+    batch = jax.jit(rule.sample)(added(6, np.nan, steps([1, 2], [0, 1])), rows, jax.random.key(0))
+    value = batch.extras.shared.value
+    np.testing.assert_array_equal(value[:20], 10.0 * batch.reward[:20])
+    np.testing.assert_array_equal(value[20:], 2.0)  # 1 + 0.5 · 2 and 2
+    assert rule.choose("data") == "data"
+    assert with_returns(6, "none").choose("data") is None

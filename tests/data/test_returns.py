@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
 
-from o2o_jax.data.returns import ReturnsToGo
+from o2o_jax.data.returns import RecordedReturns, ReturnsToGo
 from o2o_jax.types import Rollout
 
 REWARD = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -48,6 +48,21 @@ def test_returns_go_on_with_a_value_where_they_have_a_tail():
     without = ReturnsToGo(returns.value)
     np.testing.assert_array_equal(without.bootstrapped(lambda s: 10.0 * s[:, 0]), returns.value)
     np.testing.assert_allclose(without.level(), 4.15, rtol=1e-6)
+
+
+def test_recorded_returns_by_hand():
+    # γ = 0.5, r = 2 raw − 3 = −1, 1, 3, 5, 7: −1 + 0.5 · 2.5, 1 + 0.5 · 3, 3; time cuts the second off: 5 + 0.5 · 7, 7
+    found = RecordedReturns(0.5, 2.0, -3.0).of(ROLLOUT)
+    np.testing.assert_allclose(found, [0.25, 2.5, 3.0, 8.5, 7.0])
+
+
+def test_an_episode_of_nothing_but_failure_never_ends():
+    # γ = 0.5, r = 10 raw − 5: failure for ever is −5 / 0.5; the goal amid an episode: −5 + 0.5 · 2.5, 5 − 0.5 · 5, −5
+    rollout = ROLLOUT.replace(reward=jnp.array([0.0, 1.0, 0.0, 0.0, 0.0]))
+    found = RecordedReturns(0.5, 10.0, -5.0, failure_reward=0.0).of(rollout)
+    np.testing.assert_allclose(found, [-3.75, 2.5, -5.0, -10.0, -10.0])
+    # without a reward of failure there is none
+    np.testing.assert_allclose(RecordedReturns(0.5, 10.0, -5.0).of(rollout), [-3.75, 2.5, -5.0, -7.5, -5.0])
 
 
 def test_no_gradient_flows_through_the_value_at_the_end():

@@ -25,16 +25,20 @@ def test_value_keeps_leading_axes():
     assert network.apply(params, jnp.zeros((2, 5, 3))).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("init", "zero_bias"), [("orthogonal", True), ("xavier", True), ("fan_in", False)])
+@pytest.mark.parametrize(
+    ("init", "zero_bias"), [("orthogonal", True), ("scaled_orthogonal", True), ("xavier", True), ("fan_in", False)]
+)
 def test_layers_are_initialised_alike(init, zero_bias):
     params = networks.Value((16, 16), layer_init=init).init(jax.random.key(0), jnp.zeros((1, 4)))["params"]
     for layer, inputs in ((params["MLP_0"]["Dense_0"], 4), (params["MLP_0"]["Dense_1"], 16), (params["Dense_0"], 16)):
         assert bool(jnp.all(layer["bias"] == 0.0)) is zero_bias
-        if init != "orthogonal":  # uniform in ±√(6 / (D + W)), or ±1/√D
+        if init in ("xavier", "fan_in"):  # uniform in ±√(6 / (D + W)), or ±1/√D
             bound = np.sqrt(6 / sum(layer["kernel"].shape)) if init == "xavier" else 1 / np.sqrt(inputs)
             assert 0.8 * bound < float(jnp.abs(layer["kernel"]).max()) <= bound
         else:
-            np.testing.assert_allclose(jnp.linalg.norm(layer["kernel"], 2), 1.0, rtol=1e-5)
+            scaled = 0.01 if layer is params["Dense_0"] else np.sqrt(2.0)
+            gain = 1.0 if init == "orthogonal" else scaled
+            np.testing.assert_allclose(jnp.linalg.norm(layer["kernel"], 2), gain, rtol=1e-5)
 
 
 def test_cap_std_lowers_what_is_above_and_nothing_else():

@@ -97,7 +97,8 @@ def test_sampled_actions_stand_in_order_with_their_own_densities():
     batch_size, count, action_dim = 4, 3, 2
     distribution = TanhGaussian(jnp.full((batch_size, action_dim), 1.0), jnp.full((batch_size, action_dim), -5.0))
     following = TanhGaussian(jnp.full((batch_size, action_dim), -1.0), jnp.full((batch_size, action_dim), -5.0))
-    actions, log_density = losses.sampled_actions(distribution, following, jax.random.key(0), count)
+    actions, log_density, floor = losses.sampled_actions(distribution, following, jax.random.key(0), count)
+    assert floor is None
     assert actions.shape == (batch_size, 3 * count, action_dim)
     assert log_density.shape == (batch_size, 3 * count)
     uniform, current, after = jnp.split(actions, 3, axis=1)
@@ -114,7 +115,7 @@ def test_sampled_actions_stand_in_order_with_their_own_densities():
 def test_sampled_actions_are_constants():
     def total(mean):
         distribution = TanhGaussian(mean, jnp.zeros((2, 1)))
-        actions, log_density = losses.sampled_actions(distribution, distribution, jax.random.key(0), 3)
+        actions, log_density, _ = losses.sampled_actions(distribution, distribution, jax.random.key(0), 3)
         return jnp.sum(actions) + jnp.sum(log_density)
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.ones((2, 1))), np.zeros((2, 1)))

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from o2o_jax.ops.conservative import MULTIPLIER_MAX, conservative_gap, gap_multiplier, gap_multiplier_loss
+from o2o_jax.ops.conservative import (
+    MULTIPLIER_MAX,
+    calibrated,
+    conservative_gap,
+    gap_multiplier,
+    gap_multiplier_loss,
+)
 
 Q = jnp.array([[1.0, 0.0]])  # [E = 1, B = 2]
 # exp(Q − log μ): 2 / 2 + 3 / 1 = 4 at the first state, 1 + 1 = 2 at the second
@@ -54,6 +60,17 @@ def test_gap_gradients_in_closed_form():
 def test_no_gradient_where_the_bound_is_active():
     gradient = jax.grad(lambda q: jnp.sum(conservative_gap(q, Q_SAMPLED, LOG_DENSITY, 1.0, 0.5)))(Q)
     np.testing.assert_allclose(gradient, [[0.0, -0.5]])
+
+
+def test_values_are_calibrated_by_hand():
+    # of 1, 3 and 2 with floors 2, 2 and none: 2, 3 and 2
+    q, floor = jnp.array([[[1.0, 3.0, 2.0]]]), jnp.array([[2.0, 2.0, -jnp.inf]])
+    np.testing.assert_array_equal(calibrated(q, floor), [[[2.0, 3.0, 2.0]]])
+    gradients = jax.grad(lambda q, floor: jnp.sum(calibrated(q, floor)), argnums=(0, 1))(q, floor)
+    np.testing.assert_array_equal(gradients[0], [[[0.0, 1.0, 1.0]]])  # what is bounded isn't pushed down
+    np.testing.assert_array_equal(gradients[1], np.zeros((1, 3)))
+    with pytest.raises(AssertionError):
+        calibrated(q, floor[0])
 
 
 def test_gap_refuses_other_shapes():

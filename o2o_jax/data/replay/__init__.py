@@ -5,6 +5,7 @@ from typing import Literal
 from o2o_jax.data.replay.auto import RegimeBuffer, auto
 from o2o_jax.data.replay.half import half
 from o2o_jax.data.replay.own import own
+from o2o_jax.data.replay.returns import ReturnsBuffer, with_returns
 from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer
 from o2o_jax.data.replay.rollout import rollout
 from o2o_jax.data.replay.union import union
@@ -15,6 +16,7 @@ Mode = Literal["half", "all", "part", "none", "auto"]
 __all__ = [
     "Mode",
     "RegimeBuffer",
+    "ReturnsBuffer",
     "RingBuffer",
     "auto",
     "half",
@@ -24,6 +26,7 @@ __all__ = [
     "own",
     "rollout",
     "union",
+    "with_returns",
 ]
 
 

@@ -11,16 +11,16 @@ import optax
 from o2o_jax import networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.interfaces import Algorithm, Phase
+from o2o_jax.interfaces import Algorithm, Phase, Prepare
 from o2o_jax.losses import soft_actor_loss
 from o2o_jax.offline.cql import losses
-from o2o_jax.offline.cql.config import Config
+from o2o_jax.offline.cql.config import Config, ConservativeConfig
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.conservative import gap_multiplier, gap_multiplier_loss
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, mean_over_blocks, polyak_update
-from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
+from o2o_jax.types import Annotated, Array, Metrics, Params, Spec, Transition, counter
 
 # Pairs of state and action in a block of the critics' loss, which has 31 per state: 1 MB for a layer of one critic.
 ACTIONS_AT_ONCE = 1_024
@@ -90,7 +90,7 @@ class State:
     step: Array = counter()
 
 
-def make_networks(config: Config, spec: Spec) -> Networks:
+def make_networks(config: ConservativeConfig, spec: Spec) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
         actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
@@ -103,7 +103,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     )
 
 
-def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+def init(nets: Networks, config: ConservativeConfig, key: Array, normalizer: Normalizer) -> State:
     """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
@@ -140,14 +140,17 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     )
 
 
-def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+def update(
+    nets: Networks, config: ConservativeConfig, state: State, batch: Transition, key: Array
+) -> tuple[State, Metrics]:
     """Updates the actor, the temperature and the critics; all gradients at the old parameters.
 
     Args:
       nets: of `make_networks`.
       config: settings.
       state: before the update.
-      batch: raw transitions [B].
+      batch: raw transitions [B]; where they are annotated with `data.returns.ReturnsToGo`, these are the floor under
+        the values that the penalty lowers (Cal-QL).
       key: draws the actions at s and s' and those of the penalty.
 
     Returns:
@@ -169,7 +172,8 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
         state.target_critic, nets.critic, next_distribution, batch.next_observation, target_key, config.target_actions
     )
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    sampled = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions)
+    returns = batch.extras.shared.value if isinstance(batch, Annotated) else None
+    sampled = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions, returns)
     lagrange = config.target_gap is not None
     alpha_prime = gap_multiplier(state.log_alpha_prime) if lagrange else 1.0
     target_gap = config.target_gap if lagrange else 0.0
@@ -229,11 +233,15 @@ def policy(nets: Networks, state: State) -> Policy:
 
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
-    nets = make_networks(config, spec)
+    return bound("cql", make_networks(config, spec), config)
+
+
+def bound(name: str, nets: Networks, config: ConservativeConfig, prepare: Prepare | None = None) -> Algorithm:
+    """Binds networks and settings as the method `name`; `prepare` annotates the rows that its update learns from."""
     return Algorithm(
-        name="cql",
+        name=name,
         init=functools.partial(init, nets, config),
-        phases=(Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size),),
+        phases=(Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size, prepare),),
         policy=functools.partial(policy, nets),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
     )

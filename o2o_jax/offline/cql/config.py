@@ -1,4 +1,4 @@
-"""Settings of CQL."""
+"""Settings of CQL, and those that every method with its update has."""
 
 import dataclasses
 
@@ -8,8 +8,12 @@ from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OfflineConfig):
-    """Settings of CQL. Defaults: the authors', for locomotion."""
+class ConservativeConfig(OfflineConfig):
+    """Settings of CQL's update. Defaults: the authors', for locomotion.
+
+    Raises:
+      ValueError: a temperature or a number of actions that is not above 0, a learning rate or weight below 0.
+    """
 
     hidden: tuple[int, ...] = setting(
         (256, 256, 256), "widths of the actor's hidden layers", unit="units", source="CORL"
@@ -55,6 +59,11 @@ class Config(OfflineConfig):
         super().__post_init__()
         self._positive("alpha", "gap_temperature", "target_actions", "num_actions")
         self._not_negative("alpha_lr", "conservative_weight", "alpha_prime_lr")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ConservativeConfig):
+    """Settings of CQL. Defaults: the authors', for locomotion."""
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from o2o_jax import networks
 from o2o_jax.losses import lowest_value
 from o2o_jax.ops.bellman import ensemble_squared_error
-from o2o_jax.ops.conservative import conservative_gap
+from o2o_jax.ops.conservative import calibrated, conservative_gap
 from o2o_jax.ops.distributions import TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
@@ -20,10 +20,12 @@ class SampledActions(NamedTuple):
     Attributes:
       action: [B, K, A].
       log_density: [B, K] nats, each under what it was drawn from.
+      floor: [B, K] values below which the penalty lowers nothing, return units; None for none.
     """
 
     action: Array
     log_density: Array
+    floor: Array | None = None
 
 
 def next_value(
@@ -57,7 +59,11 @@ def next_value(
 
 
 def sampled_actions(
-    distribution: TanhGaussian, next_distribution: TanhGaussian, key: Array, num_actions: int
+    distribution: TanhGaussian,
+    next_distribution: TanhGaussian,
+    key: Array,
+    num_actions: int,
+    returns: Array | None = None,
 ) -> SampledActions:
     """Draws actions whose values the penalty lowers: n uniform ones, n of π(·|s) and n of π(·|s').
 
@@ -66,11 +72,14 @@ def sampled_actions(
       next_distribution: π(·|s').
       key: draws the actions.
       num_actions: n.
+      returns: [B] returns to go of the data at s, the floor under the values of π's actions, not of the uniform ones
+        (Cal-QL); −∞ where they aren't known. None leaves floors out.
 
     Returns:
-      Actions [B, 3n, A] and their log-densities [B, 3n], constants.
+      Actions [B, 3n, A], their log-densities [B, 3n] and floors [B, 3n], constants.
 
-    Source: Kumar et al. (arXiv:2006.04779), appendix F; the third kind, taken to s, is the authors' code alone.
+    Source: Kumar et al. (arXiv:2006.04779), appendix F; the third kind, taken to s, is the authors' code alone. Floors:
+    Nakamoto et al. (arXiv:2303.05479), section 5.
     """
     uniform_key, current_key, next_key = jax.random.split(key, 3)
     batch_size, action_dim = distribution.mean.shape
@@ -80,7 +89,11 @@ def sampled_actions(
     following, following_log_prob = repeated(next_distribution, num_actions).sample_and_log_prob(next_key)
     actions = jnp.concatenate([uniform, current, following], axis=1)
     log_density = jnp.concatenate([uniform_log_density, current_log_prob, following_log_prob], axis=1)
-    return jax.lax.stop_gradient(SampledActions(actions, log_density))
+    floor = None
+    if returns is not None:
+        of_policy = jnp.broadcast_to(returns[:, None], (batch_size, 2 * num_actions))
+        floor = jnp.concatenate([jnp.full((batch_size, num_actions), -jnp.inf), of_policy], axis=1)
+    return jax.lax.stop_gradient(SampledActions(actions, log_density, floor))
 
 
 def critic_loss(
@@ -112,7 +125,8 @@ def critic_loss(
       gap_min: lower bound of a state's gap, or None.
 
     Returns:
-      [] loss, and the gaps [E] with metrics.
+      [] loss, and the gaps [E] with metrics. With floors one of them is `bounded`, the share of the sampled actions
+      whose values lie below theirs.
 
     Source: Kumar et al. (arXiv:2006.04779), Eq. (4), whose ½ before the squared error the authors' code leaves out, as
     here.
@@ -123,9 +137,13 @@ def critic_loss(
     q = critic.apply(critic_params, _at_every(observation, actions), actions)  # [E, B, 1 + K]
     q, q_sampled = q[..., 0], q[..., 1:]
     td_loss = ensemble_squared_error(q, target)
+    bounded = {}
+    if sampled.floor is not None:
+        bounded = {"bounded": jnp.mean(q_sampled < sampled.floor[None])}
+        q_sampled = calibrated(q_sampled, sampled.floor)
     gap = conservative_gap(q, q_sampled, sampled.log_density, temperature, gap_min)
     metrics = {"td_loss": td_loss, "gap": jnp.mean(gap), "q": jnp.mean(q), "target_q": jnp.mean(target)}
-    return td_loss + weight * jnp.sum(gap - target_gap), (gap, metrics)
+    return td_loss + weight * jnp.sum(gap - target_gap), (gap, metrics | bounded)
 
 
 def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
