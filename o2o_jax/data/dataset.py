@@ -17,6 +17,7 @@ VECTORS = {
     "actions": "discrete actions are not supported, and continuous ones are floating point",
     "next_observations": "they must be of the type of observations",
 }
+SAME_STATE = 1e-3  # standard deviations of an observation within which two are one state, rounded
 ACTION_TOLERANCE = 1e-6  # rounding of float32; what lies this little outside [-1, 1] is clipped
 
 
@@ -158,6 +159,18 @@ class Dataset:
         last = self.episode_ends - 1
         truncated[last] = 1.0 - self.transitions.terminated[last]
         return Rollout(**vars(self.transitions), truncated=truncated)
+
+    def broken_share(self) -> float:
+        """Returns the share of rows within episodes whose next observation isn't the observation of the row after."""
+        rows = self.transitions
+        within = np.ones(self.size, bool)
+        within[self.episode_ends - 1] = False
+        here = np.flatnonzero(within)
+        if not len(here):
+            return 0.0
+        tolerance = SAME_STATE * rows.observation.std(axis=0) + STD_OFFSET
+        apart = np.abs(rows.next_observation[here] - rows.observation[here + 1]) > tolerance
+        return float(apart.any(axis=1).mean())
 
     def best_episodes(self, count: int) -> "Dataset":
         """Selects the `count` episodes of highest return, or all if there are fewer: rows [M] of the N.

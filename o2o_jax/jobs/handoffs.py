@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -497,6 +497,24 @@ def _logged(run_dir: str | Path, phases: Sequence[str], seed_list: range) -> tup
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 events.append(Event(phase, int(step), {phase: terms}))
     return tuple(events)
+
+
+@contextlib.contextmanager
+def data_of(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Says, where data can't be found within, that a run was trained on them, and what to do.
+
+    Args:
+      run_dir: the run's --out.
+
+    Raises:
+      FileNotFoundError: they can't.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; {run_dir} was trained on it: bring it back, or say where it is now with --dataset"
+        ) from error
 
 
 def check_offline_data(run_dir: str | Path, settings: Mapping[str, Any], dataset: Dataset) -> None:

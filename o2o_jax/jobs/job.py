@@ -1,5 +1,6 @@
 """Jobs: what to run, as values."""
 
+import contextlib
 import dataclasses
 import functools
 import typing
@@ -14,7 +15,7 @@ from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import check_offline_data, load_handoff, load_reconstruction
+from o2o_jax.jobs.handoffs import check_offline_data, data_of, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import limits
@@ -24,6 +25,7 @@ from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import Settings, from_dict
 
 FAST_CLONE_UPDATES = 10_000
+MOST_BROKEN = 0.01  # share of rows that may not lead to the one after them, of data in order
 NARROW_ACTIONS = 0.5  # data whose actions are all nearer to 0 may be in other units
 
 
@@ -203,7 +205,8 @@ class OnlineJob(Job):
         clone = None if fits else self.clone or cloning(self.config, self.schedule)
         family = envs.family(task.name)
         clip = self.clip_actions or (not self.dataset and source.get("clip_actions", False))  # as the offline run did
-        dataset = family.load_dataset(task, self.dataset or source["dataset"], clip)
+        with contextlib.nullcontext() if self.dataset else data_of(self.policy):
+            dataset = family.load_dataset(task, self.dataset or source["dataset"], clip)
         if not self.dataset:
             check_offline_data(self.policy, source, dataset)
         facts = {
@@ -287,14 +290,22 @@ def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
       dataset: of N rows.
       task: that it is for; None without an environment.
     """
+    warnings = []
     widest = float(np.abs(dataset.transitions.action).max())
-    if widest >= NARROW_ACTIONS:
-        return []
-    low, high = task.action_bounds if task and task.action_bounds else (-1, 1)
-    return [
-        f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
-        f"bounds, {low} and {high}: scale them first if they are in other units"
-    ]
+    if widest < NARROW_ACTIONS:
+        low, high = task.action_bounds if task and task.action_bounds else (-1, 1)
+        warnings.append(
+            f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
+            f"bounds, {low} and {high}: scale them first if they are in other units"
+        )
+    broken = dataset.broken_share()
+    if broken > MOST_BROKEN:
+        warnings.append(
+            f"after {broken:.0%} of the rows of {dataset.name} comes another state than their next observation, where "
+            "no episode ends: put rows in the order of their episodes or, if they are shuffled, set truncations in all "
+            "of them"
+        )
+    return warnings
 
 
 def check_discount(source: Mapping[str, Any], setup: Setup) -> None:
