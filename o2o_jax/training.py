@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax.interfaces import Sample, Stop
-from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition
+from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition, expect_key, expect_rows, expect_state
 
 MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
 HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
@@ -116,8 +116,13 @@ def run_updates(
       out (NaN: a delayed actor) do not count.
 
     Raises:
-      ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1.
+      ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1;
+        or columns of `dataset` differ in length.
+      TypeError: `dataset`, `key` or `state` is of another type.
     """
+    expect_state(state)
+    expect_rows(dataset)
+    expect_key(key)
     for name, count, least in (("num_updates", num_updates, 0), ("batch_size", batch_size, 1)):
         if not isinstance(count, numbers.Integral) or count < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")

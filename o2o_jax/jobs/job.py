@@ -179,6 +179,11 @@ class OnlineJob(Job):
         super().__post_init__()
         if self.schedule not in typing.get_args(ScheduleName):
             raise ValueError(registry.unknown("schedule", self.schedule, typing.get_args(ScheduleName)))
+        if not isinstance(self.policy, str):
+            raise ValueError(
+                f"policy must be a folder's path, got {type(self.policy).__name__}: save a policy with "
+                "o2o_jax.save_policy, and pass its folder"
+            )
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
 

@@ -16,6 +16,7 @@ from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.run import Run, stage_of
 from o2o_jax.runtime.sinks import Sink
 from o2o_jax.runtime.train import CLONE
+from o2o_jax.types import expect
 
 CHECKPOINTS = "checkpoints"  # the newest run
 STAGES = "stages"  # an online method's networks at the end of each phase, for experiments.diagnose
@@ -43,6 +44,7 @@ class Output:
       ValueError: the run in the folder has other settings or other data, the plan's reconstruction doesn't fit, or a
         sink refuses the run.
       PermissionError: the folder can't be written.
+      TypeError: `plan` is none.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Output:
         log_to: Sequence[str] = (),
         way_out: str = WAY_OUT,
     ) -> None:
+        expect(plan, Plan, "plan", "pass what the plan of a job returns: job.plan(seed_mesh(job.seeds))")
         self._plan, self._log_to = plan, log_to
         if plan.reconstruction is not None and not has_checkpoint(Path(folder) / CHECKPOINTS):
             plan.reconstruction()  # before the folder is claimed: it says what doesn't fit

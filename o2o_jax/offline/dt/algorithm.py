@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
@@ -201,6 +201,7 @@ def policy(nets: Networks, config: Config, state: State) -> SequencePolicy:
     )
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)
