@@ -12,7 +12,6 @@ from o2o_jax.offline import td3_bc
 from o2o_jax.online import o2td3
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.output import Output
-from o2o_jax.runtime.setup import Setup
 from o2o_jax.runtime.train import train
 
 KEY = jax.random.key(0)
@@ -63,7 +62,7 @@ CALLS = {
     "replaced: a name": (lambda: o2o.replaced("td3_bc", {}), TypeError, "are expected, such as td3_bc.Config()"),
     "replaced: a class": (lambda: o2o.replaced(td3_bc.Config, {}), TypeError, "settings are expected"),
     "mesh: text": (lambda: seed_mesh("2"), TypeError, "num_seeds must be of type Integral"),
-    "mesh: none": (lambda: Setup(METHOD, None, SPEC, range(1), None), TypeError, "seed_mesh(seeds)"),
+    "mesh: none": (lambda: JOB.plan(None), TypeError, "seed_mesh(seeds)"),
     "job: a policy": (
         lambda: OnlineJob(algorithm="o2td3", config=o2td3.Config(), policy=clone(), schedule="fast"),
         ValueError, "o2o_jax.save_policy",

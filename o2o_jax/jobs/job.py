@@ -23,6 +23,7 @@ from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import Settings, from_dict
+from o2o_jax.types import expect
 
 FAST_CLONE_UPDATES = 10_000
 MOST_BROKEN = 0.01  # share of rows that may not lead to the one after them, of data in order
@@ -126,7 +127,9 @@ class OfflineJob(Job):
         Raises:
           FileNotFoundError: there is no such dataset.
           ValueError: something doesn't fit, the machine's memory among it.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         task = envs.get_task(self.env) if self.env else None
         source = self.dataset or None
         clip = self.clip_actions
@@ -200,7 +203,9 @@ class OnlineJob(Job):
         Raises:
           FileNotFoundError: there is no such run or dataset.
           ValueError: something doesn't fit, the machine's memory among it.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         handoff, task, source = load_handoff(self.policy, self.seed_list, self.env or None)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
         setup = Setup(algorithm, self.config, task, self.seed_list, mesh)
@@ -257,7 +262,9 @@ class ScratchJob(Job):
 
         Raises:
           ValueError: no such task, settings that need data or an offline policy, or more memory than is free.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         task = envs.get_task(self.env)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
         if algorithm.phases:

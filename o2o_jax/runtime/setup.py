@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from o2o_jax.interfaces import Algorithm, Online, Reference, Requires, Task
-from o2o_jax.types import Spec, expect
+from o2o_jax.types import Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,6 @@ class Setup:
       task: with the environment's sizes and the reference scores; or its sizes alone, where nothing is played.
       seeds: S seeds; each draws the same numbers alone as among others.
       mesh: devices.
-
-    Raises:
-      TypeError: `mesh` is none.
     """
 
     algorithm: Algorithm
@@ -30,9 +27,6 @@ class Setup:
     task: Task | Spec
     seeds: Sequence[int]
     mesh: Mesh
-
-    def __post_init__(self) -> None:
-        expect(self.mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
 
     @property
     def spec(self) -> Spec:
