@@ -5,14 +5,11 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
-
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import class_name
-from o2o_jax.types import Array, Spec, expect, expect_key
+from o2o_jax.types import Array, Spec, expect, expect_32_bits, expect_key
 
 Make = Callable[[Any, Spec], Algorithm]
 
@@ -35,11 +32,7 @@ def checked(make: Make) -> Make:
         kind = typing.get_type_hints(make)["config"]
         expect(config, kind, "config", f"pass {class_name(kind)}()")
         expect(spec, Spec, "spec", "pass o2o_jax.Spec(observation_dim=…, action_dim=…), or the spec of a Dataset")
-        if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
-            raise ValueError(
-                "JAX computes in 64 bits, for which this package isn't made: set JAX_ENABLE_X64=0, and take "
-                "jax_enable_x64 out of the program or the environment that switches it on"
-            )
+        expect_32_bits()
         algorithm = make(config, spec)
         return algorithm._replace(init=functools.partial(_init, algorithm.init, algorithm.requires is None))
 

@@ -338,6 +338,8 @@ def clone(
     Source: Appendix I, Eq. (52).
     """
     config = _expect_cloning(dataset, key, config)
+    if isinstance(function, Policy | SequencePolicy):
+        raise TypeError("a policy of this package is cloned by o2o_jax.with_head: pass it in a Handoff")
     if not callable(function):
         raise TypeError(
             f"a policy is a function of observations, got {type(function).__name__}: pass o2o_jax.wrap(model) of a "

@@ -63,11 +63,10 @@ class Settings:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, hint in _hints(type(self)).items():
             choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
             value = getattr(self, name)
-            if not _fits(value, hint):
-                raise ValueError(_misfit(name, value, hint))
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
             for number in value if isinstance(value, tuple) else (value,):
@@ -105,6 +104,17 @@ class Settings:
         for name in names:
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
+
+
+def check_types(values: Any) -> None:
+    """Refuses a dataclass with a field of another type than it is annotated with.
+
+    Raises:
+      ValueError: the line says what to write.
+    """
+    for name, hint in _hints(type(values)).items():
+        if not _fits(getattr(values, name), hint):
+            raise ValueError(_misfit(name, getattr(values, name), hint))
 
 
 class Documented(NamedTuple):

@@ -105,7 +105,7 @@ def run_updates(
     Args:
       update: (state, batch, key) -> (state, metrics), pure.
       state: a train state with a `step` [] int32 that `update` advances.
-      dataset: transitions [N], on the device; shared by all seeds under `vmap`.
+      dataset: transitions [N], best on the device; shared by all seeds under `vmap`.
       key: PRNG key of the phase.
       num_updates: length of the scan.
       batch_size: B.
@@ -118,8 +118,10 @@ def run_updates(
     Raises:
       ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1;
         or columns of `dataset` differ in length.
-      TypeError: `dataset`, `key` or `state` is of another type.
+      TypeError: `update`, `dataset`, `key` or `state` is of another type.
     """
+    if not callable(update):
+        raise TypeError(f"update must be a function, got {type(update).__name__}: pass that of a phase, phase.update")
     expect_state(state)
     expect_rows(dataset)
     expect_key(key)
@@ -127,6 +129,7 @@ def run_updates(
         if not isinstance(count, numbers.Integral) or count < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
     sample = sample or sample_batch
+    dataset = jax.tree.map(jnp.asarray, dataset)  # rows of numpy arrays can't be drawn within the scan
 
     def one_update(state, _):
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Params = Any  # a pytree of arrays, as flax's `init` returns it
@@ -42,6 +43,19 @@ def expect_state(state: Any) -> None:
         raise TypeError(
             f"state must be what init or an update returned, got {type(state).__name__}: states come before batches "
             "and keys"
+        )
+
+
+def expect_32_bits() -> None:
+    """Refuses to compute where JAX makes numbers of 64 bits.
+
+    Raises:
+      ValueError: it does.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        raise ValueError(
+            "JAX computes in 64 bits, for which this package isn't made: set JAX_ENABLE_X64=0, and take "
+            "jax_enable_x64 out of the program or the environment that switches it on"
         )
 
 
@@ -98,9 +112,11 @@ def expect_rows(dataset: Any) -> None:
 
     Raises:
       TypeError: it is of another type.
-      ValueError: columns differ in length.
+      ValueError: columns differ in length, or there are no rows.
     """
     expect(dataset, Transition, "dataset", "pass o2o_jax.Transition(…) of arrays, or on_device() of a Dataset")
+    if not jnp.size(dataset.reward):
+        raise ValueError("dataset is empty: it has no transitions")
     names = [field.name for field in dataclasses.fields(Transition)]
     lengths = {name: jnp.shape(getattr(dataset, name))[:1] for name in names}
     if len(set(lengths.values())) > 1:

@@ -1,5 +1,7 @@
 """Answers of public functions to objects of the wrong kind: errors of a fitting type that say what to pass."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 
 import o2o_jax as o2o
 from o2o_jax import envs, offline, online
-from o2o_jax.jobs.job import OnlineJob
-from o2o_jax.offline import td3_bc
+from o2o_jax.jobs.job import OfflineJob, OnlineJob
+from o2o_jax.offline import dt, td3_bc
 from o2o_jax.online import o2td3
+from o2o_jax.runtime import saved
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.output import Output
 from o2o_jax.runtime.train import train
@@ -24,6 +27,8 @@ METHOD = td3_bc.make(td3_bc.Config(hidden=(4,), critic_hidden=(4,)), SPEC)
 STATE = METHOD.init(KEY, DATASET.normalizer())
 ONLINE = o2td3.make(o2td3.Config(), SPEC)
 FEW = o2o.CloneConfig(updates=1, hidden=(4,))
+DT = dt.make(dt.Config(), SPEC)
+TD3_BC = {"algorithm": "td3_bc", "config": td3_bc.Config()}
 JOB = OnlineJob(algorithm="o2td3", config=o2td3.Config(), policy="nowhere", schedule="fast")
 
 
@@ -51,10 +56,19 @@ CALLS = {
     "clone: torn data": (lambda: clone(dataset=DATA.replace(reward=ROWS[:5, 4])), ValueError, "reward 5"),
     "clone: a number": (lambda: clone(config=100), TypeError, "pass o2o_jax.CloneConfig(updates=…)"),
     "clone: an object": (lambda: clone(policy=object()), TypeError, "pass o2o_jax.wrap(model)"),
+    "clone: a policy": (lambda: clone(policy=clone().policy), TypeError, "is cloned by o2o_jax.with_head"),
     "clone: no key": (lambda: clone(key=None), TypeError, "pass jax.random.key(0)"),
     "updates: a dataset": (lambda: run_updates(dataset=DATASET), TypeError, "or on_device() of a Dataset"),
     "updates: swapped": (lambda: run_updates(DATA, STATE), TypeError, "state must be what init"),
     "updates: no key": (lambda: run_updates(key=3), TypeError, "pass jax.random.key(0)"),
+    "updates: a phase": (
+        lambda: o2o.run_updates(METHOD.phase("offline"), STATE, DATA, KEY, 1, 4),
+        TypeError, "got Phase: pass that of a phase, phase.update",
+    ),
+    "updates: no rows": (lambda: run_updates(dataset=jax.tree.map(lambda c: c[:0], DATA)), ValueError, "is empty"),
+    "updates: other sizes": (
+        lambda: run_updates(dataset=DATA.replace(observation=ROWS[:, :2])), ValueError, "expected observations of 3",
+    ),
     "update: an array": (lambda: METHOD.phases[0].update(STATE, ROWS, KEY), TypeError, "got ndarray: pass o2o_jax."),
     "observations": (lambda: METHOD.policy(STATE).distribution(ROWS), ValueError, "expected observations of 3 numbers"),
     "spec: text": (lambda: o2o.Spec("3", 1), TypeError, "observation_dim must be of type Integral, got str"),
@@ -67,6 +81,15 @@ CALLS = {
         lambda: OnlineJob(algorithm="o2td3", config=o2td3.Config(), policy=clone(), schedule="fast"),
         ValueError, "o2o_jax.save_policy",
     ),
+    "job: text": (lambda: OfflineJob(**TD3_BC, first_seed="0"), ValueError, "first_seed must be a whole number"),
+    "job: a path": (lambda: OfflineJob(**TD3_BC, dataset=Path("x.npz")), ValueError, "dataset must be a string"),
+    "job: none": (lambda: OfflineJob(**TD3_BC, env=None), ValueError, "env must be a string, got None"),
+    "job: True": (lambda: OfflineJob(**TD3_BC, seeds=True), ValueError, "seeds must be a whole number, got True"),
+    "job: below 0": (lambda: OfflineJob(**TD3_BC, eval_every=-1), ValueError, "eval_every must be at least 0, got -1"),
+    "job: first below 0": (lambda: OfflineJob(**TD3_BC, first_seed=-1), ValueError, "first_seed must be at least 0"),
+    "episodes: text": (lambda: DATASET.hold_out("5"), TypeError, "count must be of type Integral, got str"),
+    "episodes: a fraction": (lambda: DATASET.best_episodes(2.5), TypeError, "count must be of type Integral"),
+    "histories": (lambda: DT.phases[0].sample(DATA, KEY, 4), TypeError, "what the phase's prepare returns"),
     "train: a job": (lambda: next(train(JOB)), TypeError, "got OnlineJob: pass what the plan of a job returns"),
     "output: a job": (lambda: Output("nowhere", JOB), TypeError, "got OnlineJob: pass what the plan of a job returns"),
     "diagnose: no key": (lambda: o2o.diagnose(None, EPISODES, DATA, None), TypeError, "pass jax.random.key(0)"),
@@ -100,9 +123,14 @@ def test_every_method_looks_at_what_it_is_made_of(methods, name):
         module.make(module.Config(), SPEC).init(KEY, DATASET)
 
 
-def test_64_bits_are_refused():
+@pytest.mark.parametrize("enter", [lambda: td3_bc.make(td3_bc.Config(), SPEC), lambda: saved.read("nowhere")])
+def test_64_bits_are_refused(enter):
     with jax.enable_x64(True), pytest.raises(ValueError, match="set JAX_ENABLE_X64=0"):
-        td3_bc.make(td3_bc.Config(), SPEC)
+        enter()
+
+
+def test_rows_of_numpy_are_learnt_from():
+    assert int(run_updates()[0].step) == 1
 
 
 def test_old_keys_are_keys():

@@ -50,7 +50,7 @@ class _PathsParser(flags.ListParser):
         while rest:
             whole = [count for count in range(len(rest), 1, -1) if _is_there(",".join(rest[:count]))]
             count = max(whole, default=1)
-            found.append(",".join(rest[:count]).strip())
+            found.append("+".join(str(Path(part)) for part in ",".join(rest[:count]).strip().split("+") if part))
             rest = rest[count:]
         return found
 

@@ -1,6 +1,7 @@
 """A dataset on the host: transitions, and where their episodes end."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from o2o_jax.data.transform import STD_OFFSET, Normalizer
 from o2o_jax.reading import read_numbers
-from o2o_jax.types import Rollout, Spec, Transition
+from o2o_jax.types import Rollout, Spec, Transition, expect
 
 # columns that have a vector per row -> what to do about whole numbers in them
 VECTORS = {
@@ -179,7 +180,9 @@ class Dataset:
 
         Raises:
           ValueError: `count` below 1.
+          TypeError: it is no whole number.
         """
+        expect(count, numbers.Integral, "count", "pass a whole number")
         if count < 1:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
         return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
@@ -192,7 +195,9 @@ class Dataset:
 
         Raises:
           ValueError: `count` below 1, or so high that no other episode is left.
+          TypeError: it is no whole number.
         """
+        expect(count, numbers.Integral, "count", "pass a whole number")
         episodes = len(self.episode_ends)
         if not 1 <= count < episodes:
             raise ValueError(f"{self.name} has {episodes} episodes, of which {count} cannot be set aside")

@@ -352,7 +352,8 @@ def _read_array(group: Any, key: str, name: str, way_out: str = MAKE_AGAIN) -> n
         raise ValueError(f"{name} lacks {key!r}; {has}: {way_out}")
     if hasattr(node, "keys"):
         raise ValueError(
-            f"{name}: {key} are a dictionary ({brief(', '.join(sorted(node)))}); only flat arrays can be read"
+            f"{name}: {key} are a dictionary ({brief(', '.join(sorted(node)))}); only flat arrays can be read: "
+            "join them to one of [rows, numbers]"
         )
     try:
         return np.asarray(node[()])

@@ -22,7 +22,7 @@ from o2o_jax.runtime import limits
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.settings import Settings, from_dict
+from o2o_jax.settings import Settings, check_types, from_dict
 from o2o_jax.types import expect
 
 FAST_CLONE_UPDATES = 10_000
@@ -91,8 +91,14 @@ class Job:
         module = self.methods.load(self.algorithm)
         if not isinstance(self.config, module.Config):
             raise ValueError(f"config must be a Config of {module.__name__}, got {type(self.config).__qualname__}")
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
+        check_types(self)
+        self._at_least(1, "seeds")
+        self._at_least(0, "first_seed")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def _evaluator(self, task: Task, episodes: int) -> AnyEvaluator | None:
         """Plays the evaluations' episodes; None where there are none. Impure: makes environments."""
@@ -117,6 +123,10 @@ class OfflineJob(Job):
 
     eval_every: int = 0
     eval_episodes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(0, "eval_every", "eval_episodes")
 
     def plan(self, mesh: Mesh) -> Plan:
         """Reads and checks all that the job needs. Impure: reads files, makes environments.
@@ -179,16 +189,15 @@ class OnlineJob(Job):
     checkpoint_every: int = dataclasses.field(default=1_000, compare=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.schedule not in typing.get_args(ScheduleName):
-            raise ValueError(registry.unknown("schedule", self.schedule, typing.get_args(ScheduleName)))
         if not isinstance(self.policy, str):
             raise ValueError(
                 f"policy must be a folder's path, got {type(self.policy).__name__}: save a policy with "
                 "o2o_jax.save_policy, and pass its folder"
             )
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+        super().__post_init__()
+        if self.schedule not in typing.get_args(ScheduleName):
+            raise ValueError(registry.unknown("schedule", self.schedule, typing.get_args(ScheduleName)))
+        self._at_least(1, "checkpoint_every")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as JSON takes it; `from_json` makes an equal one of it."""

@@ -330,6 +330,8 @@ def _hint(directory: Path) -> str:
     above = next((path for path in directory.parents if (path / _CONFIG).is_file()), None)
     if above is not None:
         return f"; pass the run's own folder, {above}"
+    if not directory.exists():
+        return f"; there is no such folder{'' if directory.is_absolute() else f' in {Path.cwd()}'}"
     if directory.is_file():
         return "; pass the --out of a run, and what another library trained by o2o_jax.clone (docs/policies.md)"
     below = [path.parent for path in sorted(directory.glob(f"*/{_CONFIG}"))] if directory.is_dir() else []

@@ -58,6 +58,7 @@ def test_a_path_has_one_text(typed, path, monkeypatch):
         ("x,y,a", ["x,y", "a"]),
         ("a, x, z", ["a", "x, z"]),
         ("", []),
+        ("./a/,a+a/", ["a", "a+a"]),
         ("x,y+a,a", ["x,y+a", "a"]),
         ("x,y:best,last", ["x,y:best", "last"]),
         ('"a,b",a', ["a,b", "a"]),

@@ -211,10 +211,10 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
     # stopped between the first evaluation and its checkpoint, and resumed
     save = Checkpoints.save
 
-    def stop(self, step, state):
+    def stop(self, step, state, notes):
         if step == 4:
             raise KeyboardInterrupt
-        save(self, step, state)
+        save(self, step, state, notes)
 
     arguments = ["--algorithm=dt", f"--env={ENV}", f"--out={tmp_path / 'dt'}", "--seeds=2", *tiny.TRANSFORMER,
                  "--set=batch_size=8", "--set=updates=4", "--eval_every=2", "--eval_episodes=2"]  # fmt: skip
