@@ -51,7 +51,7 @@ def test_cloning_follows_the_schedule(arguments, updates):
         ({"config": o2sac.Config()}, "config must be a Config of o2o_jax.online.o2td3, got Config"),
         ({"config": None}, "config must be a Config of o2o_jax.online.o2td3, got NoneType"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
-        ({"seeds": "2"}, "seeds must be a whole number of at least 1, got '2'"),
+        ({"seeds": "2"}, "seeds must be a whole number, got '2'"),
         ({"schedule": "fas"}, "unknown schedule 'fas'. Did you mean 'fast'?"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
     ],
