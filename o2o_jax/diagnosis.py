@@ -19,7 +19,7 @@ from o2o_jax.ops.mismatch import neighbour_distance, overestimation, proposition
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy, own_log_prob
 from o2o_jax.settings import Settings, setting
-from o2o_jax.types import Array, Metrics, Rollout, Transition
+from o2o_jax.types import Array, Metrics, Rollout, Transition, expect, expect_key
 
 Regime = Literal["better", "like", "worse"]
 REGIMES: dict[Regime, int] = {"worse": -1, "like": 0, "better": 1}  # as arrays hold them
@@ -246,8 +246,15 @@ def diagnose(
     Returns:
       The diagnosis, of one seed.
 
+    Raises:
+      TypeError: key, data or policy is of another type.
+
     Source: section 3, Proposition 4.3; each measure says its own in `ops.mismatch`.
     """
+    expect_key(key)
+    expect(heldout, Rollout, "heldout", "pass the rollout() of a Dataset")
+    expect(support, Transition, "support", "pass o2o_jax.Transition(…) of arrays, or on_device() of a Dataset")
+    expect(policy, Policy, "policy", "pass that of a handoff, or algorithm.policy(state)")
     config = config or DiagnosisConfig()
     row_key, probe_key, critic_key, aligned_key, support_key, value_key = jax.random.split(key, 6)
     rows = jax.random.randint(row_key, (config.states,), 0, heldout.reward.shape[0])

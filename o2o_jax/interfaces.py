@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from o2o_jax import registry
 from o2o_jax.reading import brief
-from o2o_jax.types import Array, Metrics, Rollout, Spec
+from o2o_jax.types import Array, Metrics, Rollout, Spec, expect
 
 
 class Update(Protocol):
@@ -275,14 +276,26 @@ class Algorithm(NamedTuple):
         """Returns the phase of that name.
 
         Raises:
-          KeyError: there is none.
+          ValueError: there is none.
         """
-        return {phase.name: phase for phase in self.phases}[name]
+        phases = {phase.name: phase for phase in self.phases}
+        if name not in phases:
+            raise ValueError(registry.unknown(f"phase of {self.name}", name, phases))
+        return phases[name]
 
     @property
     def offline_updates(self) -> int:
         """Updates of all phases together."""
         return sum(phase.updates for phase in self.phases)
+
+
+def expect_task(task: Any) -> None:
+    """Refuses what is no task, before it fails deep inside.
+
+    Raises:
+      TypeError: it is none.
+    """
+    expect(task, Task, "task", "pass o2o_jax.envs.get_task(name)")
 
 
 DEPLOYED = (

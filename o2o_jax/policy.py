@@ -27,7 +27,21 @@ from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.reading import read_numbers
 from o2o_jax.settings import Settings, setting
 from o2o_jax.training import gradient_step, measure, run_updates
-from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Transition, counter
+from o2o_jax.types import (
+    Annotated,
+    Array,
+    Extras,
+    History,
+    Metrics,
+    Params,
+    Rollout,
+    Transition,
+    counter,
+    expect,
+    expect_key,
+    expect_rows,
+    expect_state,
+)
 
 ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
@@ -209,7 +223,12 @@ def hand_over(algorithm: Algorithm, state: Any) -> Handoff:
     Args:
       algorithm: pure functions of one seed.
       state: its state.
+
+    Raises:
+      TypeError: one is something else.
     """
+    expect(algorithm, Algorithm, "algorithm", "pass what make returns, and its state after it")
+    expect_state(state)
     return Handoff(algorithm.policy(state), state=state, source=algorithm.name)
 
 
@@ -276,10 +295,12 @@ def with_head(
 
     Raises:
       ValueError: no such head, or a sequence policy and no `Rollout`.
+      TypeError: an argument is of another type.
 
     Source: Appendix I, Eq. (52).
     """
-    config = config or CloneConfig()
+    expect(handoff, Handoff, "handoff", "pass what o2o_jax.hand_over or o2o_jax.clone returns")
+    config = _expect_cloning(dataset, key, config)
     if handoff.policy.head == head:
         return handoff
     init_key, update_key = jax.random.split(key)
@@ -312,15 +333,32 @@ def clone(
 
     Raises:
       ValueError: no such head, or unusable actions; see `label`.
+      TypeError: an argument is of another type.
 
     Source: Appendix I, Eq. (52).
     """
-    config = config or CloneConfig()
+    config = _expect_cloning(dataset, key, config)
+    if isinstance(function, Policy | SequencePolicy):
+        raise TypeError("a policy of this package is cloned by o2o_jax.with_head: pass it in a Handoff")
+    if not callable(function):
+        raise TypeError(
+            f"a policy is a function of observations, got {type(function).__name__}: pass o2o_jax.wrap(model) of a "
+            "model that has predict"
+        )
     dataset = jax.tree.map(jnp.asarray, label(function, dataset))
     normalizer = normalizer or Normalizer.fit(dataset.observation)
     init_key, update_key = jax.random.split(key)
     state = clone_init(config, head, init_key, None, normalizer, dataset.action.shape[-1])
     return _run_clone(config, state, dataset, update_key, source)
+
+
+def _expect_cloning(dataset: Transition, key: Array, config: CloneConfig | None) -> CloneConfig:
+    """Settings of a clone, once all that it is made with has been looked at."""
+    expect_rows(dataset)
+    expect_key(key)
+    config = config or CloneConfig()
+    expect(config, CloneConfig, "config", "pass o2o_jax.CloneConfig(updates=…)")
+    return config
 
 
 def _run_clone(config: CloneConfig, state: CloneState, dataset: Transition, key: Array, source: str) -> Handoff:

@@ -59,15 +59,14 @@ class Settings:
         del args
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values.keys() - known:
-            raise TypeError(f"{_class_name(cls)} has no setting {name!r}: {_advice(cls, name)}")
+            raise TypeError(f"{class_name(cls)} has no setting {name!r}: {_advice(cls, name)}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, hint in _hints(type(self)).items():
             choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
             value = getattr(self, name)
-            if not _fits(value, hint):
-                raise ValueError(_misfit(name, value, hint))
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
             for number in value if isinstance(value, tuple) else (value,):
@@ -105,6 +104,17 @@ class Settings:
         for name in names:
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must list the widths of one or more layers, got {getattr(self, name)}")
+
+
+def check_types(values: Any) -> None:
+    """Refuses a dataclass with a field of another type than it is annotated with.
+
+    Raises:
+      ValueError: the line says what to write.
+    """
+    for name, hint in _hints(type(values)).items():
+        if not _fits(getattr(values, name), hint):
+            raise ValueError(_misfit(name, getattr(values, name), hint))
 
 
 class Documented(NamedTuple):
@@ -180,23 +190,25 @@ def replaced(settings: SettingsT, values: Mapping[str, Any]) -> SettingsT:
       values: by path. A whole part may be replaced as well; where it is None, a path within makes it.
 
     Raises:
-      TypeError: there is no such path, the message has the nearest ones; or `values` has no paths.
+      TypeError: there is no such path, the message has the nearest ones; `values` has no paths; or `settings` are none.
       ValueError: the settings refuse a value.
     """
     if not isinstance(values, Mapping) or not all(isinstance(path, str) for path in values):
         raise TypeError(f'values by path are expected, such as {{"update.batch_size": 128}}, got {brief(repr(values))}')
-    fields = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    if isinstance(settings, type) or not dataclasses.is_dataclass(settings):
+        raise TypeError(f"settings are expected, such as td3_bc.Config(), got {brief(repr(settings))}")
+    fields = {field.name for field in dataclasses.fields(settings)}
     own = {name: value for name, value in values.items() if "." not in name}
     parts = dict.fromkeys(name.partition(".")[0] for name in values if "." in name)
     for name in own.keys() | parts.keys():
         if name not in fields:
             unknown = next(path for path in values if path.partition(".")[0] == name)
-            raise TypeError(f"{_class_name(type(settings))} has no setting {unknown!r}: {advice(unknown, settings)}")
+            raise TypeError(f"{class_name(type(settings))} has no setting {unknown!r}: {advice(unknown, settings)}")
     for name in parts:
         within = {path.removeprefix(f"{name}."): values[path] for path in values if path.startswith(f"{name}.")}
         kind = _part_kind(_hints(type(settings))[name])
         if kind is None:
-            raise TypeError(f"{_class_name(type(settings))} has no parts in {name!r}: {advice(name, settings)}")
+            raise TypeError(f"{class_name(type(settings))} has no parts in {name!r}: {advice(name, settings)}")
         with _of_part(name):
             own[name] = replaced(own.get(name, getattr(settings, name)) or kind(), within)
     return dataclasses.replace(settings, **own)  # type: ignore[type-var]
@@ -275,7 +287,7 @@ def _advice(cls: type, name: str) -> str:
     outer, _, inner = near[0].partition(".")
     kind = _part_kind(_hints(cls)[outer])
     assert kind is not None
-    return f"did you mean {' or '.join(near)}? Write {outer}={_class_name(kind)}({inner.partition('.')[0]}=…)"
+    return f"did you mean {' or '.join(near)}? Write {outer}={class_name(kind)}({inner.partition('.')[0]}=…)"
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -290,8 +302,8 @@ def _part_kind(hint: Any) -> type | None:
     return next((option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)), None)
 
 
-def _class_name(kind: type) -> str:
-    """The name of a class with that of its module or, where that is a `config`, its folder: "o2td3.Config"."""
+def class_name(kind: type) -> str:
+    """Returns the name of a class with that of its module or, where that is a `config`, its folder: "o2td3.Config"."""
     *_, folder, module = f".{kind.__module__}".split(".")
     return f"{folder if module == 'config' else module}.{kind.__qualname__}"
 
@@ -318,7 +330,7 @@ def _misfit(name: str, value: Any, hint: Any) -> str:
     if kind is not None:
         inner = ", ".join(f"{field}=…" for field in value) if isinstance(value, Mapping) else "…"
         got = "a dict" if isinstance(value, Mapping) else repr(value)
-        return f"{name} must be settings of its own, got {got}: write {name}={_class_name(kind)}({inner})"
+        return f"{name} must be settings of its own, got {got}: write {name}={class_name(kind)}({inner})"
     if typing.get_origin(hint) is tuple and isinstance(value, int | list):
         return f"{name} must be a tuple, got {value}: write {tuple(value) if isinstance(value, list) else (value,)}"
     return f"{name} must be {_wanted(hint)}, got {value!r}"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from o2o_jax.interfaces import Sample, Stop
-from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition
+from o2o_jax.types import Array, BatchT, Metrics, Params, Rollout, Transition, expect_key, expect_rows, expect_state
 
 MEASURED_BATCHES = 40  # of a state as it is: 10,000 rows of 256 a batch
 HELD_OUT_STREAM = 2**31 - 1  # of a phase's key; its updates draw from those of their own numbers
@@ -105,7 +105,7 @@ def run_updates(
     Args:
       update: (state, batch, key) -> (state, metrics), pure.
       state: a train state with a `step` [] int32 that `update` advances.
-      dataset: transitions [N], on the device; shared by all seeds under `vmap`.
+      dataset: transitions [N], best on the device; shared by all seeds under `vmap`.
       key: PRNG key of the phase.
       num_updates: length of the scan.
       batch_size: B.
@@ -116,12 +116,20 @@ def run_updates(
       out (NaN: a delayed actor) do not count.
 
     Raises:
-      ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1.
+      ValueError: `num_updates` is no whole number of at least 0, or `batch_size` none of at least 1;
+        or columns of `dataset` differ in length.
+      TypeError: `update`, `dataset`, `key` or `state` is of another type.
     """
+    if not callable(update):
+        raise TypeError(f"update must be a function, got {type(update).__name__}: pass that of a phase, phase.update")
+    expect_state(state)
+    expect_rows(dataset)
+    expect_key(key)
     for name, count, least in (("num_updates", num_updates, 0), ("batch_size", batch_size, 1)):
         if not isinstance(count, numbers.Integral) or count < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
     sample = sample or sample_batch
+    dataset = jax.tree.map(jnp.asarray, dataset)  # rows of numpy arrays can't be drawn within the scan
 
     def one_update(state, _):
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, state.step))

@@ -1,16 +1,73 @@
 """The values that every module passes around."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Params = Any  # a pytree of arrays, as flax's `init` returns it
 Metrics = dict[str, jax.Array]  # scalars, one per term of an update
+
+
+def expect(value: Any, kind: type | tuple[type, ...], name: str, way_out: str) -> None:
+    """Refuses an argument of another type, before it fails deep inside.
+
+    Args:
+      value: the argument.
+      kind: its type, or several.
+      name: what messages call it.
+      way_out: what to pass instead, in a phrase.
+
+    Raises:
+      TypeError: it is of another type.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(one.__name__ for one in kinds)
+        raise TypeError(f"{name} must be of type {wanted}, got {type(value).__name__}: {way_out}")
+
+
+def expect_state(state: Any) -> None:
+    """Refuses what is no state of a method, before it fails deep inside.
+
+    Raises:
+      TypeError: it has no counter of its updates.
+    """
+    if not hasattr(state, "step"):
+        raise TypeError(
+            f"state must be what init or an update returned, got {type(state).__name__}: states come before batches "
+            "and keys"
+        )
+
+
+def expect_32_bits() -> None:
+    """Refuses to compute where JAX makes numbers of 64 bits.
+
+    Raises:
+      ValueError: it does.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+        raise ValueError(
+            "JAX computes in 64 bits, for which this package isn't made: set JAX_ENABLE_X64=0, and take "
+            "jax_enable_x64 out of the program or the environment that switches it on"
+        )
+
+
+def expect_key(key: Any) -> None:
+    """Refuses what is no PRNG key, of the new kind or the old one, before it fails deep inside.
+
+    Raises:
+      TypeError: it is none.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise TypeError(f"key must be a PRNG key, got {type(key).__name__}: pass jax.random.key(0)")
 
 
 SHARED = "shared"  # in a field's metadata: it has no seed axis
@@ -48,6 +105,23 @@ class Transition:
     reward: Array
     next_observation: Array
     terminated: Array
+
+
+def expect_rows(dataset: Any) -> None:
+    """Refuses what is no `Transition` [N] with as many rows in every column, before it fails deep inside.
+
+    Raises:
+      TypeError: it is of another type.
+      ValueError: columns differ in length, or there are no rows.
+    """
+    expect(dataset, Transition, "dataset", "pass o2o_jax.Transition(…) of arrays, or on_device() of a Dataset")
+    if not jnp.size(dataset.reward):
+        raise ValueError("dataset is empty: it has no transitions")
+    names = [field.name for field in dataclasses.fields(Transition)]
+    lengths = {name: jnp.shape(getattr(dataset, name))[:1] for name in names}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length[0] if length else 'none'}" for name, length in lengths.items())
+        raise ValueError(f"columns differ in length: {said}; each has one row per step")
 
 
 @flax.struct.dataclass
@@ -136,12 +210,15 @@ class Spec:
 
     Raises:
       ValueError: either is below 1.
+      TypeError: either is no whole number.
     """
 
     observation_dim: int
     action_dim: int
 
     def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            expect(size, numbers.Integral, name, "pass a whole number")
         if self.observation_dim < 1 or self.action_dim < 1:
             raise ValueError(f"observation_dim and action_dim must be at least 1, got {self!r}")
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"types", "reading", "registry", "settings"},
     {"interfaces", "ops"},
     {"networks"},
-    {"policy", "critic", "data", "training", "losses", "diagnosis", "operations"},
+    {"policy", "critic", "data", "training", "losses", "diagnosis", "operations", "making"},
     {"offline", "online", "envs"},
     {"runtime"},
     {"jobs"},

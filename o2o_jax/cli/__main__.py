@@ -1,5 +1,6 @@
 """Command `o2o`: the first argument names what to do, the others are its flags."""
 
+import contextlib
 import importlib
 import re
 import sys
@@ -20,11 +21,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: always; see `program.run`. Status 2 for an unknown command.
     """
-    if argv is None:  # the process is this command's alone
-        interrupt.at_once()
+    with contextlib.nullcontext() if argv is not None else interrupt.own_process():
+        _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> None:
     from o2o_jax.cli import program  # which takes seconds, in which a signal may come
 
-    program.readable_output()
+    program.readable_output(lasting=argv is None)
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("--help", "-h"):
         program.show(overview())
@@ -45,12 +49,13 @@ def run(name: str, argv: Sequence[str] | None = None, wording: Callable[[str], s
     Raises:
       SystemExit: always; see `program.run`.
     """
-    if argv is None:  # the process is this command's alone
-        interrupt.at_once()
-    from o2o_jax.cli import program
+    with contextlib.nullcontext() if argv is not None else interrupt.own_process():
+        from o2o_jax.cli import program
 
-    command = _load(name)
-    program.run(command.main, command.define, command.__doc__, argv, wording)
+        program.readable_output(lasting=argv is None)
+        command = _load(name)
+        program.run(command.main, command.define, command.__doc__, argv, wording)
+    raise AssertionError  # run never returns
 
 
 def overview() -> str:

@@ -12,6 +12,7 @@ Held-out trajectories are episodes of another dataset, --holdout_dataset. Withou
 itself, which the offline run has seen, and the report says so.
 """
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -30,8 +31,8 @@ from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import Stage, load_offline, load_stages, named_task, networks_of, places, seeds_of
-from o2o_jax.jobs.job import check_discount, cloning
+from o2o_jax.jobs.handoffs import Stage, data_of, load_offline, load_stages, named_task, networks_of, places, seeds_of
+from o2o_jax.jobs.job import check_discount, cloning, data_warnings
 from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.runtime import limits, log, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
@@ -119,7 +120,8 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(len(seed_list), args.devices)
     task = named_task(args.run, settings)
     clip = settings.get("clip_actions", False)
-    dataset = _load(task, args.dataset or settings["dataset"], clip)
+    with contextlib.nullcontext() if args.dataset else data_of(args.run):
+        dataset = _load(task, args.dataset or settings["dataset"], clip)
     heldout, support, seen = _hold_out(task, dataset, args.holdout_dataset, args.holdout_episodes, clip)
     out = Path(args.out) if args.out else Path(args.run) / "diagnosis"
     record = {
@@ -152,7 +154,7 @@ def main(args: FlagValues) -> None:
         margin=args.margin,
         deterministic=subject.policy.head == "deterministic",
         logged=readiness.logged_gap(args.run if settings["script"] == "offline" else settings["policy"], dataset),
-        notes=subject.notes,
+        notes=(*subject.notes, *data_warnings(dataset, task)),
     )
     print(readiness.write(report, record, out))
     print(f"Figure: {(out / 'diagnosis.png').absolute()}")

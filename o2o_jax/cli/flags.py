@@ -38,6 +38,41 @@ def define_path(values: FlagValues, name: str, default: str | None, text: str, r
     flags.DEFINE(_PathParser(), name, default, text, flag_values=values, required=required)
 
 
+class _PathsParser(flags.ListParser):
+    """Parser of paths with commas between; one that is there may have a comma itself, and others in quotes."""
+
+    syntactic_help = "paths with commas between"
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        if isinstance(argument, list) or '"' in argument:
+            return super().parse(argument)
+        rest, found = argument.split(",") if argument else [], []
+        while rest:
+            whole = [count for count in range(len(rest), 1, -1) if _is_there(",".join(rest[:count]))]
+            count = max(whole, default=1)
+            found.append("+".join(str(Path(part)) for part in ",".join(rest[:count]).strip().split("+") if part))
+            rest = rest[count:]
+        return found
+
+
+def _is_there(text: str) -> bool:
+    """Returns whether a text names what is on the disk: a path, several joined by a plus, or `<path>:<policy>`."""
+    folder, _, policy = text.strip().rpartition(":")
+    options = (text.strip(), "" if "," in policy else folder)
+    return any(all(part and Path(part).expanduser().exists() for part in text.split("+")) for text in options)
+
+
+def define_paths(values: FlagValues, name: str, default: list[str] | None, text: str, required: bool = False) -> None:
+    """Defines a flag that is several paths, or what else names runs, with commas between.
+
+    The arguments are those of `define_path`.
+    """
+    flags.DEFINE(
+        _PathsParser(), name, default, text, flag_values=values, serializer=flags.CsvListSerializer(","),
+        required=required,
+    )  # fmt: skip
+
+
 def define_number(values: FlagValues, name: str, default: float, text: str, lower_bound: float | None = None) -> None:
     """Defines a flag that is a finite number.
 

@@ -29,10 +29,12 @@ from o2o_jax.runtime.saved import is_saved
 def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_path(values, "run", None, "folder of a run, or of a policy that save_policy wrote", required=True)
-    absl.flags.DEFINE_list(
-        "compare", ["best"], f"policies of the run ({', '.join(WHICH)}), or <folder>:<policy> of others, to play from "
-        "the same start states", flag_values=values,
-    )  # fmt: skip
+    flags.define_paths(
+        values,
+        "compare",
+        ["best"],
+        f"policies of the run ({', '.join(WHICH)}), or <folder>:<policy> of others, to play from the same start states",
+    )
     absl.flags.DEFINE_integer("seed", 0, "number of the runs' seed", lower_bound=0, flag_values=values)
     absl.flags.DEFINE_integer("episodes", 5, "per policy", lower_bound=1, flag_values=values)
     flags.define_path(values, "video", None, "film to write, an .mp4 file")

@@ -19,7 +19,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -120,10 +120,13 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
             )
 
 
-def readable_output() -> None:
+def readable_output(lasting: bool = False) -> None:
     """Lets a terminal that lacks a letter, such as π in ASCII, show a question mark in its place. Impure.
 
     A stream that is closed leads nowhere from now on, and keeps its number from becoming that of a file.
+
+    Args:
+      lasting: whether the process is a command's alone, which goes on where readers of its streams don't.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -131,6 +134,38 @@ def readable_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if lasting:
+        sys.stdout, sys.stderr = (
+            _Lasting(stream.detach(), stream.encoding, "replace", line_buffering=True)
+            if isinstance(stream, io.TextIOWrapper)
+            else stream
+            for stream in (sys.stdout, sys.stderr)
+        )
+
+
+class _Lasting(io.TextIOWrapper):
+    """A standard stream that is written line by line, and leads nowhere once its reader has gone, as `head` does.
+
+    The command goes on: what it makes was asked for, whoever listens.
+    """
+
+    def write(self, text: str) -> int:
+        with self._outlived():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._outlived():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _outlived(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # where the rest of it goes
+            if not isinstance(error, BrokenPipeError):  # such as a full disk
+                raise OSError(error.errno, error.strerror, self.name) from error
 
 
 def show(text: str) -> None:

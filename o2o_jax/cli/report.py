@@ -355,10 +355,13 @@ def figure_class() -> Any:
 
 def define(values: FlagValues) -> None:
     """Flags of this script."""
-    absl.flags.DEFINE_list(
-        "runs", None, "folders of fine-tuning runs, comma-separated; a plus joins the seeds of several to one curve",
-        required=True, flag_values=values,
-    )  # fmt: skip
+    flags.define_paths(
+        values,
+        "runs",
+        None,
+        "folders of fine-tuning runs, comma-separated; a plus joins the seeds of several to one curve",
+        required=True,
+    )
     absl.flags.DEFINE_list(
         "may_differ", [], "settings, or commit, fingerprint, versions, that runs which are joined may differ in",
         flag_values=values,
@@ -384,6 +387,9 @@ def main(args: FlagValues) -> None:
     labels = args.labels or _labels(args.runs)
     if len(labels) != len(args.runs):
         raise ValueError(f"--labels names {len(labels)} runs, but --runs has {len(args.runs)}")
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two runs are called {twice}: name every run once, and each by its own name in --labels")
     print(write_report(args.runs, labels, args.out, args.scores, args.x, args.may_differ))
     print(f"Figure: {Path(args.out).absolute()}")
 

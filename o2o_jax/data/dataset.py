@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import numbers
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from o2o_jax.data.transform import STD_OFFSET, Normalizer
 from o2o_jax.reading import read_numbers
-from o2o_jax.types import Rollout, Spec, Transition
+from o2o_jax.types import Rollout, Spec, Transition, expect
 
 # columns that have a vector per row -> what to do about whole numbers in them
 VECTORS = {
@@ -19,6 +20,7 @@ VECTORS = {
     "actions": "discrete actions are not supported, and continuous ones are floating point",
     "next_observations": "they must be of the type of observations",
 }
+SAME_STATE = 1e-3  # standard deviations of an observation within which two are one state, rounded
 ACTION_TOLERANCE = 1e-6  # rounding of float32; what lies this little outside [-1, 1] is clipped
 
 
@@ -171,6 +173,18 @@ class Dataset:
         truncated[last] = 1.0 - self.transitions.terminated[last]
         return Rollout(**vars(self.transitions), truncated=truncated)
 
+    def broken_share(self) -> float:
+        """Returns the share of rows within episodes whose next observation isn't the observation of the row after."""
+        rows = self.transitions
+        within = np.ones(self.size, bool)
+        within[self.episode_ends - 1] = False
+        here = np.flatnonzero(within)
+        if not len(here):
+            return 0.0
+        tolerance = SAME_STATE * rows.observation.std(axis=0) + STD_OFFSET
+        apart = np.abs(rows.next_observation[here] - rows.observation[here + 1]) > tolerance
+        return float(apart.any(axis=1).mean())
+
     def best_episodes(self, count: int) -> "Dataset":
         """Selects the `count` episodes of highest return, or all if there are fewer: rows [M] of the N.
 
@@ -178,7 +192,9 @@ class Dataset:
 
         Raises:
           ValueError: `count` below 1.
+          TypeError: it is no whole number.
         """
+        expect(count, numbers.Integral, "count", "pass a whole number")
         if count < 1:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
         return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
@@ -191,7 +207,9 @@ class Dataset:
 
         Raises:
           ValueError: `count` below 1, or so high that no other episode is left.
+          TypeError: it is no whole number.
         """
+        expect(count, numbers.Integral, "count", "pass a whole number")
         episodes = len(self.episode_ends)
         if not 1 <= count < episodes:
             raise ValueError(f"{self.name} has {episodes} episodes, of which {count} cannot be set aside")

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -259,20 +259,20 @@ def load_npz(path: str | pathlib.Path, clip_actions: bool = False) -> Dataset:
       ValueError: damaged file, missing arrays, and what `Dataset.from_arrays` refuses.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    _check_there(path)
     return _from_columns(read_npz(path, "save it again"), NPZ_KEYS, str(path), None, clip_actions)
 
 
 def _from_columns(
-    file: Any, keys: Iterable[str], name: str, bounds: tuple[Any, Any] | None, clip_actions: bool
+    file: Any, keys: Sequence[str], name: str, bounds: tuple[Any, Any] | None, clip_actions: bool
 ) -> Dataset:
     """A dataset of the arrays that a file holds under these names, in the order of `Dataset.from_arrays`.
 
     Actions are within `bounds`; None for -1 and 1.
     """
     optional = [key for key in ("next_observations",) if key in file]
-    columns: list[Any] = [_read_array(file, key, name) for key in (*keys, *optional)]
+    way_out = f"call its arrays, with a row per step, {', '.join(keys)}"
+    columns: list[Any] = [_read_array(file, key, name, way_out) for key in (*keys, *optional)]
     if bounds is not None and np.shape(columns[1])[1:] == np.shape(bounds[0]) and columns[1].dtype.kind == "f":
         columns[1] = scaled(columns[1], *(np.asarray(bound) for bound in bounds))
     if clip_actions and columns[1].dtype.kind == "f":
@@ -340,19 +340,20 @@ def _read_observations(group: Any, key: str, name: str) -> np.ndarray:
     return to_float32(array)
 
 
-def _read_array(group: Any, key: str, name: str) -> np.ndarray:
-    """An array of an HDF5 group or a dictionary, as it is stored."""
+def _read_array(group: Any, key: str, name: str, way_out: str = MAKE_AGAIN) -> np.ndarray:
+    """An array of an HDF5 group or a dictionary, as it is stored; `way_out` says what to do where it isn't there."""
     node = group.get(key)
     if node is None and key in group:
         raise ValueError(f"{name}: {key} is a link that leads nowhere: bring what it names back, or {MAKE_AGAIN}")
     if node is None:
         has = f"it has {brief(', '.join(sorted(group)))}" if len(group) else "it is empty"
-        cut = key in (D4RL_KEYS[-1], NPZ_KEYS[-1])
-        way_out = "; set it False in every row if no time limit cut an episode" if cut else ""
-        raise ValueError(f"{name} lacks {key!r}; {has}{way_out}")
+        if key in (D4RL_KEYS[-1], NPZ_KEYS[-1]):
+            way_out += "; set it False in every row if no time limit cut an episode"
+        raise ValueError(f"{name} lacks {key!r}; {has}: {way_out}")
     if hasattr(node, "keys"):
         raise ValueError(
-            f"{name}: {key} are a dictionary ({brief(', '.join(sorted(node)))}); only flat arrays can be read"
+            f"{name}: {key} are a dictionary ({brief(', '.join(sorted(node)))}); only flat arrays can be read: "
+            "join them to one of [rows, numbers]"
         )
     try:
         return np.asarray(node[()])
@@ -390,13 +391,18 @@ def has_width(low: np.ndarray, high: np.ndarray) -> bool:
         )
 
 
+def _check_there(path: pathlib.Path) -> None:
+    """Refuses a path that leads to no file; of a relative one the message says where it was looked for."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}" + ("" if path.is_absolute() else f" in {pathlib.Path.cwd()}"))
+
+
 @contextlib.contextmanager
 def _open(path: pathlib.Path) -> Iterator[Any]:
     """Opens an HDF5 file to read; damage shows as one ValueError, whenever it is met."""
     import h5py
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+    _check_there(path)
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from o2o_jax.ops.advantage import linear_recurrence
-from o2o_jax.types import Array, BatchT
+from o2o_jax.types import Array, BatchT, Transition, expect
 
 STD_OFFSET = 1e-3  # added to the standard deviation, as the authors have it
 
@@ -36,7 +36,15 @@ class Normalizer:
         return cls(jnp.mean(observations, axis=0), jnp.std(observations, axis=0) + STD_OFFSET)
 
     def __call__(self, observation: Array) -> Array:
-        """Normalises raw observations [..., O]."""
+        """Normalises raw observations [..., O].
+
+        Raises:
+          ValueError: they are of another size.
+        """
+        if observation.shape[-1:] != self.mean.shape[-1:]:
+            raise ValueError(
+                f"expected observations of {self.mean.shape[-1]} numbers, got an array of shape {observation.shape}"
+            )
         shape = (1,) * (observation.ndim - 1) + (-1,)
         return (observation - self.mean.reshape(shape)) / self.std.reshape(shape)
 
@@ -93,7 +101,12 @@ class Transform:
     reward_shift: float = flax.struct.field(pytree_node=False, default=0.0)
 
     def __call__(self, batch: BatchT) -> BatchT:
-        """Transforms a raw batch [B] to what the losses see [B], of the same kind."""
+        """Transforms a raw batch [B] to what the losses see [B], of the same kind.
+
+        Raises:
+          TypeError: it is no batch of transitions.
+        """
+        expect(batch, Transition, "batch", "pass o2o_jax.Transition(…) of arrays")
         return batch.replace(
             observation=self.normalizer(batch.observation),
             next_observation=self.normalizer(batch.next_observation),

@@ -66,6 +66,11 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
         except (
             BaseException
         ) as error:  # SystemExit among them, of gymnasium, or of the environment, which anyone may have written
+            if isinstance(error, SystemExit) and not isinstance(error.code, str):
+                raise ValueError(
+                    f"{env_id!r} ends the process while it is imported or made, with status {error.code!r}, as a "
+                    "script does that reads the command line: register it in a module that does nothing else"
+                ) from error
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
 

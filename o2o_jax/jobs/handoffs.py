@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +34,8 @@ from o2o_jax.runtime.snapshots import Snapshot
 from o2o_jax.runtime.train import CLONE
 from o2o_jax.settings import from_dict, paths, replaced
 from o2o_jax.types import Array, Spec
+
+OWN_SETTINGS = "Bring back the run's own config.json, which was changed since"
 
 
 @flax.struct.dataclass
@@ -270,7 +272,7 @@ def _restore(run_dir: str | os.PathLike, settings: dict[str, Any], setup: Setup,
     """
     begin = seeds.over_seeds(functools.partial(start_seed, setup), setup.mesh, shared=(1,))
     template = jax.eval_shape(begin, seeds.keys(setup.seeds, "any"), start)
-    with Checkpoints(Path(run_dir) / CHECKPOINTS, settings) as checkpoints:
+    with Checkpoints(Path(run_dir) / CHECKPOINTS, settings, advice=OWN_SETTINGS) as checkpoints:
         return checkpoints.restore(template, free="episodes")
 
 
@@ -481,7 +483,7 @@ def _load_clone(run_dir: str | Path, settings: dict[str, Any], plan: Plan) -> Ru
     keys = seeds.keys(seeds_of(settings), "any")
     teacher = seeds.take(plan.start.policy, 0)
     template = jax.eval_shape(seeds.over_seeds(start, _one_device(), shared=(2,)), keys, keys, teacher)
-    with Checkpoints(own, settings) as checkpoints:
+    with Checkpoints(own, settings, advice=OWN_SETTINGS) as checkpoints:
         return jax.device_get(checkpoints.restore(template, free="episodes"))
 
 
@@ -497,6 +499,24 @@ def _logged(run_dir: str | Path, phases: Sequence[str], seed_list: range) -> tup
                 terms = {name: values[rows] for name, values in columns.items() if name not in ("step", "seed")}
                 events.append(Event(phase, int(step), {phase: terms}))
     return tuple(events)
+
+
+@contextlib.contextmanager
+def data_of(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Says, where data can't be found within, that a run was trained on them, and what to do.
+
+    Args:
+      run_dir: the run's --out.
+
+    Raises:
+      FileNotFoundError: they can't.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; {run_dir} was trained on it: bring it back, or say where it is now with --dataset"
+        ) from error
 
 
 def check_offline_data(run_dir: str | Path, settings: Mapping[str, Any], dataset: Dataset) -> None:
@@ -547,7 +567,8 @@ def _load_ends(run_dir: str | Path, settings: dict[str, Any], algorithm: Algorit
         return stage_of(start_phases(algorithm.phases, algorithm.init(key, None), key))
 
     template = jax.eval_shape(seeds.over_seeds(start, _one_device()), seeds.keys(seeds_of(settings), "any"))
-    with Checkpoints(Path(run_dir) / STAGES, settings, keep=max(1, len(algorithm.phases))) as stages:
+    keep = max(1, len(algorithm.phases))
+    with Checkpoints(Path(run_dir) / STAGES, settings, keep, OWN_SETTINGS) as stages:
         kept = stages.all_steps()
         return {
             phase.name: jax.device_get(stages.restore(template, step))

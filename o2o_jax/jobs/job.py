@@ -1,5 +1,6 @@
 """Jobs: what to run, as values."""
 
+import contextlib
 import dataclasses
 import functools
 import typing
@@ -14,16 +15,18 @@ from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Task
-from o2o_jax.jobs.handoffs import check_offline_data, load_handoff, load_reconstruction
+from o2o_jax.jobs.handoffs import check_offline_data, data_of, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
 from o2o_jax.runtime import limits
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
-from o2o_jax.settings import Settings, from_dict
+from o2o_jax.settings import Settings, check_types, from_dict
+from o2o_jax.types import expect
 
 FAST_CLONE_UPDATES = 10_000
+MOST_BROKEN = 0.01  # share of rows that may not lead to the one after them, of data in order
 NARROW_ACTIONS = 0.5  # data whose actions are all nearer to 0 may be in other units
 
 
@@ -88,8 +91,14 @@ class Job:
         module = self.methods.load(self.algorithm)
         if not isinstance(self.config, module.Config):
             raise ValueError(f"config must be a Config of {module.__name__}, got {type(self.config).__qualname__}")
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
+        check_types(self)
+        self._at_least(1, "seeds")
+        self._at_least(0, "first_seed")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def _evaluator(self, task: Task, episodes: int) -> AnyEvaluator | None:
         """Plays the evaluations' episodes; None where there are none. Impure: makes environments."""
@@ -115,6 +124,10 @@ class OfflineJob(Job):
     eval_every: int = 0
     eval_episodes: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(0, "eval_every", "eval_episodes")
+
     def plan(self, mesh: Mesh) -> Plan:
         """Reads and checks all that the job needs. Impure: reads files, makes environments.
 
@@ -124,7 +137,9 @@ class OfflineJob(Job):
         Raises:
           FileNotFoundError: there is no such dataset.
           ValueError: something doesn't fit, the machine's memory among it.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         task = envs.get_task(self.env) if self.env else None
         source = self.dataset or None
         clip = self.clip_actions
@@ -174,11 +189,15 @@ class OnlineJob(Job):
     checkpoint_every: int = dataclasses.field(default=1_000, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.policy, str):
+            raise ValueError(
+                f"policy must be a folder's path, got {type(self.policy).__name__}: save a policy with "
+                "o2o_jax.save_policy, and pass its folder"
+            )
         super().__post_init__()
         if self.schedule not in typing.get_args(ScheduleName):
             raise ValueError(registry.unknown("schedule", self.schedule, typing.get_args(ScheduleName)))
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+        self._at_least(1, "checkpoint_every")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as JSON takes it; `from_json` makes an equal one of it."""
@@ -193,7 +212,9 @@ class OnlineJob(Job):
         Raises:
           FileNotFoundError: there is no such run or dataset.
           ValueError: something doesn't fit, the machine's memory among it.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         handoff, task, source = load_handoff(self.policy, self.seed_list, self.env or None)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
         setup = Setup(algorithm, self.config, task, self.seed_list, mesh)
@@ -203,7 +224,8 @@ class OnlineJob(Job):
         clone = None if fits else self.clone or cloning(self.config, self.schedule)
         family = envs.family(task.name)
         clip = self.clip_actions or (not self.dataset and source.get("clip_actions", False))  # as the offline run did
-        dataset = family.load_dataset(task, self.dataset or source["dataset"], clip)
+        with contextlib.nullcontext() if self.dataset else data_of(self.policy):
+            dataset = family.load_dataset(task, self.dataset or source["dataset"], clip)
         if not self.dataset:
             check_offline_data(self.policy, source, dataset)
         facts = {
@@ -249,7 +271,9 @@ class ScratchJob(Job):
 
         Raises:
           ValueError: no such task, settings that need data or an offline policy, or more memory than is free.
+          TypeError: `mesh` is none.
         """
+        expect(mesh, Mesh, "mesh", "pass o2o_jax.runtime.devices.seed_mesh(seeds)")
         task = envs.get_task(self.env)
         algorithm = self.methods.load(self.algorithm).make(self.config, task.spec)
         if algorithm.phases:
@@ -287,14 +311,22 @@ def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
       dataset: of N rows.
       task: that it is for; None without an environment.
     """
+    warnings = []
     widest = float(np.abs(dataset.transitions.action).max())
-    if widest >= NARROW_ACTIONS:
-        return []
-    low, high = task.action_bounds if task and task.action_bounds else (-1, 1)
-    return [
-        f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
-        f"bounds, {low} and {high}: scale them first if they are in other units"
-    ]
+    if widest < NARROW_ACTIONS:
+        low, high = task.action_bounds if task and task.action_bounds else (-1, 1)
+        warnings.append(
+            f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
+            f"bounds, {low} and {high}: scale them first if they are in other units"
+        )
+    broken = dataset.broken_share()
+    if broken > MOST_BROKEN:
+        warnings.append(
+            f"after {broken:.0%} of the rows of {dataset.name} comes another state than their next observation, where "
+            "no episode ends: put rows in the order of their episodes or, if they are shuffled, set truncations in all "
+            "of them"
+        )
+    return warnings
 
 
 def check_discount(source: Mapping[str, Any], setup: Setup) -> None:

@@ -12,7 +12,7 @@ import optax
 
 from o2o_jax import registry
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.interfaces import Act, Task
+from o2o_jax.interfaces import Act, Task, expect_task
 from o2o_jax.online import parts
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import Settings, part, replaced, setting
@@ -48,7 +48,13 @@ class OnlineConfig(Settings):
 
     @classmethod
     def for_task(cls, task: Task, schedule: ScheduleName = "paper") -> Self:
-        """The settings of a schedule for a task: `published`, and `scheduled` from there."""
+        """The settings of a schedule for a task: `published`, and `scheduled` from there.
+
+        Raises:
+          TypeError: `task` is none.
+          ValueError: no such schedule.
+        """
+        expect_task(task)
         return cls.published(task).scheduled(schedule)
 
     def scheduled(self, schedule: ScheduleName) -> Self:

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
+from o2o_jax import registry
 from o2o_jax.reading import NULL, Record, brief, read_json
 from o2o_jax.runtime import files, log
 
@@ -28,6 +29,7 @@ _ADDED = {
 }  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
+SAME_SETTINGS = "Use the same settings, or another --out"
 # what a run's settings are, as far as its command has them
 KINDS = {
     "script": str,
@@ -46,6 +48,7 @@ KINDS = {
     "reconstruction": (str, NULL),
     "source": dict,
 }
+META = {"step": int, "config": dict, "layout": dict, "notes": dict}  # what a checkpoint says of itself
 MOST = 3  # of the settings that differ, which a message names
 
 
@@ -66,14 +69,18 @@ class Checkpoints:
       directory: folder for the checkpoints alone; made by the first `save`.
       config: JSON-like settings of the run. A checkpoint written with other settings is not restored.
       keep: how many of the latest checkpoints stay.
+      advice: what to do where one was written with other settings, for the message.
     """
 
-    def __init__(self, directory: str | os.PathLike, config: Mapping[str, Any], keep: int = 1) -> None:
+    def __init__(
+        self, directory: str | os.PathLike, config: Mapping[str, Any], keep: int = 1, advice: str = SAME_SETTINGS
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(directory).absolute()
         self._config = _plain(config)
         self._keep = keep
+        self._advice = advice
 
     def __enter__(self) -> Self:
         return self
@@ -95,12 +102,13 @@ class Checkpoints:
         """Steps of all checkpoints that stayed, the oldest first."""
         return sorted(self._manager.all_steps()) if self._directory.is_dir() else []
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, notes: Mapping[str, Any] | None = None) -> None:
         """Writes a checkpoint, reads back that it is whole, then deletes those beyond the latest `keep`.
 
         Args:
           step: counter of the run, above that of every checkpoint in the folder.
           state: a pytree of arrays, typed PRNG keys, numpy arrays and Python numbers; no array may be empty.
+          notes: JSON-like, to be kept beside it.
 
         Raises:
           ValueError: the folder has this step or a later one.
@@ -108,7 +116,12 @@ class Checkpoints:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         latest = self.latest_step()
-        meta = {"config": self._config, "layout": _layout(state)}
+        meta: dict[str, Any] = {
+            "step": step,
+            "config": self._config,
+            "layout": _layout(state),
+            "notes": dict(notes or {}),
+        }
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), meta=ocp.args.JsonSave(meta))
         path = self._directory / str(step)
         # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
@@ -122,6 +135,10 @@ class Checkpoints:
             )
         for old in self.all_steps()[: -self._keep]:
             self._manager.delete(old)
+
+    def notes(self) -> dict[str, Any]:
+        """Returns what was noted beside the newest checkpoint, which is there; nothing of older versions."""
+        return self._meta(max(self.all_steps())).at("notes", dict, {})
 
     def restore(self, template: Any, step: int | None = None, free: str = "") -> Any:
         """Reads a checkpoint.
@@ -148,7 +165,7 @@ class Checkpoints:
         step = max(steps) if step is None else step
         path = self._directory / str(step)
         meta = self._meta(step)
-        compare_configs(meta["config"], self._config, f"the checkpoint {path}")
+        compare_configs(meta["config"], self._config, f"the checkpoint {path}", self._advice)
         if free:
             with meta.blamed():
                 template = template.replace(**{free: _arrays(meta["layout"], free)})
@@ -182,7 +199,9 @@ class Checkpoints:
     def _meta(self, step: int) -> Record:
         """A checkpoint's own account of itself: settings and layout."""
         found = self._read(step, meta=ocp.args.JsonRestore()).meta
-        meta = self._record(step, found if isinstance(found, dict) else {}).check({"config": dict, "layout": dict})
+        meta = self._record(step, found if isinstance(found, dict) else {}).check(META)
+        if meta.get("step", step) != step:
+            raise meta.refusal(f"it is the one of step {meta['step']}, under another name")
         for path, description in meta["layout"].items():
             if not isinstance(description, str):
                 raise meta.refusal(f"{path} is {description!r}")
@@ -299,18 +318,31 @@ def read_config(directory: str | os.PathLike) -> Record:
     """
     path = Path(directory) / _CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{directory} holds no run: {path} does not exist")
+        raise FileNotFoundError(f"{directory} holds no run: {path} does not exist{_hint(Path(directory))}")
     settings = read_json(path, "bring it back, or start the run again in another folder", KINDS)
     if not (settings.get("seeds", 1) >= 1 and settings.get("first_seed", 0) >= 0):
         raise settings.refusal(f"it has {settings['seeds']} seeds from {settings.get('first_seed', 0)} on")
     return settings
 
 
+def _hint(directory: Path) -> str:
+    """Says, where a path holds no run, which one may be meant."""
+    above = next((path for path in directory.parents if (path / _CONFIG).is_file()), None)
+    if above is not None:
+        return f"; pass the run's own folder, {above}"
+    if not directory.exists():
+        return f"; there is no such folder{'' if directory.is_absolute() else f' in {Path.cwd()}'}"
+    if directory.is_file():
+        return "; pass the --out of a run, and what another library trained by o2o_jax.clone (docs/policies.md)"
+    below = [path.parent for path in sorted(directory.glob(f"*/{_CONFIG}"))] if directory.is_dir() else []
+    return f"; pass one of the runs in it: {registry.listed(below, MOST)}" if below else ""
+
+
 def compare_configs(
     saved: Mapping[str, Any],
     current: Mapping[str, Any],
     owner: str,
-    advice: str = "Use the same settings, or another --out",
+    advice: str = SAME_SETTINGS,
 ) -> None:
     """Makes sure that two settings, JSON-like and nested, are the same.
 

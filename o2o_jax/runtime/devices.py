@@ -3,12 +3,15 @@
 import contextlib
 import ctypes
 import hashlib
+import numbers
 import os
 import platform
 from pathlib import Path
 
 import jax
 from jax.sharding import AxisType, Mesh
+
+from o2o_jax.types import expect
 
 MEMORY_FILE = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -33,6 +36,8 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
       ValueError: fewer than one seed or device, more devices than there are, or devices that do not divide the seeds;
         JAX doesn't start.
     """
+    for name, count in (("num_seeds", num_seeds), ("num_devices", num_devices or 1)):
+        expect(count, numbers.Integral, name, "pass a whole number")
     if num_seeds < 1:
         raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}")
     if num_devices is not None and (num_devices < 1 or num_seeds % num_devices):

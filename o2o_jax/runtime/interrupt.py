@@ -5,6 +5,7 @@ exception, `Stopped`, after which files that aren't whole vanish. Within that a 
 is saved, which is an `Interrupted`. This module imports nothing that takes time.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+PATIENCE = 10.0  # seconds for which a process that is done waits for its threads
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []  # since `deferred` began
 
@@ -47,6 +49,39 @@ class Interrupted(Exception):
 def at_once() -> None:
     """Makes SIGINT and SIGTERM end the process with a line, from now on: for one that has nothing to tidy up."""
     _handle(_leave)
+
+
+@contextlib.contextmanager
+def own_process() -> Iterator[None]:
+    """Makes signals end the process `at_once`, and lets it end with the command, whatever threads it leaves.
+
+    Environments may have threads of their own, such as those that talk to a simulator. Python would wait for them
+    for ever.
+    """
+    at_once()
+    try:
+        yield
+    except SystemExit as ended:
+        _end_in_time(ended.code)
+        raise
+
+
+def _end_in_time(status: Any) -> None:
+    """Ends the process in `PATIENCE` seconds, should threads that don't end keep it alive until then."""
+    others = [t.name for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if not others:
+        return
+
+    def end_now() -> None:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        _say(f"note: threads that don't end are left behind: {', '.join(others)}"[:400])
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+    clock = threading.Timer(PATIENCE, end_now)
+    clock.daemon = True
+    atexit.register(clock.cancel)  # once Python has seen the last of them, which may tidy up at length
+    clock.start()
 
 
 @contextlib.contextmanager
@@ -146,4 +181,4 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 def _say(line: str) -> None:
     """Writes a line to standard error, not by print, which may be at work."""
     with contextlib.suppress(OSError):  # a pipe that has just been closed
-        os.write(2, f"{line}\n".encode("ascii"))
+        os.write(2, f"{line}\n".encode("ascii", "replace"))

@@ -141,6 +141,16 @@ def read(directory: str | os.PathLike, phase: str) -> dict[str, np.ndarray]:
         raise _no_metrics(path, error) from None
 
 
+def row_counts(directory: str | os.PathLike) -> dict[str, int]:
+    """Returns how many complete rows each phase's file has; other files don't count. Impure: reads the disk."""
+    found = {}
+    for path in sorted(Path(directory).glob("*.csv")):
+        content = path.read_bytes()
+        if content.startswith(f"{','.join(_INDEX)},".encode()):
+            found[path.stem] = content.count(b"\n") - 1
+    return found
+
+
 def progress(phase: str, total: int, initial: int = 0) -> tqdm:
     """A progress bar with rate and time left; on anything but a terminal, a line every 30 seconds.
 

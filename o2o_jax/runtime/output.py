@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
-from o2o_jax.runtime import interrupt, provenance, sinks
+from o2o_jax import registry
+from o2o_jax.runtime import interrupt, log, provenance, sinks
 from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, has_checkpoint, locked
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.log import MetricLog
@@ -16,8 +17,10 @@ from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.run import Run, stage_of
 from o2o_jax.runtime.sinks import Sink
 from o2o_jax.runtime.train import CLONE
+from o2o_jax.types import expect
 
 CHECKPOINTS = "checkpoints"  # the newest run
+ROWS = "rows"  # of logs, by phase, when a run was saved
 STAGES = "stages"  # an online method's networks at the end of each phase, for experiments.diagnose
 
 
@@ -43,6 +46,7 @@ class Output:
       ValueError: the run in the folder has other settings or other data, the plan's reconstruction doesn't fit, or a
         sink refuses the run.
       PermissionError: the folder can't be written.
+      TypeError: `plan` is none.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Output:
         log_to: Sequence[str] = (),
         way_out: str = WAY_OUT,
     ) -> None:
+        expect(plan, Plan, "plan", "pass what the plan of a job returns: job.plan(seed_mesh(job.seeds))")
         self._plan, self._log_to = plan, log_to
         if plan.reconstruction is not None and not has_checkpoint(Path(folder) / CHECKPOINTS):
             plan.reconstruction()  # before the folder is claimed: it says what doesn't fit
@@ -76,6 +81,9 @@ class Output:
             self._clones = opened.enter_context(Checkpoints(self.folder / CLONE, settings))
             self._stages = opened.enter_context(Checkpoints(self.folder / STAGES, settings, max(1, len(phases))))
             provenance.record(self.folder, self._plan.dataset)
+            changed = provenance.changed(self.folder)
+            if changed:
+                print(f"note: {changed}")
             self._resources = opened.pop_all()
         return self
 
@@ -88,6 +96,7 @@ class Output:
         if checkpoints.latest_step() is None:
             return None
         run = checkpoints.restore(template, free="episodes")
+        self._miss_rows(checkpoints.notes().get(ROWS, {}))
         if not cloning and run.position == self._plan.position:
             print(f"the run in {self.folder} is complete: nothing is left to do")
         return run
@@ -100,13 +109,25 @@ class Output:
             cloning = event.phase == CLONE
             if event.ended and not cloning and self._plan.setup.algorithm.online:
                 _save_newer(self._stages, event.run.position, jax.device_get(stage_of(event.run)))
-            _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run)
+            notes = {ROWS: log.row_counts(self.folder)}
+            _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run, notes)
         for line in event.lines:
             print(line)
 
+    def _miss_rows(self, saved: Mapping[str, int]) -> None:
+        """Says which logs have fewer rows than they had when the run was saved."""
+        now = log.row_counts(self.folder)
+        lost = {phase: count - now.get(phase, 0) for phase, count in saved.items() if now.get(phase, 0) < count}
+        if lost:
+            said = registry.listed(f"{count} of {saved[phase]} rows of {phase}.csv" for phase, count in lost.items())
+            print(
+                f"note: {said} are gone from {self.folder} since the run was saved, and won't be made again: stop the "
+                "run and bring the files back, if they are anywhere"
+            )
 
-def _save_newer(checkpoints: Checkpoints, step: int, state: Any) -> None:
+
+def _save_newer(checkpoints: Checkpoints, step: int, state: Any, notes: Mapping[str, Any] | None = None) -> None:
     """Saves a state that isn't there yet: a kill may come between two folders."""
     latest = checkpoints.latest_step()
     if latest is None or step > latest:
-        checkpoints.save(step, state)
+        checkpoints.save(step, state, notes)

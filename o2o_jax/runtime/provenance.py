@@ -16,6 +16,7 @@ import jax
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.reading import Record, parse_json, read_text
 from o2o_jax.runtime import files
+from o2o_jax.runtime.checkpoint import differences, in_words
 
 PACKAGES = (
     "o2o_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
@@ -68,6 +69,23 @@ def check_data(folder: str | os.PathLike, dataset: Dataset, way_out: str) -> Non
                 f"the data of the run in {folder} is not what it was: {dataset.name} has changed since "
                 f"{earlier['taken']}. Bring the old data back, or {way_out}"
             )
+
+
+def changed(folder: str | os.PathLike) -> str:
+    """Says in what code and versions the last process that worked on a run differs from the one before; "" if in none.
+
+    Args:
+      folder: of the run.
+    """
+    pairs = [{name: line[name] for name in ("commit", "versions") if name in line} for line in read(folder)[-2:]]
+    found = differences(*pairs) if len(pairs) == 2 else {}
+    if not found:
+        return ""
+    since = read(folder)[-2].get("taken", "its last process")
+    return (
+        f"the run in {folder} goes on with other code than at {since}: {in_words(found, ' then', ' now')}; its numbers "
+        "are not those of one version"
+    )
 
 
 def command() -> str:

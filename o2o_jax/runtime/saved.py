@@ -21,7 +21,7 @@ from o2o_jax.policy import Policy, SequencePolicy
 from o2o_jax.reading import Record, brief, read_json, read_npz
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
-from o2o_jax.types import Array, History, Spec
+from o2o_jax.types import Array, History, Spec, expect_32_bits
 
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 FORMAT = "o2o_jax policy"
@@ -70,8 +70,10 @@ def read(folder: str | os.PathLike) -> DeployedPolicy:
 
     Raises:
       FileNotFoundError: the folder holds no policy.
-      ValueError: it is damaged, of a newer version, or of a network that this one doesn't know.
+      ValueError: it is damaged, of a newer version, or of a network that this one doesn't know; or JAX computes in 64
+        bits.
     """
+    expect_32_bits()
     path = Path(folder)
     values = describe(path)
     try:

@@ -20,7 +20,7 @@ from o2o_jax.runtime.regimes import replay_regimes
 from o2o_jax.runtime.run import Run, begin_finetuning, count_evaluation, start_clone, start_run
 from o2o_jax.runtime.setup import Setup
 from o2o_jax.training import DIVERGED, PhaseState
-from o2o_jax.types import Array, Transition
+from o2o_jax.types import Array, Transition, expect
 
 CHECKPOINT_EVERY = 25_000  # updates of a phase, where no evaluation says otherwise
 CLONE = "clone"  # the phase that comes before a run's own
@@ -56,8 +56,10 @@ def train(plan: Plan, restore: Restore = nothing) -> Events[Run]:
 
     Raises:
       ValueError: all seeds have failed.
+      TypeError: `plan` is none.
       Interrupted: a signal has come, after an event that asks to be saved.
     """
+    expect(plan, Plan, "plan", "pass what the plan of a job returns: job.plan(seed_mesh(job.seeds))")
     setup = plan.setup
     start, clone = plan.start, None
     if plan.clone:

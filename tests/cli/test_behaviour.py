@@ -107,11 +107,11 @@ def test_settings(finished):
 def test_a_stopped_run_goes_on_and_takes_every_snapshot_once(tmp_path, finished, monkeypatch):
     save = Checkpoints.save
 
-    def stop_once(self, step, state):
+    def stop_once(self, step, state, notes):
         if step == 1 + 4:
             monkeypatch.undo()
             raise KeyboardInterrupt  # after the snapshot of step 4, before its checkpoint
-        save(self, step, state)
+        save(self, step, state, notes)
 
     out = tmp_path / "stopped"
     monkeypatch.setattr(Checkpoints, "save", stop_once)

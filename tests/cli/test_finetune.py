@@ -90,11 +90,11 @@ def stop_at(patch, *steps):
     """Makes the run stop, once each, when it is about to save these checkpoints."""
     remaining, save = list(steps), Checkpoints.save
 
-    def save_or_stop(self, step, state):
+    def save_or_stop(self, step, state, notes):
         if step in remaining:
             remaining.remove(step)
             raise KeyboardInterrupt
-        save(self, step, state)
+        save(self, step, state, notes)
 
     patch.setattr(Checkpoints, "save", save_or_stop)
     return remaining

@@ -48,3 +48,27 @@ def test_a_path_has_one_text(typed, path, monkeypatch):
     flags.define_path(values, "out", None, "folder", required=True)
     values(["", f"--out={typed}"])
     assert values.out == path
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a,x,y", ["a", "x,y"]),
+        ("x,y,a", ["x,y", "a"]),
+        ("a, x, z", ["a", "x, z"]),
+        ("", []),
+        ("./a/,a+a/", ["a", "a+a"]),
+        ("x,y+a,a", ["x,y+a", "a"]),
+        ("x,y:best,last", ["x,y:best", "last"]),
+        ('"a,b",a', ["a,b", "a"]),
+    ],
+)
+def test_a_path_that_is_there_may_have_a_comma(typed, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "x,y", "x, z"):
+        (tmp_path / name).mkdir()
+    values = FlagValues()
+    flags.define_paths(values, "runs", None, "some runs")
+    values(["", f"--runs={typed}"])
+    assert values.runs == found

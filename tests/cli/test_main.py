@@ -1,9 +1,14 @@
 """`o2o`: commands by their names."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from o2o_jax import cli
 from o2o_jax.cli import __main__ as o2o
+from tests import refusals
 
 
 def call(*arguments):
@@ -38,3 +43,32 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys):
 def test_errors_of_a_command_are_its_own(capsys):
     assert call("offline", "--algorithm=td3_bc", "--out=x") == 1
     assert capsys.readouterr().err == "error: pass --env, a task, or --dataset, its data, or both\n"
+
+
+COMMAND = [sys.executable, "-c", "import sys; from o2o_jax.cli.__main__ import main; main()"]
+TWICE = (
+    "import sys; from o2o_jax.cli import program; program.readable_output(lasting=True); print('one');"
+    "sys.stdin.readline(); print('two'); print('three', file=sys.stderr); sys.exit(5)"
+)
+
+
+def test_a_command_outlives_the_reader_of_its_output():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", TWICE], text=True, **pipes) as process:
+        assert process.stdout.readline() == "one\n"  # at once, though it is no terminal
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stderr.read() == "three\n"
+    assert process.returncode == 5
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "offline", "--algorithm=td3_bc", "--env=gym/Pendulum-v1", "--out=new", "--dataset=no.npz"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    refusals.check(ended.stderr, "<stdout> can't be read or written (No space left on device)")

@@ -135,10 +135,10 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     saved = []
     save = Checkpoints.save
 
-    def save_and_stop(self, step, state):
+    def save_and_stop(self, step, state, notes):
         if step == 8:
             raise KeyboardInterrupt  # between the evaluation and its checkpoint
-        save(self, step, state)
+        save(self, step, state, notes)
         saved.append(step)
 
     out = tmp_path / "stopped"
@@ -159,6 +159,15 @@ def test_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, ca
     lines = capsys.readouterr().out.splitlines()
     assert f"the run in {out} is complete: nothing is left to do" in lines
     assert lines[-1].split()[0] == "mean"
+
+
+def test_rows_that_are_gone_are_said(finished, tmp_path, capsys):
+    out = tmp_path / "cut"
+    shutil.copytree(finished, out)
+    lines = (out / "evaluation.csv").read_text().splitlines(keepends=True)
+    (out / "evaluation.csv").write_text("".join(lines[:3]))
+    run(out, "--resume")
+    assert f"note: 4 of 6 rows of evaluation.csv are gone from {out} since the run was saved" in capsys.readouterr().out
 
 
 def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch):
@@ -202,10 +211,10 @@ def test_a_policy_on_histories_is_trained_evaluated_and_handed_over(dt_run, tmp_
     # stopped between the first evaluation and its checkpoint, and resumed
     save = Checkpoints.save
 
-    def stop(self, step, state):
+    def stop(self, step, state, notes):
         if step == 4:
             raise KeyboardInterrupt
-        save(self, step, state)
+        save(self, step, state, notes)
 
     arguments = ["--algorithm=dt", f"--env={ENV}", f"--out={tmp_path / 'dt'}", "--seeds=2", *tiny.TRANSFORMER,
                  "--set=batch_size=8", "--set=updates=4", "--eval_every=2", "--eval_episodes=2"]  # fmt: skip

@@ -50,8 +50,8 @@ def test_cloning_follows_the_schedule(arguments, updates):
     [
         ({"config": o2sac.Config()}, "config must be a Config of o2o_jax.online.o2td3, got Config"),
         ({"config": None}, "config must be a Config of o2o_jax.online.o2td3, got NoneType"),
-        ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
-        ({"seeds": "2"}, "seeds must be a whole number of at least 1, got '2'"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"seeds": "2"}, "seeds must be a whole number, got '2'"),
         ({"schedule": "fas"}, "unknown schedule 'fas'. Did you mean 'fast'?"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
     ],
@@ -122,3 +122,15 @@ def test_data_that_use_little_of_the_range_say_what_is_assumed(widest, bounds, w
     found = data_warnings(data, task)
     assert len(found) == bool(words)
     assert all(re.search(words, line) for line in found)
+
+
+@pytest.mark.parametrize(("shuffled", "cut"), [(False, False), (True, False), (True, True)])
+def test_rows_out_of_order_are_said(shuffled, cut):
+    states = np.random.default_rng(0).normal(size=(101, 3))
+    order = np.random.default_rng(1).permutation(100) if shuffled else np.arange(100)
+    data = Dataset.from_arrays(
+        states[:-1][order], np.ones((100, 1)), np.zeros(100), np.zeros(100), np.full(100, cut), states[1:][order]
+    )
+    found = data_warnings(data, None)
+    assert len(found) == (shuffled and not cut)
+    assert all("set truncations in all of them" in line for line in found)

@@ -340,8 +340,8 @@ def test_a_run_that_was_stopped_early_says_what_can_be_loaded(online_run, tmp_pa
 def test_a_run_that_is_not_online_yet_has_its_offline_policy(offline_run, tmp_path, monkeypatch):
     out, save = tmp_path / "run", Checkpoints.save
 
-    def save_and_stop(self, step, state):
-        save(self, step, state)
+    def save_and_stop(self, step, state, notes):
+        save(self, step, state, notes)
         if self._directory.name == "checkpoints":
             raise KeyboardInterrupt
 

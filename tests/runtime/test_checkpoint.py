@@ -334,3 +334,19 @@ def test_a_field_without_leaves_may_come_and_go(tmp_path):
     np.testing.assert_array_equal(found["a"], [0.0, 1.0])
     assert found["nested"]["x"][0] == 1.0
     assert found["new"] is found["nested"]["y"] is None
+
+
+def test_notes_come_back_and_older_checkpoints_have_none(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(1, make_state(), {"rows": {"align": 3}})
+        assert checkpoints.notes() == {"rows": {"align": 3}}
+        checkpoints.save(2, make_state())
+        assert checkpoints.notes() == {}
+
+
+def test_a_checkpoint_under_another_name_is_refused(tmp_path):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        checkpoints.save(1, make_state())
+    (tmp_path / "1").rename(tmp_path / "7")
+    with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(ValueError, match=r"7 .*one of step 1, under"):
+        checkpoints.restore(make_state())

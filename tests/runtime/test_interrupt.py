@@ -149,3 +149,23 @@ def test_in_a_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+THREADED = """
+import sys, threading, time
+from o2o_jax.runtime import interrupt
+interrupt.PATIENCE = 0.5
+with interrupt.own_process():
+    threading.Thread(target=time.sleep, args=({seconds},), name="simulator").start()
+    sys.exit({status})
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "note"), [(60, "note: threads that don't end are left behind: simulator\n"), (0, "")]
+)
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (3, 3), (None, 0)])
+def test_threads_of_others_do_not_keep_a_process(seconds, note, status, code):
+    program = [sys.executable, "-c", THREADED.format(seconds=seconds, status=status)]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (code, note)

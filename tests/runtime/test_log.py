@@ -121,3 +121,11 @@ def test_progress_without_a_terminal_writes_few_whole_lines(capsys):
     assert lines[-1].startswith("align: 100%")
     assert "1000/1000" in lines[-1]
     assert "score=44.1" in lines[-1]
+
+
+def test_rows_are_counted_of_logs_alone(tmp_path):
+    with log.MetricLog(tmp_path) as metrics:
+        metrics.write("align", 1, {"loss": [1.0, 2.0]})
+        metrics.write("align", 2, {"loss": [1.0, 2.0]})
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    assert log.row_counts(tmp_path) == {"align": 4}

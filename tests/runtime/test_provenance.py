@@ -97,3 +97,13 @@ def test_data_that_changed_between_runs_are_refused(tmp_path):
     provenance.check_data(tmp_path / "none", changed, "no way out")  # a folder that says nothing
     with pytest.raises(ValueError, match="mine has changed since 20.* old data back, or name the data with --dataset"):
         provenance.check_data(tmp_path, changed, "name the data with --dataset")
+
+
+def test_code_that_changed_between_two_processes_is_said(tmp_path, monkeypatch):
+    assert provenance.changed(tmp_path) == ""
+    provenance.record(tmp_path)
+    provenance.record(tmp_path)
+    assert provenance.changed(tmp_path) == ""
+    monkeypatch.setattr(provenance, "commit", lambda: "abc")
+    provenance.record(tmp_path)
+    assert 'and "abc" now; its numbers are not those of one version' in provenance.changed(tmp_path)

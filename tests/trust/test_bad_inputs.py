@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from o2o_jax.cli import offline
 from tests import refusals, tiny
 
 SMALL = f"--out=new --set=updates=2 --eval_episodes=1 {' '.join(tiny.SETTINGS)}"  # should it not be refused
@@ -130,6 +131,8 @@ COMMAND_LINES = [
     ("report --runs=o2td3 --out=new.gif", "must be a figure, a path that ends in .png, .pdf, .svg"),
     ("report --runs=td3_bc --out=new.png", "is a run of experiments.offline".replace("experiments.", "o2o ")),
     ("report --runs=o2td3+o2td3 --out=new.png", "both have the seed 0: join runs of other seeds"),
+    ("report --runs=o2td3,o2td3 --out=new.png", "two runs are called o2td3", "--labels"),
+    ("report --runs=o2td3,o2td3 --labels=a,a --out=new.png", "two runs are called a", "--labels"),
     ("report --runs=o2td3+td3_bc --out=new.png", "is a run of o2o offline"),
     ("diagnose --run=td3_bc --set=update.discount=0.9", "--set changes settings of --algorithm, which is missing"),
     ("diagnose --run=o2td3 --algorithm=o2td3", "leave --algorithm out"),
@@ -169,7 +172,10 @@ COMMAND_LINES = [
     ("report --runs=o2td3 --out=/dev/null/new/new.png", "the folder /dev/null/new can't be made"),
     (f"{FINETUNE} --policy=nowhere", "nowhere holds no run"),
     (f"{FINETUNE} --policy=~/nowhere", "/nowhere holds no run"),
-    (f"{FINETUNE} --policy=td3_bc/offline.csv", "offline.csv holds no run"),
+    (f"{FINETUNE} --policy=td3_bc/offline.csv", "offline.csv holds no run", "pass the run's own folder, td3_bc"),
+    (f"{FINETUNE} --policy=td3_bc/checkpoints/12", "12 holds no run", "pass the run's own folder, td3_bc"),
+    (f"{FINETUNE} --policy=.", ". holds no run", "pass one of the runs in it: o2td3, td3_bc"),
+    (f"{FINETUNE} --policy={__file__}", "holds no run", "what another library trained by o2o_jax.clone"),
     (f"{FINETUNE} --policy=o2td3", "o2td3 holds no offline run: pass the --out of o2o offline"),
     (f"{FINETUNE} --policy=minari", "minari holds no run"),
     (f"{FINETUNE} --policy=bare", "was trained without an environment: pass --env"),
@@ -264,7 +270,7 @@ DATASETS = {
         changed(next_observations=np.zeros((ROWS, 5))), "observations differ in size",
     ),
     "flags of three values": (changed(terminations=np.arange(ROWS)), "must be True or False"),
-    "no rewards": (changed(["rewards"]), "lacks 'rewards'"),
+    "no rewards": (changed(["rewards"]), "lacks 'rewards'", "call its arrays, with a row per step, observations"),
     "no ends": (
         changed(["next_observations"], terminations=np.zeros(ROWS, bool), truncations=np.zeros(ROWS, bool)),
         "nothing says which row follows which",
@@ -311,7 +317,14 @@ def link_to_nothing(path):
         file["rewards"] = h5py.ExternalLink("nowhere.hdf5", "/rewards")
 
 
+def groups_of_episodes(path):
+    with h5py.File(path, "w") as file:
+        for key, column in COLUMNS.items():
+            file[f"data/demo_0/{key}"] = column
+
+
 FILES = {
+    "groups.hdf5": (groups_of_episodes, "lacks 'observations'; it has data: call its arrays"),
     "nothing.npz": (write(b""), "nothing.npz"),
     "bytes.npz": (write(bytes(range(256))), "bytes.npz is damaged or no npz file"),
     "zip.npz": (write(b"PK\x03\x04" + bytes(100)), "zip.npz is damaged or no npz file"),
@@ -480,6 +493,10 @@ def in_checkpoint(**values):
     return checkpoint(lambda content: json.dumps(json.loads(content) | values).encode())
 
 
+def renamed_checkpoint(folder):
+    shutil.copytree(folder / "checkpoints" / "12", folder / "checkpoints" / "99")
+
+
 def without_checkpoint(folder):
     shutil.rmtree(folder / "checkpoints")
 
@@ -531,6 +548,9 @@ RUNS = {
         "td3_bc", setting("env", "gym/evil:Hopper-v5"), START, "would import the module evil",
     ),
     "config: data that is gone": ("td3_bc", setting("dataset", "gone.npz"), START, "has other settings: dataset is"),
+    "config: seeds that its checkpoint hasn't": (
+        "td3_bc", setting("seeds", 5), f"{START} --seeds=5", "seeds is 2 there and 5 now. Bring back the run's own",
+    ),
     "config: data as a number": ("td3_bc", setting("dataset", 3), START, "config.json", "dataset"),
     "config: of reports": ("o2td3", file_of("config.json", b"[1]"), REPORT, "config.json"),
     "config: steps as text": (
@@ -555,6 +575,9 @@ RUNS = {
     "config: no env for --choose": ("o2td3", setting("env", None), "behaviour --choose --out={}", "config.json", "env"),
     "config: of --resume": (
         "td3_bc", file_of("config.json", b"{"), OFFLINE.replace("--out=new", "--out={}") + " --resume", "config.json",
+    ),
+    "checkpoint: one under another name": (
+        "td3_bc", renamed_checkpoint, START, "(it is the one of step 12, under another name)", "move it aside",
     ),
     "checkpoint: gone": ("td3_bc", without_checkpoint, START, "is not finished: 0 of 12 updates are saved"),
     "checkpoint: no metadata": ("td3_bc", checkpoint(lambda content: None), START, "the checkpoint", "is damaged"),
@@ -632,3 +655,14 @@ def test_runs_and_policies(name, here, tmp_path, capsys):
 
 def test_there_are_many():
     assert len(COMMAND_LINES) + len(DATASETS) + len(FILES) + len(MINARI) + len(RUNS) >= 150
+
+
+def test_data_of_a_run_are_looked_for_where_it_was_started(here, tmp_path, capsys, monkeypatch):
+    write_npz(tmp_path / "mine.npz", COLUMNS)
+    run = tmp_path / "run"
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path)
+        tiny.call(offline, "--algorithm=td3_bc", "--dataset=mine.npz", "--out=run", "--set=updates=1", *tiny.SETTINGS)
+    words = f"no file mine.npz in {here}; {run} was trained on it", "say where it is now with --dataset"
+    refusals.refuse(capsys, FINETUNE.replace("td3_bc", f"{run} --env={tiny.ENV}"), *words)
+    refusals.refuse(capsys, f"diagnose --run={run} --out=new", *words)

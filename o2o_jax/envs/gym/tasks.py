@@ -40,6 +40,8 @@ def make_task(name: str) -> Task:
     try:
         env = make_registered(env_id, limit, **given)
     except ValueError as error:
+        if isinstance(error.__cause__, SystemExit):  # the module is the right one
+            raise
         raise ValueError(f"{error}; what a package of yours registers is called gym/<module to import>:<id>") from error
     from o2o_jax.envs.border import Border  # where environments are made: it needs gymnasium
 

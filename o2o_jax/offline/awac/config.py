@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.offline.common import OfflineConfig
 from o2o_jax.settings import setting
 
@@ -28,5 +28,6 @@ class Config(OfflineConfig):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: a sharper policy where rewards are sparse, and on the pen."""
+        expect_task(task)
         sharp = task.sparse_reward or task.robot == "pen"
         return cls(temperature=0.1 if sharp else cls().temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)

@@ -2,7 +2,7 @@
 
 import functools
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
@@ -39,6 +39,7 @@ def policy(state: State) -> Policy:
     return state.student
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds settings; what comes back are pure functions, not yet jitted."""
     return Algorithm(

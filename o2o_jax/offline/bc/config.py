@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.policy import CloneConfig
 from o2o_jax.settings import setting
 
@@ -32,5 +32,5 @@ class Config(CloneConfig):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """The same on every task."""
-        del task
+        expect_task(task)
         return cls()

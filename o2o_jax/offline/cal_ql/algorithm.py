@@ -2,7 +2,7 @@
 
 import functools
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.data.returns import RecordedReturns, ReturnsToGo
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import cql
@@ -39,6 +39,7 @@ def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Extr
     return state, Extras(shared=ReturnsToGo(recorded_returns(config).of(dataset)))
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     return cql.algorithm.bound("cal_ql", make_networks(config, spec), config, functools.partial(prepare, config))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.offline.cql.config import ConservativeConfig
 from o2o_jax.settings import setting
 
@@ -26,6 +26,7 @@ class Config(ConservativeConfig):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Returns the authors' settings for mazes, CORL's for Adroit's pen and for locomotion."""
+        expect_task(task)
         if not (task.sparse_reward or task.robot == "pen"):
             return cls()
         best_of_ten = cls(normalize_observations=False, actor_lr=1e-4, alpha_lr=1e-4, target_actions=10)

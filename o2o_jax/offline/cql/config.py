@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.offline.common import OfflineConfig
 from o2o_jax.settings import setting
 
@@ -71,6 +71,7 @@ class Config(ConservativeConfig):
 
         On Adroit's pen a lower weight and a faster actor.
         """
+        expect_task(task)
         if task.robot == "pen":
             return cls(conservative_weight=1.0, actor_lr=1e-4, alpha_lr=1e-4)
         if not task.sparse_reward:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.data import history as histories
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
@@ -18,7 +18,7 @@ from o2o_jax.offline.dt.config import Config
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start, steps_to_end
 from o2o_jax.policy import SequencePolicy
 from o2o_jax.training import gradient_step
-from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Spec, counter
+from o2o_jax.types import Annotated, Array, Extras, History, Metrics, Params, Rollout, Spec, counter, expect
 
 
 class Networks(NamedTuple):
@@ -148,6 +148,7 @@ def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> H
     Both together draw the first step uniformly among all rows. A history that would outlast its episode is shorter and
     has padding in front.
     """
+    expect(dataset, Annotated, "dataset", "pass Annotated.of(rollout, extras) of what the phase's prepare returns")
     extras = dataset.extras.shared
     columns = History(
         observation=dataset.observation,
@@ -201,6 +202,7 @@ def policy(nets: Networks, config: Config, state: State) -> SequencePolicy:
     )
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.settings import Settings, setting
 
 # By robot. Only those of Hopper, medium, are the authors'; of the others two later repositories tell (baselines,
@@ -64,6 +64,7 @@ class Config(Settings):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: its robot's return is asked for, or a goal where rewards are sparse."""
+        expect_task(task)
         if task.sparse_reward:
             return cls(target_return=1.0, return_scale=1.0)
         settings = _ROBOTS.get(task.robot, {})

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Algorithm, Phase
@@ -179,6 +179,7 @@ def policy(nets: Networks, state: State) -> Policy:
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.offline.common import OfflineConfig
 from o2o_jax.settings import setting
 
@@ -33,6 +33,7 @@ class Config(OfflineConfig):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: a higher expectile and a sharper policy where rewards are sparse."""
+        expect_task(task)
         if task.sparse_reward:
             return cls(expectile=0.9, inverse_temperature=10.0, reward_shift=-1.0)
         return cls(expectile=0.8) if task.robot == "pen" else cls()

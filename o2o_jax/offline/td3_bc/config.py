@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o2o_jax.interfaces import Task
+from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.offline.common import OfflineConfig
 from o2o_jax.settings import setting
 
@@ -36,4 +36,5 @@ class Config(OfflineConfig):
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Sparse rewards become −1 and 0; all else is the same everywhere."""
+        expect_task(task)
         return cls(reward_shift=-1.0 if task.sparse_reward else 0.0)

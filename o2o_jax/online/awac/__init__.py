@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from o2o_jax import making
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import awac
 from o2o_jax.offline.awac import State
@@ -28,6 +29,7 @@ def operations(config: Config, spec: Spec) -> dict[str, Count]:
     return {"finetune": awac.operations(config.update, spec)["update"]}
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     method = awac.make(config.update, spec)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from o2o_jax import making
 from o2o_jax.data import replay
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import cal_ql
@@ -36,6 +37,7 @@ def operations(config: Config, spec: Spec) -> dict[str, Count]:
     return {"finetune": cal_ql.operations(config.update, spec)["update"]}
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     method = cal_ql.make(config.update, spec)

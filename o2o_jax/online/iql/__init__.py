@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 import optax
 
+from o2o_jax import making
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import iql
 from o2o_jax.offline.iql import State
@@ -56,6 +57,7 @@ def operations(config: Config, spec: Spec) -> dict[str, Count]:
     return {"finetune": iql.operations(config.update, spec)["update"]}
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config.update, spec)._replace(actor_optimizer=optax.adam(actor_schedule(config)))

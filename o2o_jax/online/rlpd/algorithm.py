@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o2o_jax import networks
+from o2o_jax import making, networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import Algorithm, Online, Requires
@@ -219,6 +219,7 @@ def critic(nets: Networks, config: Config, state: State) -> QFunction:
     return QFunction.of(state, nets.critic, config.update.discount, alpha)
 
 
+@making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets = make_networks(config, spec)

@@ -184,3 +184,26 @@ def test_a_module_that_a_file_names_is_not_imported_without_trust(tmp_path, monk
         envs.get_task(name)
     assert envs.recorded_task("gym/Pendulum-v1").env_id == "Pendulum-v1"
     assert envs.recorded_task("gym/gymnasium:Pendulum-v1").env_id == "Pendulum-v1"  # imported already
+
+
+def test_a_module_that_reads_the_command_line_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"ends the process while it is imported .* status 2.* nothing else$"):
+        envs.get_task("gym/a_script:Toy-v0")
+
+
+def test_a_module_that_says_why_it_ends_is_quoted(tmp_path, monkeypatch):
+    (tmp_path / "licensed.py").write_text("raise SystemExit('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"gymnasium can't make 'licensed:Toy-v0' \(no licence\)$"):
+        envs.get_task("gym/licensed:Toy-v0")
+
+
+def test_a_module_that_takes_the_streams_away_gives_them_back(tmp_path, monkeypatch):
+    (tmp_path / "mute.py").write_text("import sys\nsys.stdout = sys.stderr = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = sys.stdout, sys.stderr
+    with pytest.raises(ValueError, match="can't make 'mute:Toy-v0'"):
+        envs.get_task("gym/mute:Toy-v0")
+    assert (sys.stdout, sys.stderr) == before
