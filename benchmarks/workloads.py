@@ -38,6 +38,7 @@ NAMES = (
     "o2ppo/reevaluate",
     "o2ppo/finetune",
     "rlpd/finetune",
+    "pex/finetune",
     *("td3_bc", "rebrac", "iql", "cql", "awac", "bc"),
 )
 

@@ -53,7 +53,7 @@ def algorithms():
 def test_every_algorithm_with_critics_shows_them():
     shown = {name: algorithm.critic(state) for name, algorithm, state in algorithms()}
     assert shown.keys() >= {f"offline {name}" for name in ("td3_bc", "rebrac", "cql", "iql", "awac")}
-    assert shown.keys() >= {f"online {name}" for name in ("o2sac", "o2td3", "sac", "td3", "iql", "awac", "rlpd")}
+    assert shown.keys() >= {f"online {name}" for name in ("o2sac", "o2td3", "sac", "td3", "iql", "awac", "rlpd", "pex")}
     assert not {"offline bc", "offline dt", "online o2ppo", "online ppo"} & shown.keys()
     batch = tiny.random_batch(SPEC)
     for critic in shown.values():

@@ -90,9 +90,10 @@ def test_pair(source, target):
     started = algorithm.policy(state)
     jax.tree.map(np.testing.assert_array_equal, started.normalizer, handoff.policy.normalizer)
     if requires.head:  # else its normaliser is all that crosses
-        actions = [policy.distribution(BATCH.observation).mode() for policy in (started, handoff.policy)]
+        crossed = getattr(started, "kept", started)  # of a set the one that another joins
+        actions = [policy.distribution(BATCH.observation).mode() for policy in (crossed, handoff.policy)]
         np.testing.assert_allclose(*actions, rtol=1e-6)
-        assert started.head == head
+        assert crossed.head == head
     if head == handed_over(source).policy.head:
         assert handoff is handed_over(source)
 
