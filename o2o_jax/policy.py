@@ -282,7 +282,8 @@ class PolicySet:
 
 
 def _chosen(actions: list[Array], choice: Array) -> Array:
-    return jnp.where((choice == 0)[..., None], *actions)
+    first, second = actions
+    return jnp.where((choice == 0)[..., None], first, second)
 
 
 AnyPolicy = Policy | SequencePolicy | PolicySet  # that an algorithm may leave

@@ -352,9 +352,7 @@ def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
     return setup, _restore(run_dir, settings, setup, None)
 
 
-def load_kept(
-    run_dir: str | os.PathLike, seed: int, which: str
-) -> tuple[AnyPolicy, Task | None, dict[str, Any]]:
+def load_kept(run_dir: str | os.PathLike, seed: int, which: str) -> tuple[AnyPolicy, Task | None, dict[str, Any]]:
     """Returns one of the policies that a run keeps.
 
     Args:

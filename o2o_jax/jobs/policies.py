@@ -62,9 +62,7 @@ def _load(run: str | os.PathLike, seed: int, which: Which) -> DeployedPolicy:
     return DeployedPolicy(policy, task, made)
 
 
-def save_policy(
-    policy: DeployedPolicy | AnyPolicy, folder: str | os.PathLike, task: Task | str | None = None
-) -> Path:
+def save_policy(policy: DeployedPolicy | AnyPolicy, folder: str | os.PathLike, task: Task | str | None = None) -> Path:
     """Writes a policy to a small folder of its own, arrays and JSON, which `load_policy` reads without the run.
 
     `--policy=<folder>` of `o2o finetune` starts from it.

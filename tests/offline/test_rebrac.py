@@ -120,9 +120,9 @@ def test_an_update_by_plain_code():
     critics = []
     for i in range(2):
         layers = of(start.critic, i)
-        gradient = jax.grad(
-            lambda layers: jnp.mean((plain_value(layers, batch.observation, batch.action) - y) ** 2)
-        )(layers)
+        gradient = jax.grad(lambda layers: jnp.mean((plain_value(layers, batch.observation, batch.action) - y) ** 2))(
+            layers
+        )
         critics.append(first_adam_step(layers, gradient, 1e-3))
 
     def loss(layers):

@@ -299,15 +299,17 @@ def learning(key):
         action_key, update_key = jax.random.split(key)
         action = jax.random.uniform(action_key, (64, 1), minval=-1.0, maxval=1.0)
         rows = tiny.random_batch(spec, 64, terminated=1.0)
-        rows = rows.replace(
-            observation=jnp.zeros((64, 1)), action=action, reward=1.0 - jnp.abs(action[:, 0] - 0.5)
-        )
+        rows = rows.replace(observation=jnp.zeros((64, 1)), action=action, reward=1.0 - jnp.abs(action[:, 0] - 0.5))
         return made.online.update(state, rows, update_key)
 
     state, metrics = jax.lax.scan(step, state, jax.random.split(run_key, 1_000))
     zero = jnp.zeros((1, 1))
     policy = made.policy(state)
-    return policy.distribution(zero).mode()[0, 0], policy.kept.distribution(zero).mode()[0, 0], metrics["learning_share"][-100:].mean()
+    return (
+        policy.distribution(zero).mode()[0, 0],
+        policy.kept.distribution(zero).mode()[0, 0],
+        metrics["learning_share"][-100:].mean(),
+    )
 
 
 def test_probe_the_new_policy_takes_over_where_it_is_better():

@@ -1,7 +1,7 @@
 """IQL: values that are expectiles over the data's actions, and an actor that imitates the better ones."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.struct
 import jax
@@ -82,6 +82,9 @@ class State:
     step: Array = counter()
 
 
+StateT = TypeVar("StateT", bound=State)  # or that of a method that adds to it
+
+
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
@@ -148,9 +151,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     return state, metrics | actor_metrics
 
 
-def update_values(
-    nets: Networks, config: Config, state: State, batch: Transition
-) -> tuple[State, Array, Metrics]:
+def update_values(nets: Networks, config: Config, state: StateT, batch: Transition) -> tuple[StateT, Array, Metrics]:
     """Updates the values and the critics, with their targets; all gradients at the old parameters.
 
     Args:
@@ -184,8 +185,8 @@ def update_values(
 
 
 def imitate(
-    nets: Networks, config: Config, state: State, observation: Array, action: Array, advantage: Array
-) -> tuple[State, Metrics]:
+    nets: Networks, config: Config, state: StateT, observation: Array, action: Array, advantage: Array
+) -> tuple[StateT, Metrics]:
     """Steps the actor towards actions, Eq. (7), each by its advantage.
 
     Args:

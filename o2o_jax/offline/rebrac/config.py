@@ -3,9 +3,10 @@
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Any
 
 from o2o_jax.interfaces import Task
-from o2o_jax.offline.td3_bc.config import TwinDelayedConfig
+from o2o_jax.offline.common import OfflineConfig
 from o2o_jax.settings import setting
 
 AUTHORS = "authors' code"
@@ -43,7 +44,7 @@ MAZE_PENALTIES = (0.002, 0.001)  # where a maze has none of its own: those of An
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(TwinDelayedConfig):
+class Config(OfflineConfig):
     """Settings of ReBRAC. Defaults: the authors', for Hopper's medium data.
 
     Source: Tarasov et al., ReBRAC (arXiv:2305.09836), and the configs of its code.
@@ -59,9 +60,7 @@ class Config(TwinDelayedConfig):
         1_024, "transitions per update", unit="transitions", source=f"{AUTHORS}; 256 in mazes and on the pen"
     )
     discount: float = setting(0.99, "γ, per environment step", source=f"{AUTHORS}; 0.999 in mazes")
-    actor_lr: float = setting(
-        1e-3, "learning rate of the actor", source=f"{AUTHORS}; 3e-4 in mazes and on the pen"
-    )
+    actor_lr: float = setting(1e-3, "learning rate of the actor", source=f"{AUTHORS}; 3e-4 in mazes and on the pen")
     critic_lr: float = setting(
         1e-3, "learning rate of the critics", source=f"{AUTHORS}; 5e-5 in mazes, 3e-4 on the pen"
     )
@@ -75,20 +74,31 @@ class Config(TwinDelayedConfig):
         unit="return units per squared action unit",
         source=SEVERAL,
     )
+    policy_noise: float = setting(
+        0.2, "standard deviation of the noise on target actions", unit="action units", source=f"{AUTHORS}, as TD3+BC"
+    )
+    noise_clip: float = setting(0.5, "bound of that noise", unit="action units", source=f"{AUTHORS}, as TD3+BC")
+    policy_delay: int = setting(
+        2,
+        "critic updates per update of the actor and of all targets",
+        unit="updates",
+        source=f"{AUTHORS}, as TD3+BC",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._not_negative("actor_penalty", "critic_penalty")
+        self._not_negative("actor_penalty", "critic_penalty", "policy_noise", "noise_clip")
+        self._counts("policy_delay")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
         """Returns the settings for a task: penalties of each dataset; in mazes r · 100, γ = 0.999, smaller steps."""
-        found = PENALTIES.get((task.robot, task.quality), MAZE_PENALTIES if task.sparse_reward else None)
-        penalties = dict(zip(("actor_penalty", "critic_penalty"), found, strict=True)) if found else {}
+        values: dict[str, Any] = {}
+        penalties = PENALTIES.get((task.robot, task.quality), MAZE_PENALTIES if task.sparse_reward else None)
+        if penalties:
+            values |= dict(zip(("actor_penalty", "critic_penalty"), penalties, strict=True))
+        if task.sparse_reward or task.robot == "pen":
+            values |= {"batch_size": 256, "actor_lr": 3e-4, "critic_lr": 3e-4}
         if task.sparse_reward:
-            return cls(
-                batch_size=256, discount=0.999, actor_lr=3e-4, critic_lr=5e-5, reward_scale=100.0, **penalties
-            )
-        if task.robot == "pen":
-            return cls(batch_size=256, actor_lr=3e-4, critic_lr=3e-4, **penalties)
-        return cls(**penalties)
+            values |= {"critic_lr": 5e-5, "discount": 0.999, "reward_scale": 100.0}
+        return cls(**values)

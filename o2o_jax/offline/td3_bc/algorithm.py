@@ -15,12 +15,14 @@ from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Algorithm, Phase, Prepare
 from o2o_jax.losses import lowest_value, td_loss
 from o2o_jax.offline.td3_bc import losses
-from o2o_jax.offline.td3_bc.config import Config, TwinDelayedConfig
+from o2o_jax.offline.td3_bc.config import Config
 from o2o_jax.ops.bellman import td_target
 from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
+
+TwinDelayed = Any  # settings of a method that is built on this one: `Config`, or another with its names but for alpha
 
 
 class Networks(NamedTuple):
@@ -80,7 +82,7 @@ class State:
 
 
 def make_networks(
-    config: TwinDelayedConfig, spec: Spec, layer_norm: bool = False, layer_init: str = "orthogonal"
+    config: TwinDelayed, spec: Spec, layer_norm: bool = False, layer_init: str = "orthogonal"
 ) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment.
 
@@ -100,7 +102,7 @@ def make_networks(
     )
 
 
-def init(nets: Networks, config: TwinDelayedConfig, key: Array, normalizer: Normalizer) -> State:
+def init(nets: Networks, config: TwinDelayed, key: Array, normalizer: Normalizer) -> State:
     """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
@@ -129,7 +131,7 @@ def init(nets: Networks, config: TwinDelayedConfig, key: Array, normalizer: Norm
 
 def update(
     nets: Networks,
-    config: TwinDelayedConfig,
+    config: TwinDelayed,
     state: State,
     batch: Transition,
     key: Array,
@@ -186,7 +188,7 @@ def update(
 
 def _delayed_step(
     nets: Networks,
-    config: TwinDelayedConfig,
+    config: TwinDelayed,
     actor_loss: Callable,
     batch: Transition,
     critic: Params,
@@ -227,7 +229,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
 def bind(
     name: str,
     nets: Networks,
-    config: TwinDelayedConfig,
+    config: TwinDelayed,
     actor_loss: Callable,
     penalty: Callable | None = None,
     prepare: Prepare | None = None,

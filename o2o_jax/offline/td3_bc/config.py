@@ -8,9 +8,12 @@ from o2o_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwinDelayedConfig(OfflineConfig):
-    """Settings common to offline methods that are built on TD3. Defaults: those of Fujimoto and Gu."""
+class Config(OfflineConfig):
+    """Settings of TD3+BC. Defaults: the authors', for locomotion."""
 
+    alpha: float = setting(
+        2.5, "weight of the Q term once its mean magnitude is scaled to 1", source="arXiv:2106.06860, Table 3"
+    )
     policy_noise: float = setting(
         0.2,
         "standard deviation of the noise on target actions",
@@ -27,21 +30,8 @@ class TwinDelayedConfig(OfflineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._not_negative("policy_noise", "noise_clip")
+        self._not_negative("alpha", "policy_noise", "noise_clip")
         self._counts("policy_delay")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(TwinDelayedConfig):
-    """Settings of TD3+BC. Defaults: the authors', for locomotion."""
-
-    alpha: float = setting(
-        2.5, "weight of the Q term once its mean magnitude is scaled to 1", source="arXiv:2106.06860, Table 3"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._not_negative("alpha")
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":

@@ -31,7 +31,7 @@ class State(iql.State):
       kept: parameters of π_0, constant.
     """
 
-    kept: Params
+    kept: Params = flax.struct.field()
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:

@@ -12,7 +12,7 @@ from o2o_jax.settings import Settings, part, replaced, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Update(iql.Config):
-    """Settings of IQL's update, with a sharper imitation: what is imitated are the set's own actions, not the data's."""
+    """Settings of IQL's update, with a sharper imitation: it is of the set's own actions, not of the data's."""
 
     inverse_temperature: float = setting(
         10.0, "b on the advantage of the set's actions", unit="per return unit", source=AUTHORS
