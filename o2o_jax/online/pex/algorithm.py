@@ -21,7 +21,7 @@ from o2o_jax.types import Array, Metrics, Params, Spec, Transition
 REQUIRES = Requires("gaussian", state=True, sources=("iql",))
 
 
-@flax.struct.dataclass
+@flax.struct.dataclass(kw_only=True)
 class State(iql.State):
     """State of IQL, whose `actor` is the policy that learns, beside the one that offline training left.
 
@@ -31,7 +31,7 @@ class State(iql.State):
       kept: parameters of π_0, constant.
     """
 
-    kept: Params = flax.struct.field()
+    kept: Params
 
 
 def make_networks(config: Config, spec: Spec) -> Networks:
