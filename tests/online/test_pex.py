@@ -1,7 +1,8 @@
-"""PEX: the set's draws, an update in closed form and by plain code, what it starts from, its policy elsewhere."""
+"""PEX: the set's draws, recorded updates, one in closed form and by plain code, its start, its policy elsewhere."""
 
 import dataclasses
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from o2o_jax.runtime import saved
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.types import Spec
 from tests import sharing, tiny
+from tests.golden_numbers import SPEC as GOLDEN_SPEC
+from tests.golden_numbers import Golden, member, replayed_draws
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 SIZES = {"hidden": (8, 8), "critic_hidden": (8, 8)}
@@ -157,6 +160,39 @@ def plain(layers, x):
 
 def adam(params, gradient):
     return jax.tree.map(lambda leaf, g: leaf - 3e-4 * g / (jnp.abs(g) + 1e-8), params, gradient)
+
+
+def test_golden_updates():
+    golden = Golden("pex")
+    made = pex.make(tiny.config(pex.Config, hidden=(32, 32), critic_hidden=(32, 32)), GOLDEN_SPEC)
+    log_std = np.full(GOLDEN_SPEC.action_dim, -2.0)
+    actor, kept = (golden.params(name, log_std=log_std) for name in ("actor", "kept"))
+    critic, value = golden.ensemble("critic_1", "critic_2"), golden.params("value")
+
+    @jax.jit  # which leaves out the initialisation of weights that are replaced
+    def start(key):
+        state = made.init(key)
+        return state.replace(actor=actor, kept=kept, critic=critic, target_critic=critic, value=value)
+
+    @jax.jit
+    def update(state, batch, noise, gumbel):
+        def categorical(key, logits, axis):
+            del key
+            return jnp.argmax(logits + gumbel, axis=axis)
+
+        with replayed_draws([noise]), mock.patch.object(jax.random, "categorical", categorical):
+            return made.online.update(state, batch, jax.random.key(0))
+
+    state = start(jax.random.key(0))
+    for step in golden.steps("update"):
+        state, metrics = update(state, golden.batch("update", step), *golden.recorded_draws("update", step))
+        assert 0.0 < metrics["learning_share"] < 1.0
+        golden.check(
+            "update", step, actor=state.actor, value=state.value, critic_1=member(state.critic, 0),
+            critic_2=member(state.critic, 1), target_1=member(state.target_critic, 0),
+            target_2=member(state.target_critic, 1),
+        )  # fmt: skip
+    assert step == 2
 
 
 @functools.cache
