@@ -16,6 +16,7 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import HEADS, DecisionTransformer
 from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.runtime.seeds import SUFFIX
 from o2o_jax.settings import paths, replaced
 from o2o_jax.types import History, Rollout, Transition
 from tests import sharing
@@ -185,7 +186,8 @@ def compilations():
 
     class Handler(logging.Handler):
         def emit(self, record):
-            if record.getMessage().startswith("Finished XLA compilation of jit(for_all_seeds)"):
+            text = record.getMessage()
+            if text.startswith("Finished XLA compilation of jit(") and f"{SUFFIX})" in text:
                 found.append(record)
 
     handler, logger = Handler(), logging.getLogger("jax")

@@ -82,6 +82,16 @@ def _define_config(values: FlagValues) -> None:
     )
 
 
+def _define_out(values: FlagValues) -> None:
+    """Defines where a run goes, which must be passed unless nothing but its settings is asked for."""
+    define_path(values, "out", None, "folder for everything that the run writes; new or empty")
+
+    def is_there(out: str | None) -> bool:
+        return out is not None or ("print_config" in values and values["print_config"].value)
+
+    flags.register_validator("out", is_there, "must be passed", flag_values=values)
+
+
 def _define_first_seed(values: FlagValues) -> None:
     """Defines where the numbers of `seed_list` begin."""
     flags.DEFINE_integer(
@@ -95,9 +105,7 @@ _COMMON: dict[str, Callable[[FlagValues], Any]] = {
         "seeds", 1, "how many seeds train side by side", lower_bound=1, upper_bound=10**9, flag_values=values
     ),
     "first_seed": _define_first_seed,
-    "out": lambda values: define_path(
-        values, "out", None, "folder for everything that the run writes; new or empty", required=True
-    ),
+    "out": _define_out,
     "set": lambda values: flags.DEFINE_multi_string(
         "set",
         [],

@@ -11,7 +11,7 @@ import numpy as np
 from o2o_jax import registry
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
-from o2o_jax.runtime.checkpoint import MOST, differences, listed, read_config
+from o2o_jax.runtime.checkpoint import MOST, differences, in_words, read_config
 
 ORIGINS = ("policy", "reconstruction")  # settings that are other runs
 UNKNOWN = ("unknown", "-dirty")  # ends of a commit that doesn't say what code it was
@@ -50,8 +50,8 @@ def check(folders: Sequence[str], may_differ: Sequence[str] = ()) -> None:
         if found:
             names = found if len(found) <= MOST else dict.fromkeys(name.partition(".")[0] for name in found)
             raise ValueError(
-                f"{folders[0]} and {other} differ in more than their seeds: {listed(found)}. Join runs that agree, or "
-                f"pass --may_differ={','.join(names)}"
+                f"{folders[0]} and {other} differ in more than their seeds: {in_words(found)}. Join runs that agree, "
+                f"or pass --may_differ={','.join(names)}"
             )
         commits = {line["commit"] for folder in (folders[0], other) for line in provenance.read(folder)}
         if any(commit.endswith(UNKNOWN) for commit in commits):

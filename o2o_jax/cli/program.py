@@ -59,6 +59,7 @@ def run(
       SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
     """
     readable_output()
+    devices.share_heap()
     values = FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)

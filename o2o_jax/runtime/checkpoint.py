@@ -325,7 +325,7 @@ def compare_configs(
     """
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
-        raise ValueError(f"{owner} has other settings: {listed(found, ' there', ' now')}. {advice}")
+        raise ValueError(f"{owner} has other settings: {in_words(found, ' there', ' now')}. {advice}")
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -335,7 +335,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
 
 
-def listed(found: Mapping[str, tuple[str, str]], one: str = "", other: str = "") -> str:
+def in_words(found: Mapping[str, tuple[str, str]], one: str = "", other: str = "") -> str:
     """Returns the first few `differences` in words, and how many more there are.
 
     Args:
@@ -404,7 +404,7 @@ def _compare_layouts(saved: dict[str, str], template: dict[str, str], path: Path
     found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if found:
         raise ValueError(
-            f"the checkpoint {path} does not fit this state: {listed(found, ' there', ' now')}. "
+            f"the checkpoint {path} does not fit this state: {in_words(found, ' there', ' now')}. "
             "Use the version and settings that wrote it, or start over with another --out"
         )
 

@@ -1,6 +1,7 @@
 """Devices of this machine that seeds run on, and the cache of compiled programs."""
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import platform
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, Mesh
 
 MEMORY_FILE = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
@@ -74,6 +76,17 @@ def memory_available(device: jax.Device | None = None) -> int | None:
         with contextlib.suppress(ValueError, OSError):  # no control group, or no limit: "max"
             limits.append(int(path.read_text()))
     return min(limits, default=None)
+
+
+def share_heap() -> None:
+    """Lets all threads allocate from one heap, where the C library would give each its own. Impure; before they start.
+
+    What one thread frees in another's heap stays there: memory would grow with every checkpoint, which threads write.
+    MALLOC_ARENA_MAX of the environment, which says how many heaps there are, is left alone.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # C libraries of other systems don't know it
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def check_options() -> None:

@@ -8,6 +8,9 @@ import jax
 import numpy as np
 
 from o2o_jax.envs.recording import Recording
+from o2o_jax.types import Metrics
+
+FETCH_EVERY = 1_000  # rounds of updates, whose metrics leave the device: there each number takes a kilobyte and more
 
 
 @dataclasses.dataclass
@@ -19,14 +22,14 @@ class Episodes:
       action: [S, A] float32, that action, which is chosen already.
       returns: [S] float64, undiscounted rewards of the episodes so far.
       finished: returns of the episodes that have ended since the last evaluation, S lists.
-      pending: metrics of the rounds of updates since then, [S] float32 each.
+      pending: metrics of the rounds of updates since then, [S] float32 each, those of the latest still on the device.
     """
 
     observation: np.ndarray
     action: np.ndarray
     returns: np.ndarray
     finished: list[list[float]]
-    pending: list[Any] = dataclasses.field(default_factory=list)
+    pending: list[Metrics] = dataclasses.field(default_factory=list)
 
     @classmethod
     def begin(cls, observation: np.ndarray, action: np.ndarray) -> "Episodes":
@@ -39,6 +42,12 @@ class Episodes:
         for s in np.nonzero(ended)[0]:
             self.finished[s].append(self.returns[s])
             self.returns[s] = 0.0
+
+    def measure(self, metrics: Metrics) -> None:
+        """Takes the metrics of a round of updates, [S] each."""
+        self.pending.append(metrics)
+        if len(self.pending) % FETCH_EVERY == 0:
+            self.pending[-FETCH_EVERY:] = jax.device_get(self.pending[-FETCH_EVERY:])
 
     def forget(self) -> None:
         """Begins to collect anew what an evaluation has looked at."""

@@ -127,7 +127,7 @@ def write(
 
     Raises:
       FileExistsError, FileNotFoundError: see `check`.
-      ValueError: see `check`; or nothing can be rendered here.
+      ValueError: see `check`; or nothing can be rendered here, or an environment fails.
     """
     target = check(path, overwrite)
     choose_renderer()
@@ -136,7 +136,7 @@ def write(
         stack.callback(draft.unlink, missing_ok=True)
         envs = []
         for _ in panels:
-            envs.append(stack.enter_context(contextlib.closing(make_env(render_mode="rgb_array"))))
+            envs.append(stack.enter_context(contextlib.closing(_make(make_env))))
             _prepare(envs[-1])
         stage = _Stage(envs, panels, score)
         frames, replayed, writer = 0, True, None
@@ -174,12 +174,12 @@ def check_renderer(make_env: Callable[..., Any]) -> None:
       make_env: (render_mode=…) -> environment.
 
     Raises:
-      ValueError: nothing can be rendered here.
+      ValueError: nothing can be rendered here, or the environment fails.
     """
     choose_renderer()
     wrong = _wrong_choice()
     try:
-        env = make_env(render_mode="rgb_array")
+        env = _make(make_env)
     except ValueError as error:  # MuJoCo refuses to be imported with a name that it doesn't know
         raise ValueError(wrong or str(error)) from error
     with contextlib.closing(env):
@@ -302,6 +302,13 @@ def _view(env: Any) -> np.ndarray:
     canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
     canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
     return np.asarray(canvas)
+
+
+def _make(make_env: Callable[..., Any]) -> Any:
+    """An environment that renders, as those that the episodes were played in."""
+    from o2o_jax.envs.border import Border  # which needs gymnasium
+
+    return Border(make_env(render_mode="rgb_array"))
 
 
 def _prepare(env: Any) -> None:

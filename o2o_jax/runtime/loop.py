@@ -238,7 +238,7 @@ class _Loop:
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
         if due:
             self.run, action, metrics = self._update(self.run, self._dataset, self._extras, taken, next_observation)
-            episodes.pending.append(metrics)
+            episodes.measure(metrics)
         else:
             self.run, action = self._keep(self.run, taken, next_observation)
         # to fetch an action is to wait for the updates before it: of the early one, those of the step before

@@ -1,6 +1,7 @@
 """Many seeds as one program: where this package jits, vmaps over seeds and spreads them over devices."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from o2o_jax.types import SHARED, Array
 
 AXIS = "seed"
+SUFFIX = "_for_all_seeds"  # of a program's name
 
 
 def seed_axes(tree: Any) -> Any:
@@ -29,7 +31,8 @@ def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donat
       donate: positions of arguments whose memory the results may take.
 
     Returns:
-      The compiled function; every other argument and every result has a leading axis S, except counters.
+      The compiled function; every other argument and every result has a leading axis S, except counters. Logs of JAX
+      and profiles call it as the function is called, with `SUFFIX`.
     """
 
     def for_all_seeds(*arguments):
@@ -56,7 +59,14 @@ def over_seeds(function: Callable, mesh: Mesh, shared: Sequence[int] = (), donat
         structure, names = structures[-1]
         return structure.unflatten((common | own)[name] for name in names)
 
+    for_all_seeds.__name__ = _name(function) + SUFFIX
     return jax.jit(for_all_seeds, donate_argnums=tuple(donate), compiler_options=_compiler_options(mesh))
+
+
+def _name(function: Callable) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def place(tree: Any, mesh: Mesh) -> Any:

@@ -100,7 +100,7 @@ def test_print_config_says_on_stderr_what_a_run_takes(offline_run, tmp_path, mon
     assert f"clone: {flags.FAST_CLONE_UPDATES:,} updates of " in printed.err
     assert "align: 33 updates of " in printed.err
     assert "GFLOP/s. Simulators, evaluations and compilation come on top\n" in printed.err
-    argv = ["--algorithm=td3_bc", f"--env={tiny.ENV}", f"--out={tmp_path / 'out'}", *tiny.SETTINGS]
+    argv = ["--algorithm=td3_bc", f"--env={tiny.ENV}", *tiny.SETTINGS]  # --out isn't needed
     tiny.call(offline, *argv, "--set=updates=44", "--print_config")
     printed = capsys.readouterr()
     assert json.loads(printed.out)["config"]["updates"] == 44

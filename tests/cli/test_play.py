@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -177,6 +178,35 @@ def test_a_film_that_is_stopped_leaves_nothing(policies, tmp_path, monkeypatch, 
     assert capsys.readouterr().err.endswith("error: stopped by SIGTERM\n")
     assert stopped
     assert list(tmp_path.iterdir()) == []
+
+
+class Quits(gymnasium.Env):
+    """An environment that draws its own pictures, and ends the process at its third step."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    steps = 0
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3:
+            raise SystemExit("enough")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+def test_an_environment_that_fails_in_a_film_is_named(tmp_path):
+    episode = playing.Episode(0, np.zeros((5, 1), np.float32), np.zeros(5, np.float32))
+    with pytest.raises(ValueError, match="Quits failed at step 3 of an episode: step raised SystemExit: enough"):
+        film.write(tmp_path / "film.mp4", Quits, [film.Panel("policy", [episode])])
+    assert not list(tmp_path.iterdir())
 
 
 def test_policies_of_a_run(offline_run, policies, capsys):

@@ -1,4 +1,5 @@
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -130,3 +131,13 @@ def test_of_an_environment_that_has_failed_nothing_more_is_recorded():
     assert len(vector_env.envs[1].recording().actions) == 0
     with pytest.raises(EnvironmentFailure, match="no such joint"):
         check_failures(steps[0][4])
+
+
+def test_metrics_leave_the_device_in_time(monkeypatch):
+    monkeypatch.setattr("o2o_jax.runtime.episodes.FETCH_EVERY", 2)
+    episodes = Episodes.begin(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32))
+    for number in range(3):
+        episodes.measure({"loss": jnp.full(2, number, jnp.float32)})
+    kinds = [isinstance(metrics["loss"], np.ndarray) for metrics in episodes.pending]
+    assert kinds == [True, True, False]
+    np.testing.assert_array_equal([metrics["loss"] for metrics in episodes.pending], [[0, 0], [1, 1], [2, 2]])

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 import types
@@ -114,3 +115,43 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(jax, "devices", fail)
     with pytest.raises(ValueError, match="^JAX can't start: Unable to initialize backend 'foo': not in the list$"):
         devices.seed_mesh(1)
+
+
+HEAPS = """
+import ctypes, sys, tempfile, threading
+from o2o_jax.runtime import devices
+
+if sys.argv[1] == "shared":
+    devices.share_heap()
+libc, enough = ctypes.CDLL(None), threading.Barrier(4)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+
+def allocate():
+    enough.wait()
+    libc.malloc(1_000)
+    enough.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+with tempfile.NamedTemporaryFile("r") as file:
+    stream = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(file.read().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep heaps of their own kind")
+def test_threads_share_one_heap():
+    def heaps(how, **variables):
+        environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"} | variables
+        done = subprocess.run(
+            [sys.executable, "-c", HEAPS, how], env=environment, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert heaps("shared") < heaps("apart")
+    assert heaps("shared", MALLOC_ARENA_MAX="3") == 3  # of who starts the command

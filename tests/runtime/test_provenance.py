@@ -21,7 +21,7 @@ def test_a_line_says_with_what_a_run_was_made(tmp_path, monkeypatch):
     provenance.record(tmp_path, dataset())
     first, second = provenance.read(tmp_path)
     assert first["command"] == "finetune.py '--out=a b'"
-    assert (first["dataset"], first["fingerprint"]) == ("mine", provenance.fingerprint(dataset()))
+    assert (first["dataset"], first["fingerprint"]) == ("mine", dataset().fingerprint)
     assert first["versions"]["jax"] == jax.__version__
     assert first["machine"]["cores"] >= 1
     assert first["taken"] <= second["taken"]
@@ -57,14 +57,11 @@ def test_data_that_changed_between_two_processes_are_refused(tmp_path):
 
 
 def test_rows_and_episodes_count_for_a_fingerprint_and_names_do_not():
-    found = {
-        provenance.fingerprint(data)
-        for data in (dataset(), dataset(rewards=(1.0, 2.0, 4.0)), dataset(truncations=(0, 1, 1)))
-    }
+    found = {data.fingerprint for data in (dataset(), dataset(rewards=(1.0, 2.0, 4.0)), dataset(truncations=(0, 1, 1)))}
     assert len(found) == 3
-    assert provenance.fingerprint(dataset(name="other")) == provenance.fingerprint(dataset())
+    assert dataset(name="other").fingerprint == dataset().fingerprint
     copied = dataclasses.replace(dataset(), episode_ends=np.asfortranarray(dataset().episode_ends))
-    assert provenance.fingerprint(copied) == provenance.fingerprint(dataset())
+    assert copied.fingerprint == dataset().fingerprint
 
 
 def test_a_damaged_file_is_said(tmp_path):

@@ -180,3 +180,11 @@ def test_a_seed_alone_draws_and_learns_as_among_others():
     (alone, alone_metrics, _), (among, among_metrics, _) = finetuned(1, 1), finetuned(4, 1)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(compare, seeds.take((alone, alone_metrics), 0), seeds.take((among, among_metrics), 0))
+
+
+def test_programs_are_called_as_their_functions():
+    def double(factor, x):
+        return factor * x
+
+    program = seeds.over_seeds(functools.partial(double, 2.0), seed_mesh(2, 1))
+    assert "jit_double_for_all_seeds" in program.lower(jnp.ones((2, 3))).as_text()
