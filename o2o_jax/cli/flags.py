@@ -87,7 +87,7 @@ def _define_out(values: FlagValues) -> None:
     define_path(values, "out", None, "folder for everything that the run writes; new or empty")
 
     def is_there(out: str | None) -> bool:
-        return out is not None or ("print_config" in values and values["print_config"].value)
+        return out is not None or ("print_config" in values and bool(values["print_config"].value))
 
     flags.register_validator("out", is_there, "must be passed", flag_values=values)
 

@@ -65,15 +65,15 @@ def _of_file(path: Path, algorithm: str, schedule: str | None, default: ConfigT)
     if not isinstance(content.get("config"), dict):
         raise ValueError(f"--config={path} holds no settings: pass a run's config.json")
     if content.get("algorithm") != algorithm:
-        raise ValueError(f"--config={path} has settings of {content.get('algorithm')}, not of {algorithm}")
+        raise ValueError(f"--config={path} has settings of {brief(content.get('algorithm'))}, not of {algorithm}")
     script = "finetune" if isinstance(default, OnlineConfig) else "offline"  # whose methods may share a name
     if content.get("script", script) != script:
         raise ValueError(
-            f"--config={path} is of experiments.{content['script']}, whose {algorithm} has other settings: leave it "
-            f"out, or pass the config.json of a run of experiments.{script}"
+            f"--config={path} is of experiments.{brief(content['script'])}, whose {algorithm} has other settings: "
+            f"leave it out, or pass the config.json of a run of experiments.{script}"
         )
     if schedule is not None and schedule != content.get("schedule", schedule):
-        theirs = content["schedule"]
+        theirs = brief(content["schedule"])
         raise ValueError(
             f"--config={path} is of the schedule {theirs}: pass --schedule={theirs}, which cloning follows"
         )

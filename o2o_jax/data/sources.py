@@ -216,7 +216,7 @@ def load_minari(
     for bound in (low, high):
         if bound.shape not in ((), columns[1].shape[1:]):
             raise metadata.refusal(f"action_space has {bound.size} bounds for {columns[1].shape[1]} actions")
-    if np.isfinite([low, high]).all() and not (np.all(low == -1.0) and np.all(high == 1.0)):
+    if np.isfinite(low).all() and np.isfinite(high).all() and not (np.all(low == -1.0) and np.all(high == 1.0)):
         columns[1] = scaled(columns[1], low, high)
     if clip_actions:
         columns[1] = np.clip(columns[1], -1.0, 1.0)

@@ -159,9 +159,9 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     assert task is not None
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
-        raise ValueError(
-            f"{run_dir} is of {Spec(**trained)}, but {task.name} has {task.spec}: pass --env, a task that fits"
-        )
+        with settings.blamed():
+            sizes = Spec(**trained)
+        raise ValueError(f"{run_dir} is of {sizes}, but {task.name} has {task.spec}: pass --env, a task that fits")
     return task
 
 

@@ -113,9 +113,11 @@ def describe(folder: str | os.PathLike) -> Record:
         raise ValueError(f"{path} doesn't describe a policy of this package: pass a folder of save_policy")
     version = values.get("version")
     if not isinstance(version, int) or version < 1:
-        raise ValueError(f"{path} has the version {version!r}, expected a whole number: save the policy again")
+        said = brief(repr(version))
+        raise ValueError(f"{path} has the version {said}, expected a whole number: save the policy again")
     if version > VERSION:
-        raise ValueError(f"{path} is of version {version}, this o2o_jax reads up to {VERSION}: install a newer one")
+        said = brief(version)
+        raise ValueError(f"{path} is of version {said}, this o2o_jax reads up to {VERSION}: install a newer one")
     return values
 
 
@@ -209,7 +211,7 @@ def _checked(network: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in network.items():
         numbers = value if isinstance(value, tuple) else (value,)
         if name != "layer_init" and not all(isinstance(number, int | float) and number >= 0 for number in numbers):
-            raise TypeError(f"network.{name} is {value!r}")
+            raise TypeError(f"network.{name} is {brief(repr(value))}")
     return dict(network)
 
 

@@ -249,6 +249,14 @@ class TestMinari:
         with pytest.raises(ValueError, match="says that its actions lie between .*: write the bounds that are meant"):
             sources.load("o2o/toy/medium-v0", TASK)
 
+    def test_one_bound_for_all_actions(self, write):
+        path = write(episode(3)).parent / "metadata.json"
+        metadata = json.loads(path.read_text())
+        space = json.loads(metadata["action_space"]) | {"low": -2.0, "high": [2.0]}
+        path.write_text(json.dumps(metadata | {"action_space": json.dumps(space)}))
+        dataset = sources.load("o2o/toy/medium-v0", TASK)
+        np.testing.assert_allclose(dataset.transitions.action, episode(3).actions / 2.0)
+
     def test_no_episodes(self, write):
         with h5py.File(write(), "w"):
             pass

@@ -504,6 +504,7 @@ RUNS = {
         "td3_bc", lambda folder: ((folder / "config.json").unlink(), (folder / "config.json").mkdir()), START,
         "holds no run",
     ),
+    "config: sizes of another kind": ("td3_bc", setting("spec.observation_dim", []), START, "config.json", "damaged"),
     "config: seeds as text": ("td3_bc", setting("seeds", "two"), START, "config.json", "seeds"),
     "config: seeds below 1": ("td3_bc", setting("seeds", 0), START, "config.json", "seeds"),
     "config: no seeds": ("td3_bc", setting("seeds", None), START, "config.json", "seeds"),
