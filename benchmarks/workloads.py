@@ -38,7 +38,8 @@ NAMES = (
     "o2ppo/reevaluate",
     "o2ppo/finetune",
     "rlpd/finetune",
-    *("td3_bc", "iql", "cql", "awac", "bc"),
+    "pex/finetune",
+    *("td3_bc", "rebrac", "iql", "cql", "awac", "bc"),
 )
 
 
@@ -95,7 +96,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
         count,
         init=lambda key: algorithm.init(key, None if phase else dataset.normalizer()),
         run=functools.partial(phases.advance, updates),
-        data=dataset.rollout() if phase else dataset.transitions,
+        data=dataset.rollout() if phase or updates.prepare else dataset.transitions,
         prepare=updates.prepare,
     )
 

@@ -256,7 +256,7 @@ class Algorithm(NamedTuple):
       init: (key, start) -> state. `start` is a `policy.Handoff` where there are `requires`, or None for random
         networks; elsewhere it is the `data.transform.Normalizer` of the dataset's observations.
       phases: on a dataset alone, in their order.
-      policy: (state) -> `policy.Policy` or `policy.SequencePolicy`: evaluate it, save it, or start from it again.
+      policy: (state) -> one of `policy.AnyPolicy`: evaluate it, save it, or start from it again.
       critic: (state) -> `critic.QFunction`; None where the method has no values of actions.
       requires: what it starts from; None for a method that learns from data alone.
       online: None for an offline method.

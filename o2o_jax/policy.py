@@ -21,8 +21,9 @@ from o2o_jax.data import history as histories
 from o2o_jax.data.dataset import to_float32
 from o2o_jax.data.transform import Bounds, Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
+from o2o_jax.losses import lowest_value
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
-from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Distribution, TanhGaussian
+from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Deterministic, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
 from o2o_jax.reading import read_numbers
 from o2o_jax.settings import Settings, setting
@@ -44,6 +45,8 @@ from o2o_jax.types import (
 )
 
 ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
+SET_HEAD = "set"  # of policies whose critic chooses
+DRAWN_SHARE = 0.1  # of a set's evaluated actions and choices: the authors' epsilon
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
 CLOSENESS_BATCHES = 40  # that say how close a clone came: 10,000 states
 RECALLED_ROWS = 1_024  # whose histories go through a sequence policy at once
@@ -201,6 +204,106 @@ class SequencePolicy:
 
 
 @flax.struct.dataclass
+class PolicySet:
+    """Two policies that each propose an action, and a critic that chooses one of them: policy expansion.
+
+        a_0 = the mode of π_0,   a_1 ~ π_1,   i ~ softmax( η min_k Q_k(s, a_i) )
+
+    Attributes:
+      params: "kept" of π_0, "learning" of π_1, both of `actor`, and "critic", leaves [E, ...].
+      normalizer: applied to raw observations first.
+      actor: the network of both policies, static.
+      critic: the ensemble, static.
+      inverse_temperature: η, per return unit, static.
+
+    Source: Zhang et al. (arXiv:2302.00935), and its authors' code, which takes the mode of π_0.
+    """
+
+    params: dict[str, Params]
+    normalizer: Normalizer
+    actor: networks.Actor = flax.struct.field(pytree_node=False)
+    critic: networks.Critics = flax.struct.field(pytree_node=False)
+    inverse_temperature: float = flax.struct.field(pytree_node=False)
+
+    @property
+    def head(self) -> str:
+        """Kind of policy: "set"."""
+        return SET_HEAD
+
+    @property
+    def kept(self) -> Policy:
+        """π_0, which stays as it is."""
+        return Policy(self.params["kept"], self.normalizer, self.actor)
+
+    @property
+    def learning(self) -> Policy:
+        """π_1."""
+        return Policy(self.params["learning"], self.normalizer, self.actor)
+
+    def distribution(self, observation: Array) -> Deterministic:
+        """Maps raw observations [..., O] to the more valuable of both modes [..., A], as a point mass."""
+        modes = [policy.distribution(observation).mode() for policy in (self.kept, self.learning)]
+        return Deterministic(_chosen(modes, jnp.argmax(self._values(observation, modes), axis=0)))
+
+    def draw(self, observation: Array, key: Array, share: float = 1.0) -> tuple[Array, Array]:
+        """Draws what to do.
+
+        Args:
+          observation: [..., O] raw.
+          key: of π_1's actions and of the choices.
+          share: of actions and of choices, each for itself, that are drawn; the others are the mode, and the more
+            valuable one.
+
+        Returns:
+          Actions [..., A], and [...] which policy they are of: 0 or 1.
+        """
+        action_key, action_share_key, choice_key, choice_share_key = jax.random.split(key, 4)
+        shape = observation.shape[:-1]
+        learning = self.learning.distribution(observation)
+        drawn = jax.random.bernoulli(action_share_key, share, shape)
+        proposed = jnp.where(drawn[..., None], learning.sample(action_key), learning.mode())
+        actions = [self.kept.distribution(observation).mode(), proposed]
+        values = self._values(observation, actions)  # [2, ...]
+        choice = jnp.where(
+            jax.random.bernoulli(choice_share_key, share, shape),
+            jax.random.categorical(choice_key, self.inverse_temperature * values, axis=0),
+            jnp.argmax(values, axis=0),
+        )
+        return _chosen(actions, choice), choice
+
+    def begin(self, episodes: int, key: Array | None = None) -> Any:
+        """Returns its memory where episodes begin: the key [] that it draws from; without one () and no draws."""
+        del episodes
+        return () if key is None else key
+
+    def act(self, memory: Any, observation: Array, reward: Array) -> tuple[Array, Any]:
+        """Returns actions [E, A] at raw observations [E, O], a tenth of them drawn, and the memory after them.
+
+        Where `begin` had no key they are the modes of `distribution`.
+        """
+        del reward
+        if isinstance(memory, tuple):
+            return self.distribution(observation).mode(), memory
+        key, memory = jax.random.split(memory)
+        return self.draw(observation, key, DRAWN_SHARE)[0], memory
+
+    def _values(self, observation: Array, actions: list[Array]) -> Array:
+        """[2, ...] lowest values of two actions [..., A] at raw observations [..., O]."""
+        stacked = jnp.stack(actions)
+        normalized = self.normalizer(observation)
+        both = jnp.broadcast_to(normalized, (len(actions), *normalized.shape))
+        return lowest_value(self.params["critic"], self.critic, both, stacked)
+
+
+def _chosen(actions: list[Array], choice: Array) -> Array:
+    first, second = actions
+    return jnp.where((choice == 0)[..., None], first, second)
+
+
+AnyPolicy = Policy | SequencePolicy | PolicySet  # that an algorithm may leave
+
+
+@flax.struct.dataclass
 class Handoff:
     """Outcome of offline training, from which online training starts.
 
@@ -211,7 +314,7 @@ class Handoff:
       closeness: of a clone, metrics of `clone_update` on the finished student: how close it came to its teacher.
     """
 
-    policy: Policy | SequencePolicy
+    policy: AnyPolicy
     state: Any = None
     source: str = flax.struct.field(pytree_node=False, default="")
     closeness: Metrics | None = None
@@ -269,7 +372,7 @@ class CloneState:
     """
 
     student: Policy
-    teacher: Policy | SequencePolicy | None
+    teacher: AnyPolicy | None
     log_entropy_weight: Array
     opt: Any
     entropy_opt: Any
@@ -456,7 +559,7 @@ def clone_init(
     config: CloneConfig,
     head: str,
     key: Array,
-    teacher: Policy | SequencePolicy | None,
+    teacher: AnyPolicy | None,
     normalizer: Normalizer | None = None,
     action_dim: int | None = None,
 ) -> CloneState:
@@ -491,7 +594,7 @@ def clone_state(
     actor: networks.Actor,
     normalizer: Normalizer,
     key: Array,
-    teacher: Policy | SequencePolicy | None = None,
+    teacher: AnyPolicy | None = None,
 ) -> CloneState:
     """Makes the state before the first update of any student, `step` [] at 0; arguments as of `clone_init`."""
     params = actor.init(key, jnp.zeros((1, normalizer.mean.shape[-1])))
@@ -627,7 +730,7 @@ def likelihood_loss(
     return -log_likelihood - weight * entropy, (log_prob, metrics)
 
 
-def _teacher_actions(teacher: Policy | SequencePolicy | None, batch: Transition, key: Array) -> tuple[Array, Array]:
+def _teacher_actions(teacher: AnyPolicy | None, batch: Transition, key: Array) -> tuple[Array, Array]:
     """The teacher's modes [B, A] and sampled actions [B, A] in a batch's steps."""
     if teacher is None:
         return batch.action, batch.action

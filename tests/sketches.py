@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 
 from o2o_jax.data import replay
@@ -61,37 +60,6 @@ def act(state: State, memory: Any, observation: Array, reward: Array, key: Array
     return jnp.zeros(2) + 0.0 * observation[0] * state.step, memory
 
 
-@flax.struct.dataclass
-class PolicySet(State):
-    """State of PEX: the offline actor, which stays as it is, beside the one that learns."""
-
-    offline_actor: Params | None = None
-
-
-def pex(spec: Spec) -> Algorithm:
-    """Returns PEX (Zhang et al., arXiv:2302.00935): `act` draws one of two actors' actions by a softmax of Q."""
-
-    def init(key: Array, handoff: Handoff | None) -> PolicySet:
-        state = fresh(spec, key, None)
-        return PolicySet(
-            **{name: getattr(state, name) for name in ("actor", "critic", "normalizer", "step")},
-            offline_actor=handoff.policy.params if handoff else state.actor,
-        )
-
-    def choose(state: Any, memory: Any, observation: Array, reward: Array, key: Array) -> tuple[Array, Any]:
-        fresh_action, memory = act(state, memory, observation, reward, key)
-        return jnp.where(jax.random.bernoulli(key), fresh_action, -fresh_action), memory
-
-    return Algorithm(
-        "pex",
-        init,
-        (),
-        lambda state: policy(spec, state),
-        requires=Requires("tanh_gaussian", state=True, sources=("iql",)),
-        online=Online(Schedule(), begin, choose, update, replay.make("half", CAPACITY, BATCH)),
-    )
-
-
 def whole_episodes() -> Replay:
     """Returns a rule that keeps whole episodes, here the latest rows."""
     return replay.make("none", CAPACITY, BATCH)
@@ -126,6 +94,5 @@ def online_dt(spec: Spec) -> Algorithm:
 
 
 ONLINE: dict[str, Callable[[Spec], Algorithm]] = {
-    "pex": pex,
     "odt": online_dt,
 }

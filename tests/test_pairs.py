@@ -13,6 +13,7 @@ import pytest
 
 from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
+from o2o_jax.networks import critic_settings
 from o2o_jax.policy import CloneConfig, clone_init, hand_over, with_head
 from o2o_jax.types import Annotated, Spec
 from tests import sharing, tiny
@@ -77,7 +78,10 @@ def test_pair(source, target):
         return
     handoff = with_head_of(source, head)
     direct = requires.state and hasattr(handoff.state, "critic")
-    algorithm = compiled(target, critic_source="offline" if direct else "random")
+    own = {"critic_source": "offline" if direct else "random"}
+    if direct and critic_settings(handoff.state.critic)["layer_norm"]:
+        own["layer_norm"] = True
+    algorithm = compiled(target, **own)
     state = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
     if direct:
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
@@ -86,9 +90,10 @@ def test_pair(source, target):
     started = algorithm.policy(state)
     jax.tree.map(np.testing.assert_array_equal, started.normalizer, handoff.policy.normalizer)
     if requires.head:  # else its normaliser is all that crosses
-        actions = [policy.distribution(BATCH.observation).mode() for policy in (started, handoff.policy)]
+        crossed = getattr(started, "kept", started)  # of a set the one that another joins
+        actions = [policy.distribution(BATCH.observation).mode() for policy in (crossed, handoff.policy)]
         np.testing.assert_allclose(*actions, rtol=1e-6)
-        assert started.head == head
+        assert crossed.head == head
     if head == handed_over(source).policy.head:
         assert handoff is handed_over(source)
 

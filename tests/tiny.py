@@ -14,8 +14,8 @@ import pytest
 from o2o_jax.cli import program
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.networks import HEADS, DecisionTransformer
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.networks import HEADS, Critics, DecisionTransformer
+from o2o_jax.policy import Policy, PolicySet, SequencePolicy
 from o2o_jax.runtime.seeds import SUFFIX
 from o2o_jax.settings import paths, replaced
 from o2o_jax.types import History, Rollout, Transition
@@ -72,6 +72,15 @@ def make_policy(head="tanh_gaussian", observation_dim=11, action_dim=3, seed=0):
     actor = HEADS[head](action_dim, (8, 8))
     params = actor.init(jax.random.key(seed), jnp.zeros(observation_dim))
     return Policy(params, Normalizer(jnp.linspace(-0.5, 0.5, observation_dim), jnp.full(observation_dim, 2.0)), actor)
+
+
+def make_policy_set(observation_dim=11, action_dim=3):
+    """Two random policies of one normalizer, and critics that choose between them."""
+    kept, learning = (make_policy("gaussian", observation_dim, action_dim, seed) for seed in (0, 1))
+    critics = Critics((8,), layer_norm=False, num_critics=2)
+    critic = critics.init(jax.random.key(2), jnp.zeros((1, observation_dim)), jnp.zeros((1, action_dim)))
+    params = {"kept": kept.params, "learning": learning.params, "critic": critic}
+    return PolicySet(params, kept.normalizer, kept.actor, critics, 10.0)
 
 
 def make_sequence_policy(observation_dim=11, action_dim=3, seed=0, context=3):

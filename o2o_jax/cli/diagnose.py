@@ -33,7 +33,7 @@ from o2o_jax.diagnosis import MARGIN, Diagnosis, DiagnosisConfig, diagnose
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import Stage, data_of, load_offline, load_stages, named_task, networks_of, places, seeds_of
 from o2o_jax.jobs.job import check_discount, cloning, data_warnings
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.policy import AnyPolicy, Policy, SequencePolicy
 from o2o_jax.runtime import limits, log, seeds
 from o2o_jax.runtime.checkpoint import claim, read_config
 from o2o_jax.runtime.plan import Plan
@@ -268,10 +268,11 @@ def _reconstruct(plan: Plan, out: Path) -> tuple[Policy, dict[str, Stage]]:
     return _on_observations(policy), stages
 
 
-def _on_observations(policy: Policy | SequencePolicy) -> Policy:
+def _on_observations(policy: AnyPolicy) -> Policy:
     """The policy as it is, if observations are all that it acts on, as every measure here asks of it."""
     if isinstance(policy, SequencePolicy):
         raise ValueError("the policy acts on histories: pass --algorithm=o2td3 or o2sac to diagnose the clone of it")
+    assert isinstance(policy, Policy)  # no offline method leaves a set
     return policy
 
 

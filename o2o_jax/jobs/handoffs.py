@@ -21,7 +21,7 @@ from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Task
 from o2o_jax.online.common import OnlineConfig
-from o2o_jax.policy import Handoff, Policy, SequencePolicy, hand_over
+from o2o_jax.policy import AnyPolicy, Handoff, Policy, hand_over
 from o2o_jax.reading import Record, brief
 from o2o_jax.runtime import failures, log, provenance, saved, seeds
 from o2o_jax.runtime.checkpoint import Checkpoints, compare_configs, has_checkpoint, read_config
@@ -354,9 +354,7 @@ def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
     return setup, _restore(run_dir, settings, setup, None)
 
 
-def load_kept(
-    run_dir: str | os.PathLike, seed: int, which: str
-) -> tuple[Policy | SequencePolicy, Task | None, dict[str, Any]]:
+def load_kept(run_dir: str | os.PathLike, seed: int, which: str) -> tuple[AnyPolicy, Task | None, dict[str, Any]]:
     """Returns one of the policies that a run keeps.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from o2o_jax import envs, registry
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.policy import AnyPolicy
 from o2o_jax.runtime import provenance, saved
 from o2o_jax.runtime.deployed import DeployedPolicy
 
@@ -62,9 +62,7 @@ def _load(run: str | os.PathLike, seed: int, which: Which) -> DeployedPolicy:
     return DeployedPolicy(policy, task, made)
 
 
-def save_policy(
-    policy: DeployedPolicy | Policy | SequencePolicy, folder: str | os.PathLike, task: Task | str | None = None
-) -> Path:
+def save_policy(policy: DeployedPolicy | AnyPolicy, folder: str | os.PathLike, task: Task | str | None = None) -> Path:
     """Writes a policy to a small folder of its own, arrays and JSON, which `load_policy` reads without the run.
 
     `--policy=<folder>` of `o2o finetune` starts from it.
@@ -83,7 +81,7 @@ def save_policy(
     """
     task = envs.get_task(task) if isinstance(task, str) else task
     if not isinstance(policy, DeployedPolicy):
-        if not isinstance(policy, Policy | SequencePolicy):
+        if not isinstance(policy, AnyPolicy):
             raise ValueError(
                 f"save_policy takes policies of this package, got a {type(policy).__name__}: clone it first, as by "
                 "o2o_jax.clone"

@@ -113,13 +113,7 @@ def make(
       update: (state, batch, key) -> (state, metrics), on replay samples.
       begin: (state) -> state before the first environment step; None leaves it as offline training did.
     """
-    interaction, capacity = config.interaction, max(1, min(config.replay.buffer_size, config.env_steps))
     requires = Requires(head, state=True, sources=(method.name,))
-
-    def start(state: Any, accept: Array) -> Any:
-        del accept
-        state = begin(state) if begin else state
-        return state.replace(step=jnp.zeros_like(state.step))
 
     def act(state: Any, observation: Array, key: Array) -> Array:
         return method.policy(state).distribution(observation).sample(key)
@@ -131,13 +125,32 @@ def make(
         policy=method.policy,
         critic=method.critic,
         requires=requires,
-        online=Online(
-            schedule=Schedule(updates=interaction.updates_per_env_step, warmup_env_steps=interaction.warmup_env_steps),
-            begin=start,
-            act=memoryless(act),
-            update=update,
-            replay=replay.make(config.replay.mode, capacity, config.update.batch_size, config.replay.part_episodes),
-        ),
+        online=online_part(config, act, update, begin),
+    )
+
+
+def online_part(config: ContinuedConfig, act: Callable, update: Update, begin: Callable | None = None) -> Online:
+    """Returns what a method that continues does in the environment.
+
+    Args:
+      config: settings.
+      act: (state, observation [O], key) -> action [A].
+      update: (state, batch, key) -> (state, metrics), on replay samples.
+      begin: (state) -> state before the first environment step; None leaves it as it is.
+    """
+    interaction, capacity = config.interaction, max(1, min(config.replay.buffer_size, config.env_steps))
+
+    def start(state: Any, accept: Array) -> Any:
+        del accept
+        state = begin(state) if begin else state
+        return state.replace(step=jnp.zeros_like(state.step))
+
+    return Online(
+        schedule=Schedule(updates=interaction.updates_per_env_step, warmup_env_steps=interaction.warmup_env_steps),
+        begin=start,
+        act=memoryless(act),
+        update=update,
+        replay=replay.make(config.replay.mode, capacity, config.update.batch_size, config.replay.part_episodes),
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from o2o_jax.data.dataset import to_float32
 from o2o_jax.data.transform import Bounds
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.policy import AnyPolicy, SequencePolicy
 from o2o_jax.reading import read_numbers
 from o2o_jax.types import Array, Spec
 
@@ -36,7 +36,7 @@ class DeployedPolicy:
       ValueError: its numbers are not all finite.
     """
 
-    policy: Policy | SequencePolicy
+    policy: AnyPolicy
     task: Task | None = None
     made: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

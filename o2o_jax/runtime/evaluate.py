@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.interfaces import Task
-from o2o_jax.policy import Policy, SampledPolicy, SequencePolicy
+from o2o_jax.policy import AnyPolicy, SampledPolicy
 from o2o_jax.runtime.seeds import keys as seed_keys
 from o2o_jax.runtime.seeds import over_seeds
 
@@ -301,7 +301,7 @@ def threads_for(family: ModuleType) -> int:
 
 
 def policy_episodes(
-    policy_of: Callable[[Any], Policy | SampledPolicy | SequencePolicy], seeds: Sequence[int], mesh: Mesh
+    policy_of: Callable[[Any], AnyPolicy | SampledPolicy], seeds: Sequence[int], mesh: Mesh
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Evaluates policies of any kind, as their `begin` and `act` say: modes, or samples of those that draw.
 

@@ -71,7 +71,7 @@ def program_of(deployed: DeployedPolicy) -> Program:
     Args:
       deployed: the policy.
     """
-    policy, bounds, spec = jax.device_get(deployed.policy), deployed.bounds, deployed.spec
+    policy, bounds, spec = deployed.policy, deployed.bounds, deployed.spec
     if not isinstance(policy, SequencePolicy):
         inputs: dict[str, tuple[int, ...]] = {"observation": (spec.observation_dim,)}
         return Program(lambda observation: bounds.to_own(policy.distribution(observation).mode()), inputs, [])

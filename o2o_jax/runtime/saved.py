@@ -16,8 +16,8 @@ import numpy as np
 from o2o_jax import networks, registry
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
-from o2o_jax.networks import DecisionTransformer
-from o2o_jax.policy import Policy, SequencePolicy
+from o2o_jax.networks import Critics, DecisionTransformer
+from o2o_jax.policy import SET_HEAD, AnyPolicy, Policy, PolicySet, SequencePolicy
 from o2o_jax.reading import Record, brief, read_json, read_npz
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
@@ -126,26 +126,29 @@ def describe(folder: str | os.PathLike) -> Record:
 def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The description of a policy, and its arrays by name."""
     policy = deployed.policy
-    if NETWORKS.get(getattr(policy, "head", "")) is not type(getattr(policy, "actor", None)):
-        kind = type(getattr(policy, "actor", policy)).__name__
+    actor = getattr(policy, "actor", policy)
+    if NETWORKS.get(getattr(actor, "head", "")) is not type(actor):
         raise ValueError(
-            f"only policies of {registry.listed(NETWORKS)} can be saved, got one of {kind}: clone it first"
+            f"only policies of {registry.listed(NETWORKS)} can be saved, got one of {type(actor).__name__}: clone it "
+            "first"
         )
-    network = {
-        field.name: getattr(policy.actor, field.name)
-        for field in dataclasses.fields(policy.actor)
-        if field.name not in ("parent", "name")
-    }
-    history = {}
+    history, chosen = {}, {}
     if isinstance(policy, SequencePolicy):
         history = {"return_scale": policy.return_scale, "context": policy.context}
+    if isinstance(policy, PolicySet):
+        chosen = {
+            "head": policy.actor.head,
+            "critic": _settings(policy.critic),
+            "inverse_temperature": policy.inverse_temperature,
+        }
     arrays = _arrays(policy)
     description = {
         "format": FORMAT,
         "version": VERSION,
         "head": policy.head,
-        "network": network,
+        "network": _settings(policy.actor),
         "history": history or None,
+        "set": chosen or None,
         "spec": dataclasses.asdict(deployed.spec),
         "action_low": deployed.bounds.low.tolist(),
         "action_high": deployed.bounds.high.tolist(),
@@ -154,6 +157,12 @@ def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.nd
         "made": dict(deployed.made),
     }
     return description, arrays
+
+
+def _settings(network: Any) -> dict[str, Any]:
+    """The fields that a network is made of."""
+    names = (field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name"))
+    return {name: getattr(network, name) for name in names}
 
 
 def _arrays(policy: Any) -> dict[str, Any]:
@@ -167,30 +176,45 @@ def _arrays(policy: Any) -> dict[str, Any]:
     }
 
 
-def _template(values: Mapping[str, Any]) -> Policy | SequencePolicy:
+def _template(values: Mapping[str, Any]) -> AnyPolicy:
     """Shapes and dtypes of the policy that a description is of."""
-    head, spec = values["head"], Spec(**values["spec"])
+    spec, chosen = Spec(**values["spec"]), values["set"] if values["head"] == SET_HEAD else None
+    head = chosen["head"] if chosen else values["head"]
     if head not in NETWORKS:
         raise ValueError(registry.unknown("head", str(head), NETWORKS))
-    network = {name: tuple(value) if isinstance(value, list) else value for name, value in values["network"].items()}
-    for name, value in network.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if name != "layer_init" and not all(isinstance(number, int | float) and number >= 0 for number in numbers):
-            raise TypeError(f"network.{name} is {brief(repr(value))}")
-    actor = NETWORKS[head](**network)
+    actor = NETWORKS[head](**_checked(values["network"]))
     if actor.action_dim != spec.action_dim:
         raise TypeError(f"network.action_dim is {actor.action_dim}, of the actions {spec.action_dim}")
 
-    def begin(key: Array) -> Policy | SequencePolicy:
-        normalizer = Normalizer.identity(spec.observation_dim)
+    def begin(key: Array) -> AnyPolicy:
+        normalizer, observation = Normalizer.identity(spec.observation_dim), jnp.zeros((1, spec.observation_dim))
+        if chosen:
+            critic, eta = Critics(**_checked(chosen["critic"])), float(chosen["inverse_temperature"])
+            params = {name: actor.init(key, observation) for name in ("kept", "learning")}
+            params |= {"critic": critic.init(key, observation, jnp.zeros((1, spec.action_dim)))}
+            return PolicySet(params, normalizer, actor, critic, eta)
         if head != DecisionTransformer.head:
-            return Policy(actor.init(key, jnp.zeros((1, spec.observation_dim))), normalizer, actor)
+            return Policy(actor.init(key, observation), normalizer, actor)
         context, scale = int(values["history"]["context"]), float(values["history"]["return_scale"])
         policy = SequencePolicy(None, normalizer, jnp.zeros(()), actor, scale, context)
         history: History = policy.begin(1)
         return policy.replace(params=actor.init(key, history))
 
     return jax.eval_shape(begin, jax.random.key(0))
+
+
+def _checked(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a network as JSON gives them back.
+
+    Raises:
+      TypeError: one of them is no size.
+    """
+    network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
+    for name, value in network.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if name != "layer_init" and not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+            raise TypeError(f"network.{name} is {brief(repr(value))}")
+    return dict(network)
 
 
 def _digest(description: Mapping[str, Any], arrays: bytes) -> str:

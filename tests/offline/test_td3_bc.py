@@ -1,6 +1,7 @@
 """TD3+BC: recorded updates, losses by hand, gradients, probes, settings."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,10 @@ class Linear:
         if action is None:
             return Deterministic(jnp.broadcast_to(params, observation.shape))
         return params * (observation + action)[..., 0]
+
+
+def value(critic):
+    return functools.partial(Linear().apply, critic)
 
 
 OBSERVATION = jnp.array([[1.0], [3.0]])
@@ -67,7 +72,7 @@ def test_golden_updates():
 def test_actor_loss_by_hand():
     # π = 0.2 at s = 1, 3: Q = 2 (1.2, 3.2), mean 4.4 and mean |Q| 4.4, so the first term is −2.5.
     # (0.2 − 0.5)² = 0.09 and (0.2 + 0.5)² = 0.49, mean 0.29
-    loss, metrics = losses.actor_loss(jnp.array([0.2]), Linear(), 2.0, Linear(), OBSERVATION, ACTION, 2.5)
+    loss, metrics = losses.actor_loss(jnp.array([0.2]), Linear(), value(2.0), OBSERVATION, ACTION, 2.5)
     np.testing.assert_allclose(loss, -2.5 + 0.29, rtol=1e-6)
     np.testing.assert_allclose(metrics["cloning_loss"], 0.29, rtol=1e-6)
 
@@ -75,7 +80,7 @@ def test_actor_loss_by_hand():
 def test_actor_gradient_in_closed_form():
     # −2.5 · dQ/dπ / sg(mean |Q|) + d/dπ mean (π − a)² = −2.5 · 2 / 4.4 + 2 (0.2 − 0); the scale is not differentiated
     gradient, _ = jax.grad(losses.actor_loss, has_aux=True)(
-        jnp.array([0.2]), Linear(), 2.0, Linear(), OBSERVATION, ACTION, 2.5
+        jnp.array([0.2]), Linear(), value(2.0), OBSERVATION, ACTION, 2.5
     )
     np.testing.assert_allclose(gradient, [-5.0 / 4.4 + 0.4], rtol=1e-6)
 
@@ -83,7 +88,7 @@ def test_actor_gradient_in_closed_form():
 def test_actor_gradient_does_not_depend_on_the_scale_of_q():
     def gradient(critic):
         return jax.grad(losses.actor_loss, has_aux=True)(
-            jnp.array([0.2]), Linear(), critic, Linear(), OBSERVATION, ACTION, 2.5
+            jnp.array([0.2]), Linear(), value(critic), OBSERVATION, ACTION, 2.5
         )[0]
 
     np.testing.assert_allclose(gradient(2.0), gradient(2000.0), rtol=1e-5)

@@ -1,7 +1,7 @@
 """IQL: values that are expectiles over the data's actions, and an actor that imitates the better ones."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.struct
 import jax
@@ -82,6 +82,9 @@ class State:
     step: Array = counter()
 
 
+StateT = TypeVar("StateT", bound=State)  # or that of a method that adds to it
+
+
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
@@ -143,35 +146,66 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     """
     del key
     batch = state.transform(batch)
+    state, advantage, metrics = update_values(nets, config, state, batch)
+    state, actor_metrics = imitate(nets, config, state, batch.observation, batch.action, advantage)
+    return state, metrics | actor_metrics
+
+
+def update_values(nets: Networks, config: Config, state: StateT, batch: Transition) -> tuple[StateT, Array, Metrics]:
+    """Updates the values and the critics, with their targets; all gradients at the old parameters.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the update.
+      batch: transformed transitions [B].
+
+    Returns:
+      The state with `step` advanced, the advantages [B] of the batch's actions at the old parameters, and metrics.
+    """
     q = lowest_value(state.target_critic, nets.critic, batch.observation, batch.action)
     (value_loss, v), value_gradient = jax.value_and_grad(losses.value_loss, has_aux=True)(
         state.value, nets.value, batch.observation, q, config.expectile
     )
-
     next_value = nets.value.apply(state.value, batch.next_observation)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
-    (critic_loss, critic_metrics), critic_gradient = jax.value_and_grad(td_loss, has_aux=True)(
+    (critic_loss, metrics), critic_gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
     )
-
-    weight = advantage_weight(q - v, config.inverse_temperature)
-    (actor_loss, actor_metrics), actor_gradient = jax.value_and_grad(weighted_likelihood_loss, has_aux=True)(
-        state.actor, nets.actor, batch.observation, batch.action, weight
-    )
-
     value, value_opt = gradient_step(nets.value_optimizer, value_gradient, state.opt.value, state.value)
     critic, critic_opt = gradient_step(nets.critic_optimizer, critic_gradient, state.opt.critic, state.critic)
-    actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
     state = state.replace(
-        actor=actor,
         critic=critic,
         target_critic=polyak_update(critic, state.target_critic, config.polyak),
         value=value,
-        opt=OptStates(actor=actor_opt, critic=critic_opt, value=value_opt),
+        opt=state.opt.replace(critic=critic_opt, value=value_opt),
         step=state.step + 1,
     )
-    own = {"critic_loss": critic_loss, "value_loss": value_loss, "actor_loss": actor_loss, "value": jnp.mean(v)}
-    return state, critic_metrics | actor_metrics | own
+    return state, q - v, metrics | {"critic_loss": critic_loss, "value_loss": value_loss, "value": jnp.mean(v)}
+
+
+def imitate(
+    nets: Networks, config: Config, state: StateT, observation: Array, action: Array, advantage: Array
+) -> tuple[StateT, Metrics]:
+    """Steps the actor towards actions, Eq. (7), each by its advantage.
+
+    Args:
+      nets: of `make_networks`.
+      config: settings.
+      state: before the step.
+      observation: [B, O] normalised.
+      action: [B, A] constant.
+      advantage: [B] of these actions, return units, constant.
+
+    Returns:
+      The state, and metrics, [] each.
+    """
+    weight = advantage_weight(advantage, config.inverse_temperature)
+    (loss, metrics), gradient = jax.value_and_grad(weighted_likelihood_loss, has_aux=True)(
+        state.actor, nets.actor, observation, action, weight
+    )
+    actor, opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
+    return state.replace(actor=actor, opt=state.opt.replace(actor=opt)), metrics | {"actor_loss": loss}
 
 
 def policy(nets: Networks, state: State) -> Policy:

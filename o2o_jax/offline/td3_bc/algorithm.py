@@ -1,6 +1,7 @@
 """TD3+BC: twin delayed critics, and an actor that also clones the data."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -11,7 +12,7 @@ import optax
 from o2o_jax import making, networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.interfaces import Algorithm, Phase
+from o2o_jax.interfaces import Algorithm, Phase, Prepare
 from o2o_jax.losses import lowest_value, td_loss
 from o2o_jax.offline.td3_bc import losses
 from o2o_jax.offline.td3_bc.config import Config
@@ -20,6 +21,8 @@ from o2o_jax.ops.smoothing import smoothed_action
 from o2o_jax.policy import Policy
 from o2o_jax.training import gradient_step, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, Transition, counter
+
+TwinDelayed = Any  # settings of a method that is built on this one: `Config`, or another with its names but for alpha
 
 
 class Networks(NamedTuple):
@@ -78,19 +81,28 @@ class State:
     step: Array = counter()
 
 
-def make_networks(config: Config, spec: Spec) -> Networks:
-    """Makes modules and optimisers for a configuration and the sizes of an environment."""
+def make_networks(
+    config: TwinDelayed, spec: Spec, layer_norm: bool = False, layer_init: str = "orthogonal"
+) -> Networks:
+    """Makes modules and optimisers for a configuration and the sizes of an environment.
+
+    Args:
+      config: settings.
+      spec: O and A.
+      layer_norm: of the critics.
+      layer_init: of all networks, as of `networks.Critic`.
+    """
     return Networks(
-        actor=networks.DeterministicActor(spec.action_dim, config.hidden),
-        critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
-        first_critic=networks.Critic(config.critic_hidden, layer_norm=False),
+        actor=networks.DeterministicActor(spec.action_dim, config.hidden, layer_init),
+        critic=networks.Critics(config.critic_hidden, layer_norm, num_critics=2, layer_init=layer_init),
+        first_critic=networks.Critic(config.critic_hidden, layer_norm, layer_init),
         actor_optimizer=optax.adam(config.actor_lr),
         critic_optimizer=optax.adam(config.critic_lr),
         spec=spec,
     )
 
 
-def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> State:
+def init(nets: Networks, config: TwinDelayed, key: Array, normalizer: Normalizer) -> State:
     """Makes the state before the first update: random networks, targets equal to them.
 
     Args:
@@ -117,7 +129,15 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     )
 
 
-def update(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:
+def update(
+    nets: Networks,
+    config: TwinDelayed,
+    state: State,
+    batch: Transition,
+    key: Array,
+    actor_loss: Callable,
+    penalty: Callable | None = None,
+) -> tuple[State, Metrics]:
     """Updates the critics, Eq. (6); every `policy_delay`-th also moves the actor and all targets.
 
     Args:
@@ -126,6 +146,10 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
       state: before the update.
       batch: raw transitions [B].
       key: draws the smoothing noise of the target actions.
+      actor_loss: (actor parameters, nets, config, critic parameters, batch) -> ([] loss, metrics with `cloning_loss`),
+        the batch transformed.
+      penalty: (config, batch, target actions [B, A]) -> [B] return units that the value of s' is lowered by; None for
+        nothing.
 
     Returns:
       The state with `step` advanced, and metrics, [] each; those of the actor are NaN where it did not move.
@@ -135,6 +159,8 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     noise = jax.random.normal(key, mode.shape)
     next_action = smoothed_action(mode, noise, config.policy_noise, config.noise_clip)
     next_value = lowest_value(state.target_critic, nets.critic, batch.next_observation, next_action)
+    if penalty is not None:
+        next_value -= penalty(config, batch, next_action)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
     (critic_loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
@@ -145,7 +171,7 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     delayed = (state.actor, state.opt.actor, state.target_actor, state.target_critic)
     (actor, actor_opt, target_actor, target_critic), actor_metrics = jax.lax.cond(
         step % config.policy_delay == 0,
-        functools.partial(_delayed_step, nets, config, batch, critic),
+        functools.partial(_delayed_step, nets, config, actor_loss, batch, critic),
         _no_step,
         delayed,
     )
@@ -160,12 +186,16 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     return state, metrics | {"critic_loss": critic_loss} | actor_metrics
 
 
-def _delayed_step(nets: Networks, config: Config, batch: Transition, critic: Params, delayed: tuple) -> tuple:
+def _delayed_step(
+    nets: Networks,
+    config: TwinDelayed,
+    actor_loss: Callable,
+    batch: Transition,
+    critic: Params,
+    delayed: tuple,
+) -> tuple:
     actor, actor_opt, target_actor, target_critic = delayed
-    first_critic = jax.tree.map(lambda leaf: leaf[0], critic)
-    (loss, metrics), gradient = jax.value_and_grad(losses.actor_loss, has_aux=True)(
-        actor, nets.actor, first_critic, nets.first_critic, batch.observation, batch.action, config.alpha
-    )
+    (loss, metrics), gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor, nets, config, critic, batch)
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, actor_opt, actor)
     target_actor = polyak_update(actor, target_actor, config.polyak)
     target_critic = polyak_update(critic, target_critic, config.polyak)
@@ -177,6 +207,15 @@ def _no_step(delayed: tuple) -> tuple:
     return delayed, {"actor_loss": nothing, "cloning_loss": nothing}
 
 
+def actor_loss(
+    actor_params: Params, nets: Networks, config: Config, critic_params: Params, batch: Transition
+) -> tuple[Array, Metrics]:
+    """Computes `losses.actor_loss` by the first critic, of a transformed batch [B]; arguments as `update` has them."""
+    first = jax.tree.map(lambda leaf: leaf[0], critic_params)
+    value = functools.partial(nets.first_critic.apply, first)
+    return losses.actor_loss(actor_params, nets.actor, value, batch.observation, batch.action, config.alpha)
+
+
 def policy(nets: Networks, state: State) -> Policy:
     """Returns the current actor with its normaliser: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
@@ -185,11 +224,32 @@ def policy(nets: Networks, state: State) -> Policy:
 @making.checked
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
-    nets = make_networks(config, spec)
+    return bind("td3_bc", make_networks(config, spec), config, actor_loss)
+
+
+def bind(
+    name: str,
+    nets: Networks,
+    config: TwinDelayed,
+    actor_loss: Callable,
+    penalty: Callable | None = None,
+    prepare: Prepare | None = None,
+) -> Algorithm:
+    """Returns a method of this kind: twin delayed critics, and an actor that is held to the data.
+
+    Args:
+      name: of its folder.
+      nets: of `make_networks`.
+      config: settings.
+      actor_loss: as of `update`.
+      penalty: likewise.
+      prepare: computes what `penalty` reads of every row; None for nothing.
+    """
+    bound = functools.partial(update, nets, config, actor_loss=actor_loss, penalty=penalty)
     return Algorithm(
-        name="td3_bc",
+        name=name,
         init=functools.partial(init, nets, config),
-        phases=(Phase("offline", functools.partial(update, nets, config), config.updates, config.batch_size),),
+        phases=(Phase("offline", bound, config.updates, config.batch_size, prepare),),
         policy=functools.partial(policy, nets),
         critic=functools.partial(QFunction.of, network=nets.critic, discount=config.discount),
     )
