@@ -112,7 +112,7 @@ def expect_rows(dataset: Any) -> None:
 
     Raises:
       TypeError: it is of another type.
-      ValueError: columns differ in length, or there are no rows.
+      ValueError: columns differ in length or have other axes, or there are no rows.
     """
     expect(dataset, Transition, "dataset", "pass o2o_jax.Transition(…) of arrays, or on_device() of a Dataset")
     if not jnp.size(dataset.reward):
@@ -122,6 +122,10 @@ def expect_rows(dataset: Any) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length[0] if length else 'none'}" for name, length in lengths.items())
         raise ValueError(f"columns differ in length: {said}; each has one row per step")
+    for name in ("reward", "terminated"):
+        shape = jnp.shape(getattr(dataset, name))
+        if len(shape) != 1:
+            raise ValueError(f"{name} must have the shape [N], got {list(shape)}: pass {name}[:, 0], or what is meant")
 
 
 @flax.struct.dataclass

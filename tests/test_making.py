@@ -54,6 +54,13 @@ CALLS = {
     "clone: a dataset": (lambda: clone(dataset=DATASET), TypeError, "or on_device() of a Dataset"),
     "clone: an array": (lambda: clone(dataset=ROWS), TypeError, "got ndarray: pass o2o_jax.Transition"),
     "clone: torn data": (lambda: clone(dataset=DATA.replace(reward=ROWS[:5, 4])), ValueError, "reward 5"),
+    "clone: rewards in a column": (
+        lambda: clone(dataset=DATA.replace(reward=ROWS[:, 4:5])), ValueError, "reward must have the shape [N], got"
+    ),
+    "start: of seeds": (
+        lambda: ONLINE.init(KEY, jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), clone())),
+        ValueError, "the policy is of 2 seeds: take one of them",
+    ),
     "clone: a number": (lambda: clone(config=100), TypeError, "pass o2o_jax.CloneConfig(updates=…)"),
     "clone: an object": (lambda: clone(policy=object()), TypeError, "pass o2o_jax.wrap(model)"),
     "clone: a policy": (lambda: clone(policy=clone().policy), TypeError, "is cloned by o2o_jax.with_head"),

@@ -136,10 +136,7 @@ def readable_output(lasting: bool = False) -> None:
             stream.reconfigure(errors="replace")
     if lasting:
         sys.stdout, sys.stderr = (
-            _Lasting(stream.detach(), stream.encoding, "replace", line_buffering=True)
-            if isinstance(stream, io.TextIOWrapper)
-            else stream
-            for stream in (sys.stdout, sys.stderr)
+            _Lasting(stream) if isinstance(stream, io.TextIOWrapper) else stream for stream in (sys.stdout, sys.stderr)
         )
 
 
@@ -147,7 +144,14 @@ class _Lasting(io.TextIOWrapper):
     """A standard stream that is written line by line, and leads nowhere once its reader has gone, as `head` does.
 
     The command goes on: what it makes was asked for, whoever listens.
+
+    Args:
+      stream: which lives on, since loggers may write to it.
     """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.buffer, stream.encoding, "replace", line_buffering=True)
+        self._stream = stream
 
     def write(self, text: str) -> int:
         with self._outlived():

@@ -28,7 +28,7 @@ from absl.flags import FlagValues
 from o2o_jax.cli import flags, joined
 from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
 from o2o_jax.reading import Record
-from o2o_jax.registry import clipped
+from o2o_jax.registry import clipped, listed
 from o2o_jax.runtime import files, log
 from o2o_jax.runtime.checkpoint import read_config
 
@@ -140,7 +140,8 @@ def load_run(
     needed = ["score"] + ["episodes"] * (scores == "episode") + ["total_env_steps"] * (x == "total")
     for column in needed:
         if column not in scored:
-            raise ValueError(f"{folders[0]}/{scores}.csv has no column {column!r}, only {list(scored)}")
+            has = f"no column {column!r}, only {listed(scored)}" if scored else "no columns: it is empty"
+            raise ValueError(f"{folders[0]}/{scores}.csv has {has}")
     start = _read_if_there(folders, "start")
     finetune = _read_if_there(folders, "finetune")
     seeds = np.union1d(scored["seed"], start.get("seed", []))

@@ -72,7 +72,9 @@ def make_registered(env_id: str, max_episode_steps: int | None = None, **setting
                     "script does that reads the command line: register it in a module that does nothing else"
                 ) from error
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)})") from error
+            asks = "missing" in reason and "argument" in reason and "?" not in env_id
+            hint = ": arguments go into its name, as in gym/Hopper-v5?healthy_reward=0.0" if asks else ""
+            raise ValueError(f"gymnasium can't make {env_id!r} ({registry.clipped(reason, 300)}){hint}") from error
 
 
 def load_dataset(task: Task, source: str | None = None, clip_actions: bool = False) -> Dataset:

@@ -29,6 +29,7 @@ _ADDED = {
 }  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"
+WAY_OUT_ANEW = "start over with another --out"
 SAME_SETTINGS = "Use the same settings, or another --out"
 # what a run's settings are, as far as its command has them
 KINDS = {
@@ -274,9 +275,26 @@ def check_claim(
         return folder
     if (folder / _CONFIG).exists():
         raise FileExistsError(f"{folder} already holds a run: {way_out}")
+    if resume and any((folder / name).exists() for name in ("provenance.jsonl", "checkpoints")):
+        raise FileExistsError(f"{folder} holds a run that has lost its {_CONFIG}: bring it back, or {WAY_OUT_ANEW}")
     if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder: choose another --out")
     return folder
+
+
+def check_there(directory: str | os.PathLike) -> None:
+    """Refuses to go on with a run whose folder somebody has emptied: it could not be resumed.
+
+    Args:
+      directory: that `claim` has made the run's.
+
+    Raises:
+      FileNotFoundError: it has lost its config.json.
+    """
+    if not (Path(directory) / _CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{directory} has lost its {_CONFIG} while the run was under way, and could not be resumed: {WAY_OUT_ANEW}"
+        )
 
 
 @contextlib.contextmanager

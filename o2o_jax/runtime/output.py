@@ -10,7 +10,7 @@ import jax
 
 from o2o_jax import registry
 from o2o_jax.runtime import interrupt, log, provenance, sinks
-from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, claim, has_checkpoint, locked
+from o2o_jax.runtime.checkpoint import WAY_OUT, Checkpoints, check_there, claim, has_checkpoint, locked
 from o2o_jax.runtime.events import Event
 from o2o_jax.runtime.log import MetricLog
 from o2o_jax.runtime.plan import Plan
@@ -94,6 +94,8 @@ class Output:
         """Returns what was saved last, as `train.Restore`."""
         checkpoints = self._clones if cloning else self._checkpoints
         if checkpoints.latest_step() is None:
+            if not cloning and log.row_counts(self.folder) and self._clones.latest_step() is None:
+                print(f"note: {self.folder} has rows of logs but no checkpoint: run and logs start over")
             return None
         run = checkpoints.restore(template, free="episodes")
         self._miss_rows(checkpoints.notes().get(ROWS, {}))
@@ -102,10 +104,15 @@ class Output:
         return run
 
     def take(self, event: Event) -> None:
-        """Writes the rows of an event, saves its run where that is due, and prints its lines."""
+        """Writes the rows of an event, saves its run where that is due, and prints its lines.
+
+        Raises:
+          FileNotFoundError: see `checkpoint.check_there`.
+        """
         for sink in self._sinks:
             sinks.take(sink, event)
         if event.save:
+            check_there(self.folder)
             cloning = event.phase == CLONE
             if event.ended and not cloning and self._plan.setup.algorithm.online:
                 _save_newer(self._stages, event.run.position, jax.device_get(stage_of(event.run)))

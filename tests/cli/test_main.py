@@ -63,6 +63,18 @@ def test_a_command_outlives_the_reader_of_its_output():
     assert process.returncode == 5
 
 
+HELD = (
+    "import logging, sys; logging.basicConfig(stream=sys.stderr, format='%(message)s');"
+    "from o2o_jax.cli import program; program.readable_output(lasting=True);"
+    "logging.warning('one'); print('two', file=sys.stderr)"
+)
+
+
+def test_streams_that_loggers_have_live_on():
+    ended = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
+    assert ended.stderr == "one\ntwo\n"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_output_on_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:

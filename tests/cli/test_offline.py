@@ -170,7 +170,7 @@ def test_rows_that_are_gone_are_said(finished, tmp_path, capsys):
     assert f"note: 4 of 6 rows of evaluation.csv are gone from {out} since the run was saved" in capsys.readouterr().out
 
 
-def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch):
+def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -180,9 +180,33 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
         run(out, status=130)
     with pytest.raises(ValueError, match="is not finished: 0 of 12"):
         handoffs.load_handoff(out, range(2))
+    capsys.readouterr()
     run(out, "--resume")
+    assert f"note: {out} has rows of logs but no checkpoint: run and logs start over\n" in capsys.readouterr().out
     columns = [log.read(folder, "evaluation") for folder in (finished, out)]
     jax.tree.map(np.testing.assert_array_equal, *columns)
+
+
+def test_a_run_without_its_settings_is_no_new_one(finished, tmp_path, capsys):
+    out = tmp_path / "bare"
+    shutil.copytree(finished, out)
+    (out / "config.json").unlink()
+    run(out, "--resume", status=1)
+    refusals.check(
+        capsys.readouterr().err, "bare holds a run that has lost its config.json: bring it back, or start over"
+    )
+
+
+def test_a_run_whose_folder_is_emptied_is_not_said_to_be_saved(tmp_path, monkeypatch, capsys):
+    out, save = tmp_path / "emptied", Checkpoints.save
+
+    def empty(*arguments):
+        save(*arguments)
+        (out / "config.json").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Checkpoints, "save", empty)
+    run(out, status=1)
+    assert "emptied has lost its config.json while the run was under way" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

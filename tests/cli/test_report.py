@@ -121,7 +121,7 @@ def test_offline_runs_are_refused(run_folder):
 
 
 def test_all_steps_are_needed_for_their_axis(run_folder):
-    with pytest.raises(ValueError, match=r"evaluation.csv has no column 'total_env_steps', only \["):
+    with pytest.raises(ValueError, match=r"evaluation.csv has no column 'total_env_steps', only "):
         report.load_run(run_folder, "O2TD3", x="total")
 
 
