@@ -160,11 +160,20 @@ def read_npz(path: str | os.PathLike, way_out: str, content: bytes | None = None
     Raises:
       ValueError: it can't be.
     """
+    arrays: dict[str, np.ndarray] = {}
+    name = ""
     try:
         source = io.BytesIO(Path(path).read_bytes() if content is None else content)
         with np.load(source, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            for name in file.files:
+                arrays[name] = file[name]
+        return arrays
     except Exception as error:  # of numpy, zipfile and zlib, by which part is damaged
+        if name and "Object arrays" in str(error):
+            raise ValueError(
+                f"{path}: {brief(name, 60)} is an array of Python objects, not of numbers: save it with "
+                ".astype(np.float32), its rows of one length"
+            ) from error
         raise ValueError(f"{path} is damaged or no npz file of numbers ({brief(error)}): {way_out}") from error
 
 

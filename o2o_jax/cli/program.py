@@ -81,7 +81,10 @@ def run(
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
     except flags.Error as error:
-        fail(wording(f"{_one_line(error)} (--help lists the flags)"), 2)
+        advice = "--help lists the flags"
+        if isinstance(error, flags.UnrecognizedFlagError) and "set" in values:
+            advice += f"; a setting of the algorithm is --set={error.flagname}=…"
+        fail(wording(f"{_one_line(error)} ({advice})"), 2)
     try:
         out = sys.stderr if _prints(values) else sys.stdout
         with interrupt.tidily(), contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):

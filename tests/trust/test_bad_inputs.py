@@ -118,6 +118,7 @@ COMMAND_LINES = [
     ("report --runs=o2td3 --out=new.png --x=steps", "--x=steps", "training"),
     # flags that are unknown, missing or in conflict
     (f"{OFFLINE} --sedes=2", "Unknown command line flag 'sedes'. Did you mean: seeds"),
+    (f"{OFFLINE} --lr=1e-3", "a setting of the algorithm is --set=lr=…"),
     (f"{OFFLINE} seeds=2", "unexpected argument 'seeds=2': flags are written --name=value"),
     ("offline --algorithm=td3_bc --env=mujoco/hopper-random", "--out=… is missing"),
     ("offline --env=mujoco/hopper-random --out=new", "--algorithm=… is missing"),
@@ -338,7 +339,7 @@ FILES = {
     "folder.hdf5": (lambda path: path.mkdir(), "folder.hdf5"),
     "objects.npz": (
         lambda path: np.savez(path, **COLUMNS | {"rewards": np.array([None] * ROWS, object)}),
-        "objects.npz is damaged or no npz file of numbers",
+        "objects.npz: rewards is an array of Python objects, not of numbers",
     ),
 }  # fmt: skip
 
