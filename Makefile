@@ -10,7 +10,7 @@ run: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
-# Bad input, damaged files, edges of numbers, kills: what `test` does in short, at length. An hour on one core.
+# Bad input, damaged files, edges of numbers, kills: what `test` does in short, at length. Half an hour on one core.
 trust: .venv/.installed
 	$(BIN)/python -m pytest -q tests/trust --hypothesis-profile=thorough
 	$(BIN)/python tests/kill_runs.py --kills=25
