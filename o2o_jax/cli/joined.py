@@ -11,7 +11,8 @@ import numpy as np
 from o2o_jax import registry
 from o2o_jax.jobs.handoffs import seeds_of
 from o2o_jax.runtime import log, provenance
-from o2o_jax.runtime.checkpoint import MOST, differences, in_words, read_config
+from o2o_jax.runtime.checkpoint import read_config
+from o2o_jax.runtime.comparison import MOST, differences, in_words
 
 ORIGINS = ("policy", "reconstruction")  # settings that are other runs
 UNKNOWN = ("unknown", "-dirty")  # ends of a commit that doesn't say what code it was

@@ -161,7 +161,7 @@ def online_task(run_dir: str | Path, settings: dict[str, Any], env: str | None =
     assert task is not None
     trained, wanted = settings.get("spec"), dataclasses.asdict(task.spec)
     if trained not in (None, wanted):
-        with settings.blamed():
+        with Record(settings, f"{run_dir}/config.json", "pass a run whose settings are as they were written").blamed():
             sizes = Spec(**trained)
         raise ValueError(f"{run_dir} is of {sizes}, but {task.name} has {task.spec}: pass --env, a task that fits")
     return task

@@ -21,6 +21,7 @@ import tensorstore
 from o2o_jax import registry
 from o2o_jax.reading import NULL, Record, brief, read_json
 from o2o_jax.runtime import files, log
+from o2o_jax.runtime.comparison import MOST, differences, in_words, plain
 
 _CONFIG = "config.json"
 _ADDED = {
@@ -50,7 +51,6 @@ KINDS = {
     "source": dict,
 }
 META = {"step": int, "config": dict, "layout": dict, "notes": dict}  # what a checkpoint says of itself
-MOST = 3  # of the settings that differ, which a message names
 
 
 def has_checkpoint(directory: str | Path) -> bool:
@@ -79,7 +79,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(directory).absolute()
-        self._config = _plain(config)
+        self._config = plain(config)
         self._keep = keep
         self._advice = advice
 
@@ -245,7 +245,7 @@ def claim(
     with locked(folder):
         check_claim(directory, config, resume, way_out)  # again: another process may have been faster
         if not (folder / _CONFIG).exists():
-            files.replace(folder / _CONFIG, json.dumps(_plain(config), indent=2) + "\n")
+            files.replace(folder / _CONFIG, json.dumps(plain(config), indent=2) + "\n")
     return folder
 
 
@@ -271,7 +271,7 @@ def check_claim(
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} can't be written: {above} is not writable, choose another --out")
     if resume and (folder / _CONFIG).exists():
-        compare_configs(read_config(folder), _plain(config), f"the run in {folder}")
+        compare_configs(read_config(folder), plain(config), f"the run in {folder}")
         return folder
     if (folder / _CONFIG).exists():
         raise FileExistsError(f"{folder} already holds a run: {way_out}")
@@ -376,37 +376,6 @@ def compare_configs(
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
         raise ValueError(f"{owner} has other settings: {in_words(found, ' there', ' now')}. {advice}")
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Compares settings, JSON-like and nested: dotted name of each that differs, in their order -> both as text."""
-    text = [{name: json.dumps(value) for name, value in _flatten(_plain(config)).items()} for config in (first, second)]
-    pairs = {name: tuple(side.get(name, "absent") for side in text) for name in sorted(text[0].keys() | text[1].keys())}
-    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
-
-
-def in_words(found: Mapping[str, tuple[str, str]], one: str = "", other: str = "") -> str:
-    """Returns the first few `differences` in words, and how many more there are.
-
-    Args:
-      found: name -> both values.
-      one: what says where the first is: " there".
-      other: likewise: " now".
-    """
-    said = [f"{name} is {brief(pair[0], 60)}{one} and {brief(pair[1], 60)}{other}" for name, pair in found.items()]
-    return "; ".join(said[:MOST]) + (f"; and {len(said) - MOST} more" if len(said) > MOST else "")
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping as JSON gives it back: tuples become lists, keys text."""
-    return json.loads(json.dumps(dict(config)))
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict) or not config:
-        return {prefix: config}
-    parts = (_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items())
-    return functools.reduce(dict.__or__, parts)
 
 
 def _stored(path: Path) -> set[str]:

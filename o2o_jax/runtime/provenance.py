@@ -16,7 +16,7 @@ import jax
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.reading import Record, parse_json, read_text
 from o2o_jax.runtime import files
-from o2o_jax.runtime.checkpoint import differences, in_words
+from o2o_jax.runtime.comparison import differences, in_words
 
 PACKAGES = (
     "o2o_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",

@@ -270,7 +270,8 @@ def test_the_camera_goes_along_with_a_robot_that_walks(name, goes_along):
 
 def test_a_demo_ends_well_without_a_film(tmp_path):
     (reason,) = demo._missing_film(tmp_path / "demo.mp4", tmp_path, dict(os.environ)).splitlines()
-    assert reason == f"{tmp_path / 'o2td3'} holds no run: {tmp_path / 'o2td3' / 'config.json'} does not exist"
+    run = tmp_path / "o2td3"
+    assert reason == f"{run} holds no run: {run / 'config.json'} does not exist; there is no such folder"
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_damaged_files_are_refused_in_one_line(folder):
         with pytest.raises(ValueError, match=r"arrays.npz is damaged"):
             load_policy(folder)
     np.savez(path, a=np.array([{}], object))
-    with pytest.raises(ValueError, match=r"arrays.npz is damaged .*allow_pickle=False"):
+    with pytest.raises(ValueError, match="arrays.npz: a is an array of Python objects"):
         load_policy(folder)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks arrays.npz: save the policy again"):

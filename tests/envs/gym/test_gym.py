@@ -187,10 +187,10 @@ def test_a_module_that_a_file_names_is_not_imported_without_trust(tmp_path, monk
 
 
 def test_a_module_that_reads_the_command_line_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(2)\n")
+    (tmp_path / "reads_arguments.py").write_text("import sys\nsys.exit(2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"ends the process while it is imported .* status 2.* nothing else$"):
-        envs.get_task("gym/a_script:Toy-v0")
+        envs.get_task("gym/reads_arguments:Toy-v0")
 
 
 def test_a_module_that_says_why_it_ends_is_quoted(tmp_path, monkeypatch):
