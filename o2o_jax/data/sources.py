@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from o2o_jax import registry
 from o2o_jax.data.dataset import Dataset, check_columns, to_float32, validate
 from o2o_jax.interfaces import Task
 from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, parse_json, read_json, read_npz
@@ -412,6 +413,12 @@ def _open(path: pathlib.Path) -> Iterator[Any]:
 
 def _read_metadata(path: pathlib.Path) -> Record:
     if not path.is_file():
+        files = sorted(one.name for one in path.parent.glob("*") if one.suffix.lower() in (".npz", *HDF5_SUFFIXES))
+        if files and MINARI_FILE not in files:
+            raise FileNotFoundError(
+                f"{path.parent} is no Minari dataset, but holds {registry.listed(files)}: name one of these files, or "
+                "join them into one"
+            )
         raise FileNotFoundError(f"no file {path}: {path.parent} is not a complete Minari dataset; make it again")
     metadata = read_json(path, MAKE_AGAIN, METADATA)
     if metadata.get("data_format", "hdf5") != "hdf5":

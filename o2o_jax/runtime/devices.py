@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 from jax.sharding import AxisType, Mesh
 
+from o2o_jax.reading import brief
 from o2o_jax.types import expect
 
 MEMORY_FILE = Path("/proc/meminfo")
@@ -51,8 +52,11 @@ def seed_mesh(num_seeds: int, num_devices: int | None = None) -> Mesh:
         pass
     try:
         available = jax.devices()
-    except RuntimeError as error:  # a platform that isn't there, or one that is taken
-        raise ValueError(f"JAX can't start: {' '.join(str(error).split())}") from error
+    except (RuntimeError, AssertionError) as error:  # a platform that isn't there, or one that is taken
+        chosen = jax.config.jax_platforms
+        reason = " ".join(str(error).split()) or "it finds no such device"
+        way_out = f": unset JAX_PLATFORMS, which is {chosen}, or install what it needs" if chosen else ""
+        raise ValueError(f"JAX can't start ({brief(reason)}){way_out}") from error
     if num_devices is not None and num_devices > len(available):
         raise ValueError(f"{num_devices} devices asked for, but JAX sees {len(available)}: {available}")
     count = num_devices or _most_devices(num_seeds, len(available))

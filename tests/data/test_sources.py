@@ -438,6 +438,12 @@ class TestNpz:
         with pytest.raises(ValueError, match="is damaged or no npz file"):
             sources.load(path, TASK)
 
+    def test_a_folder_of_files(self, root):
+        (root / "parts").mkdir()
+        (root / "parts" / "one.npz").write_bytes(b"")
+        with pytest.raises(FileNotFoundError, match=r"parts is no Minari dataset, but holds one.npz: name one of"):
+            sources.load(str(root / "parts"), TASK)
+
     def test_objects(self, root):
         path = self.write(root, rewards=np.array([1, None], object))
         np.save(root / "one.npy", np.zeros(3))

@@ -113,8 +113,16 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
         raise RuntimeError("Unable to initialize backend 'foo':\nnot in the list")
 
     monkeypatch.setattr(jax, "devices", fail)
-    with pytest.raises(ValueError, match="^JAX can't start: Unable to initialize backend 'foo': not in the list$"):
+    with pytest.raises(ValueError, match=r"^JAX can't start \(Unable to initialize backend 'foo': not in the list\)"):
         devices.seed_mesh(1)
+
+
+def test_a_platform_without_devices_is_one_line():
+    code = "from o2o_jax.runtime.devices import seed_mesh; seed_mesh(1)"
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "ValueError: JAX can't start (" in ended.stderr
+    assert "): unset JAX_PLATFORMS, which is cuda, or install what it needs" in ended.stderr
 
 
 HEAPS = """
