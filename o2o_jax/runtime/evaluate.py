@@ -66,11 +66,11 @@ class _Tally:
         """Returns [S, E] of the seeds that played, NaN of the others and of those that failed, and lengths [S, E].
 
         Raises:
-          ValueError: all of them failed.
+          EnvironmentFailure: all of them failed.
         """
         for s, failure in self.failures.items():
             if len(self.failures) == self._plays.sum():
-                raise ValueError(f"evaluation of seed {seeds[s]}: {failure}")
+                raise EnvironmentFailure(f"evaluation of seed {seeds[s]}: {failure}")
             print(f"note: the evaluation of seed {seeds[s]} counts as NaN: {failure}")
         counted = self._plays & ~np.isin(np.arange(len(self._plays)), list(self.failures))
         return np.where(counted[:, None], self.returns, np.nan), self.lengths
@@ -121,7 +121,7 @@ class Evaluator:
           begin: is called before each round, where everything that `act` remembers begins anew.
 
         Raises:
-          ValueError: environments of all seeds that play have failed. Where it is some, those seeds' returns are NaN.
+          EnvironmentFailure: those of all seeds that play. Where it is some, those seeds' returns are NaN.
         """
         plays = np.ones(len(self._envs), bool) if plays is None else plays
         stream = self._stream if stream is None else stream

@@ -9,6 +9,7 @@ import numpy as np
 
 from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.interfaces import Phase
 from o2o_jax.policy import Handoff, clone_phase
 from o2o_jax.runtime import loop, phases, seeds
@@ -180,7 +181,13 @@ class _Evaluation:
         every = self._plan.eval_every
         if self._play is None or not (ended or (every and done % every == 0)):
             return {}
-        return {"evaluation": evaluation_metrics(self._plan.setup, *self._play(self._plan.evaluator, agent))}
+        try:
+            played = self._play(self._plan.evaluator, agent)
+        except EnvironmentFailure as failure:  # what was trained is worth more than its evaluation
+            print(f"note: all seeds' evaluations after {done:,} updates count as NaN: {failure}")
+            shape = (len(self._plan.setup.seeds), 1)
+            played = np.full(shape, np.nan), np.zeros(shape, np.int64)
+        return {"evaluation": evaluation_metrics(self._plan.setup, *played)}
 
 
 class _Progress:

@@ -11,6 +11,7 @@ import pytest
 
 from o2o_jax import envs
 from o2o_jax.cli import offline
+from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.jobs import handoffs
 from o2o_jax.runtime import log, sinks
 from o2o_jax.runtime.checkpoint import Checkpoints
@@ -185,6 +186,17 @@ def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path,
     assert f"note: {out} has rows of logs but no checkpoint: run and logs start over\n" in capsys.readouterr().out
     columns = [log.read(folder, "evaluation") for folder in (finished, out)]
     jax.tree.map(np.testing.assert_array_equal, *columns)
+
+
+def test_an_environment_that_fails_costs_no_training(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise EnvironmentFailure("evaluation of seed 0: the environment failed")
+
+    monkeypatch.setattr(Evaluator, "__call__", fail)
+    out = run(tmp_path / "unevaluated")
+    assert "note: all seeds' evaluations after 12 updates count as NaN: evaluation of seed 0" in capsys.readouterr().out
+    assert np.isnan(log.read(out, "evaluation")["score"]).all()
+    handoffs.load_handoff(out, range(2))
 
 
 def test_a_run_without_its_settings_is_no_new_one(finished, tmp_path, capsys):
