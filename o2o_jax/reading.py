@@ -56,7 +56,7 @@ class Record(dict[str, Any]):
             if key in self and not _is(self[key], kind):
                 options = kind if isinstance(kind, tuple) else (kind,)
                 wanted = " or ".join(WORDS[option] for option in options)
-                raise self.refusal(f"{key} is {reprlib.repr(self[key])}, expected {wanted}")
+                raise self.refusal(f"{key} is {brief(reprlib.repr(self[key]), 100)}, expected {wanted}")
         return self
 
     def at(self, path: str, kind: type, default: Any) -> Any:
@@ -145,7 +145,8 @@ def parse_json(text: str, name: str, way_out: str, kinds: Kinds = ANYTHING) -> R
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is damaged ({brief(error)}): {way_out}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{name} is damaged (it holds {reprlib.repr(values)}, expected an object): {way_out}")
+        held = brief(reprlib.repr(values), 100)
+        raise ValueError(f"{name} is damaged (it holds {held}, expected an object): {way_out}")
     return Record(values, name, way_out).check(kinds)
 
 

@@ -22,7 +22,10 @@ class _PathParser(flags.ArgumentParser):
     syntactic_help = "a path"
 
     def parse(self, argument: str) -> str:
-        return str(Path(argument).expanduser()) if argument else argument
+        try:
+            return str(Path(argument).expanduser()) if argument else argument
+        except RuntimeError:
+            raise ValueError("there is no such user, whose home folder ~ could be: write the whole path") from None
 
 
 def define_path(values: FlagValues, name: str, default: str | None, text: str, required: bool = False) -> None:

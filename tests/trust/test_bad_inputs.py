@@ -118,6 +118,7 @@ COMMAND_LINES = [
     ("report --runs=o2td3 --out=new.png --x=steps", "--x=steps", "training"),
     # flags that are unknown, missing or in conflict
     (f"{OFFLINE} --sedes=2", "Unknown command line flag 'sedes'. Did you mean: seeds"),
+    (OFFLINE.replace("--out=new", "--out=~nobodys/new"), "--out=~nobodys/new: there is no such user"),
     (f"{OFFLINE} --lr=1e-3", "a setting of the algorithm is --set=lr=…"),
     (f"{OFFLINE} seeds=2", "unexpected argument 'seeds=2': flags are written --name=value"),
     ("offline --algorithm=td3_bc --env=mujoco/hopper-random", "--out=… is missing"),
