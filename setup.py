@@ -12,6 +12,7 @@ DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads throu
 POOL = ["envpool>=1.2"]
 PLOT = ["matplotlib>=3.9"]
 VIDEO = ["imageio-ffmpeg>=0.5", "pillow>=10.1"]
+SLURM = ["submitit>=1.5.3"]
 EXPORT = ["flatbuffers>=24.3"]  # jax.export writes and reads through it without declaring it
 ONNX = ["jax2onnx>=0.13", "onnxruntime>=1.20"]
 
@@ -28,6 +29,7 @@ setup(
     packages=find_packages(include=["o2o_jax", "o2o_jax.*"]),
     package_data={
         "o2o_jax": ["py.typed"],
+        "o2o_jax.studies": ["*.toml", "*/*.toml"],
         "o2o_jax.envs.antmaze": ["policies/*.npz"],
         "o2o_jax.envs.mujoco": ["policies/*.npz", "policies/README.md"],
     },
@@ -54,6 +56,7 @@ setup(
         "wandb": ["wandb>=0.24"],
         "trackio": ["trackio>=0.20"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings-python>=2.0"],
+        "slurm": SLURM,
         "video": VIDEO,
         "export": EXPORT,
         "onnx": ONNX,
@@ -65,6 +68,7 @@ setup(
             *VIDEO,
             *EXPORT,
             *ONNX,
+            *SLURM,
             "tensorboardX>=2.6",
             "wandb>=0.24",
             "hypothesis>=6.130",

@@ -23,6 +23,7 @@ LAYERS = [
     {"offline", "online", "envs"},
     {"runtime"},
     {"jobs"},
+    {"studies"},
     {"cli"},
 ]
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

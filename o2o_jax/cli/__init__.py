@@ -8,6 +8,7 @@ COMMANDS = (
     "export",
     "diagnose",
     "report",
+    "study",
     "settings",
     "demo",
     "behaviour",

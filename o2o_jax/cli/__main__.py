@@ -54,7 +54,8 @@ def run(name: str, argv: Sequence[str] | None = None, wording: Callable[[str], s
 
         program.readable_output(lasting=argv is None)
         command = _load(name)
-        program.run(command.main, command.define, command.__doc__, argv, wording)
+        positional = getattr(command, "POSITIONAL", None)
+        program.run(command.main, command.define, command.__doc__, argv, wording, positional)
     raise AssertionError  # run never returns
 
 

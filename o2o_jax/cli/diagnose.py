@@ -66,6 +66,7 @@ def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values, "set", "devices")
     flags.define_schedule(values)
+    flags.define_clone_updates(values)
     flags.define_path(
         values, "run", None, "output folder of experiments.offline or experiments.finetune", required=True
     )

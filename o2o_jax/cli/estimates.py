@@ -93,7 +93,7 @@ def describe(plan: Plan) -> list[str]:
             uncounted = f"{part.phase}: {part.updates:,} updates, whose operations aren't counted: no time estimate"
             return [*lines, uncounted, _memory_line(memory)]
         lines.append(f"{part.phase}: {part.updates:,} updates of {_number(part.operations / 1e6)} MFLOP")
-    total = sum(part.updates * (part.operations or 0.0) for part in work)
+    total = operations_of(plan)
     rate = measure_rate(setup.config, setup.spec, num_seeds, setup.mesh)
     return [
         *lines,
@@ -118,24 +118,37 @@ def announce(plan: Plan) -> str:
     Raises:
       ValueError: it would take more than a year.
     """
-    setup, num_seeds = plan.setup, len(plan.setup.seeds)
-    work, steps = work_of(plan), num_seeds * simulated_steps(plan)
-    total = num_seeds * sum(part.updates * (part.operations or 0.0) for part in work)
-    if total < WORTH_OPERATIONS and steps < WORTH_ENV_STEPS:
-        updates = simulators = 0.0
-    else:
-        updates = total / measure_rate(setup.config, setup.spec, num_seeds, setup.mesh) if total else 0.0
-        simulators = steps * measure_env_step(setup.task) if isinstance(setup.task, Task) and steps else 0.0
+    work, (updates, simulators) = work_of(plan), seconds_of(plan)
     fewer = "updates" if updates > simulators else "environment steps, or evaluations and their episodes"
     limits.check_hours(updates + simulators, f"ask for fewer {fewer}, or lower --seeds")
     if any(part.operations is None for part in work):
-        return f"how long this takes can't be said: the operations of {setup.algorithm.name} aren't counted"
+        return f"how long this takes can't be said: the operations of {plan.setup.algorithm.name} aren't counted"
     if not updates + simulators:
         return ""
     return (
         f"about {limits.span_text(updates + simulators)} on this machine, by a measurement just now: "
         f"{limits.span_text(updates)} of updates, {limits.span_text(simulators)} of simulators at most"
     )
+
+
+def seconds_of(plan: Plan) -> tuple[float, float]:
+    """Returns the seconds of a run's updates and of its simulators, 0 of one that takes few. Impure: measures for some.
+
+    Args:
+      plan: of the run; neither its dataset nor its environments need be there.
+    """
+    setup, num_seeds = plan.setup, len(plan.setup.seeds)
+    total, steps = num_seeds * operations_of(plan), num_seeds * simulated_steps(plan)
+    if total < WORTH_OPERATIONS and steps < WORTH_ENV_STEPS:
+        return 0.0, 0.0
+    updates = total / measure_rate(setup.config, setup.spec, num_seeds, setup.mesh) if total else 0.0
+    simulators = steps * measure_env_step(setup.task) if isinstance(setup.task, Task) and steps else 0.0
+    return updates, simulators
+
+
+def operations_of(plan: Plan) -> float:
+    """Returns the floating-point operations of a seed's updates, of those that are counted."""
+    return sum(part.updates * (part.operations or 0.0) for part in work_of(plan))
 
 
 def check_simulators(task: Task, steps: int, way_out: str) -> None:

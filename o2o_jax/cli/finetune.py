@@ -13,6 +13,7 @@ is π_ref, which evaluations confirmed. Runs that differ in what happens online 
 stopped run with --resume.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import absl.flags
@@ -21,8 +22,10 @@ from jax.sharding import Mesh
 
 from o2o_jax import online
 from o2o_jax.cli import estimates, flags, overrides, program
+from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import load_handoff, online_task, start_settings
 from o2o_jax.jobs.job import OnlineJob, cloning
+from o2o_jax.policy import Handoff
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
 
@@ -31,6 +34,7 @@ def define(values: FlagValues) -> None:
     """Flags of this script."""
     flags.define_common(values)
     flags.define_schedule(values)
+    flags.define_clone_updates(values)
     absl.flags.DEFINE_string(
         "algorithm", None, f"online algorithm: {', '.join(online.names())}", required=True, flag_values=values
     )
@@ -77,20 +81,33 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
       FileNotFoundError: there is no such run.
       ValueError: no such task, or settings that don't fit.
     """
-    module = online.load(args.algorithm)
     source = start_settings(args.policy, flags.seed_list(args))
     task = online_task(args.policy, source, args.env)
+    return make_job(args, mesh, task, source, lambda: load_handoff(args.policy, flags.seed_list(args), args.env)[0])
 
-    def estimate(config: Any) -> list[str]:
-        algorithm = module.make(config, task.spec)
-        handoff = load_handoff(args.policy, flags.seed_list(args), args.env)[0]
-        fits = algorithm.requires.takes(handoff.policy.head)
-        clone = None if fits else cloning(config, args.schedule, args.clone_updates)
-        setup = Setup(algorithm, config, task, flags.seed_list(args), mesh)
-        return estimates.describe(Plan(setup, start=handoff, clone=clone, settings={"algorithm": args.algorithm}))
 
+def make_job(
+    args: FlagValues, mesh: Mesh, task: Task, source: Mapping[str, Any], start: Callable[[], Handoff]
+) -> OnlineJob:
+    """Returns the job of a command line that starts from an offline run, there already or still to come.
+
+    Args:
+      args: the command line.
+      mesh: devices that share the seeds.
+      task: to go online in.
+      source: of the offline run its "algorithm" and "config".
+      start: () -> what that run hands over, for an estimate.
+
+    Raises:
+      ValueError: settings that don't fit.
+    """
+    module = online.load(args.algorithm)
     default = module.Config.for_task(task, args.schedule).after(source["algorithm"], source["config"])
     module.make(default, task.spec).requires.check_source(args.algorithm, source["algorithm"])
+
+    def estimate(config: Any) -> list[str]:
+        return estimates.describe(outline(args, mesh, task, config, start()))
+
     config = overrides.settings(args, args.algorithm, default, estimate)
     return OnlineJob(
         algorithm=args.algorithm,
@@ -107,3 +124,21 @@ def read_job(args: FlagValues, mesh: Mesh) -> OnlineJob:
         reconstruction=args.reconstruction,
         checkpoint_every=args.checkpoint_every,
     )
+
+
+def outline(args: FlagValues, mesh: Mesh, task: Task, config: Any, start: Handoff) -> Plan:
+    """Returns the plan of a command line without data and environments, for estimates.
+
+    Args:
+      args: the command line.
+      mesh: devices that share the seeds.
+      task: to go online in.
+      config: settings of its algorithm.
+      start: what the offline run hands over, seeds stacked [S].
+    """
+    algorithm = online.load(args.algorithm).make(config, task.spec)
+    assert algorithm.requires is not None
+    fits = algorithm.requires.takes(start.policy.head)
+    clone = None if fits else cloning(config, args.schedule, args.clone_updates)
+    setup = Setup(algorithm, config, task, flags.seed_list(args), mesh)
+    return Plan(setup, start=start, clone=clone, settings={"algorithm": args.algorithm})

@@ -184,11 +184,15 @@ def define_common(values: FlagValues, *names: str) -> None:
 
 
 def define_schedule(values: FlagValues) -> None:
-    """Defines what settings of online algorithms and of cloning start from: --schedule and --clone_updates."""
+    """Defines what settings of online algorithms and of cloning start from."""
     flags.DEFINE_enum(
         "schedule", "fast", typing.get_args(ScheduleName), "settings that --set starts from: the published ones "
         "(paper) or the best found that need at most a tenth of their updates (fast)", flag_values=values,
     )  # fmt: skip
+
+
+def define_clone_updates(values: FlagValues) -> None:
+    """Defines how long policies are cloned, by the schedule where it isn't said."""
     flags.DEFINE_integer(
         "clone_updates", None, f"updates of cloning, where it is needed; {FAST_CLONE_UPDATES:,} under fast, else "
         f"{CloneConfig().updates:,}", lower_bound=1, flag_values=values,

@@ -29,6 +29,7 @@ from o2o_jax.jobs.job import OfflineJob
 from o2o_jax.runtime import log
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.types import Spec
 
 
 def define(values: FlagValues) -> None:
@@ -79,14 +80,10 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
     task = find_task(args.env, args.dataset)
 
     def estimate(config: Any) -> list[str]:
-        spec = task.spec if task else sources.load(args.dataset, clip_actions=args.clip_actions).spec
-        setup = Setup(module.make(config, spec), config, task or spec, flags.seed_list(args), mesh)
-        return estimates.describe(Plan(setup, settings={"algorithm": args.algorithm}))
+        sizes = task or sources.load(args.dataset, clip_actions=args.clip_actions).spec
+        return estimates.describe(outline(args, mesh, sizes, config))
 
     default = module.Config.for_task(task) if task else module.Config()
-    eval_episodes = args.eval_episodes
-    if eval_episodes is None:
-        eval_episodes = task.eval_episodes if task else 0
     return OfflineJob(
         algorithm=args.algorithm,
         config=overrides.settings(args, args.algorithm, default, estimate),
@@ -97,8 +94,31 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
         first_seed=args.first_seed,
         envpool=args.envpool,
         eval_every=args.eval_every,
-        eval_episodes=eval_episodes if task else 0,
+        eval_episodes=_eval_episodes(args, task),
     )
+
+
+def outline(args: FlagValues, mesh: Mesh, task: Task | Spec, config: Any) -> Plan:
+    """Returns the plan of a command line without data and environments, for estimates.
+
+    Args:
+      args: the command line.
+      mesh: devices that share the seeds.
+      task: of the data, or their sizes alone.
+      config: settings of its algorithm.
+    """
+    spec = task.spec if isinstance(task, Task) else task
+    setup = Setup(offline.load(args.algorithm).make(config, spec), config, task, flags.seed_list(args), mesh)
+    episodes = _eval_episodes(args, task if isinstance(task, Task) else None)
+    settings = {"algorithm": args.algorithm, "eval_episodes": episodes}
+    return Plan(setup, eval_every=args.eval_every, settings=settings)
+
+
+def _eval_episodes(args: FlagValues, task: Task | None) -> int:
+    """Episodes of a seed in an evaluation: those that were asked for, or as many as the task asks for."""
+    if task is None:
+        return 0
+    return task.eval_episodes if args.eval_episodes is None else args.eval_episodes
 
 
 def find_task(env: str | None, dataset: str | None) -> Task | None:

@@ -42,6 +42,7 @@ def run(
     description: str | None = None,
     argv: Sequence[str] | None = None,
     wording: Callable[[str], str] = str,
+    positional: str | None = None,
 ) -> NoReturn:
     """Parses the command line, runs a script and exits.
 
@@ -54,32 +55,21 @@ def run(
       description: what `--help` prints first, such as `__doc__`.
       argv: the command line without the program's name; None takes that of the process.
       wording: (text) -> text, of help and errors; says commands as they are called where this one is.
+      positional: the flag that an argument without a name is for; None where there is none.
 
     Raises:
       SystemExit: always. Status 0, 1 for an error of `main`, 2 for the command line, 130 for SIGINT, 143 for SIGTERM.
     """
     readable_output()
     devices.share_heap()
-    values = FlagValues()
-    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
-    flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
-    flags.DEFINE_list(
-        "trust_modules",
-        [],
-        "modules that an environment's name may import where a file names it, of a run or of data; what --env names is "
-        "trusted",
-        flag_values=values,
-    )
-    define(values)
+    values = _flags(define)
     arguments = list(sys.argv[1:] if argv is None else argv)
     _check_surroundings(arguments)
     if {"--help", "-h", "-help"} & set(arguments):
         show(wording(f"{(description or '').strip()}\n\n{_help(values)}"))
         sys.exit(0)
     try:
-        _, *rest = values(["", *arguments])
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+        _parse(values, arguments, positional)
     except flags.Error as error:
         advice = "--help lists the flags"
         if isinstance(error, flags.UnrecognizedFlagError) and "set" in values:
@@ -104,6 +94,49 @@ def run(
     except KeyboardInterrupt:
         fail("interrupted", 130)
     sys.exit(0)
+
+
+def parsed(define: Callable[[FlagValues], None], arguments: Sequence[str]) -> FlagValues:
+    """Returns the flags of another command, as its process would read them.
+
+    Args:
+      define: defines its own flags, as of `run`.
+      arguments: its command line, without its name.
+
+    Raises:
+      ValueError: there is no such flag, or a value doesn't fit.
+    """
+    values = _flags(define)
+    try:
+        _parse(values, arguments)
+    except flags.Error as error:
+        raise ValueError(_one_line(error)) from None
+    return values
+
+
+def _flags(define: Callable[[FlagValues], None]) -> FlagValues:
+    """Returns the flags that all commands have, and those of one."""
+    values = FlagValues()
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
+    flags.DEFINE_list(
+        "trust_modules",
+        [],
+        "modules that an environment's name may import where a file names it, of a run or of data; what --env names is "
+        "trusted",
+        flag_values=values,
+    )
+    define(values)
+    return values
+
+
+def _parse(values: FlagValues, arguments: Sequence[str], positional: str | None = None) -> None:
+    """Gives flags the values of a command line, of which one argument may stand alone."""
+    alone = [argument for argument in arguments[:1] if positional and not argument.startswith("-")]
+    named = [f"--{positional}={argument}" for argument in alone]
+    _, *rest = values(["", *named, *arguments[len(alone) :]])
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
 
 
 def _check_surroundings(arguments: Sequence[str]) -> None:
