@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import reprlib
 import types
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ WORDS = {
     NULL: "null",
 }
 ANYTHING: Kinds = types.MappingProxyType({})
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Record(dict[str, Any]):
@@ -98,6 +100,30 @@ def brief(reason: object, longest: int = 160) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def local(path: str | os.PathLike) -> str:
+    """Returns a path as text.
+
+    Raises:
+      ValueError: it is a URL, which would be a folder of that name.
+    """
+    text = os.fspath(path)
+    if URL.match(text):
+        raise ValueError(f"{brief(text)} is a URL: give a local path, and download what is to be read first")
+    return text
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Reads a file.
+
+    Raises:
+      ValueError: it is a pipe, a socket or a device, which may never end.
+    """
+    file = Path(path)
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError(f"{path} is a pipe, a socket or a device: pass a file, into which you copy what it gives")
+    return file.read_bytes()
+
+
 def read_text(path: str | os.PathLike, way_out: str) -> str:
     """Reads a text in UTF-8.
 
@@ -106,10 +132,11 @@ def read_text(path: str | os.PathLike, way_out: str) -> str:
       way_out: phrase that says what to do where it can't be read.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is none, or see `read_bytes`.
     """
+    content = read_bytes(path)
     try:
-        return Path(path).read_bytes().decode()
+        return content.decode()
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({brief(error)}): {way_out}") from error
 
@@ -164,7 +191,7 @@ def read_npz(path: str | os.PathLike, way_out: str, content: bytes | None = None
     arrays: dict[str, np.ndarray] = {}
     name = ""
     try:
-        source = io.BytesIO(Path(path).read_bytes() if content is None else content)
+        source = io.BytesIO(read_bytes(path) if content is None else content)
         with np.load(source, allow_pickle=False) as file:
             for name in file.files:
                 arrays[name] = file[name]

@@ -13,7 +13,7 @@ import numpy as np
 from o2o_jax import registry
 from o2o_jax.data.dataset import Dataset, check_columns, to_float32, validate
 from o2o_jax.interfaces import Task
-from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, parse_json, read_json, read_npz
+from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, local, parse_json, read_json, read_npz
 from o2o_jax.types import Transition
 
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -91,7 +91,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None, 
       ValueError: damaged or unsuitable data, see `load_npz`, `load_minari`, `load_d4rl_hdf5` and `validate`; or data
         of an environment with other dynamics than the task's.
     """
-    path = pathlib.Path(source).expanduser()
+    path = pathlib.Path(local(source)).expanduser()
     suffix = path.suffix.lower()
     if suffix == ".npz":
         dataset = load_npz(path, clip_actions)
