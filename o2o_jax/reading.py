@@ -7,6 +7,7 @@ Whatever is wrong with it is one ValueError that names it and says what to do.
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import reprlib
@@ -91,6 +92,23 @@ class Record(dict[str, Any]):
             raise self.refusal(f"it lacks {error}") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self.refusal(error) from error
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keeps what libraries log about their own work to themselves; what goes wrong there is raised too.
+
+    Args:
+      names: of their loggers.
+    """
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def brief(reason: object, longest: int = 160) -> str:

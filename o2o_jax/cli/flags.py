@@ -161,7 +161,12 @@ def _define_first_seed(values: FlagValues) -> None:
 
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
-        "seeds", 1, "how many seeds train side by side, from --first_seed on", lower_bound=1, upper_bound=10**9, flag_values=values
+        "seeds",
+        1,
+        "how many seeds train side by side, from --first_seed on",
+        lower_bound=1,
+        upper_bound=10**9,
+        flag_values=values,
     ),
     "first_seed": _define_first_seed,
     "out": _define_out,

@@ -21,8 +21,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from o2o_jax import registry
-from o2o_jax.reading import NULL, Record, brief, local, read_json
-from o2o_jax.runtime import files, log
+from o2o_jax.reading import NULL, Record, brief, local, quiet, read_json
+from o2o_jax.runtime import files
 from o2o_jax.runtime.comparison import MOST, differences, in_words, plain
 
 _CONFIG = "config.json"
@@ -395,7 +395,7 @@ def _silent() -> Iterator[None]:
 
     sys.unraisablehook = say_others
     asynchronous.addFilter(_is_of_others)
-    with log.quiet("absl", "asyncio"):
+    with quiet("absl", "asyncio"):
         yield
     sys.unraisablehook = say
     asynchronous.removeFilter(_is_of_others)
