@@ -100,8 +100,8 @@ def _expect_state(state: Any, kind: type) -> None:
     expect_state(state)
     if not isinstance(state, kind):
         raise TypeError(
-            f"state must be one of {kind.__module__}, got one of {type(state).__module__}: pass what this method's init "
-            "or its last update returned"
+            f"state must be one of {kind.__module__}, got one of {type(state).__module__}: pass what this method's "
+            "init or its last update returned"
         )
 
 

@@ -332,9 +332,9 @@ def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
     constant = np.flatnonzero((observations == observations[0]).all(axis=0))
     if len(constant):
         warnings.append(
-            f"of the observations of {dataset.name} the same in every row are numbers {registry.listed(constant)}: where "
-            f"they are normalized, a difference from that counts {1 / STD_OFFSET:,.0f}-fold online, so leave out what "
-            "the environment changes"
+            f"of the observations of {dataset.name} the same in every row are numbers {registry.listed(constant)}: "
+            f"where they are normalized, a difference from that counts {1 / STD_OFFSET:,.0f}-fold online, so leave "
+            "out what the environment changes"
         )
     broken = dataset.broken_share()
     if broken > MOST_BROKEN:

@@ -126,7 +126,7 @@ COMMAND_LINES = [
     ("offline stray --algorithm=td3_bc", "unexpected argument 'stray': flags are written --name=value"),
     ("offline --algorithm td3_bc --resume stray", "unexpected argument 'stray'"),
     ("offline --algorithm=td3_bc --out=new -- --resume", "unexpected argument '--resume'"),
-    ("offline —algorithm=td3_bc --out=new", "'—algorithm=td3_bc': it begins with a dash that is none of --, write --alg"),
+    ("offline —algorithm=td3_bc --out=new", "'—algorithm=td3_bc': it begins with a dash that is none of --, write"),
     (f"{OFFLINE} –seeds=2", "unexpected argument '–seeds=2': it begins with a dash", "write --seeds=2"),
     (f"{OFFLINE} -–seeds 2", "unexpected argument '-–seeds'", "write --seeds"),
     (f"{OFFLINE} −−seeds=2", "unexpected argument '−−seeds=2'", "write --seeds=2"),

@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(here, tm
         f"{line}\n",
         "checkpoint",
         "could not be written",
-        "Look after the disk, then start over, since none is before it",
+        "then start over, since none is before it",
     )
     finish(out)
 
