@@ -112,4 +112,4 @@ def _kinds(update: Callable) -> tuple[type, type]:
     hints = typing.get_type_hints(update)
     names = list(hints)
     state, batch = (hints[names[names.index("state") + place]] for place in (0, 1))
-    return tuple(kind if isinstance(kind, type) else object for kind in (state, batch))  # type: ignore[return-value]
+    return tuple(kind if isinstance(kind, type) and kind is not Any else object for kind in (state, batch))  # type: ignore[return-value]
