@@ -489,7 +489,8 @@ def wrap(
       batched: whether it takes observations [N, O] to actions [N, A]; else [O] to [A], one after the other.
 
     Returns:
-      Raw observations [N, O] to actions [N, A] in [-1, 1]; what lies outside the bounds is clipped.
+      Raw observations [N, O] to actions [N, A] in [-1, 1]; what lies outside the bounds is clipped. Where nothing says
+      what they are, a note does at the first clipped action.
 
     Raises:
       ValueError: one bound without the other, or bounds that are no numbers, not finite or not in their order.
@@ -514,9 +515,19 @@ def wrap(
         found = policy(observations) if predict is None else predict(observations, deterministic=True)[0]
         return read_numbers(found, "the policy's actions")
 
+    said = False
+
     def actions(observations: np.ndarray) -> np.ndarray:
+        nonlocal said
         found = act(observations) if batched else np.stack([act(observation) for observation in observations])
         if bounds is None:
+            widest = np.abs(found, where=np.isfinite(found), out=np.zeros(found.shape)).max(initial=0.0)
+            if widest > 1.0 and not said:
+                said = True
+                print(
+                    f"note: the policy's actions reach {widest:.6g} and are clipped to [-1, 1]: pass low and high to "
+                    "o2o_jax.wrap, if they are in the environment's units"
+                )
             return np.where(np.isfinite(found), np.clip(found, -1.0, 1.0), found)
         return np.asarray(bounds.from_own(jnp.asarray(found)))
 

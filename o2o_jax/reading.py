@@ -7,7 +7,9 @@ Whatever is wrong with it is one ValueError that names it and says what to do.
 import contextlib
 import io
 import json
+import logging
 import os
+import re
 import reprlib
 import types
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,7 @@ WORDS = {
     NULL: "null",
 }
 ANYTHING: Kinds = types.MappingProxyType({})
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Record(dict[str, Any]):
@@ -91,11 +94,52 @@ class Record(dict[str, Any]):
             raise self.refusal(error) from error
 
 
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Keeps what libraries log about their own work to themselves; what goes wrong there is raised too.
+
+    Args:
+      names: of their loggers.
+    """
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def brief(reason: object, longest: int = 160) -> str:
     """Returns an error, or what else explains one, as one line of limited length."""
     text = str(reason) or type(reason).__name__
     line = " ".join(text[: 10 * longest].split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def local(path: str | os.PathLike) -> str:
+    """Returns a path as text.
+
+    Raises:
+      ValueError: it is a URL, which would be a folder of that name.
+    """
+    text = os.fspath(path)
+    if URL.match(text):
+        raise ValueError(f"{brief(text)} is a URL: give a local path, and download what is to be read first")
+    return text
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Reads a file.
+
+    Raises:
+      ValueError: it is a pipe, a socket or a device, which may never end.
+    """
+    file = Path(path)
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError(f"{path} is a pipe, a socket or a device: pass a file, into which you copy what it gives")
+    return file.read_bytes()
 
 
 def read_text(path: str | os.PathLike, way_out: str) -> str:
@@ -106,10 +150,11 @@ def read_text(path: str | os.PathLike, way_out: str) -> str:
       way_out: phrase that says what to do where it can't be read.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is none, or see `read_bytes`.
     """
+    content = read_bytes(path)
     try:
-        return Path(path).read_bytes().decode()
+        return content.decode()
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({brief(error)}): {way_out}") from error
 
@@ -164,7 +209,7 @@ def read_npz(path: str | os.PathLike, way_out: str, content: bytes | None = None
     arrays: dict[str, np.ndarray] = {}
     name = ""
     try:
-        source = io.BytesIO(Path(path).read_bytes() if content is None else content)
+        source = io.BytesIO(read_bytes(path) if content is None else content)
         with np.load(source, allow_pickle=False) as file:
             for name in file.files:
                 arrays[name] = file[name]

@@ -77,6 +77,51 @@ CALLS = {
         lambda: run_updates(dataset=DATA.replace(observation=ROWS[:, :2])), ValueError, "expected observations of 3",
     ),
     "update: an array": (lambda: METHOD.phases[0].update(STATE, ROWS, KEY), TypeError, "got ndarray: pass o2o_jax."),
+    "update: swapped": (lambda: METHOD.phases[0].update(DATA, STATE, KEY), TypeError, "state must be what init"),
+    "update: a key": (lambda: METHOD.phases[0].update(STATE, KEY, DATA), TypeError, "batch must be of type Transition"),
+    "update: no key": (lambda: METHOD.phases[0].update(STATE, DATA, 3), TypeError, "pass jax.random.key(0)"),
+    "update: an offline state": (
+        lambda: ONLINE.phases[0].update(STATE, DATA, KEY), TypeError,
+        "state must be one of o2o_jax.online.o2td3.algorithm, got one of o2o_jax.offline.td3_bc.algorithm: pass what",
+    ),
+    "updates: an offline state": (
+        lambda: o2o.run_updates(ONLINE.phases[1].update, STATE, DATA, KEY, 1, 4), TypeError, "state must be one of o2o",
+    ),
+    "prepare: an offline state": (
+        lambda: ONLINE.phases[0].prepare(STATE, EPISODES), TypeError, "state must be one of o2o_jax.online.o2td3",
+    ),
+    "update: an online state": (
+        lambda: METHOD.phases[0].update(ONLINE.init(KEY), DATA, KEY), TypeError, "state must be one of o2o_jax.offline",
+    ),
+    "online: an offline state": (lambda: ONLINE.online.update(STATE, DATA, KEY), TypeError, "state must be one of o2o"),
+    "act: an offline state": (
+        lambda: ONLINE.online.act(STATE, (), ROWS[0, :3], 0.0, KEY), TypeError, "state must be one of o2o_jax.online",
+    ),
+    "begin: an offline state": (lambda: ONLINE.online.begin(STATE, True), TypeError, "state must be one of o2o_jax.on"),
+    "spec: of other observations": (
+        lambda: o2td3.make(o2td3.Config(), o2o.Spec(5, 1)).init(KEY, clone()), ValueError,
+        "the policy is of 3 observations and 1 actions, but the spec has 5 observations and 1 actions: make the method",
+    ),
+    "spec: of another normalizer": (
+        lambda: td3_bc.make(td3_bc.Config(), o2o.Spec(5, 1)).init(KEY, DATASET.normalizer()), ValueError,
+        "the normalizer is of 3 observations, but the spec has 5 observations and 1 actions: pass the spec of the data",
+    ),
+    "json: a list": (lambda: OfflineJob.from_json([]), TypeError, "got list: pass what to_json of a job returned"),
+    "json: nothing": (lambda: OnlineJob.from_json({}), ValueError, "expected a job of finetune, got one of None"),
+    "json: no algorithm": (lambda: OfflineJob.from_json({"script": "offline"}), ValueError, "it lacks 'algorithm'"),
+    "json: no config": (
+        lambda: OfflineJob.from_json({"script": "offline", "algorithm": "td3_bc"}), ValueError, "it lacks 'config'",
+    ),
+    "json: a number": (
+        lambda: OfflineJob.from_json({"script": "offline", "algorithm": "td3_bc", "config": 3}),
+        ValueError, "config is 3, expected an object",
+    ),
+    "json: of a task": (lambda: envs.get_task("gym/Pendulum-v1").from_json([]), ValueError, "must have name, env_id"),
+    "URL: a job": (
+        lambda: OfflineJob(**TD3_BC, dataset="s3://a/b.npz").plan(seed_mesh(1)), ValueError, "s3://a/b.npz is a URL",
+    ),
+    "URL: load": (lambda: o2o.load_policy("s3://a/b"), ValueError, "s3://a/b is a URL: give a local path"),
+    "URL: save": (lambda: o2o.save_policy(METHOD.policy(STATE), "gs://a/b"), ValueError, "gs://a/b is a URL"),
     "observations": (lambda: METHOD.policy(STATE).distribution(ROWS), ValueError, "expected observations of 3 numbers"),
     "spec: text": (lambda: o2o.Spec("3", 1), TypeError, "observation_dim must be of type Integral, got str"),
     "spec: a fraction": (lambda: o2o.Spec(3, 1.5), TypeError, "action_dim must be of type Integral, got float"),

@@ -11,7 +11,7 @@ import pytest
 
 from o2o_jax import networks, policy
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.policy import CloneConfig, Handoff, Policy
+from o2o_jax.policy import CloneConfig, Handoff, Policy, wrap
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds
@@ -301,3 +301,17 @@ def test_a_clone_in_progress_survives_the_disk(teacher, tmp_path):
         checkpoints.save(1, state)
         restored = checkpoints.restore(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_actions_beyond_bounds_that_nothing_says_are_said_once(capsys):
+    wrapped = wrap(lambda rows: 2.0 * rows)
+    np.testing.assert_array_equal(wrapped(np.array([[0.5], [-0.25]])), [[1.0], [-0.5]])
+    assert capsys.readouterr().out == ""
+    for _ in range(2):
+        np.testing.assert_array_equal(wrapped(np.array([[1.5], [np.nan]])), [[1.0], [np.nan]])
+    assert capsys.readouterr().out == (
+        "note: the policy's actions reach 3 and are clipped to [-1, 1]: pass low and high to o2o_jax.wrap, if they are "
+        "in the environment's units\n"
+    )
+    wrap(lambda rows: 2.0 * rows, [-1], [1])(np.array([[1.5]]))
+    assert capsys.readouterr().out == ""

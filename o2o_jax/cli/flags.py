@@ -1,5 +1,6 @@
 """Flags that commands share. Impure: defines them."""
 
+import glob
 import math
 import typing
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from absl import flags
 from absl.flags import FlagValues
 from jax.sharding import Mesh
 
+from o2o_jax import reading
 from o2o_jax.jobs.job import FAST_CLONE_UPDATES
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
@@ -23,7 +25,7 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> str:
         try:
-            return str(Path(argument).expanduser()) if argument else argument
+            return str(Path(reading.local(argument)).expanduser()) if argument else argument
         except RuntimeError:
             raise ValueError("there is no such user, whose home folder ~ could be: write the whole path") from None
 
@@ -42,20 +44,39 @@ def define_path(values: FlagValues, name: str, default: str | None, text: str, r
 
 
 class _PathsParser(flags.ListParser):
-    """Parser of paths with commas between; one that is there may have a comma itself, and others in quotes."""
+    """Parser of paths with commas between, or of patterns for them, such as `runs/*`, where no shell has read them.
+
+    A path that is there may have a comma itself, or a star, and others in quotes.
+    """
 
     syntactic_help = "paths with commas between"
 
     def parse(self, argument: str | list[str]) -> list[str]:
-        if isinstance(argument, list) or '"' in argument:
+        if isinstance(argument, list):
+            return super().parse(argument)
+        return [path for part in self._split(argument) for path in _matching(reading.local(part))]
+
+    def _split(self, argument: str) -> list[str]:
+        if '"' in argument:
             return super().parse(argument)
         rest, found = argument.split(",") if argument else [], []
         while rest:
             whole = [count for count in range(len(rest), 1, -1) if _is_there(",".join(rest[:count]))]
             count = max(whole, default=1)
-            found.append("+".join(str(Path(part)) for part in ",".join(rest[:count]).strip().split("+") if part))
+            parts = ",".join(rest[:count]).strip().split("+")
+            found.append("+".join(str(Path(reading.local(part))) for part in parts if part))
             rest = rest[count:]
         return found
+
+
+def _matching(text: str) -> list[str]:
+    """Returns the paths that match a pattern, in their order; a text that is none, or is there, as it is."""
+    if not glob.has_magic(text) or _is_there(text):
+        return [text]
+    found = sorted(glob.glob(str(Path(text).expanduser())))
+    if not found:
+        raise ValueError(f"no path matches {text}")
+    return found
 
 
 def _is_there(text: str) -> bool:
@@ -140,7 +161,12 @@ def _define_first_seed(values: FlagValues) -> None:
 
 _COMMON: dict[str, Callable[[FlagValues], Any]] = {
     "seeds": lambda values: flags.DEFINE_integer(
-        "seeds", 1, "how many seeds train side by side", lower_bound=1, upper_bound=10**9, flag_values=values
+        "seeds",
+        1,
+        "how many seeds train side by side, from --first_seed on",
+        lower_bound=1,
+        upper_bound=10**9,
+        flag_values=values,
     ),
     "first_seed": _define_first_seed,
     "out": _define_out,

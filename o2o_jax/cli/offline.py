@@ -65,7 +65,7 @@ def main(args: FlagValues) -> None:
     mesh = flags.setup_devices(args.seeds, args.devices)
     plan = read_job(args, mesh).plan(mesh)
     program.execute(args, plan)
-    if plan.evaluator is not None and not args.dry_run:
+    if plan.evaluator is not None and not args.dry_run and log.row_counts(args.out).get("evaluation"):
         print(table(args.out))
 
 

@@ -35,6 +35,17 @@ from o2o_jax.runtime.output import CHECKPOINTS, Output
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.runtime.train import train
 
+# what word processors make of "-" and "--": hyphens, dashes, the minus sign
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+
+
+class _Flags(FlagValues):
+    """Flags of a command line alone: absl would read more of them from what --flagfile names, which may never end."""
+
+    def read_flags_from_files(self, argv: Sequence[str], force_gnu: bool = True) -> list[str]:
+        del force_gnu
+        return list(argv)
+
 
 def run(
     main: Callable[[FlagValues], None],
@@ -74,13 +85,14 @@ def run(
         advice = "--help lists the flags"
         if isinstance(error, flags.UnrecognizedFlagError) and "set" in values:
             advice += f"; a setting of the algorithm is --set={error.flagname}=…"
-        fail(wording(f"{_one_line(error)} ({advice})"), 2)
+        fail(wording(f"{_one_line(error, values)} ({advice})"), 2)
+    shown = ""
     try:
         out = sys.stderr if _prints(values) else sys.stdout
         with interrupt.tidily(), contextlib.redirect_stdout(out), envs.trusting(values.trust_modules):
             main(values)
     except Printed as settings_text:
-        show(str(settings_text))
+        shown = str(settings_text)
     except (ValueError, OSError) as error:
         if values.debug:
             traceback.print_exc()
@@ -93,6 +105,8 @@ def run(
         fail(str(stopped), 128 + stopped.signum)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    if shown:
+        show(shown)
     sys.exit(0)
 
 
@@ -116,7 +130,7 @@ def parsed(define: Callable[[FlagValues], None], arguments: Sequence[str]) -> Fl
 
 def _flags(define: Callable[[FlagValues], None]) -> FlagValues:
     """Returns the flags that all commands have, and those of one."""
-    values = FlagValues()
+    values = _Flags()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_bool("debug", False, "show the whole traceback of an error", flag_values=values)
     flags.DEFINE_list(
@@ -134,9 +148,11 @@ def _parse(values: FlagValues, arguments: Sequence[str], positional: str | None 
     """Gives flags the values of a command line, of which one argument may stand alone."""
     alone = [argument for argument in arguments[:1] if positional and not argument.startswith("-")]
     named = [f"--{positional}={argument}" for argument in alone]
-    _, *rest = values(["", *named, *arguments[len(alone) :]])
-    if rest:
-        raise flags.Error(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+    arguments = [*named, *arguments[len(alone) :]]
+    _check_stray(values, arguments)
+    _, *rest = values(["", *arguments])
+    if rest:  # after a bare --
+        raise _unexpected(rest[0])
 
 
 def _check_surroundings(arguments: Sequence[str]) -> None:
@@ -154,6 +170,36 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
                 "or set PYTHONUTF8=1",
                 2,
             )
+
+
+def _check_stray(values: FlagValues, arguments: Sequence[str]) -> None:
+    """Refuses the first argument that is no flag and no flag's value, which is why flags after it would be missing.
+
+    Raises:
+      flags.Error: there is one.
+    """
+    is_value = False
+    for argument in arguments:
+        if is_value:
+            is_value = False
+            continue
+        name = argument.lstrip(_DASHES)
+        if argument == "--":
+            return
+        if not argument.startswith("-") or not argument.removesuffix(name).isascii():
+            raise _unexpected(argument)
+        if "=" not in name:
+            if name not in values and name.removeprefix("no") not in values:
+                return  # unknown, with or without a value
+            is_value = name in values and not values[name].boolean
+
+
+def _unexpected(argument: str) -> flags.Error:
+    name = argument.lstrip(_DASHES)
+    advice = "flags are written --name=value"
+    if name and not argument.removesuffix(name).isascii():
+        advice = f"it begins with a dash that is none of --, write --{name}"
+    return flags.Error(f"unexpected argument {registry.clipped(argument, 100)!r}: {registry.clipped(advice, 150)}")
 
 
 def readable_output(lasting: bool = False) -> None:
@@ -209,11 +255,17 @@ class _Lasting(io.TextIOWrapper):
 
 
 def show(text: str) -> None:
-    """Prints a text, of which a reader such as `head` may take a part."""
+    """Prints a text, of which a reader such as `head` may take a part.
+
+    Raises:
+      SystemExit: it can't be written, as on a full disk.
+    """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        if not isinstance(error, BrokenPipeError):
+            fail(_one_line(OSError(error.errno, error.strerror, sys.stdout.name)), 1)
 
 
 def _prints(values: FlagValues) -> bool:
@@ -285,10 +337,14 @@ def _help(values: FlagValues) -> str:
     return "\n".join(paragraphs)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, values: FlagValues | None = None) -> str:
     text = " ".join((str(error) or type(error).__name__).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:  # in the system's own words
         text = f"{error.filename} can't be read or written ({error.strerror}): look after it, or choose another path"
+    number = re.match(r"(flag --(\w+)=.*?: )(invalid literal for int|could not convert string to float)", text)
+    if values is not None and number:  # in Python's words
+        whole = "whole " if number[3].endswith("int") else ""
+        text = f"{number[1]}it takes one {whole}number, {values[number[2]].help}"
     return re.sub(r"^flag --(\w+)=None: .*", r"--\1=… is missing", text)  # absl's words for a required flag
 
 
@@ -299,5 +355,6 @@ def fail(message: str, status: int) -> NoReturn:
       SystemExit: always.
     """
     text = registry.clipped(f"error: {message}")
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # where it can't be written either, the status says it
+        print(text, file=sys.stderr)
     sys.exit(status)

@@ -259,7 +259,7 @@ def draw(runs: Sequence[Run], path: Path, x_label: str) -> None:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        group, _, name = run.label.rpartition("/")
+        group, _, name = map(_drawable, run.label.rpartition("/"))
         groups.setdefault(group, []).append(dataclasses.replace(run, label=name))
     if len(groups) > 1:
         columns = min(len(groups), PANELS_PER_ROW)
@@ -352,6 +352,19 @@ def figure_class() -> Any:
     except ImportError:
         raise ValueError("figures need matplotlib: pip install 'o2o_jax[plot]'") from None
     return Figure
+
+
+def _drawable(label: str) -> str:
+    """Returns a label as matplotlib shows its letters; what is mathematics, such as "$\\lambda$", as mathematics."""
+    from matplotlib.mathtext import MathTextParser
+
+    if label.startswith("_"):
+        label = f" {label}"  # else a legend leaves it out
+    try:
+        MathTextParser("path").parse(label)
+    except ValueError:
+        return label.replace("$", r"\$")
+    return label
 
 
 def define(values: FlagValues) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from o2o_jax import registry
 from o2o_jax.data.dataset import Dataset, check_columns, to_float32, validate
 from o2o_jax.interfaces import Task
-from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, parse_json, read_json, read_npz
+from o2o_jax.reading import ANYTHING, NULL, Kinds, Record, brief, local, parse_json, quiet, read_json, read_npz
 from o2o_jax.types import Transition
 
 MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
@@ -91,7 +91,7 @@ def load(source: str, task: Task | None = None, convert: Convert | None = None, 
       ValueError: damaged or unsuitable data, see `load_npz`, `load_minari`, `load_d4rl_hdf5` and `validate`; or data
         of an environment with other dynamics than the task's.
     """
-    path = pathlib.Path(source).expanduser()
+    path = pathlib.Path(local(source)).expanduser()
     suffix = path.suffix.lower()
     if suffix == ".npz":
         dataset = load_npz(path, clip_actions)
@@ -471,6 +471,7 @@ def _download(dataset_id: str, task: Task | None) -> None:
 def _network(failure: str, way_out: str) -> Iterator[None]:
     """Makes one FileNotFoundError of whatever goes wrong on the network."""
     try:
-        yield
+        with quiet("huggingface_hub", "urllib3", "minari"):  # which say every attempt
+            yield
     except Exception as error:  # the kinds differ with Minari's remotes and their HTTP libraries
         raise FileNotFoundError(f"{failure} ({brief(error)}); {way_out}") from error

@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from o2o_jax import envs, offline, online, registry
 from o2o_jax.data import sources
 from o2o_jax.data.dataset import Dataset
+from o2o_jax.data.transform import STD_OFFSET
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import check_offline_data, data_of, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
 from o2o_jax.policy import CloneConfig
+from o2o_jax.reading import NULL, Record
 from o2o_jax.runtime import limits
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
 from o2o_jax.runtime.plan import Plan
@@ -25,6 +27,7 @@ from o2o_jax.runtime.setup import Setup
 from o2o_jax.settings import Settings, check_types, from_dict
 from o2o_jax.types import expect
 
+JSON = "pass what to_json of a job returned, or a run's config.json"
 FAST_CLONE_UPDATES = 10_000
 MOST_BROKEN = 0.01  # share of rows that may not lead to the one after them, of data in order
 NARROW_ACTIONS = 0.5  # data whose actions are all nearer to 0 may be in other units
@@ -71,12 +74,18 @@ class Job:
         """Returns a job from what `to_json` made of it, or from a run's config.json, whose other entries don't count.
 
         Raises:
-          ValueError: it is of another kind of job, or settings refuse a value.
-          TypeError: settings that this version doesn't know.
+          ValueError: it is of another kind of job, lacks something, or settings refuse a value.
+          TypeError: settings that this version doesn't know, or no object at all.
         """
+        expect(values, Mapping, "values", JSON)
+        values = Record(values, "the job", JSON).check({"algorithm": str, "config": dict, "clone": (dict, NULL)})
         if values.get("script") != cls.script:
             raise ValueError(f"expected a job of {cls.script}, got one of {values.get('script')!r}")
-        names = [field.name for field in dataclasses.fields(cls) if field.name in values]
+        names = [
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.name in values or field.default is field.default_factory is dataclasses.MISSING
+        ]
         kinds: dict[str, type[Settings]] = {
             "config": cls.methods.load(values["algorithm"]).Config,
             "clone": CloneConfig,
@@ -318,6 +327,14 @@ def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
         warnings.append(
             f"the actions of {dataset.name} fill {widest:.0%} of [-1, 1], where -1 and 1 stand for the environment's "
             f"bounds, {low} and {high}: scale them first if they are in other units"
+        )
+    observations = dataset.transitions.observation
+    constant = np.flatnonzero((observations == observations[0]).all(axis=0))
+    if len(constant):
+        warnings.append(
+            f"of the observations of {dataset.name} the same in every row are numbers {registry.listed(constant)}: "
+            f"where they are normalized, a difference from that counts {1 / STD_OFFSET:,.0f}-fold online, so leave "
+            "out what the environment changes"
         )
     broken = dataset.broken_share()
     if broken > MOST_BROKEN:

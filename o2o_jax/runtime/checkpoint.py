@@ -7,8 +7,10 @@ import contextlib
 import fcntl
 import functools
 import json
+import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +21,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from o2o_jax import registry
-from o2o_jax.reading import NULL, Record, brief, read_json
-from o2o_jax.runtime import files, log
+from o2o_jax.reading import NULL, Record, brief, local, quiet, read_json
+from o2o_jax.runtime import files
 from o2o_jax.runtime.comparison import MOST, differences, in_words, plain
 
 _CONFIG = "config.json"
@@ -126,13 +128,16 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), meta=ocp.args.JsonSave(meta))
         path = self._directory / str(step)
         # orbax returns False and writes nothing where a checkpoint is not newer than the latest.
-        if (latest is not None and step <= latest) or not self._write(step, items):
+        way_out = "Look after the disk, then " + (
+            f"resume from the one of step {latest}" if latest is not None else "start over, since none is before it"
+        )
+        if (latest is not None and step <= latest) or not self._write(step, items, way_out):
             raise ValueError(f"{self._directory} has a checkpoint of step {latest}, so step {step} was not saved")
         missing = meta["layout"].keys() - _stored(path)
         if missing:
             raise OSError(
                 f"the checkpoint {path} was not written whole: {len(missing)} of its {len(meta['layout'])} arrays are "
-                "missing. Look after the disk, then resume from the one before it"
+                f"missing. {way_out}"
             )
         for old in self.all_steps()[: -self._keep]:
             self._manager.delete(old)
@@ -177,22 +182,21 @@ class Checkpoints:
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
-        return ocp.CheckpointManager(self._directory, options=options)
+        with _silent():
+            return ocp.CheckpointManager(self._directory, options=options)
 
-    def _write(self, step: int, items: Any) -> bool:
+    def _write(self, step: int, items: Any, way_out: str) -> bool:
         try:
-            with log.quiet("absl"):
+            with _silent():
                 return self._manager.save(step, args=items)
         except Exception as error:  # whatever the storage layers raise where a disk is full
             reason = str(error).rpartition(": ")[2]  # before it come names of files within the checkpoint
-            raise OSError(
-                f"the checkpoint {self._directory / str(step)} could not be written: look after the disk, then resume "
-                f"from the one before it ({brief(reason)})"
-            ) from error
+            path = self._directory / str(step)
+            raise OSError(f"the checkpoint {path} could not be written ({brief(reason, 60)}). {way_out}") from error
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
-            with log.quiet("absl"):
+            with _silent():
                 return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # whatever the storage layers raise on damaged files
             raise self._record(step, {}).refusal(error) from error
@@ -209,11 +213,9 @@ class Checkpoints:
         return meta
 
     def _record(self, step: int, values: Mapping[str, Any]) -> Record:
-        return Record(
-            values,
-            f"the checkpoint {self._directory / str(step)}",
-            "move it aside to resume from one before it, if there is one, or start over with another --out",
-        )
+        before = max((other for other in self.all_steps() if other < step), default=None)
+        aside = "" if before is None else f"move it aside to resume from the one of step {before}, or "
+        return Record(values, f"the checkpoint {self._directory / str(step)}", f"{aside}{WAY_OUT_ANEW}")
 
 
 def claim(
@@ -259,7 +261,7 @@ def check_claim(
 
     Args, Returns and Raises: as `claim`.
     """
-    folder = Path(directory)
+    folder = Path(local(directory))
     if set(str(folder.absolute())) & PATTERN:
         raise ValueError(
             f"{folder} has one of {' '.join(sorted(PATTERN))} in its path, under which orbax doesn't finish "
@@ -334,7 +336,7 @@ def read_config(directory: str | os.PathLike) -> Record:
       FileNotFoundError: the folder holds no run.
       ValueError: its config.json is damaged, or says of itself what no run does.
     """
-    path = Path(directory) / _CONFIG
+    path = Path(local(directory)) / _CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{directory} holds no run: {path} does not exist{_hint(Path(directory))}")
     settings = read_json(path, "bring it back, or start the run again in another folder", KINDS)
@@ -376,6 +378,33 @@ def compare_configs(
     found = differences(_ADDED | dict(saved), _ADDED | dict(current))
     if found:
         raise ValueError(f"{owner} has other settings: {in_words(found, ' there', ' now')}. {advice}")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what the storage layers say of their work to themselves: what goes wrong there is raised.
+
+    Once it is, their threads may go on failing, for want of the event loop of that work, and results that nobody
+    fetched may be reported. This stays unsaid later too.
+    """
+    say, asynchronous = sys.unraisablehook, logging.getLogger("asyncio")
+
+    def say_others(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            say(found)
+
+    sys.unraisablehook = say_others
+    asynchronous.addFilter(_is_of_others)
+    with quiet("absl", "asyncio"):
+        yield
+    sys.unraisablehook = say
+    asynchronous.removeFilter(_is_of_others)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Returns whether what asyncio logs is of other work than that of the storage layers."""
+    text = logging.Formatter().format(record).lower()
+    return not any(name in text for name in ("orbax", "tensorstore", "ocdbt"))
 
 
 def _stored(path: Path) -> set[str]:

@@ -14,9 +14,9 @@ from o2o_jax import registry
 from o2o_jax.data.transform import Bounds
 from o2o_jax.envs.registered import require
 from o2o_jax.policy import SequencePolicy
+from o2o_jax.reading import quiet
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
-from o2o_jax.runtime.log import quiet
 from o2o_jax.types import Array, History
 
 DESCRIPTION = "export.json"

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from o2o_jax.reading import local
+
 
 def replace(path: Path, text: str) -> None:
     """Writes a text file at once: whoever is killed or loses power leaves the old file or the new one.
@@ -53,8 +55,9 @@ def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
     Raises:
       FileExistsError: there is something of that name.
       OSError: it can't be made.
+      ValueError: it is a URL.
     """
-    target = Path(folder)
+    target = Path(local(folder))
     if target.exists() or target.is_symlink():
         raise FileExistsError(f"{target} already exists: choose another folder")
     make_folder(target.parent)

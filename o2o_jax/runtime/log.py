@@ -3,10 +3,9 @@
 import contextlib
 import csv
 import io
-import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -164,23 +163,6 @@ def progress(phase: str, total: int, initial: int = 0) -> tqdm:
     """
     options = {} if sys.stderr.isatty() else {"file": _Lines(), "mininterval": 30.0, "maxinterval": 60.0, "ncols": 100}
     return tqdm(desc=phase, total=total, initial=initial, unit=" steps", **options)
-
-
-@contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Keeps what libraries log about their own work to themselves; what goes wrong there is raised too.
-
-    Args:
-      names: of their loggers.
-    """
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
 
 
 class _Lines:

@@ -98,9 +98,12 @@ class Output:
                 print(f"note: {self.folder} has rows of logs but no checkpoint: run and logs start over")
             return None
         run = checkpoints.restore(template, free="episodes")
-        self._miss_rows(checkpoints.notes().get(ROWS, {}))
+        lost = self._lost_rows(checkpoints.notes().get(ROWS, {}))
         if not cloning and run.position == self._plan.position:
-            print(f"the run in {self.folder} is complete: nothing is left to do")
+            beside = f"; but {lost}: bring the files back, if they are anywhere" if lost else ""
+            print(f"the run in {self.folder} is complete: nothing is left to do{beside}")
+        elif lost:
+            print(f"note: {lost}: stop the run and bring the files back, if they are anywhere")
         return run
 
     def take(self, event: Event) -> None:
@@ -121,16 +124,12 @@ class Output:
         for line in event.lines:
             print(line)
 
-    def _miss_rows(self, saved: Mapping[str, int]) -> None:
-        """Says which logs have fewer rows than they had when the run was saved."""
+    def _lost_rows(self, saved: Mapping[str, int]) -> str:
+        """Says which logs have fewer rows than they had when the run was saved; "" where none has."""
         now = log.row_counts(self.folder)
         lost = {phase: count - now.get(phase, 0) for phase, count in saved.items() if now.get(phase, 0) < count}
-        if lost:
-            said = registry.listed(f"{count} of {saved[phase]} rows of {phase}.csv" for phase, count in lost.items())
-            print(
-                f"note: {said} are gone from {self.folder} since the run was saved, and won't be made again: stop the "
-                "run and bring the files back, if they are anywhere"
-            )
+        said = registry.listed(f"{count} of {saved[phase]} rows of {phase}.csv" for phase, count in lost.items())
+        return f"{said} are gone from {self.folder} since the run was saved, and won't be made again" if lost else ""
 
 
 def _save_newer(checkpoints: Checkpoints, step: int, state: Any, notes: Mapping[str, Any] | None = None) -> None:

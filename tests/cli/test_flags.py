@@ -62,11 +62,14 @@ def test_a_path_has_one_text(typed, path, monkeypatch):
         ("x,y+a,a", ["x,y+a", "a"]),
         ("x,y:best,last", ["x,y:best", "last"]),
         ('"a,b",a', ["a,b", "a"]),
+        ("x*", ["x, z", "x,y"]),
+        ("a, x*", ["a", "x, z", "x,y"]),
+        ("[ab]", ["[ab]"]),
     ],
 )
 def test_a_path_that_is_there_may_have_a_comma(typed, found, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "x,y", "x, z"):
+    for name in ("a", "x,y", "x, z", "[ab]"):
         (tmp_path / name).mkdir()
     values = FlagValues()
     flags.define_paths(values, "runs", None, "some runs")

@@ -75,7 +75,21 @@ def test_streams_that_loggers_have_live_on():
     assert ended.stderr == "one\ntwo\n"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+
+
+@full_device
+@pytest.mark.parametrize("line", ["--help", "offline --help", "behaviour --print_config"])
+def test_output_that_cannot_be_written_is_one_line(line, monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            assert call(*line.split()) == 1
+        full.flush()  # as Python does at its end
+    refusals.check(capsys.readouterr().err.splitlines(keepends=True)[-1], "/dev/full can't be", "(No space left on dev")
+
+
+@full_device
 def test_output_on_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         ended = subprocess.run(

@@ -168,7 +168,14 @@ def test_rows_that_are_gone_are_said(finished, tmp_path, capsys):
     lines = (out / "evaluation.csv").read_text().splitlines(keepends=True)
     (out / "evaluation.csv").write_text("".join(lines[:3]))
     run(out, "--resume")
-    assert f"note: 4 of 6 rows of evaluation.csv are gone from {out} since the run was saved" in capsys.readouterr().out
+    said = f"nothing is left to do; but 4 of 6 rows of evaluation.csv are gone from {out} since the run was saved"
+    assert said in capsys.readouterr().out
+    for path in out.glob("*.csv"):
+        path.unlink()
+    run(out, "--resume")
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"the run in {out} is complete: nothing is left to do; but 6 of 6 rows of ")
+    assert line.endswith("won't be made again: bring the files back, if they are anywhere")
 
 
 def test_run_stopped_before_its_first_checkpoint_starts_over(finished, tmp_path, monkeypatch, capsys):

@@ -279,3 +279,9 @@ def test_returns_without_a_reference_are_called_so(run_folder, expert_score, uni
     facts = {"random_score": 0.0, "expert_score": expert_score}
     (run_folder / "config.json").write_text(json.dumps({"script": "finetune", "config": {}, "task": facts}))
     assert unit in report.table([report.load_run(run_folder, "O2TD3")])
+
+
+@pytest.mark.parametrize("label", [r"$\foo$", "_hidden", "$a_$", "$"])
+def test_a_label_that_is_no_mathematics_is_drawn_as_it_is(label, run_folder, tmp_path):
+    report.write_report([run_folder], [label], tmp_path / "x.svg")
+    assert f"{label} (2 seeds)" in (tmp_path / "x.svg").read_text().replace(r"\$", "$")

@@ -115,7 +115,7 @@ def test_an_environment_is_tried_before_anything_is_trained():
 )
 def test_data_that_use_little_of_the_range_say_what_is_assumed(widest, bounds, words):
     data = Dataset.from_arrays(
-        np.zeros((4, 3)), np.array([[0.1], [-widest], [0.0], [0.2]]), np.zeros(4), np.zeros(4), np.arange(4) == 3
+        np.eye(4, 3), np.array([[0.1], [-widest], [0.0], [0.2]]), np.zeros(4), np.zeros(4), np.arange(4) == 3
     )
     low, high = bounds or ((), ())
     task = dataclasses.replace(envs.get_task("gym/Pendulum-v1"), action_low=low, action_high=high)
@@ -134,3 +134,12 @@ def test_rows_out_of_order_are_said(shuffled, cut):
     found = data_warnings(data, None)
     assert len(found) == (shuffled and not cut)
     assert all("set truncations in all of them" in line for line in found)
+
+
+def test_observations_that_never_change_are_said():
+    states = np.random.default_rng(0).normal(size=(8, 4))
+    states[:, [0, 2]] = 7.0
+    data = Dataset.from_arrays(states[:-1], np.ones((7, 1)), np.zeros(7), np.zeros(7), np.zeros(7, bool), states[1:])
+    (line,) = data_warnings(data, None)
+    assert line.startswith("of the observations of arrays the same in every row are numbers 0, 2: ")
+    assert "counts 1,000-fold online" in line

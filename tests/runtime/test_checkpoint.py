@@ -1,7 +1,11 @@
+import asyncio
+import gc
 import json
+import logging
 import os
 import subprocess
 import sys
+import types
 from typing import Any
 
 import flax.struct
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 from jax.sharding import NamedSharding, PartitionSpec
 
 from o2o_jax.runtime import checkpoint
@@ -319,7 +324,7 @@ def test_older_checkpoints_go_once_the_new_one_is_known_to_be_whole(tmp_path, mo
     with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(1, {"a": jnp.zeros(2)})
         monkeypatch.setattr(checkpoint, "_stored", lambda path: set())
-        with pytest.raises(OSError, match="resume from the one before it"):
+        with pytest.raises(OSError, match="Look after the disk, then resume from the one of step 1"):
             checkpoints.save(2, {"a": jnp.ones(2)})
         assert checkpoints.all_steps() == [1, 2]
         monkeypatch.undo()
@@ -350,3 +355,35 @@ def test_a_checkpoint_under_another_name_is_refused(tmp_path):
     (tmp_path / "1").rename(tmp_path / "7")
     with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(ValueError, match=r"7 .*one of step 1, under"):
         checkpoints.restore(make_state())
+
+
+def test_what_threads_of_a_failed_save_say_later_stays_unsaid(monkeypatch, caplog):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: said.append(str(found.exc_value)))
+
+    def fail_late():
+        """Fails work of tensorstore after the event loop that waits for it has gone, as where a disk is full."""
+        promise, future = tensorstore.Promise.new()
+        loop = asyncio.new_event_loop()
+
+        async def wait():
+            await future
+
+        waiting = loop.create_task(wait())
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        promise.set_exception(ValueError("no space left"))
+        del waiting
+        gc.collect()
+
+    fail_late()
+    assert said == ["Event loop is closed"]
+    with pytest.raises(OSError, match="full"), checkpoint._silent():
+        raise OSError("full")
+    fail_late()
+    logging.getLogger("asyncio").error("the work of orbax was never retrieved")
+    assert said == ["Event loop is closed"]
+    logging.getLogger("asyncio").error("another's")
+    sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError("another's")))
+    assert (caplog.messages[-1], said[-1]) == ("another's", "another's")
+    assert not any("orbax" in message for message in caplog.messages)

@@ -1,6 +1,7 @@
 """Every kind of bad input on the command line, and what the one line that refuses it must say."""
 
 import json
+import os
 import shutil
 
 import h5py
@@ -121,6 +122,17 @@ COMMAND_LINES = [
     (OFFLINE.replace("--out=new", "--out=~nobodys/new"), "--out=~nobodys/new: there is no such user"),
     (f"{OFFLINE} --lr=1e-3", "a setting of the algorithm is --set=lr=…"),
     (f"{OFFLINE} seeds=2", "unexpected argument 'seeds=2': flags are written --name=value"),
+    (f"{OFFLINE} seeds", "unexpected argument 'seeds'"),
+    ("offline stray --algorithm=td3_bc", "unexpected argument 'stray': flags are written --name=value"),
+    ("offline --algorithm td3_bc --resume stray", "unexpected argument 'stray'"),
+    ("offline --algorithm=td3_bc --out=new -- --resume", "unexpected argument '--resume'"),
+    ("offline —algorithm=td3_bc --out=new", "'—algorithm=td3_bc': it begins with a dash that is none of --, write"),
+    (f"{OFFLINE} –seeds=2", "unexpected argument '–seeds=2': it begins with a dash", "write --seeds=2"),
+    (f"{OFFLINE} -–seeds 2", "unexpected argument '-–seeds'", "write --seeds"),
+    (f"{OFFLINE} −−seeds=2", "unexpected argument '−−seeds=2'", "write --seeds=2"),
+    (f"{OFFLINE} --flagfile=/dev/zero", "Unknown command line flag 'flagfile'"),
+    (f"{OFFLINE} --seeds=0,1,2", "it takes one whole number, how many seeds train", "from --first_seed on"),
+    (f"{BEHAVIOUR} --medium=40,50", "it takes one number, normalized score wanted"),
     ("offline --algorithm=td3_bc --env=mujoco/hopper-random", "--out=… is missing"),
     ("offline --env=mujoco/hopper-random --out=new", "--algorithm=… is missing"),
     ("offline --algorithm=td3_bc --out=new", "pass --env, a task, or --dataset, its data, or both"),
@@ -164,6 +176,15 @@ COMMAND_LINES = [
     (OFFLINE.replace("--out=new", "--out=td3_bc/offline.csv"), "offline.csv is not an empty folder"),
     (OFFLINE.replace("--out=new", "--out=td3_bc/offline.csv/x"), "offline.csv"),
     (OFFLINE.replace("--out=new", "--out=minari"), "minari is not an empty folder"),
+    (OFFLINE.replace("--out=new", "--out=s3://bucket/x"), "s3://bucket/x is a URL: give a local path, and download"),
+    (f"{OFFLINE} --dataset=https://a.b/c.npz", "https://a.b/c.npz is a URL: give a local path, and download"),
+    (f"{FINETUNE} --policy=hf://a/b", "hf://a/b is a URL"),
+    ("report --runs=o2td3,gs://a/b --out=new.png", "gs://a/b is a URL"),
+    ("report --runs=o2td3+gs://a/b --out=new.png", "gs://a/b is a URL"),
+    ("report '--runs=zzz*' --out=new.png", "no path matches zzz*"),
+    (f"{FINETUNE} --config=/dev/zero", "/dev/zero is a pipe, a socket or a device: pass a file"),
+    (f"{FINETUNE} --policy=/dev/zero", "/dev/zero holds no run"),
+    (f"{OFFLINE} --dataset=/dev/zero", "'/dev/zero' is neither a file, nor a folder"),
     (OFFLINE.replace("--out=new", "--out='new[1]'"), "has one of * ? [ ] in its path"),
     (OFFLINE.replace("--out=new", "--out="), "--out"),
     (OFFLINE.replace("--out=new", f"--out={'x' * 300}"), "xxx"),
@@ -326,6 +347,8 @@ def groups_of_episodes(path):
 
 
 FILES = {
+    "pipe.npz": (os.mkfifo, "no file", "pipe.npz"),
+    "pipe.h5": (os.mkfifo, "no file", "pipe.h5"),
     "groups.hdf5": (groups_of_episodes, "lacks 'observations'; it has data: call its arrays"),
     "nothing.npz": (write(b""), "nothing.npz"),
     "bytes.npz": (write(bytes(range(256))), "bytes.npz is damaged or no npz file"),
@@ -625,6 +648,10 @@ RUNS = {
     ),
     "log: a start without its seeds": (
         "o2td3", file_of("start.csv", b"step,seed,offline_score\n0,0,x\n"), REPORT, "start.csv",
+    ),
+    "log: a pipe": (
+        "o2td3", lambda folder: ((folder / "start.csv").unlink(), os.mkfifo(folder / "start.csv")), REPORT,
+        "start.csv is a pipe, a socket or a device: pass a file, into which you copy what it gives",
     ),
     "provenance: half written": (
         "td3_bc", file_of("provenance.jsonl", b'{"command'), START, "provenance.jsonl is damaged",

@@ -60,7 +60,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(here, tm
     assert len(found) == 1, found
     (line,) = found
     assert process.returncode == 1
-    refusals.check(f"{line}\n", "checkpoint", "could not be written: look after the disk")
+    refusals.check(
+        f"{line}\n",
+        "checkpoint",
+        "could not be written",
+        "then start over, since none is before it",
+    )
     finish(out)
 
 
