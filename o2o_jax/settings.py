@@ -93,9 +93,7 @@ class Settings:
     def _at_most(self, bound: str, *names: str) -> None:
         for name in names:
             if getattr(self, name) > getattr(self, bound):
-                raise ValueError(
-                    f"{name} must be at most {bound}, {getattr(self, bound)}, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name} must be at most {bound}, {getattr(self, bound)}, got {getattr(self, name)}")
 
     def _inside(self, low: float, high: float, *names: str) -> None:
         for name in names:
