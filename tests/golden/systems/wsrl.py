@@ -5,7 +5,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-
 from systems.cal_ql import replayed_draws
 
 OBSERVATIONS, ACTIONS, ROWS, STEPS, SAMPLES = 5, 3, 32, 4, 3
@@ -18,8 +17,9 @@ CRITIC_NAMES = [f"critic_{number}" for number in range(1, CRITICS + 1)]
 def record(recording: Any) -> None:
     """Records the phase `update`: the best of several actions in targets, a temperature that doesn't move."""
     sys.path.insert(0, str(recording.checkout))
-    import flax.linen as nn
     import functools
+
+    import flax.linen as nn
 
     # this package's ε, PyTorch's
     with mock.patch.object(nn, "LayerNorm", functools.partial(nn.LayerNorm, epsilon=1e-5)):
@@ -46,11 +46,9 @@ def record_updates(recording: Any) -> None:
         }
         of_temperature = recording.normal(SAMPLES, ROWS, ACTIONS)  # which doesn't move
         draws = [*np.swapaxes(next_noise, 1, 2), noise, of_temperature]
-        following = iter(subsets)
-        draw_subset = lambda *_: jnp.asarray(next(following))
         with (
             replayed_draws(jax, draws),
-            mock.patch.object(jax.random, "randint", draw_subset),
+            mock.patch.object(jax.random, "randint", side_effect=[jnp.asarray(subset) for subset in subsets]),
             jax.disable_jit(),
         ):
             columns = {name: jnp.asarray(column) for name, column in theirs.items()}
