@@ -17,6 +17,7 @@ from o2o_jax import offline, online, operations, registry
 from o2o_jax.cli.overrides import parse_overrides
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.interfaces import Algorithm, Phase
+from o2o_jax.jobs.handoffs import with_any_critics
 from o2o_jax.operations import Count
 from o2o_jax.runtime import phases
 from o2o_jax.settings import paths
@@ -38,6 +39,7 @@ NAMES = (
     "o2ppo/reevaluate",
     "o2ppo/finetune",
     "rlpd/finetune",
+    "wsrl/finetune",
     "pex/finetune",
     *("td3_bc", "rebrac", "iql", "cql", "awac", "bc"),
 )
@@ -84,7 +86,7 @@ def make(name: str, config: Any = None, spec: Spec = SHAPES["hopper"], rows: int
         raise ValueError(registry.unknown("workload", name, NAMES))
     algorithm_name, _, phase = name.partition("/")
     module, config = _module(algorithm_name), config or settings(algorithm_name)
-    algorithm = module.make(config, spec)
+    algorithm = module.make(with_any_critics(config), spec)
     dataset = synthetic(spec, rows)
     count = module.operations(config, spec)[phase or "update"]
     if phase == "finetune":

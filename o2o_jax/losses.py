@@ -64,6 +64,70 @@ def mean_value(critic_params: Params, critic: networks.Critic, observation: Arra
     return jnp.mean(critic.apply(critic_params, observation, action), axis=0)
 
 
+def draw_critics(critic_params: Params, key: Array, number: int) -> Params:
+    """Draws critics of an ensemble without replacement, all subsets alike.
+
+    Args:
+      critic_params: parameters with a leading axis E.
+      key: draws the subset; unused where all are asked for.
+      number: M ≤ E.
+
+    Returns:
+      Parameters with a leading axis M; of all critics in their order where M = E.
+
+    Source: Chen et al. (arXiv:2101.05982), Algorithm 1.
+    """
+    size = jax.tree.leaves(critic_params)[0].shape[0]
+    if number == size:
+        return critic_params
+    drawn = jax.random.permutation(key, size)[:number]
+    return jax.tree.map(lambda leaf: leaf[drawn], critic_params)
+
+
+def next_value(
+    target_critic_params: Params,
+    critic: networks.Critic,
+    next_distribution: TanhGaussian,
+    next_observation: Array,
+    key: Array,
+    num_actions: int,
+    alpha: Array | None = None,
+) -> Array:
+    """Values the next state by the best of n sampled actions.
+
+        max_k ( min_i Q̄_i(s', a'_k) − α log π(a'_k|s') ),   a'_k ~ π(·|s')
+
+    Args:
+      target_critic_params: parameters with a leading axis E.
+      critic: ensemble network.
+      next_distribution: π(·|s') for the batch.
+      next_observation: [B, O] normalised.
+      key: draws the actions.
+      num_actions: n; 1 is the plain backup.
+      alpha: [] temperature, return units per nat; None leaves the entropy out.
+
+    Returns:
+      [B] values, in return units.
+
+    Source: Kumar et al. (arXiv:2006.04779), appendix F, for n; Haarnoja et al. (arXiv:1801.01290) for the entropy.
+    """
+    action, log_prob = repeated(next_distribution, num_actions).sample_and_log_prob(key)  # [B, n, A], [B, n]
+    value = lowest_value(target_critic_params, critic, at_every(next_observation, action), action)
+    return jnp.max(value if alpha is None else value - alpha * log_prob, axis=-1)
+
+
+def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
+    """Repeats a distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
+    batch_size, action_dim = distribution.mean.shape
+    shape = (batch_size, num_actions, action_dim)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)
+
+
+def at_every(observation: Array, actions: Array) -> Array:
+    """Repeats observations [B, O] beside the actions [B, n, A] of each: [B, n, O]."""
+    return jnp.broadcast_to(observation[:, None], (*actions.shape[:-1], observation.shape[-1]))
+
+
 def soft_actor_loss(
     actor_params: Params,
     actor: networks.Actor,

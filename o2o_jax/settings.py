@@ -90,6 +90,11 @@ class Settings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    def _at_most(self, bound: str, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) > getattr(self, bound):
+                raise ValueError(f"{name} must be at most {bound}, {getattr(self, bound)}, got {getattr(self, name)}")
+
     def _inside(self, low: float, high: float, *names: str) -> None:
         for name in names:
             if not low < getattr(self, name) < high:

@@ -62,7 +62,7 @@ def compiled_operations(workload):
 
 
 # PPO in one minibatch and one epoch, for the same reason. Of the branches of a delayed actor XLA counts the larger one,
-# which a delay of 1 takes every time. CQL in one block of states.
+# which a delay of 1 takes every time. CQL in one block of states, WSRL with one step of the critics.
 SETTINGS = {
     "cql": {"batch_size": 32},
     "o2ppo": {"rollout_env_steps": 256, "minibatch_size": 256, "epochs": 1},
@@ -70,6 +70,7 @@ SETTINGS = {
     "rebrac": {"batch_size": 256, "policy_delay": 1},
     "rlpd": {"updates_per_env_step": 1},
     "td3_bc": {"policy_delay": 1},
+    "wsrl": {"batch_size": 256, "critic_steps": 1},
 }
 
 

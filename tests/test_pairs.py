@@ -79,8 +79,9 @@ def test_pair(source, target):
     handoff = with_head_of(source, head)
     direct = requires.state and hasattr(handoff.state, "critic")
     own = {"critic_source": "offline" if direct else "random"}
-    if direct and critic_settings(handoff.state.critic)["layer_norm"]:
-        own["layer_norm"] = True
+    if direct:  # critics as that method has them
+        found = critic_settings(handoff.state.critic)
+        own |= {name: found[name] for name in ("layer_norm", "num_critics")}
     algorithm = compiled(target, **own)
     state = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
     if direct:

@@ -298,7 +298,7 @@ def load_stages(run_dir: str | Path, spec: Spec) -> dict[str, Stage]:
     """
     settings = online_settings(run_dir)
     module, config = _rebuild(online, settings, run_dir)
-    algorithm = module.make(_with_any_critics(config), spec)
+    algorithm = module.make(with_any_critics(config), spec)
     found = {}
     if algorithm.critic is not None:
         to_stage = seeds.over_seeds(functools.partial(networks_of, algorithm), _one_device())
@@ -349,7 +349,7 @@ def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
     """
     settings = online_settings(run_dir)
     module, config = _rebuild(online, settings, run_dir)
-    algorithm = module.make(_with_any_critics(config), spec)
+    algorithm = module.make(with_any_critics(config), spec)
     setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
     return setup, _restore(run_dir, settings, setup, None)
 
@@ -437,7 +437,7 @@ def load_reconstruction(run_dir: str | Path, settings: dict[str, Any], plan: Pla
       ValueError: these settings have no such phase; or those of the run are others, or it lacks a seed.
     """
     config, spec = plan.setup.config, plan.setup.spec
-    algorithm = online.load(settings["algorithm"]).make(_with_any_critics(config), spec)
+    algorithm = online.load(settings["algorithm"]).make(with_any_critics(config), spec)
     if not algorithm.phases:
         raise ValueError(
             f"--reconstruction takes what {settings['algorithm']} doesn't have with these settings: phases before its "
@@ -543,7 +543,7 @@ def _before_first_step(settings: dict[str, Any], config_class: type[OnlineConfig
     return {name: settings[name] for name in names} | {"policy": policy, "config": read}
 
 
-def _with_any_critics(config: Any) -> Any:
+def with_any_critics(config: Any) -> Any:
     """Settings that start without a handoff: states look alike wherever the critics came from."""
     source = "networks.critic_source"
     return replaced(config, {source: "random"}) if source in paths(config) else config

@@ -22,11 +22,13 @@ class Actor(nn.Module):
       action_dim: A.
       hidden: widths of the hidden layers.
       layer_init: of every layer, one of those of `MLP`; by default that of the head's source.
+      layer_norm: whether hidden layers are normalised.
     """
 
     action_dim: int
     hidden: Sequence[int] = (256, 256)
     layer_init: str = "orthogonal"
+    layer_norm: bool = False
     head: ClassVar[str]
 
 
@@ -38,7 +40,7 @@ class DeterministicActor(Actor):
     @nn.compact
     def __call__(self, observation: Array) -> Deterministic:
         """Maps observations [..., O] to a point mass over actions [..., A]."""
-        x = MLP(self.hidden, init=self.layer_init)(observation)
+        x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(observation)
         return Deterministic(jnp.tanh(dense(self.action_dim, x.shape[-1], self.layer_init, output=True)(x)))
 
 
@@ -51,7 +53,7 @@ class GaussianActor(Actor):
     @nn.compact
     def __call__(self, observation: Array) -> Gaussian:
         """Maps observations [..., O] to a normal over actions [..., A]."""
-        x = MLP(self.hidden, init=self.layer_init)(observation)
+        x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(observation)
         mean = dense(self.action_dim, x.shape[-1], self.layer_init, output=True)(x)
         log_std = self.param("log_std", zeros, (self.action_dim,))
         return Gaussian(jnp.tanh(mean) if self.bounded else mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
@@ -97,7 +99,7 @@ class TanhGaussianActor(Actor):
     @nn.compact
     def __call__(self, observation: Array) -> TanhGaussian:
         """Maps observations [..., O] to a squashed normal over actions [..., A]."""
-        x = MLP(self.hidden, init=self.layer_init)(observation)
+        x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(observation)
         output_init = nn.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # Xavier uniform, gain 0.01
         output = Dense(2 * self.action_dim, output_init)(x)
         mean, log_std = jnp.split(output, 2, axis=-1)

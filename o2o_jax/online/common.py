@@ -121,9 +121,11 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
         raise ValueError(f"the policy is of {stated[0]} seeds: take one of them, or vmap over keys and handoffs")
     found, wanted = jax.tree.map(jnp.shape, policy.params), jax.tree.map(jnp.shape, actor)
     if found != wanted:
+        normalized, own = policy.actor.layer_norm, "LayerNorm_0" in actor["params"]["MLP_0"]
+        layer_norm = "" if normalized == own else f", networks.actor_layer_norm to {str(normalized).lower()}"
         raise ValueError(
-            f"the policy's network differs from this algorithm's: set networks.hidden to {policy.actor.hidden}, "
-            "or mind the sizes of observations and actions"
+            f"the policy's network differs from this algorithm's: set networks.hidden to {policy.actor.hidden}"
+            f"{layer_norm}, or mind the sizes of observations and actions"
         )
     return policy.params
 

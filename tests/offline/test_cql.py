@@ -12,6 +12,7 @@ import pytest
 from o2o_jax import envs
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
+from o2o_jax.losses import next_value, repeated
 from o2o_jax.offline import cql
 from o2o_jax.offline.cql import losses
 from o2o_jax.ops.bellman import td_target
@@ -52,8 +53,8 @@ def first_critic_terms(state, batch, draw):
     next_distribution = nets.actor.apply(state.actor, batch.next_observation)
     with replayed_draws([draw]):
         arguments = (next_distribution, batch.next_observation, jax.random.key(0), 1)
-        next_value = losses.next_value(state.target_critic, nets.critic, *arguments)
-    target = td_target(batch.reward, batch.terminated, next_value, 0.99)
+        value = next_value(state.target_critic, nets.critic, *arguments)
+    target = td_target(batch.reward, batch.terminated, value, 0.99)
     q = nets.critic.apply(state.critic, batch.observation, batch.action)[0]
     return {"qf1_loss": jnp.mean(jnp.square(q - target)), "average_qf1": jnp.mean(q)}
 
@@ -88,9 +89,9 @@ def test_next_value_by_hand():
     distribution = TanhGaussian(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
     arguments = (jnp.array([1.0, 2.0]), Critic(), distribution, jnp.zeros((1, 1)), jax.random.key(0))
     with replayed_draws([np.array([[[-1.0], [0.0], [1.0]]], np.float32)]):
-        np.testing.assert_allclose(losses.next_value(*arguments, num_actions=3), [0.76159], rtol=1e-5)
+        np.testing.assert_allclose(next_value(*arguments, num_actions=3), [0.76159], rtol=1e-5)
     with replayed_draws([np.array([[[-1.0]]], np.float32)]):
-        np.testing.assert_allclose(losses.next_value(*arguments, num_actions=1), [-1.52319], rtol=1e-5)
+        np.testing.assert_allclose(next_value(*arguments, num_actions=1), [-1.52319], rtol=1e-5)
 
 
 def test_sampled_actions_stand_in_order_with_their_own_densities():
@@ -107,8 +108,7 @@ def test_sampled_actions_stand_in_order_with_their_own_densities():
     np.testing.assert_allclose(current, np.full_like(current, math.tanh(1.0)), atol=0.02)
     np.testing.assert_allclose(after, np.full_like(after, math.tanh(-1.0)), atol=0.02)
     np.testing.assert_allclose(log_density[:, :count], -action_dim * math.log(2.0), rtol=1e-6)
-    repeated = losses.repeated(following, count)
-    np.testing.assert_allclose(log_density[:, 2 * count :], repeated.log_prob(after), rtol=1e-3)
+    np.testing.assert_allclose(log_density[:, 2 * count :], repeated(following, count).log_prob(after), rtol=1e-3)
     assert len(np.unique(np.asarray(current))) == current.size  # independent samples
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from o2o_jax import envs
 from o2o_jax.data.transform import Normalizer, Transform
-from o2o_jax.losses import mean_value, soft_actor_loss
+from o2o_jax.losses import draw_critics, mean_value, soft_actor_loss
 from o2o_jax.online import rlpd
 from o2o_jax.online.rlpd import algorithm, losses
 from o2o_jax.ops.distributions import TanhGaussian
@@ -134,11 +134,11 @@ def test_target_by_hand(backup_entropy):
 
 def test_subsets_are_drawn_without_replacement_and_alike():
     keys = jax.random.split(jax.random.key(0), 3_000)
-    drawn = jax.vmap(lambda key: losses.draw_critics(jnp.arange(4), key, 2))(keys)
+    drawn = jax.vmap(lambda key: draw_critics(jnp.arange(4), key, 2))(keys)
     assert bool(jnp.all(drawn[:, 0] != drawn[:, 1]))
     counts = np.bincount(np.asarray(drawn).ravel(), minlength=4)
     np.testing.assert_allclose(counts / 3_000, 0.5, atol=0.05)  # five standard errors of √(¼ / 3000)
-    np.testing.assert_array_equal(np.sort(losses.draw_critics(jnp.arange(4), keys[0], 4)), np.arange(4))
+    np.testing.assert_array_equal(np.sort(draw_critics(jnp.arange(4), keys[0], 4)), np.arange(4))
 
 
 def test_a_round_of_two_updates_in_closed_form():

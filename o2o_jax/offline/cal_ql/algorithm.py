@@ -2,7 +2,7 @@
 
 import functools
 
-from o2o_jax import making, networks
+from o2o_jax import making
 from o2o_jax.data.returns import RecordedReturns, ReturnsToGo
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.offline import cql
@@ -13,11 +13,7 @@ from o2o_jax.types import Extras, Rollout, Spec
 
 def make_networks(config: Config, spec: Spec) -> cql.algorithm.Networks:
     """Makes CQL's modules and optimisers with the authors' initial weights."""
-    init = "scaled_orthogonal"
-    return cql.algorithm.make_networks(config, spec)._replace(
-        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden, init),
-        critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2, layer_init=init),
-    )
+    return cql.algorithm.make_networks(config, spec, "scaled_orthogonal", "scaled_orthogonal")
 
 
 def recorded_returns(config: Config) -> RecordedReturns:

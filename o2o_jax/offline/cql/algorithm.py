@@ -12,7 +12,7 @@ from o2o_jax import making, networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.interfaces import Algorithm, Phase, Prepare
-from o2o_jax.losses import soft_actor_loss
+from o2o_jax.losses import draw_critics, next_value, soft_actor_loss
 from o2o_jax.offline.cql import losses
 from o2o_jax.offline.cql.config import Config, ConservativeConfig
 from o2o_jax.ops.bellman import td_target
@@ -31,7 +31,8 @@ class Networks(NamedTuple):
 
     Attributes:
       actor: of π, observations [..., O] to a squashed normal over actions [..., A].
-      critic: both critics at once, [..., O] and [..., A] to values [2, ...].
+      critic: all critics at once, [..., O] and [..., A] to values [E, ...].
+      drawn_critics: as many of them as a target takes.
       actor_optimizer: of `State.actor`.
       critic_optimizer: of `State.critic`.
       alpha_optimizer: of `State.log_alpha`.
@@ -40,7 +41,8 @@ class Networks(NamedTuple):
     """
 
     actor: networks.Actor
-    critic: networks.Critic
+    critic: networks.Critics
+    drawn_critics: networks.Critics
     actor_optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
     alpha_optimizer: optax.GradientTransformation
@@ -71,7 +73,7 @@ class State:
 
     Attributes:
       actor: parameters of π.
-      critic: parameters with a leading axis E = 2.
+      critic: parameters with a leading axis E.
       target_critic: the same for Q̄.
       log_alpha: [] log of the temperature α.
       log_alpha_prime: [] log of the penalty's multiplier α'; moves in the Lagrange version only.
@@ -90,11 +92,25 @@ class State:
     step: Array = counter()
 
 
-def make_networks(config: ConservativeConfig, spec: Spec) -> Networks:
-    """Makes modules and optimisers for a configuration and the sizes of an environment."""
+def make_networks(
+    config: ConservativeConfig, spec: Spec, actor_init: str = "fan_in", critic_init: str = "orthogonal"
+) -> Networks:
+    """Makes modules and optimisers for a configuration and the sizes of an environment.
+
+    Args:
+      config: settings.
+      spec: sizes of the environment, O and A.
+      actor_init: of the actor's hidden layers, as of `networks.Actor`.
+      critic_init: of the critics' layers, as of `networks.Critics`.
+    """
+
+    def critics(number: int) -> networks.Critics:
+        return networks.Critics(config.critic_hidden, config.layer_norm, number, critic_init)
+
     return Networks(
-        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden),
-        critic=networks.Critics(config.critic_hidden, layer_norm=False, num_critics=2),
+        actor=networks.TanhGaussianActor(spec.action_dim, config.hidden, actor_init, config.actor_layer_norm),
+        critic=critics(config.num_critics),
+        drawn_critics=critics(config.num_target_critics),
         actor_optimizer=optax.adam(config.actor_lr),
         critic_optimizer=optax.adam(config.critic_lr),
         alpha_optimizer=optax.adam(config.alpha_lr),
@@ -151,7 +167,7 @@ def update(
       state: before the update.
       batch: raw transitions [B]; where they are annotated with `data.returns.ReturnsToGo`, these are the floor under
         the values that the penalty lowers (Cal-QL).
-      key: draws the actions at s and s' and those of the penalty.
+      key: draws the actions at s and s', those of the penalty, and the critics of the target.
 
     Returns:
       The state with `step` advanced, and metrics, [] each.
@@ -168,10 +184,11 @@ def update(
     )
 
     next_distribution = nets.actor.apply(state.actor, batch.next_observation)
-    next_value = losses.next_value(
-        state.target_critic, nets.critic, next_distribution, batch.next_observation, target_key, config.target_actions
+    drawn = draw_critics(state.target_critic, jax.random.fold_in(target_key, 1), config.num_target_critics)
+    value = next_value(
+        drawn, nets.drawn_critics, next_distribution, batch.next_observation, target_key, config.target_actions
     )
-    target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    target = td_target(batch.reward, batch.terminated, value, config.discount)
     returns = batch.extras.shared.value if isinstance(batch, Annotated) else None
     sampled = losses.sampled_actions(distribution, next_distribution, penalty_key, config.num_actions, returns)
     lagrange = config.target_gap is not None

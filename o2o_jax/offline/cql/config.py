@@ -21,6 +21,18 @@ class ConservativeConfig(OfflineConfig):
     critic_hidden: tuple[int, ...] = setting(
         (256, 256, 256), "widths of the critics' hidden layers", unit="units", source="CORL; five layers in mazes"
     )
+    num_critics: int = setting(2, "critics, whose lowest value the actor maximises", source="CORL; ten before WSRL")
+    num_target_critics: int = setting(
+        2,
+        "critics, drawn anew for every update, whose lowest value is the target",
+        source="CORL: both; two of ten before WSRL",
+    )
+    layer_norm: bool = setting(
+        False, "LayerNorm in the critics, before the activation", source="CORL; true before WSRL"
+    )
+    actor_layer_norm: bool = setting(
+        False, "LayerNorm in the actor, before the activation", source="CORL; true before WSRL"
+    )
     normalize_observations: bool = setting(
         True, "observations scaled by the dataset's mean and deviation", source="OCR-CFT's offline code; false in mazes"
     )
@@ -59,6 +71,8 @@ class ConservativeConfig(OfflineConfig):
         super().__post_init__()
         self._positive("alpha", "gap_temperature", "target_actions", "num_actions")
         self._not_negative("alpha_lr", "conservative_weight", "alpha_prime_lr")
+        self._counts("num_critics", "num_target_critics")
+        self._at_most("num_critics", "num_target_critics")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

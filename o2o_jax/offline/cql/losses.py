@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
-from o2o_jax.losses import lowest_value
+from o2o_jax.losses import at_every, repeated
 from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.ops.conservative import calibrated, conservative_gap
 from o2o_jax.ops.distributions import TanhGaussian
@@ -26,36 +26,6 @@ class SampledActions(NamedTuple):
     action: Array
     log_density: Array
     floor: Array | None = None
-
-
-def next_value(
-    target_critic_params: Params,
-    critic: networks.Critic,
-    next_distribution: TanhGaussian,
-    next_observation: Array,
-    key: Array,
-    num_actions: int,
-) -> Array:
-    """Values the next state: the best of n sampled actions, without an entropy term.
-
-        max_k min_i Q̄_i(s', a'_k),   a'_k ~ π(·|s')
-
-    Args:
-      target_critic_params: parameters with a leading axis E.
-      critic: ensemble network.
-      next_distribution: π(·|s') for the batch.
-      next_observation: [B, O] normalised.
-      key: draws the actions.
-      num_actions: n; 1 is the plain backup.
-
-    Returns:
-      [B] values, in return units.
-
-    Source: Kumar et al. (arXiv:2006.04779), appendix F.
-    """
-    action = repeated(next_distribution, num_actions).sample(key)  # [B, n, A]
-    q = lowest_value(target_critic_params, critic, _at_every(next_observation, action), action)  # [B, n]
-    return jnp.max(q, axis=-1)
 
 
 def sampled_actions(
@@ -134,7 +104,7 @@ def critic_loss(
     actions = jnp.concatenate(
         [action[:, None], sampled.action], axis=1
     )  # one pass for the data's action and all samples
-    q = critic.apply(critic_params, _at_every(observation, actions), actions)  # [E, B, 1 + K]
+    q = critic.apply(critic_params, at_every(observation, actions), actions)  # [E, B, 1 + K]
     q, q_sampled = q[..., 0], q[..., 1:]
     td_loss = ensemble_squared_error(q, target)
     bounded = {}
@@ -144,15 +114,3 @@ def critic_loss(
     gap = conservative_gap(q, q_sampled, sampled.log_density, temperature, gap_min)
     metrics = {"td_loss": td_loss, "gap": jnp.mean(gap), "q": jnp.mean(q), "target_q": jnp.mean(target)}
     return td_loss + weight * jnp.sum(gap - target_gap), (gap, metrics | bounded)
-
-
-def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
-    """Repeats a distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
-    batch_size, action_dim = distribution.mean.shape
-    shape = (batch_size, num_actions, action_dim)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)
-
-
-def _at_every(observation: Array, actions: Array) -> Array:
-    # [B, O] to [B, n, O], beside actions [B, n, A]
-    return jnp.broadcast_to(observation[:, None], (*actions.shape[:-1], observation.shape[-1]))

@@ -80,7 +80,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     """Modules and optimisers for a configuration and the sizes of an environment."""
     sizes = config.networks
     return Networks(
-        actor=networks.TanhGaussianActor(spec.action_dim, sizes.hidden),
+        actor=networks.TanhGaussianActor(spec.action_dim, sizes.hidden, layer_norm=sizes.actor_layer_norm),
         critic=networks.Critics(sizes.critic_hidden, sizes.layer_norm, sizes.num_critics),
         actor_optimizer=optax.adam(config.update.actor_lr),
         align_optimizer=optax.adam(constrained.align_rate(config)),

@@ -14,6 +14,15 @@ THREE_LAYERS = (256, 256, 256)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks(parts.ActorCritic):
+    """Networks of soft actor-critics, and where their critics come from."""
+
+    actor_layer_norm: bool = setting(
+        False, "LayerNorm in the actor, before the activation", source="authors' code; as the offline policy has it"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Update(parts.Update):
     """Common ground of the updates of every phase: batches, rates, rewards, the temperature."""
 
@@ -96,7 +105,7 @@ class Config(OnlineConfig):
         }
     )
 
-    networks: parts.ActorCritic = part(parts.ActorCritic, hidden=THREE_LAYERS, critic_hidden=THREE_LAYERS)
+    networks: Networks = part(Networks, hidden=THREE_LAYERS, critic_hidden=THREE_LAYERS)
     update: Update = part(Update)
     reevaluate: parts.Reevaluation = part(parts.Reevaluation)
     align: Alignment = part(Alignment)

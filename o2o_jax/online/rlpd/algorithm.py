@@ -1,6 +1,7 @@
 """RLPD: soft actor-critic from scratch on half of the data, with a large ensemble and many updates per step."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -12,7 +13,7 @@ from o2o_jax import making, networks
 from o2o_jax.critic import QFunction
 from o2o_jax.data.transform import Transform
 from o2o_jax.interfaces import Algorithm, Online, Requires
-from o2o_jax.losses import lowest_value, mean_value, soft_actor_loss
+from o2o_jax.losses import draw_critics, mean_value, next_value, soft_actor_loss
 from o2o_jax.online import common
 from o2o_jax.online.rlpd import losses
 from o2o_jax.online.rlpd.config import Config
@@ -141,7 +142,33 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     """
     batch = state.transform(batch)
     target_key, actor_key = jax.random.split(key)
-    target = critic_target(nets, config, state, batch, target_key)
+    state, metrics = critic_step(nets, config, state, batch, target_key)
+    state = state.replace(step=state.step + 1)
+    state, actor_metrics = jax.lax.cond(
+        state.step % config.interaction.updates_per_env_step == 0,
+        functools.partial(actor_step, nets, value=mean_value, target_entropy=-0.5 * nets.spec.action_dim),
+        lambda state, *_: (state, {name: jnp.full((), jnp.nan) for name in ACTOR_METRICS}),
+        state,
+        batch.observation,
+        actor_key,
+    )
+    return state, metrics | actor_metrics
+
+
+def critic_step(nets: Networks, config: Any, state: Any, batch: Transition, key: Array) -> tuple[Any, Metrics]:
+    """One gradient step of the critics, and targets that follow.
+
+    Args:
+      nets: of `make_networks`, or of a method with these critics.
+      config: settings, of which `update` and `networks` are read.
+      state: before the step: `State`, or one with its fields.
+      batch: transformed transitions [B].
+      key: draws the critics of the target, and the actions at s'.
+
+    Returns:
+      The state with critics and targets moved, and metrics.
+    """
+    target = critic_target(nets, config, state, batch, key)
     (loss, metrics), gradient = jax.value_and_grad(losses.critic_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
     )
@@ -151,27 +178,18 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
         critic=critic,
         target_critic=polyak_update(critic, state.target_critic, config.update.polyak),
         opt=state.opt.replace(critic=critic_opt),
-        step=state.step + 1,
     )
-    state, actor_metrics = jax.lax.cond(
-        state.step % config.interaction.updates_per_env_step == 0,
-        functools.partial(_actor_step, nets),
-        lambda state, *_: (state, {name: jnp.full((), jnp.nan) for name in ACTOR_METRICS}),
-        state,
-        batch.observation,
-        actor_key,
-    )
-    return state, metrics | actor_metrics
+    return state, metrics
 
 
-def critic_target(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> Array:
+def critic_target(nets: Networks, config: Any, state: Any, batch: Transition, key: Array) -> Array:
     """Computes the target of all critics from the lowest of a few target critics, drawn for the whole batch.
 
-        y = r + γ (1 − d) ( min_{i∈Z} Q̄_i(s', a') − α log π(a'|s') ),   a' ~ π(·|s'),   Z ⊂ {1 … E}
+        y = r + γ (1 − d) max_k ( min_{i∈Z} Q̄_i(s', a'_k) − α log π(a'_k|s') ),   a'_k ~ π(·|s'),   Z ⊂ {1 … E}
 
-    Without `update.backup_entropy` the second term is left out.
+    Of `update.target_actions` actions the best counts; without `update.backup_entropy` the entropy is left out.
 
-    The arguments are those of `finetune`; `batch` is transformed.
+    The arguments are those of `critic_step`.
 
     Returns:
       [B] constant.
@@ -179,24 +197,40 @@ def critic_target(nets: Networks, config: Config, state: State, batch: Transitio
     Source: Ball et al. (arXiv:2302.02948), Algorithm 1.
     """
     subset_key, action_key = jax.random.split(key)
-    drawn = losses.draw_critics(state.target_critic, subset_key, config.networks.num_target_critics)
-    next_policy = nets.actor.apply(state.actor, batch.next_observation)
-    next_action, next_log_prob = next_policy.sample_and_log_prob(action_key)
-    next_value = lowest_value(drawn, nets.drawn_critics, batch.next_observation, next_action)
-    if config.update.backup_entropy:
-        next_value -= jnp.exp(state.log_alpha) * next_log_prob
-    return td_target(batch.reward, batch.terminated, next_value, config.update.discount)
+    drawn = draw_critics(state.target_critic, subset_key, config.networks.num_target_critics)
+    value = next_value(
+        drawn,
+        nets.drawn_critics,
+        nets.actor.apply(state.actor, batch.next_observation),
+        batch.next_observation,
+        action_key,
+        config.update.target_actions,
+        jnp.exp(state.log_alpha) if config.update.backup_entropy else None,
+    )
+    return td_target(batch.reward, batch.terminated, value, config.update.discount)
 
 
-def _actor_step(nets: Networks, state: State, observation: Array, key: Array) -> tuple[State, Metrics]:
-    """Steps actor and temperature, both from the actor and the temperature before; H̄ = −|A|/2."""
+def actor_step(
+    nets: Networks, state: Any, observation: Array, key: Array, value: Callable, target_entropy: float
+) -> tuple[Any, Metrics]:
+    """Steps actor and temperature, both from the actor and the temperature before.
+
+    Args:
+      nets: of `make_networks`, or of a method with these networks.
+      state: before the step: `State`, or one with its fields.
+      observation: [B, O] normalised.
+      key: draws the actions.
+      value: of an action by the critics, as of `losses.soft_actor_loss`.
+      target_entropy: H̄, nats.
+
+    Returns:
+      The state with both moved, and `ACTOR_METRICS`.
+    """
     (loss, (_, log_prob, _)), gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
-        state.actor, nets.actor, state.critic, nets.critic, observation, key, jnp.exp(state.log_alpha), mean_value
+        state.actor, nets.actor, state.critic, nets.critic, observation, key, jnp.exp(state.log_alpha), value
     )
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
-    alpha_loss, gradient = jax.value_and_grad(losses.temperature_loss)(
-        state.log_alpha, log_prob, -0.5 * nets.spec.action_dim
-    )
+    alpha_loss, gradient = jax.value_and_grad(losses.temperature_loss)(state.log_alpha, log_prob, target_entropy)
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, gradient, state.opt.alpha, state.log_alpha)
     opt = state.opt.replace(actor=actor_opt, alpha=alpha_opt)
     metrics = dict(zip(ACTOR_METRICS, (loss, jnp.mean(log_prob), alpha_loss), strict=True))

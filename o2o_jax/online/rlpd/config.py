@@ -35,10 +35,7 @@ class Networks(parts.Networks):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._counts("num_critics", "num_target_critics")
-        if self.num_target_critics > self.num_critics:
-            raise ValueError(
-                f"num_target_critics must be at most num_critics, {self.num_critics}, got {self.num_target_critics}"
-            )
+        self._at_most("num_critics", "num_target_critics")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +52,16 @@ class Update(parts.Update):
         True, "entropy of the next action as part of the target", source=f"{AUTHORS}; not in mazes and on Adroit"
     )
 
+    target_actions: int = setting(
+        1,
+        "actions sampled per next state, of which the best counts",
+        unit="actions",
+        source=f"{AUTHORS}; 10 in mazes as WSRL's authors compare it",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._counts("target_actions")
         self._positive("alpha")
         self._not_negative("alpha_lr")
 

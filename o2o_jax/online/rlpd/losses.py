@@ -1,30 +1,11 @@
 """Losses of RLPD: those of soft actor-critic over an ensemble. The differentiated argument comes first."""
 
-import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
 from o2o_jax.losses import td_loss
 from o2o_jax.ops import lagrangian
 from o2o_jax.types import Array, Metrics, Params
-
-
-def draw_critics(critic_params: Params, key: Array, number: int) -> Params:
-    """Draws critics of an ensemble without replacement, all subsets alike.
-
-    Args:
-      critic_params: parameters with a leading axis E.
-      key: draws the subset.
-      number: M ≤ E.
-
-    Returns:
-      Parameters with a leading axis M.
-
-    Source: Ball et al. (arXiv:2302.02948), Algorithm 1.
-    """
-    size = jax.tree.leaves(critic_params)[0].shape[0]
-    drawn = jax.random.permutation(key, size)[:number]
-    return jax.tree.map(lambda leaf: leaf[drawn], critic_params)
 
 
 def critic_loss(
@@ -53,7 +34,7 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -
     Args:
       log_alpha: [] log α, the differentiated argument.
       log_prob: [B] log π(a|s) of sampled actions, nats.
-      target_entropy: H̄, nats; −|A|/2 here.
+      target_entropy: H̄, nats.
 
     Returns:
       [] loss, differentiable in `log_alpha` alone.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from o2o_jax.interfaces import Task
 from o2o_jax.online import constrained, o2sac, parts
 from o2o_jax.online.common import OnlineConfig
-from o2o_jax.online.o2sac.config import THREE_LAYERS, Finetuning, Update
+from o2o_jax.online.o2sac.config import THREE_LAYERS, Finetuning, Networks, Update
 from o2o_jax.settings import part, replaced
 
 
@@ -23,8 +23,8 @@ class Config(OnlineConfig):
         {path: o2sac.Config.fast[path] for path in ("env_steps", "update.actor_lr")}
     )
 
-    networks: parts.ActorCritic = part(
-        parts.ActorCritic, hidden=THREE_LAYERS, critic_hidden=THREE_LAYERS, layer_norm=False, critic_source="offline"
+    networks: Networks = part(
+        Networks, hidden=THREE_LAYERS, critic_hidden=THREE_LAYERS, layer_norm=False, critic_source="offline"
     )
     update: Update = part(Update)
     interaction: parts.Interaction = part(parts.Interaction)
