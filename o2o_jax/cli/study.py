@@ -26,9 +26,9 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs
-from o2o_jax.cli import estimates, finetune, flags, program
+from o2o_jax.cli import estimates, finetune, flags, page, program
 from o2o_jax.cli import offline as offline_command
-from o2o_jax.cli.report import write_report
+from o2o_jax.cli.report import load_run, write_report
 from o2o_jax.policy import Handoff, hand_over
 from o2o_jax.runtime import files, limits
 from o2o_jax.runtime.checkpoint import locked
@@ -244,15 +244,32 @@ def _amounts(takes: np.ndarray) -> tuple[str, str, str]:
 
 
 def report(study: Study, root: Path, cells: Sequence[Cell]) -> str:
-    """Writes the report over the runs that are done, and returns its tables. Impure.
+    """Writes report and page over the runs that are done, and returns the tables. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
     """
-    done = [cell for cell in cells if cell.command == FINETUNE and progress.of(root, cell).state == DONE]
+    runs = [cell for cell in cells if cell.command == FINETUNE]
+    done = [cell for cell in runs if progress.of(root, cell).state == DONE]
     if not done:
         return "no fine-tuning run is done: there is nothing to report"
-    labels = [f"{cell.task}/{cell.label}" for cell in done]
-    return write_report([root / cell.name for cell in done], labels, root / study.name / "report.png")
+    labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
+    text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
+    entries = [
+        page.Entry(
+            cell.task,
+            cell.label,
+            root / cell.name,
+            load_run(root / cell.name, cell.label),
+            study.published.get(cell.task, {}).get(cell.label),
+        )
+        for cell in done
+    ]
+    state = f"{len(done)} of {len(runs)} runs are done."
+    try:
+        path = page.write(folder, study.title, study.about, entries, state, f"o2o study {study.name}")
+    except ValueError as error:  # plotly isn't there
+        return f"{text}\nnote: {error}"
+    return f"{text}\nPage: {path.absolute()}"

@@ -54,6 +54,7 @@ def test_a_study_from_start_to_report(file, capfd):
     (report,) = csv.DictReader((file.parent / "runs" / "mine" / "report_runs.csv").open())
     assert report["seeds"] == "2"
     assert (file.parent / "runs" / "mine" / "report.png").exists()
+    assert (file.parent / "runs" / "mine" / "index.html").exists()
     call(file, "--status")
     assert "3 done; nothing is left" in capfd.readouterr().out
 
