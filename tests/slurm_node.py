@@ -4,11 +4,11 @@
 
 The node is this machine: munged, slurmctld and slurmd of the distribution's packages (`apt-get install slurm-wlm
 munge`) in a scratch folder, with settings, keys and ports of its own; neither systemd nor cgroups are needed, nor an
-accounting database. The study has two tasks and two methods, with tiny networks, and a method that diverges. Of its jobs
-one is preempted, one requeued, one runs out of time, one is killed, one cancelled with those that wait for it, and of one
-the process is killed alone. The same command then continues, until all is done that can be. Every CSV file must be that
-of a study of the local launcher to the byte, and every number of every checkpoint to the bit; status 1 where anything
-differs. Ten minutes on two cores.
+accounting database. The study has two tasks and two methods, with tiny networks, and a method that diverges. Of its
+jobs one is preempted, one requeued, one runs out of time, one is killed, one cancelled with those that wait for it,
+and of one the process is killed alone. The same command then continues, until all is done that can be. Every CSV file
+must be that of a study of the local launcher to the byte, and every number of every checkpoint to the bit; status 1
+where anything differs. Ten minutes on two cores.
 """
 
 import contextlib

@@ -165,7 +165,7 @@ class Attempt:
         _write(
             self._root,
             self.cell,
-            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 1)},
+            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 3)},
         )
         return of(self._root, self.cell)
 
