@@ -22,7 +22,9 @@ JOBS = "slurm"  # folder of submitit's own files, below that of all studies
 PAUSE = 1.0  # seconds between two looks at a process
 GRACE = 60.0  # seconds in which SLURM kills a job whose processes it has told to end: KillWait is 30 by default
 PENDING = "PENDING"  # in squeue's words
-DEFAULTS = {"name": "o2o", "timeout_min": 24 * 60}  # of a job, after which it resumes in another
+# of a job: its name, its time, after which it resumes in another, and how long before that it is told to save itself
+DEFAULTS = {"name": "o2o", "timeout_min": 24 * 60, "signal_delay_s": 90}
+EARLY = 60.0  # seconds by which SLURM may send a signal too early
 GENERAL = {"name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
 MOST_TIMEOUTS = 1_000  # of a job, each of which resumes
 
@@ -211,7 +213,7 @@ def _executor(root: Path, cluster: str, parameters: Mapping[str, Any], after: Se
       after: other jobs, which these wait for to end well; they vanish where one doesn't.
 
     Raises:
-      ValueError: submitit doesn't know a parameter.
+      ValueError: submitit doesn't know a parameter, or the job's time is too short to save a run.
     """
     import submitit
 
@@ -229,6 +231,12 @@ def _executor(root: Path, cluster: str, parameters: Mapping[str, Any], after: Se
     named = {name if name in GENERAL else f"slurm_{name}": value for name, value in given.items()}
     try:
         executor.update_parameters(**named)
+        seconds = 60 * given["timeout_min"] - given["signal_delay_s"] - EARLY
     except (NameError, ValueError, AssertionError, TypeError) as error:
         raise ValueError(f"submitit refuses the options of --slurm: {brief(error)}") from None
+    if seconds <= 0:
+        raise ValueError(
+            f"--slurm=timeout_min={given['timeout_min']} leaves a run no time, which SLURM may tell "
+            f"{given['signal_delay_s'] + EARLY:.0f} seconds before to save itself: raise it, or lower signal_delay_s"
+        )
     return executor

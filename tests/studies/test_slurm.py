@@ -148,3 +148,5 @@ def test_what_a_cluster_refuses_is_one_line(tmp_path, make_cells, monkeypatch):
         slurm.submit(tmp_path, [cell], {}, 0)
     with pytest.raises(ValueError, match="submitit refuses the options of --slurm: Unknown argument 'partitoin'"):
         slurm.submit(tmp_path, [cell], {"partitoin": "gpu"}, 0, "local")
+    with pytest.raises(ValueError, match="timeout_min=2 leaves a run no time.* 150 seconds before"):
+        slurm.submit(tmp_path, [cell], {"timeout_min": 2}, 0, "local")
