@@ -240,20 +240,21 @@ def disturbed(file: Path, root: Path, cells: Sequence[Cell]) -> None:
     print(study(file, root, *JOBS).strip(), flush=True)
     left = {cell.name: (cell, happens) for cell in cells if (happens := _disturbance(cell))}
     states: dict[str, tuple[str, str]] = {}
+    began: dict[str, float] = {}  # when a run has come to its state
     until = time.monotonic() + LONGEST
     while time.monotonic() < until:
         seen = slurm.seen(root, cells)
         for cell in cells:
             known = seen[cell.name]
             if states.get(cell.name) != (known.state, known.reason):
-                states[cell.name] = known.state, known.reason
+                states[cell.name], began[cell.name] = (known.state, known.reason), time.time()
                 print(f"{time.strftime('%X')} {cell.name} {known.state} {known.reason}", flush=True)
             if (
                 known.state == QUEUED and "BeginTime" in known.reason
             ):  # SLURM lets what it requeues wait for two minutes
                 call("scontrol", "update", f"jobid={known.job}", "starttime=now", "timelimit=30", check=False)
         for cell, happens in [*left.values()]:
-            if seen[cell.name].state == RUNNING and _ripe(root, cell, cells):
+            if seen[cell.name].state == RUNNING and _ripe(root, cell, cells, began[cell.name]):
                 del left[cell.name]
                 print(f"{time.strftime('%X')} {cell.name}: {happens.__name__}", flush=True)
                 happens(seen[cell.name].job, root / cell.name)
@@ -266,14 +267,14 @@ def disturbed(file: Path, root: Path, cells: Sequence[Cell]) -> None:
     raise ValueError(f"the study isn't done after an hour: see {root}")
 
 
-def _ripe(root: Path, cell: Cell, cells: Sequence[Cell]) -> bool:
-    """Returns whether a run can be disturbed: it is at work, and nothing else has just disturbed it."""
+def _ripe(root: Path, cell: Cell, cells: Sequence[Cell], began: float) -> bool:
+    """Returns whether a run can be disturbed: it has written since its job began, and none waits to be preempted."""
     if cell.command == OFFLINE:  # whose runs are short
         return _attempts(root, cell) > 0
     (preempted,) = (each for each in cells if _disturbance(each) is preempt)  # and with it all others on the node
     path = root / cell.name / "evaluation.csv"
     is_quiet = cell is preempted or _attempts(root, preempted) > 1
-    return is_quiet and path.exists() and len(path.read_text().splitlines()) >= ROWS
+    return is_quiet and path.exists() and path.stat().st_mtime > began and len(path.read_text().splitlines()) >= ROWS
 
 
 def _disturbance(cell: Cell) -> Callable[[str, Path], None] | None:
