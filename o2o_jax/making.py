@@ -9,7 +9,17 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Phase, Update
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import class_name
-from o2o_jax.types import Array, Metrics, Spec, Transition, expect, expect_32_bits, expect_key, expect_state
+from o2o_jax.types import (
+    Array,
+    Metrics,
+    Spec,
+    Transition,
+    expect,
+    expect_32_bits,
+    expect_batch,
+    expect_key,
+    expect_state,
+)
 
 Make = Callable[[Any, Spec], Algorithm]
 
@@ -89,6 +99,8 @@ def _update(kinds: tuple[type, type], update: Update, state: Any, batch: Any, ke
     made = "pass o2o_jax.Transition(…) of arrays"
     annotated = "annotate the dataset by prepare(state, dataset.rollout()) of the phase, and draw of Annotated.of(…)"
     expect(batch, kinds[1], "batch", made if kinds[1] is Transition else annotated)
+    if isinstance(batch, Transition):
+        expect_batch(batch)
     expect_key(key)
     return update(state, batch, key)
 

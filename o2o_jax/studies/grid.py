@@ -19,6 +19,8 @@ DATASET, OFFLINE, FINETUNE = "dataset", "offline", "finetune"  # commands that c
 NO_NAME = re.compile(r"[^\w.=-]+")  # letters that a folder's name is better without
 WAY_OUT = "mend it as the documentation of studies says"
 
+OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "resume", "seeds", "set")
+
 _KINDS = {
     "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
     "offline": dict, "online": dict, "published": dict,
@@ -208,7 +210,7 @@ def parse(name: str, values: Record) -> Study:
         datasets=_datasets(values),
         offline=made[OFFLINE],
         online=made["online"],
-        dataset_flags=_texts(_table(defaults, DATASET, {"flags": list}), "flags"),
+        dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
         published={task: _numbers(published, task) for task in published},
     )
 
@@ -328,7 +330,7 @@ def _methods(name: str, values: Record, common: Record, tasks: tuple[str, ...]) 
                 label=f"{label}, {', '.join(chosen)}" if chosen else label,
                 tasks=_texts(values, "tasks") or tasks,
                 settings={"paper": (*paper, *chosen), "fast": (*fast, *chosen)},
-                flags=(*_texts(common, "flags"), *_texts(values, "flags")),
+                flags=(*_flags(common), *_flags(values)),
                 starts=_texts(values, "from"),
                 reconstruction=values.at("reconstruction", str, ""),
             )
@@ -356,6 +358,15 @@ def _texts(values: Record, name: str) -> tuple[str, ...]:
     if any(isinstance(entry, dict | list) for entry in entries):
         raise values.refusal(f"{name} has a list or a table within")
     return tuple(str(entry).lower() if isinstance(entry, bool) else str(entry) for entry in entries)
+
+
+def _flags(values: Record) -> tuple[str, ...]:
+    """Returns flags of a table's commands, none of which the study gives them itself."""
+    flags = _texts(values, "flags")
+    for flag in flags:
+        if flag.partition("=")[0] in OWN_FLAGS:
+            raise values.refusal(f"flags has {brief(flag)}, which the study says by keys of its own")
+    return flags
 
 
 def _datasets(values: Record) -> dict[str, str]:

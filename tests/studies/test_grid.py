@@ -127,6 +127,7 @@ def test_a_study_without_online_methods_trains_offline():
         ({"online": {"o2td3": ["td3_bc"]}}, "expected an object"),
         ({"online": {"o2td3": {"from": [["td3_bc"]]}}}, "from has a list or a table within"),
         ({"online": {"o2td3": {}}}, "online.o2td3: from names no offline method"),
+        ({"offline": {"bc": {"flags": ["out=x"]}}}, "flags has out=x, which the study says by keys of its own"),
         ({"online": {"a": {"from": ["cql"], "reconstruction": "a"}}}, "unknown reconstruction 'a'"),
         ({"published": {TASKS[0]: {"O2TD3": "97"}}}, "O2TD3 is '97', expected a number"),
         ({"datasets": {TASKS[0]: 3}}, "is 3, expected a text"),
