@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test trust lint docs clean
+.PHONY: run test trust slurm lint docs clean
 
 # A dataset, an offline policy, and its fine-tuning with and without the method: about ten minutes on two cores.
 run: .venv/.installed
@@ -14,6 +14,10 @@ test: .venv/.installed
 trust: .venv/.installed
 	$(BIN)/python -m pytest -q tests/trust --hypothesis-profile=thorough
 	$(BIN)/python tests/kill_runs.py --kills=25
+
+# A study on a real SLURM of this machine alone, whose packages must be there. Ten minutes on two cores.
+slurm: .venv/.installed
+	$(BIN)/python tests/slurm_node.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
