@@ -31,11 +31,12 @@ def test_golden_updates():
     config = tiny.config(proto.Config, **sizes, batch_size=32, critic_source="random")
     made = proto.make(config, GOLDEN_SPEC)
     log_std = {"log_std_multiplier": jnp.ones(()), "log_std_offset": jnp.zeros(())}  # which the authors' code lacks
-    actor, critic = golden.params("actor", **log_std), golden.ensemble("critic_1", "critic_2")
+    actor, followed = (golden.params(module, **log_std) for module in ("actor", "followed"))
+    critic = golden.ensemble("critic_1", "critic_2")
 
     @jax.jit  # which leaves out the initialisation of weights that are replaced
     def start(key):
-        return made.init(key).replace(actor=actor, reference=actor, critic=critic, target_critic=critic)
+        return made.init(key).replace(actor=actor, reference=followed, critic=critic, target_critic=critic)
 
     state, update = start(jax.random.key(0)), golden.replay("update", made.online.update)
     for step in golden.steps("update"):
@@ -44,6 +45,7 @@ def test_golden_updates():
         for name, expected in {
             "critic_loss": 2 * log["critic_loss"], "q": (log["q1"] + log["q2"]) / 2, "actor_loss": log["actor_loss"],
             "log_prob": -log["entropy"], "alpha": log["alpha"],
+            "alpha_loss": log["alpha_loss"],
         }.items():  # fmt: skip
             np.testing.assert_allclose(metrics[name], expected, rtol=1e-5, atol=2e-5, err_msg=name)
         policies = {
@@ -108,7 +110,7 @@ def test_a_gradient_that_leads_back_to_the_policy_that_follows():
 
 @functools.cache
 def trained():
-    """What an update of CQL leaves."""
+    """CQL and its state after an update."""
     method = cql.make(tiny.config(cql.Config, **SIZES, num_actions=2), SPEC)
     state = sharing.jit(method.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     state, _ = sharing.jit(method.phase("offline").update)(state, BATCH, jax.random.key(1))
@@ -199,7 +201,6 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_a_policy_without_critics_is_refused():
-    with pytest.raises(
-        ValueError, match=r"comes without any: start from a method that trains critics, or set networks"
-    ):
-        jax.eval_shape(lambda key: made().init(key, hand_over(*trained()).replace(state=None)), jax.random.key(0))
+    handoff = hand_over(*trained()).replace(state=None)
+    with pytest.raises(ValueError, match=r"comes without any: start from a method that trains critics, or set netw"):
+        jax.eval_shape(lambda key: made().init(key, handoff), jax.random.key(0))

@@ -29,11 +29,12 @@ def test_golden_updates():
     config = tiny.config(proto_td3.Config, **sizes, batch_size=32, critic_source="random", target="official")
     made = proto_td3.make(config, GOLDEN_SPEC)
     # the code's actor asks its second critic, which is the first here
-    actor, critic = golden.params("actor"), golden.ensemble("critic_2", "critic_1")
+    actor, followed = golden.params("actor"), golden.params("followed")
+    critic = golden.ensemble("critic_2", "critic_1")
 
     @jax.jit  # which leaves out the initialisation of weights that are replaced
     def start(key):
-        return made.init(key).replace(actor=actor, target_actor=actor, critic=critic, target_critic=critic)
+        return made.init(key).replace(actor=actor, target_actor=followed, critic=critic, target_critic=critic)
 
     state, update = start(jax.random.key(0)), golden.replay("update", made.online.update)
     for step in golden.steps("update"):
@@ -51,7 +52,7 @@ def test_golden_updates():
 
 @functools.cache
 def trained():
-    """What an update of TD3+BC leaves."""
+    """TD3+BC and its state after an update."""
     method = td3_bc.make(tiny.config(td3_bc.Config, **SIZES), SPEC)
     state = sharing.jit(method.init)(jax.random.key(0), Normalizer.fit(BATCH.observation))
     state, _ = sharing.jit(method.phase("offline").update)(state, BATCH, jax.random.key(1))
@@ -128,10 +129,11 @@ def test_targets_by_hand(kind):
 
 
 def test_exploration_is_clipped():
-    draws = jax.vmap(lambda key: made().online.act(begun(), (), BATCH.observation[0], jnp.zeros(()), key)[0])(
-        jax.random.split(jax.random.key(0), 500)
-    )
-    mode = np.asarray(made().policy(begun()).distribution(BATCH.observation[0]).mode())
+    state, observation = begun(), BATCH.observation[0]
+    keys = jax.random.split(jax.random.key(0), 500)
+    act = jax.jit(jax.vmap(lambda key: made().online.act(state, (), observation, jnp.zeros(()), key)[0]))
+    draws = np.asarray(act(keys))
+    mode = np.asarray(made().policy(state).distribution(observation).mode())
     bounds = np.clip(mode - 0.5, -1, 1), np.clip(mode + 0.5, -1, 1)
     assert (draws >= bounds[0] - 1e-6).all()
     assert (draws <= bounds[1] + 1e-6).all()

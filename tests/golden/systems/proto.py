@@ -32,7 +32,9 @@ def record(recording: Any) -> None:
                 info = agent.update(columns(recording, jnp, batch), offline=False)
             agent.loss_temp_online = np.maximum(agent.loss_temp_online - 2.0 / (1e6 / 0.9), 0.0)  # as its script does
             recording.note("update", step, batch=batch, draw=[next_noise, noise])
-            log = {name: info[name] for name in ("critic_loss", "q1", "q2", "actor_loss", "entropy", "alpha")}
+            log = {
+                name: info[name] for name in ("critic_loss", "q1", "q2", "actor_loss", "entropy", "alpha", "alpha_loss")
+            }
             recording.note("update", step, log=log)
             note_networks(recording, step, agent)
             recording.note_after("update", step, "log_alpha", {"constant": agent.log_alpha.params["log_temp"]})
@@ -78,10 +80,12 @@ def make_agent(recording: Any, learner: Any, squashed: bool) -> Any:
             0, np.zeros((1, OBSERVATIONS), np.float32), np.zeros((1, ACTIONS), np.float32), hidden_dims=HIDDEN,
             loss_temp=2.0, opt_decay_schedule="", args=Hashable(arguments),
         )  # fmt: skip
-    weights = recording.weights("actor", shapes(OBSERVATIONS, (2 if squashed else 1) * ACTIONS))
-    recording.copy("actor", "followed")
-    agent.offline_actor = agent.offline_actor.replace(params=of_actor(agent.offline_actor.params, weights))
-    agent.offline2online()
+    policies = []  # two that differ: as they start online, nothing would be at a price
+    for name in ("actor", "followed"):
+        weights = recording.weights(name, shapes(OBSERVATIONS, (2 if squashed else 1) * ACTIONS))
+        policies.append(of_actor(agent.online_actor.params, weights))
+    agent.online_actor = agent.online_actor.replace(params=policies[0])
+    agent.target_online_actor = agent.target_online_actor.replace(params=policies[1])
     critics = []
     for name in CRITIC_NAMES:
         critics.append(recording.weights(name, shapes(OBSERVATIONS + ACTIONS, 1)))
@@ -177,9 +181,8 @@ def note_networks(recording: Any, step: int, agent: Any) -> None:
             linear = params["MLP_0"][f"Dense_{layer}"]
             found |= {f"dense_{layer}.weight": np.asarray(linear["kernel"]).T, f"dense_{layer}.bias": linear["bias"]}
         last = [params[name] for name in ("Dense_0", "Dense_1") if name in params]
-        out = {
-            name: np.concatenate([np.asarray(layer[name]) for layer in last], axis=-1) for name in ("kernel", "bias")
-        }
+        both = {name: [np.asarray(layer[name]) for layer in last] for name in ("kernel", "bias")}
+        out = {name: np.concatenate(parts, axis=-1) for name, parts in both.items()}
         found |= {"dense_2.weight": out["kernel"].T, "dense_2.bias": out["bias"]}
         recording.note_after("update", step, module, found)
     for kind, model in (("critic", agent.critic), ("target", agent.target_critic)):
