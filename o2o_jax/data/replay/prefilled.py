@@ -44,5 +44,5 @@ def prefilled(capacity: int, batch_size: int, rows: int, half: bool) -> Replay:
 
 @functools.cache
 def loaded_rows(size: int, rows: int) -> np.ndarray:
-    """Returns [M] different rows of a dataset of N = `size`, or [N] if there are fewer: the same random ones every time."""
+    """Returns [M] different rows of N = `size`, all [N] if there are fewer: the same random ones every time."""
     return np.random.default_rng(0).permutation(size)[:rows].astype(np.int32)

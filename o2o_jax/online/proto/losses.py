@@ -26,7 +26,7 @@ def regularization(log_prob: Array, followed_log_prob: Array, alpha: Array, weig
     Raises:
       AssertionError: while tracing, if the densities differ in shape.
 
-    Source: Li et al. (arXiv:2305.15669), whose second term this is; the first is that of the authors' code.
+    Source: Li et al. (arXiv:2305.15669), the authors' code.
     """
     chex.assert_equal_shape([log_prob, followed_log_prob])
     return alpha * log_prob + weight * (log_prob - followed_log_prob)
