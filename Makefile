@@ -35,11 +35,11 @@ clean:
 		|| { echo "error: $(PYTHON) is not Python 3.11 or newer: install one and call make PYTHON=python3.11 …" >&2; exit 1; }
 	@echo "Installing into .venv: once, a few minutes."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 # What only the documentation takes.
 .venv/.docs: docs/requirements.txt .venv/.installed
-	@$(BIN)/python -m pip install --quiet --requirement docs/requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --requirement docs/requirements.txt
 	@touch $@

@@ -121,7 +121,6 @@ class Attempt:
             self._log.close()
             raise
         self._began = time.monotonic()
-        # a session of its own: a terminal's Ctrl-C reaches whoever runs the study, who then stops its processes
         self._log.write(f"$ o2o {' '.join(cell.argv(root))}\n".encode())
         self._log.flush()
         # a session of its own: a terminal's Ctrl-C reaches whoever runs the study, who then stops its processes
@@ -148,7 +147,7 @@ class Attempt:
         _write(
             self._root,
             self.cell,
-            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 1)},
+            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 3)},
         )
         return of(self._root, self.cell)
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from o2o_jax.cli import study
-from o2o_jax.studies import progress
+from o2o_jax.studies import grid, progress
 from tests import tiny
 
 FILE = """
@@ -85,3 +85,11 @@ def test_runs_that_fail_are_named_at_the_end(file, capfd, monkeypatch):
     assert "2 of 3 runs are not done" in error
     call(file, "--status")
     assert "1 done, 1 failed, 1 waiting" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("schedule", ["fast", "paper"])
+@pytest.mark.parametrize("name", grid.names())
+def test_studies_that_come_with_the_package_are_understood(name, schedule, tmp_path):
+    found = grid.load(name)
+    cells = grid.cells(found, schedule, only=found.tasks[:1])
+    assert [*study.check(cells, tmp_path)] == [cell.name for cell in cells if cell.command != grid.DATASET]
