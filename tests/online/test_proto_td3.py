@@ -16,7 +16,7 @@ from o2o_jax.policy import hand_over
 from o2o_jax.types import Spec
 from tests import sharing, tiny
 from tests.golden_numbers import SPEC as GOLDEN_SPEC
-from tests.golden_numbers import Golden, member, replayed_draws
+from tests.golden_numbers import Golden, member
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 SIZES = {"hidden": (8, 8), "critic_hidden": (8, 8)}
@@ -92,40 +92,36 @@ def test_every_second_update_moves_the_policy_and_what_follows_it():
     assert metrics["divergence"] == 0.0  # of the policy before its step, at π_k
 
 
-def target(noise, **settings):
-    """Targets of a state whose π_k is another policy, and what they are made of: π, π_k, values of an action."""
-    config = tiny.config(proto_td3.Config, **SIZES, num_target_critics=2, **settings)
-    nets = algorithm.make_networks(config.of_o2td3(), SPEC)
-    state = begun().replace(target_actor=jax.tree.map(lambda leaf: leaf + 0.1, begun().actor))
-    batch = state.transform(BATCH)
-
-    @jax.jit
-    def compute(noise):
-        with replayed_draws([noise]):
-            return algorithm.critic_target(nets, config, state, batch, jax.random.key(0))
+@pytest.mark.parametrize(
+    ("kind", "number", "backup"),
+    [("intended", 2, True), ("official", 2, True), ("intended", 1, False), ("official", 1, False)],
+)
+def test_targets_by_hand(kind, number, backup):
+    settings = {"target": kind, "num_target_critics": number, "backup_divergence": backup}
+    # noise that is often beyond its bound
+    config = tiny.config(proto_td3.Config, **SIZES, **settings, smoothing_std=0.5)
+    nets, key = algorithm.make_networks(config.of_o2td3(), SPEC), jax.random.key(6)
+    state = begun().replace(target_actor=jax.tree.map(lambda leaf: leaf + 0.1, begun().actor))  # another π_k
+    rows = state.transform(BATCH)
+    found = jax.jit(functools.partial(algorithm.critic_target, nets, config))(state, rows, key)
 
     own, followed = (
-        np.asarray(nets.actor.apply(params, batch.next_observation).mode())
+        np.asarray(nets.actor.apply(params, rows.next_observation).mode())
         for params in (state.actor, state.target_actor)
     )
-
-    def discounted(action, price):
-        q = np.asarray(nets.critic.apply(state.target_critic, batch.next_observation, action)).min(axis=0)
-        return BATCH.reward + 0.99 * (1 - BATCH.terminated) * (q - price)
-
-    return compute(noise), own, followed, discounted
-
-
-@pytest.mark.parametrize("kind", ["intended", "official"])
-def test_targets_by_hand(kind):
-    noise = 4.0 * jax.random.normal(jax.random.key(6), (8, 2))  # beyond the bound, some of it
-    found, own, followed, discounted = target(noise, target=kind)
-    clipped = np.clip(0.2 * noise, -0.5, 0.5)
-    price = 2.0 * np.mean((own + clipped - followed) ** 2)
-    action = np.clip(followed + clipped, -1.0, 1.0) if kind == "intended" else followed
-    np.testing.assert_allclose(found, discounted(action, price), rtol=1e-5, atol=1e-5)
-    found, *_ = target(noise, target=kind, backup_divergence=False)
-    np.testing.assert_allclose(found, discounted(action, 0.0), rtol=1e-5, atol=1e-5)
+    subset_key, noise_key = jax.random.split(key)
+    noise = np.clip(0.5 * np.asarray(jax.random.normal(noise_key, (8, 2))), -0.5, 0.5)
+    action = {
+        ("intended", 2): np.clip(followed + noise, -1.0, 1.0),
+        ("intended", 1): np.clip(followed + noise, -1.0, 1.0),
+        ("official", 2): followed,
+        ("official", 1): own + noise,  # beyond ±1 too
+    }[kind, number]
+    q = np.asarray(nets.critic.apply(state.target_critic, rows.next_observation, action))
+    q = q.min(axis=0) if number == 2 else q[int(jax.random.permutation(subset_key, 2)[0])]
+    price = 2.0 * np.mean((own + noise - followed) ** 2) if backup else 0.0
+    expected = np.asarray(BATCH.reward) + 0.99 * (1 - np.asarray(BATCH.terminated)) * (q - price)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_exploration_is_clipped():
