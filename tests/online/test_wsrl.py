@@ -16,7 +16,7 @@ from o2o_jax import envs
 from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.losses import next_value
 from o2o_jax.offline import cql
-from o2o_jax.online import o2sac, rlpd, wsrl
+from o2o_jax.online import common, o2sac, rlpd, wsrl
 from o2o_jax.online.wsrl import algorithm
 from o2o_jax.policy import hand_over
 from o2o_jax.types import Annotated, Spec
@@ -186,7 +186,7 @@ def test_moments_of_other_networks_begin_afresh():
     method, state, _ = trained()
     fresh = sharing.jit(made().init)(jax.random.key(1), hand_over(method, state)).opt
     moved = jax.tree.map(lambda leaf: leaf + 1, fresh.critic)
-    kept = algorithm.carried(fresh, types.SimpleNamespace(critic=moved, actor=moved))
+    kept = common.carried(fresh, types.SimpleNamespace(critic=moved, actor=moved))
     jax.tree.map(np.testing.assert_array_equal, kept.critic, moved)
     jax.tree.map(np.testing.assert_array_equal, (kept.actor, kept.alpha), (fresh.actor, fresh.alpha))
 
