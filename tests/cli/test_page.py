@@ -18,7 +18,8 @@ STEPS = np.array([10, 20, 30])
 def entry(tmp_path, task, label, values, published=None, offline=(20.0, 30.0)):
     """A run of two seeds, whose scores [T, 2] are given."""
     nothing = np.full(2, np.nan)
-    run = Run(label, np.arange(2), np.array(offline), nothing, nothing, nothing, Curve(STEPS, np.array(values, float)), None)
+    curve = Curve(STEPS, np.array(values, float))
+    run = Run(label, np.arange(2), np.array(offline), nothing, nothing, nothing, curve, None)
     return page.Entry(task, label, tmp_path / label, run, published)
 
 
