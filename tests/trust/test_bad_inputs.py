@@ -265,6 +265,9 @@ DATASETS = {
         changed(**with_number("observations", np.nan)), "NaN or infinity in 1 of 6 rows of observation",
     ),
     "nan next observation": (changed(**with_number("next_observations", np.nan)), "rows of next_observation"),
+    "large observation": (
+        changed(**with_number("observations", -1e38)), "observation as large as 1e+38, first in row ", "a smaller unit",
+    ),
     "infinite reward": (changed(**with_number("rewards", np.inf)), "NaN or infinity in 1 of 6 rows of reward"),
     "reward beyond float32": (changed(**with_number("rewards", 1e300)), "NaN or infinity in 1 of 6 rows of reward"),
     "nan action": (changed(**with_number("actions", np.nan)), "NaN or infinity in 1 of 6 rows of action"),
