@@ -125,7 +125,7 @@ COMMAND_LINES = [
     (f"{OFFLINE} --lr=1e-3", "a setting of the algorithm is --set=lr=…"),
     (f"{OFFLINE} seeds=2", "unexpected argument 'seeds=2': flags are written --name=value"),
     (f"{OFFLINE} seeds", "unexpected argument 'seeds'"),
-    ("study transfer --study=paper/table2", "'transfer' and --study=paper/table2 both name the study: leave one of them"),
+    ("study transfer --study=paper/table2", "'transfer' and --study=paper/table2 both name the study: leave"),
     ("offline stray --algorithm=td3_bc", "unexpected argument 'stray': flags are written --name=value"),
     ("offline --algorithm td3_bc --resume stray", "unexpected argument 'stray'"),
     ("offline --algorithm=td3_bc --out=new -- --resume", "unexpected argument '--resume'"),
