@@ -25,6 +25,7 @@ from o2o_jax.cli.statistics import (
     stratified_interval,
 )
 from o2o_jax.runtime import files, provenance
+from o2o_jax.studies.grid import PUBLISHED
 
 GAIN = 10.0  # points above the start that the time to a threshold is of
 PAGE, CSV_FILE, LATEX_FILE = "index.html", "scores.csv", "scores.tex"
@@ -60,14 +61,14 @@ class Entry:
       label: of its method.
       folder: of the run.
       run: as `report.load_run` reads it.
-      published: score of the paper; None where it has none.
+      published: scores of the paper, by `grid.PUBLISHED`.
     """
 
     task: str
     label: str
     folder: Path
     run: report.Run
-    published: float | None = None
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def measures(self) -> dict[str, np.ndarray]:
         """Returns [S] per name of `MEASURES`.
@@ -167,12 +168,13 @@ def latex(entries: Sequence[Entry]) -> str:
 
 def _rows(entries: Sequence[Entry]) -> list[list[Any]]:
     """Rows of the CSV file, one per seed, below their head."""
-    rows: list[list[Any]] = [["task", "method", "seed", *(name.replace(" ", "_") for name in MEASURES), "published"]]
+    names = [f"published_{name}" for name in PUBLISHED]
+    rows: list[list[Any]] = [["task", "method", "seed", *(name.replace(" ", "_") for name in MEASURES), *names]]
     for entry in entries:
         measures = entry.measures()
-        published = "" if entry.published is None else entry.published
+        published = [entry.published.get(name, "") for name in PUBLISHED]
         rows += [
-            [entry.task, entry.label, seed, *(measures[name][s] for name in MEASURES), published]
+            [entry.task, entry.label, seed, *(measures[name][s] for name in MEASURES), *published]
             for s, seed in enumerate(entry.run.seeds)
         ]
     return rows
@@ -263,7 +265,7 @@ def _aggregates(entries: Sequence[Entry]) -> list[str]:
 
 def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of scores, a row per task and method."""
-    with_published = any(entry.published is not None for entry in entries)
+    with_published = any(entry.published for entry in entries)
     optional = report.OPTIONAL_COLUMNS
     there = [name for name in optional if any(np.isfinite(entry.measures()[name]).any() for entry in entries)]
     names = [name for name in MEASURES if name not in optional or name in there]
@@ -280,7 +282,8 @@ def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
         )
         failed = int((~np.isfinite(measures["final"])).sum()) if len(entry.run.score.steps) else 0
         seeds = f"{len(entry.run.seeds)}" + (f", {failed} failed" if failed else "")
-        published = [f"{entry.published:.1f}" if entry.published is not None else "–"] if with_published else []
+        scores = [f"{entry.published[name]:.1f}" for name in PUBLISHED if name in entry.published]
+        published = [" → ".join(scores) or "–"] * with_published
         rows.append([html.escape(_short(entry.task)), html.escape(entry.label), *cells, seeds, *published])
     return ["task", "method", *names, "seeds", *(["published*"] if with_published else [])], rows
 
@@ -312,9 +315,12 @@ def _films(entries: Sequence[Entry], folder: Path) -> list[str]:
 
 
 def _published_note(entries: Sequence[Entry]) -> str:
-    if all(entry.published is None for entry in entries):
+    if not any(entry.published for entry in entries):
         return ""
-    return " * Scores of the paper: of D4RL's data and an older MuJoCo, from other starts; compare gains, not scores."
+    return (
+        " * Scores of the paper, as far as it has them offline, aligned and at the end: of D4RL's data and an older "
+        "MuJoCo, from other starts; compare gains, not scores."
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:

@@ -264,7 +264,7 @@ def report(study: Study, root: Path, cells: Sequence[Cell]) -> str:
             cell.label,
             root / cell.name,
             load_run(root / cell.name, cell.label),
-            study.published.get(cell.task, {}).get(cell.label),
+            study.published.get(cell.task, {}).get(cell.label, {}),
         )
         for cell in done
     ]
