@@ -24,7 +24,7 @@ OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "
 
 _KINDS = {
     "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
-    "offline": dict, "online": dict, "published": dict,
+    "offline": dict, "online": dict, "published": dict, "published_note": str,
 }  # fmt: skip
 _DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
@@ -71,6 +71,7 @@ class Study:
       offline: methods, by name.
       online: likewise, those that vary a setting once for each value.
       published: task -> label -> scores that the study is held against, by `PUBLISHED`.
+      published_note: of what they are, and how they compare, in words.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Study:
     offline: Mapping[str, Method]
     online: Mapping[str, Method]
     published: Mapping[str, Mapping[str, Mapping[str, float]]]
+    published_note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +215,7 @@ def parse(name: str, values: Record) -> Study:
         online=made["online"],
         dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
         published={task: _scores(published, task) for task in published},
+        published_note=values.at("published_note", str, ""),
     )
 
 
