@@ -1,14 +1,17 @@
 """Losses and values that several algorithms share: an ensemble of critics evaluated, equations of `ops/` applied."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
 from o2o_jax.ops.bellman import ensemble_squared_error
-from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.ops.distributions import Gaussian, TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
+
+NormalT = TypeVar("NormalT", Gaussian, TanhGaussian)
 
 
 def td_loss(
@@ -87,7 +90,7 @@ def draw_critics(critic_params: Params, key: Array, number: int) -> Params:
 def next_value(
     target_critic_params: Params,
     critic: networks.Critic,
-    next_distribution: TanhGaussian,
+    next_distribution: Gaussian | TanhGaussian,
     next_observation: Array,
     key: Array,
     num_actions: int,
@@ -116,11 +119,15 @@ def next_value(
     return jnp.max(value if alpha is None else value - alpha * log_prob, axis=-1)
 
 
-def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
-    """Repeats a distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
+def repeated(distribution: NormalT, num_actions: int) -> NormalT:
+    """Repeats a distribution n times per state, to sample from: parameters [B, A], or [A], become [B, n, A]."""
     batch_size, action_dim = distribution.mean.shape
     shape = (batch_size, num_actions, action_dim)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)
+
+    def repeat(leaf: Array) -> Array:
+        return jnp.broadcast_to(jnp.broadcast_to(leaf, distribution.mean.shape)[:, None], shape)
+
+    return jax.tree.map(repeat, distribution)
 
 
 def at_every(observation: Array, actions: Array) -> Array:
@@ -137,14 +144,14 @@ def soft_actor_loss(
     key: Array,
     alpha: Array | float,
     value: Callable = lowest_value,
-) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
+) -> tuple[Array, tuple[Array, Array, Gaussian | TanhGaussian]]:
     """Computes the entropy-regularised policy loss.
 
         mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
 
     Args:
       actor_params: differentiated.
-      actor: network with a tanh-Gaussian head.
+      actor: network with a density.
       critic_params: parameters with a leading axis E, constant.
       critic: ensemble network.
       observation: [B, O] normalised.
