@@ -11,11 +11,11 @@ from o2o_jax.ops.bellman import ensemble_squared_error
 from o2o_jax.ops.distributions import Gaussian, TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
-NormalT = TypeVar("NormalT", Gaussian, TanhGaussian)
+NormalT = TypeVar("NormalT", bound=Gaussian | TanhGaussian)
 
 
 def td_loss(
-    critic_params: Params, critic: networks.Critic, observation: Array, action: Array, target: Array
+    critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array, target: Array
 ) -> tuple[Array, Metrics]:
     """Sums the squared temporal-difference errors of the critics.
 
@@ -37,7 +37,7 @@ def td_loss(
     return ensemble_squared_error(q, target), {"q": jnp.mean(q), "target_q": jnp.mean(target)}
 
 
-def lowest_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+def lowest_value(critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array) -> Array:
     """Returns the lowest value of the critics: min_i Q_i(s, a).
 
     Args:
@@ -54,7 +54,7 @@ def lowest_value(critic_params: Params, critic: networks.Critic, observation: Ar
     return jnp.min(critic.apply(critic_params, observation, action), axis=0)
 
 
-def mean_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+def mean_value(critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array) -> Array:
     """Returns the mean value of the critics: 1/E Σ_i Q_i(s, a).
 
     The arguments are those of `lowest_value`.
@@ -89,7 +89,7 @@ def draw_critics(critic_params: Params, key: Array, number: int) -> Params:
 
 def next_value(
     target_critic_params: Params,
-    critic: networks.Critic,
+    critic: networks.QNetwork,
     next_distribution: Gaussian | TanhGaussian,
     next_observation: Array,
     key: Array,
@@ -139,7 +139,7 @@ def soft_actor_loss(
     actor_params: Params,
     actor: networks.Actor,
     critic_params: Params,
-    critic: networks.Critic,
+    critic: networks.QNetwork,
     observation: Array,
     key: Array,
     alpha: Array | float,
@@ -195,7 +195,7 @@ def weighted_likelihood_loss(
 
 
 def align_and_retain_loss(
-    critic_params: Params, critic: networks.Critic, states: Array, actions: Array, target: Array, target_mode: Array
+    critic_params: Params, critic: networks.QNetwork, states: Array, actions: Array, target: Array, target_mode: Array
 ) -> tuple[Array, Metrics]:
     """Regresses the probes on their capped values, and the policy's own actions on the values they had.
 

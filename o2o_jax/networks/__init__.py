@@ -10,7 +10,7 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Critics, Value, append_inputs, critic_settings, shift_output
+from o2o_jax.networks.critics import Critic, Critics, QNetwork, Value, append_inputs, critic_settings, shift_output
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "DeterministicActor",
     "FreeGaussianActor",
     "GaussianActor",
+    "QNetwork",
     "TanhGaussianActor",
     "Value",
     "append_inputs",

@@ -1,13 +1,20 @@
 """Value networks."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense
 from o2o_jax.types import Array, Params
+
+
+class QNetwork(Protocol):
+    """Interface of what gives values of actions, one critic or an ensemble: modules, and what is made of them."""
+
+    def apply(self, params: Any, observation: Array, action: Array, /) -> Any:
+        """Maps normalised observations [..., O] and actions [..., A] to values [...], of an ensemble [E, ...]."""
 
 
 class Critic(nn.Module):

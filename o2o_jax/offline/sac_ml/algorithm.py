@@ -242,8 +242,8 @@ def baseline_step(
     return baseline, opt, metrics | {"baseline_loss": loss}
 
 
-def policy(nets: Networks, state: State) -> Policy:
-    """Returns the current actor: raw observations [..., O] to actions [..., A]."""
+def policy(nets: Networks, state: Any) -> Policy:
+    """Returns the actor of a `State`, or of one with its fields: raw observations [..., O] to actions [..., A]."""
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 

@@ -7,7 +7,7 @@ from o2o_jax.types import Spec
 
 
 def operations(config: Any, spec: Spec) -> dict[str, Count]:
-    """Counts a soft actor-critic's update, with π_0 at s and s'; by its mean the actor's gradient doesn't go."""
+    """Counts a soft actor-critic's update, with π_0 at s and s', whose network no gradient goes through."""
     update = config.update
     rows, actions = update.batch_size, spec.action_dim
     actor = actor_of(update, spec, 2 * actions if update.head == "tanh_gaussian" else actions)
