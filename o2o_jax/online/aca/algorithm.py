@@ -116,8 +116,9 @@ def finetune(nets: Networks, config: Config, state: State, batch: Transition, ke
     critic, critic_opt = gradient_step(nets.critic_optimizer, gradient, state.opt.critic, state.critic)
 
     (actor_loss, (_, log_prob, _)), gradient = jax.value_and_grad(soft_actor_loss, has_aux=True)(
-        state.actor, nets.actor, params.replace(residual=critic), network, batch.observation, actor_key, alpha
-    )
+        state.actor, nets.actor, params.replace(residual=critic), network, batch.observation, actor_key, alpha,
+        losses.lowest_value,
+    )  # fmt: skip
     gradient = clip_gradient(gradient, config.actor_grad_norm)
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, state.opt.actor, state.actor)
     state = state.replace(

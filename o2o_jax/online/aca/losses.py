@@ -6,8 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from o2o_jax import networks
-from o2o_jax.losses import td_loss
+from o2o_jax import losses, networks
 from o2o_jax.ops.distributions import Gaussian, TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
 
@@ -68,8 +67,36 @@ class AlignedCritics(NamedTuple):
 
     def apply(self, params: AlignedParams, observation: Array, action: Array) -> Array:
         """Maps normalised observations [..., O] and actions [..., A] to values [E, ...], return units."""
-        density = bounded_log_prob(self.actor.apply(params.reference, observation), action, self.deviations)
-        return self.residual.apply(params.residual, observation, action) + (params.weight * density)[None]
+        residual = self.residual.apply(params.residual, observation, action)
+        return residual + self.density(params, observation, action)[None]
+
+    def density(self, params: AlignedParams, observation: Array, action: Array) -> Array:
+        """Maps the same to w ℓ_0(s, a) [...], which all critics have in common."""
+        distribution = self.actor.apply(params.reference, observation)
+        return params.weight * bounded_log_prob(distribution, action, self.deviations)
+
+
+def lowest_value(params: AlignedParams, critic: AlignedCritics, observation: Array, action: Array) -> Array:
+    """Returns the lowest value of aligned critics, to be differentiated by the action.
+
+        min_i R_i(s, a) + w ℓ_0(s, a)
+
+    The minimum is taken of R: its derivative asks which operand is equal to it, and a sum with a product, w ℓ_0, may be
+    rounded otherwise where XLA computes it once more. No operand would be, and 0 / 0 of them get the gradient.
+
+    Args:
+      params: of the critics.
+      critic: ensemble network.
+      observation: [..., O] normalised.
+      action: [..., A].
+
+    Returns:
+      [...] values, return units.
+
+    Source: Yu and Zhang (ICML 2023), the authors' code.
+    """
+    lowest = losses.lowest_value(params.residual, critic.residual, observation, action)
+    return lowest + critic.density(params, observation, action)
 
 
 def critic_loss(
@@ -97,4 +124,4 @@ def critic_loss(
 
     Source: Yu and Zhang (ICML 2023).
     """
-    return td_loss(params.replace(residual=residual_params), critic, observation, action, target)
+    return losses.td_loss(params.replace(residual=residual_params), critic, observation, action, target)

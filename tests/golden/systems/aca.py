@@ -27,10 +27,12 @@ def record(recording: Any) -> None:
 
     offline = make_agent(SACML, alpha=30)
     impl = offline.impl
-    named = {"actor": impl._policy, **twins("critic", impl._q_func._q_funcs), **twins("baseline", impl._z_func._z_funcs)}
+    named = {"actor": impl._policy}
+    named |= twins("critic", impl._q_func._q_funcs) | twins("baseline", impl._z_func._z_funcs)
     for module, network in named.items():
         put(recording, module, network)
-    online = make_agent(ACA, beta=7, interpolation=(1, 40, 0.5))
+    # a bound that counts, and a weight that falls twice, the second time as far as it may
+    online = make_agent(ACA, beta=1, interpolation=(1, 1, 0.9985))
     online.impl._z_func.load_state_dict(impl._z_func.state_dict())
     critic_init(online, *stand_ins())
     for module, network in twins("critic", online.impl._q_func._q_funcs).items():
