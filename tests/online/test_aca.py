@@ -193,6 +193,16 @@ def test_all_moves_but_the_offline_policy(head):
     assert (made.requires.head, made.policy(end).head) == (head, head)
 
 
+def test_the_norm_of_the_actors_gradient_is_bounded():
+    # Adam's first moments take a tenth of the gradient, whose scale its steps hardly show
+    _, _, _, start = trained()
+    made = aca.make(tiny.config(aca.Config, **SIZES, batch_size=8, actor_grad_norm=1e-3), SPEC)
+    end, _ = sharing.jit(made.online.update)(start, tiny.random_batch(SPEC, 8), jax.random.key(5))
+    added = jax.tree.map(lambda new, old: 10.0 * (new - 0.9 * old), end.opt.actor[0].mu, start.opt.actor[0].mu)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(added)))
+    np.testing.assert_allclose(norm, 1e-3, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
