@@ -38,6 +38,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",
+        "filelock>=3.15",  # JAX asks for it where its cache of compiled programs is bounded
         "flax>=0.12",
         "jax>=0.10",
         "numpy>=2.0",

@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 
 from o2o_jax.cli import flags
 from o2o_jax.jobs.policies import WHICH, load_policy
-from o2o_jax.runtime import devices, export
+from o2o_jax.runtime import export
 
 
 def define(values: FlagValues) -> None:
@@ -35,7 +35,7 @@ def main(args: FlagValues) -> None:
     """Loads, exports, compares. Impure."""
     if Path(args.out).exists():
         raise FileExistsError(f"{args.out} already exists: choose another folder")
-    devices.enable_compilation_cache()
+    flags.keep_compiled_programs()
     policy = load_policy(args.run, args.seed, args.which, args.env)
     if policy.task is None:
         print(

@@ -2,6 +2,7 @@
 
 import glob
 import math
+import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -237,5 +238,11 @@ def setup_devices(num_seeds: int, num_devices: int | None = None) -> Mesh:
       ValueError: see `devices.seed_mesh` and `devices.check_options`.
     """
     devices.check_options()
-    devices.enable_compilation_cache()
+    keep_compiled_programs()
     return devices.seed_mesh(num_seeds, num_devices)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs across processes, and says where on stderr, once. Call it before any JAX operation."""
+    if message := devices.enable_compilation_cache():
+        print(message, file=sys.stderr)

@@ -21,7 +21,7 @@ from o2o_jax import envs, registry
 from o2o_jax.cli import estimates, flags
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.policies import WHICH, load_policy
-from o2o_jax.runtime import devices, film, limits, playing
+from o2o_jax.runtime import film, limits, playing
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.runtime.saved import is_saved
 
@@ -53,7 +53,7 @@ def main(args: FlagValues) -> None:
                 f"--film_episodes={args.film_episodes} are more than the {args.episodes} that are played: lower it, or "
                 "raise --episodes"
             )
-    devices.enable_compilation_cache()
+    flags.keep_compiled_programs()
     if not args.compare:
         raise ValueError(f"--compare names no policy: choose of {', '.join(WHICH)}")
     entries = [_entry(args.run, text) for text in args.compare]

@@ -16,6 +16,7 @@ from o2o_jax.types import expect
 
 MEMORY_FILE = Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CACHE_BYTES = 2_000_000_000  # of compiled programs, a few MB each
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
@@ -113,20 +114,48 @@ def check_options() -> None:
             raise ValueError(f"{option.upper()} is on, and {reason}: unset it")
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs in `~/.cache/o2o_jax/xla` for the next process; impure.
+def enable_compilation_cache() -> str:
+    """Keeps compiled programs for the next process; impure.
 
-    JAX_COMPILATION_CACHE_DIR chooses another folder. Each kind of processor gets a folder of its own, since a program
-    compiled for one may use instructions that another sharing the home folder lacks.
+    They lie in `o2o_jax/xla` of `XDG_CACHE_HOME`, `~/.cache` where that isn't set, up to `CACHE_BYTES`: those that were
+    not read for longest go first. Each kind of processor gets a folder of its own, since a program compiled for one may
+    use instructions that another sharing the home folder lacks. JAX_COMPILATION_CACHE_DIR chooses another folder, which
+    JAX_COMPILATION_CACHE_MAX_SIZE bounds; JAX_ENABLE_COMPILATION_CACHE=false goes without.
+
+    Returns:
+      What to tell people: where the folder is that was just made, or that programs can't be kept; "" for nothing.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path.home() / ".cache" / "o2o_jax" / "xla" / _processor()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:  # a home that cannot be written: go without
-            return
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    chosen = jax.config.jax_compilation_cache_dir  # None, if nobody has said anything
+    if not jax.config.jax_enable_compilation_cache or chosen == "" or "://" in (chosen or ""):
+        return ""
+    folder = Path(chosen) if chosen else _caches() / "o2o_jax" / "xla" / f"{_processor()}-bounded"
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("you may not write there")
+    except OSError as error:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return (
+            f"warning: compiled programs can't be kept in {folder} ({error.strerror or error}), and every start "
+            "compiles anew: set JAX_COMPILATION_CACHE_DIR to another folder"
+        )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if chosen:
+        return ""
+    if jax.config.jax_compilation_cache_max_size == -1:  # JAX's word for no bound
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    for program in folder.glob("*-cache"):  # JAX stumbles over one of a process that was killed before it dated it
+        program.with_name(program.name.removesuffix("-cache") + "-atime").touch()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    how = "JAX_COMPILATION_CACHE_DIR chooses another folder, JAX_ENABLE_COMPILATION_CACHE=false goes without"
+    return f"note: compiled programs are kept in {folder}, at most {CACHE_BYTES / 1e9:g} GB: {how}" if is_new else ""
+
+
+def _caches() -> Path:
+    """Folder of a user's caches, as the XDG base directory specification says it: relative paths don't count."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return given if given.is_absolute() else Path.home() / ".cache"
 
 
 def _most_devices(num_seeds: int, limit: int) -> int:

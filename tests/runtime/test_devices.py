@@ -3,6 +3,7 @@ import platform
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -72,29 +73,82 @@ def test_memory_of_an_accelerator_is_its_own(stats, expected):
 def test_a_fresh_process_splits_the_processor(tmp_path):
     code = """
 import jax
-from o2o_jax.runtime.devices import enable_compilation_cache, seed_mesh
-enable_compilation_cache()
+from o2o_jax.cli.flags import keep_compiled_programs
+from o2o_jax.runtime.devices import seed_mesh
+keep_compiled_programs()
 assert jax.config.jax_compilation_cache_dir.startswith(r"%s"), jax.config.jax_compilation_cache_dir
+assert jax.config.jax_compilation_cache_max_size == 2_000_000_000
 assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.5
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 assert seed_mesh(6, 3).size == 3
 assert len(jax.devices()) == 3
+jax.jit(lambda x: x + 1)(1.0)
 """
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    environment |= {"HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, "-c", code % tmp_path], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    (folder,) = (tmp_path / ".cache" / "o2o_jax" / "xla").iterdir()
+    (folder,) = (tmp_path / "o2o_jax" / "xla").iterdir()
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"note: compiled programs are kept in {folder}")
     assert folder.stat().st_mode & 0o077 == 0  # nobody else can write
-
-
-def test_a_chosen_cache_folder_is_kept(monkeypatch, tmp_path):
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    enable_compilation_cache()
-    assert jax.config.jax_compilation_cache_dir == before[0]
+    programs = {path.name for path in folder.glob("*-cache")}
+    assert programs
+    assert {f"{path.name.removesuffix('-atime')}-cache" for path in folder.glob("*-atime")} == programs
     assert not (tmp_path / "home").exists()
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
+@pytest.fixture
+def options():
+    """Options of JAX that a test may set."""
+    names = [
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_enable_compilation_cache",
+        "jax_persistent_cache_min_compile_time_secs",
+    ]
+    before = {name: getattr(jax.config, name) for name in names}
+    yield lambda: {name: getattr(jax.config, name) for name in names}
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_chosen_cache_folder_is_kept(monkeypatch, tmp_path, options):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    before = options()
+    assert enable_compilation_cache() == ""
+    assert options() == before | {"jax_persistent_cache_min_compile_time_secs": 0.5}
+    for name, value in (("jax_compilation_cache_dir", ""), ("jax_enable_compilation_cache", False)):
+        jax.config.update(name, value)  # each goes without
+        before = options()
+        assert enable_compilation_cache() == ""
+        assert options() == before
+    assert not (tmp_path / "caches").exists()
+
+
+def test_the_folder_is_said_when_it_is_made(monkeypatch, tmp_path, options):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    said = enable_compilation_cache()
+    folder = Path(options()["jax_compilation_cache_dir"])
+    assert folder.is_relative_to(tmp_path)
+    assert said.startswith(f"note: compiled programs are kept in {folder}, at most 2 GB")
+    (folder / "a-cache").touch()  # of a process that was killed before it wrote when
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert enable_compilation_cache() == ""
+    assert (folder / "a-atime").read_bytes() == b""
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, options, chosen):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "mine") if chosen else None)
+    said = enable_compilation_cache()
+    assert said.startswith(f"warning: compiled programs can't be kept in {tmp_path / 'file'}")
+    assert said.endswith("set JAX_COMPILATION_CACHE_DIR to another folder")
+    assert "\n" not in said
+    assert not options()["jax_enable_compilation_cache"]
 
 
 @pytest.mark.parametrize("option", ["jax_enable_x64", "jax_debug_nans"])
