@@ -261,16 +261,7 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
         return "no fine-tuning run is done: there is nothing to report"
     labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
     text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
-    entries = [
-        page.Entry(
-            cell.task,
-            cell.label,
-            root / cell.name,
-            load_run(root / cell.name, cell.label),
-            study.published.get(cell.task, {}).get(cell.label, {}),
-        )
-        for cell in done
-    ]
+    entries = entries_of(study, root, done)
     commands = [
         page.Command(shlex.join(["o2o", *cell.argv(root)]), seen[cell.name].state, seen[cell.name].reason)
         for cell in cells
@@ -280,3 +271,24 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
     except ValueError as error:  # plotly isn't there
         return f"{text}\nnote: {error}"
     return f"{text}\nPage: {path.absolute()}"
+
+
+def entries_of(study: Study, root: Path, cells: Sequence[Cell]) -> list[page.Entry]:
+    """Returns the fine-tuning runs of a study that are done, as pages and benchmarks read them. Impure.
+
+    Args:
+      study: of the cells.
+      root: folder of all studies.
+      cells: of the study.
+    """
+    return [
+        page.Entry(
+            cell.task,
+            cell.label,
+            root / cell.name,
+            load_run(root / cell.name, cell.label),
+            study.published.get(cell.task, {}).get(cell.label, {}),
+        )
+        for cell in cells
+        if cell.command == FINETUNE and progress.of(root, cell).state == DONE
+    ]

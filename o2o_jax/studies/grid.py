@@ -19,6 +19,7 @@ DATASET, OFFLINE, FINETUNE = "dataset", "offline", "finetune"  # commands that c
 NO_NAME = re.compile(r"[^\w.=-]+")  # letters that a folder's name is better without
 WAY_OUT = "mend it as the documentation of studies says"
 
+SCHEDULES = ("paper", "fast")
 PUBLISHED = ("offline", "aligned", "final")  # scores that papers print
 OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "resume", "seeds", "set")
 
@@ -28,7 +29,7 @@ _KINDS = {
 }  # fmt: skip
 _DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
-_ONLINE_KINDS = {**_METHOD_KINDS, "from": list, "vary": dict, "reconstruction": str}
+_ONLINE_KINDS = {**_METHOD_KINDS, "from": list, "vary": dict, "reconstruction": str, "schedule": str}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Method:
       flags: others of its command, without their dashes.
       starts: names of offline methods that it starts from; an offline method has none.
       reconstruction: name of the online method whose phases before the first environment step it takes; "" for its own.
+      schedule: "paper" or "fast" for an online method that always has this one; "" for that of the study.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Method:
     flags: tuple[str, ...]
     starts: tuple[str, ...] = ()
     reconstruction: str = ""
+    schedule: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +199,8 @@ def parse(name: str, values: Record) -> Study:
     for method in made["online"].values():
         if not method.starts:
             raise values.refusal(f"online.{method.name}: from names no offline method")
+        if method.schedule not in ("", *SCHEDULES):
+            raise values.refusal(f"online.{method.name}: {registry.unknown('schedule', method.schedule, SCHEDULES)}")
         for start in method.starts:
             if start not in made[OFFLINE]:
                 raise values.refusal(f"online.{method.name}: {registry.unknown('start', start, made[OFFLINE])}")
@@ -236,7 +241,7 @@ def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[
     found: dict[str, Cell] = {}
 
     def add(command: str, task: str, method: Method, arguments: Iterable[str], needs: Mapping[str, Cell]) -> Cell:
-        settings = [f"--set={each}" for each in method.settings[schedule]]
+        settings = [f"--set={each}" for each in method.settings[method.schedule or schedule]]
         arguments = (*arguments, *settings, *(f"--{each}" for each in method.flags))
         path = [cell.method for flag, cell in needs.items() if flag == "policy"] + [method.name]
         needed = {flag: cell.name for flag, cell in needs.items()}
@@ -268,9 +273,8 @@ def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[
         needs = {"policy": offline(task, start)}
         if method.reconstruction:
             needs["reconstruction"] = finetune(task, start, study.online[method.reconstruction])
-        return add(
-            FINETUNE, task, method, [f"--algorithm={method.algorithm}", f"--schedule={schedule}", *common], needs
-        )
+        own = method.schedule or schedule
+        return add(FINETUNE, task, method, [f"--algorithm={method.algorithm}", f"--schedule={own}", *common], needs)
 
     for task in study.tasks:
         for method in [*study.online.values()] or [*study.offline.values()]:
@@ -337,6 +341,7 @@ def _methods(name: str, values: Record, common: Record, tasks: tuple[str, ...]) 
                 flags=(*_flags(common), *_flags(values)),
                 starts=_texts(values, "from"),
                 reconstruction=values.at("reconstruction", str, ""),
+                schedule=values.at("schedule", str, ""),
             )
         )
     return methods
