@@ -38,6 +38,8 @@ class Running:
       updates: per call and seed.
       cold: seconds to trace and compile the chunk with an empty cache.
       cached: the same with the compiled program in the persistent cache.
+      program_bytes: of its arguments, the dataset among them, of results that don't take their place, and of
+        temporaries, as XLA says it.
     """
 
     def __init__(
@@ -60,6 +62,9 @@ class Running:
             self._program, self.cold, self.cached = compile_twice(program, *arguments)
         else:
             self._program = program.lower(*arguments).compile()
+        memory = self._program.memory_analysis()
+        held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        self.program_bytes = held - memory.alias_size_in_bytes
 
     def __call__(self) -> None:
         """Runs a chunk."""

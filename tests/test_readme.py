@@ -25,7 +25,7 @@ README = "README.md"
 PAGES = [page for page in hooks.pages() if page == README or page.startswith("docs/")]
 # all of which run here
 EXAMPLES = {README: 1, "docs/embedding.ipynb": 6, "docs/data.md": 1, "docs/library.md": 1, "docs/policies.md": 4}
-BENCHMARKS = ("updates", "seeds", "loop", "pipeline", "memory", "compare", "time_to_score")
+BENCHMARKS = ("updates", "seeds", "loop", "pipeline", "memory", "compare", "time_to_score", "gpu")
 FOLDERS = {"experiments": cli.COMMANDS, "benchmarks": BENCHMARKS}
 
 

@@ -59,10 +59,10 @@ class Dense(nn.Module):
     bias_init: Callable = zeros
 
     @nn.compact
-    def __call__(self, x: Array, join: Callable[[Array, Array], Array] = add_bias) -> Array:
-        """Maps [..., D] to [..., width]; `join` (product, bias) adds the bias, and may do what follows as well."""
+    def __call__(self, x: Array, join: Callable[[Array, Array], Array] | None = None) -> Array:
+        """Maps [..., D] to [..., width]; `join` (product, bias) adds the bias, and what follows where it is given."""
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.width))
-        return join(product(x, kernel), parameter(self, "bias", self.bias_init, (self.width,)))
+        return (join or add_bias)(product(x, kernel), parameter(self, "bias", self.bias_init, (self.width,)))
 
 
 def dense(width: int, inputs: int, init: str, output: bool = False) -> Dense:

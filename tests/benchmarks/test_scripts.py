@@ -2,10 +2,13 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compare, loop, memory, pipeline, seeds, updates
+from benchmarks import compare, gpu, loop, memory, pipeline, seeds, updates
+from o2o_jax.networks import mlp
 from tests import tiny
 
 UPDATE_KEYS = {
@@ -114,3 +117,35 @@ def test_an_error_is_one_line(script, arguments, message, tmp_path, capsys):
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())
+
+
+def test_gpu(tmp_path, capsys, monkeypatch):
+    forms = {form: gpu.forms()[form] for form in ("default", "bfloat16", "plain layers")}
+    monkeypatch.setattr(gpu, "forms", lambda: forms)
+    short = ["--algorithms=bc", *SHORT[:4], "--set=hidden=8", "--set=batch_size=8"]
+    written = run(gpu, tmp_path, "--seeds=1,2", "--varied=bc", *short)
+    assert not written["accelerator"]
+    assert written["left_out"] == []
+    rows = {(row["name"], row["seeds"], row["form"]): row for row in written["rows"]}
+    assert rows.keys() == {("bc", 2, "default"), *(("bc", 1, form) for form in forms)}
+    assert all(row["program_megabytes"] > 0 and row["compile_cold_seconds"] > 0 for row in rows.values())
+    assert (tmp_path / "gpu.png").exists()
+    assert "JAX finds no accelerator" in capsys.readouterr().err
+    written = run(gpu, tmp_path, "--seeds=1", "--varied=", "--budget=0", "--noplot", *short)
+    assert written["rows"] == []
+    assert written["left_out"] == ["bc × 1"]
+
+
+def test_plain_layers_compute_the_same():
+    network, key = mlp.MLP((8, 8), layer_norm=True), jax.random.key(0)
+    x = jax.random.normal(key, (5, 3)) + 2.0
+    params = super(mlp.MLP, network).init(key, x)  # of which a field has the name
+
+    def gradient(params, x):
+        return jax.value_and_grad(lambda params: jnp.sum(jnp.sin(network.apply(params, x))))(params)
+
+    ours = gradient(params, x)
+    with gpu.plain_layers():
+        assert "custom_vjp" not in str(jax.make_jaxpr(gradient)(params, x))
+        theirs = gradient(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
