@@ -30,7 +30,7 @@ from absl.flags import FlagValues
 from o2o_jax import envs
 from o2o_jax.cli import estimates, finetune, flags, page, program
 from o2o_jax.cli import offline as offline_command
-from o2o_jax.cli.report import load_run, write_report
+from o2o_jax.cli.report import load_phases, load_run, write_report
 from o2o_jax.policy import Handoff, hand_over
 from o2o_jax.runtime import files, limits, seeds
 from o2o_jax.runtime.checkpoint import locked
@@ -263,10 +263,16 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
     """
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     done = [cell for cell in cells if cell.command == FINETUNE and seen[cell.name].state == DONE]
-    if not done:
+    phases = {
+        cell: load_phases(root / cell.name)
+        for cell in cells
+        if cell.command in (OFFLINE, FINETUNE) and seen[cell.name].state == DONE
+    }
+    trainings = [page.Training(cell.task, cell.label, found) for cell, found in phases.items() if found]
+    if not done and not trainings:
         return "no fine-tuning run is done: there is nothing to report"
     labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
-    text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
+    text = write_report([root / cell.name for cell in done], labels, folder / "report.png") if done else ""
     entries = [
         page.Entry(
             cell.task,
@@ -282,7 +288,7 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
         for cell in cells
     ]
     try:
-        path = page.write(folder, study, entries, commands, command)
+        path = page.write(folder, study, entries, trainings, commands, command)
     except ValueError as error:  # plotly isn't there
         return f"{text}\nnote: {error}"
     return f"{text}\nPage: {path.absolute()}"
