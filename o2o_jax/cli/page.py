@@ -6,6 +6,7 @@ One HTML file, without a server or a network; the same numbers lie beside it as 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import os
 import re
@@ -26,9 +27,10 @@ from o2o_jax.cli.statistics import (
     stratified_interval,
 )
 from o2o_jax.runtime import files, provenance
-from o2o_jax.studies.grid import PUBLISHED, Study
+from o2o_jax.studies.grid import PUBLISHED, Goal, Study
 from o2o_jax.studies.progress import DONE
 
+ONLINE = "finetune"  # the phase in which environments step
 GAIN = 10.0  # points above the start that the time to a threshold is of
 PAGE, CSV_FILE, LATEX_FILE = "index.html", "scores.csv", "scores.tex"
 FILMS = ".mp4"
@@ -65,6 +67,8 @@ class Entry:
       folder: of the run.
       run: as `report.load_run` reads it.
       published: scores of the paper, by `grid.PUBLISHED`.
+      operations: of its updates, of all seeds, in TFLOP.
+      reconstruction: folder of the run that it has its first phases from; None where it made them itself.
     """
 
     task: str
@@ -72,6 +76,8 @@ class Entry:
     folder: Path
     run: report.Run
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    operations: float = np.nan
+    reconstruction: Path | None = None
 
     def failed(self) -> int:
         """Returns how many seeds have no score at the end."""
@@ -83,18 +89,40 @@ class Entry:
         The area is the mean score over environment steps, regret what is missing of 100 in it, as a share. The start
         counts as the score of step 0. A seed that failed has NaN from then on; raw returns have no regret.
         """
-        run = self.run
-        found = run.summary()
-        start = np.where(np.isfinite(run.cloned), run.cloned, run.offline)
-        curves = [self._from_start(first, column) for first, column in zip(start, run.score.values.T, strict=True)]
-        areas = np.array([area(*curve) for curve in curves])
-        times = [steps_to(*curve, first + GAIN) for first, curve in zip(start, curves, strict=True)]
+        found = self.run.summary()
+        areas = np.array([area(*curve) for curve in self._curves()])
         return {
             **{name: found[name] for name in MEASURES if name in found},
             "area": areas,
-            "regret": np.full_like(areas, np.nan) if run.raw else 1.0 - areas / 100.0,
-            MEASURES[-1]: np.array(times),
+            "regret": np.full_like(areas, np.nan) if self.run.raw else 1.0 - areas / 100.0,
+            MEASURES[-1]: self.steps_to(Goal(GAIN)),
         }
+
+    def steps_to(self, goal: Goal) -> np.ndarray:
+        """Returns the environment steps [S] until the goal is reached; NaN where it never is."""
+        thresholds = np.minimum(self._start() + goal.gain, goal.score)
+        curves = zip(self._curves(), thresholds, strict=True)
+        return np.array([steps_to(*curve, threshold) for curve, threshold in curves])
+
+    def seconds_to(self, goal: Goal) -> np.ndarray:
+        """Returns the wall time [S] until the goal is reached, in seconds, of all seeds of the run together.
+
+        All phases before the first environment step count, evaluations don't. NaN where it is never reached, or the
+        run has noted no times.
+        """
+        spent = provenance.seconds(self.folder)
+        earlier = {**spent, **(provenance.seconds(self.reconstruction) if self.reconstruction else {})}
+        before = sum(seconds for phase, seconds in earlier.items() if phase not in (ONLINE, "evaluation"))
+        if ONLINE not in spent:
+            return np.full(len(self.run.seeds), np.nan)
+        return before + spent[ONLINE] * self.steps_to(goal) / self.run.score.steps[-1]
+
+    def _start(self) -> np.ndarray:
+        return np.where(np.isfinite(self.run.cloned), self.run.cloned, self.run.offline)
+
+    def _curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        scores = zip(self._start(), self.run.score.values.T, strict=True)
+        return [self._from_start(first, column) for first, column in scores]
 
     def _from_start(self, first: float, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Steps and scores of a seed, its start before them where that is known."""
@@ -175,6 +203,7 @@ def write(
         *_scores(entries),
         _prose(f"* Published. {study.published_note}") if any(entry.published for entry in entries) else "",
         *_aggregates(entries),
+        *(_goal(entries, study.goal) if study.goal else []),
         *_times(entries),
         *_films(entries, folder),
         *_reproduction(entries, commands, whole),
@@ -379,6 +408,33 @@ def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     return [*head, "seeds"], rows
 
 
+def _goal(entries: Sequence[Entry], goal: Goal) -> list[str]:
+    """A table of the time that it takes to reach a study's goal, beside that of the task's first method."""
+    rows = []
+    for task in _tasks(entries):
+        members = [entry for entry in entries if entry.task == task]
+        first = _mean(members[0].seconds_to(goal))
+        for entry in members:
+            steps, seconds = entry.steps_to(goal), entry.seconds_to(goal)
+            reached = np.isfinite(steps)
+            span = _finite(seconds)
+            rows.append([
+                html.escape(_short(task)), html.escape(entry.label), f"{reached.sum()} of {len(steps)}",
+                f"{_mean(steps):,.0f}" if reached.any() else "–", _hover(seconds, entry.run.seeds, 0),
+                f"{span.min():,.0f} to {span.max():,.0f}" if len(span) else "–", _cell(_mean(seconds) / first, 2),
+            ])  # fmt: skip
+    enough = f", or a score of {goal.score:g}" if np.isfinite(goal.score) else ""
+    return [
+        f"<h2>Time to {goal.gain:g} points above the start{enough}</h2>",
+        _table(
+            ["task", "method", "reached", "environment steps", "wall time, s", "seeds", "by the first"], rows, names=2
+        ),
+        "<p>Means over the seeds that got there. Wall time is that of all seeds of a run side by side, from the "
+        "offline policy on, cloning and reconstruction included, evaluations aside; the last column divides it by that "
+        "of the task's first method.</p>",
+    ]
+
+
 def _times(entries: Sequence[Entry]) -> list[str]:
     """A table of wall time, all seeds of a run together, per phase; nothing where no run has noted it."""
     found = [provenance.seconds(entry.folder) for entry in entries]
@@ -387,11 +443,12 @@ def _times(entries: Sequence[Entry]) -> list[str]:
         return []
     rows = [
         [html.escape(_short(entry.task)), html.escape(entry.label),
-         *(f"{seconds[phase]:,.0f}" if phase in seconds else "–" for phase in phases), f"{sum(seconds.values()):,.0f}"]
+         *(f"{seconds[phase]:,.0f}" if phase in seconds else "–" for phase in phases), f"{sum(seconds.values()):,.0f}",
+         _cell(entry.operations, 0)]
         for entry, seconds in zip(entries, found, strict=True)
     ]  # fmt: skip
-    head = ["task", "method", *(f"{phase}, s" for phase in phases), "all, s"]
-    note = "Wall time of all seeds of a run together, on the machine that ran it."
+    head = ["task", "method", *(f"{phase}, s" for phase in phases), "all, s", "TFLOP"]
+    note = "Wall time of all seeds of a run together, on the machine that ran it; operations of their updates."
     return ["<h2>Time</h2>", _table(head, rows, names=2), f"<p>{note}</p>"]
 
 
@@ -465,7 +522,8 @@ def _hover(values: np.ndarray, seeds: np.ndarray, digits: int) -> str:
 
 
 def _embedded(figure: Any) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False)
+    name = hashlib.sha256(figure.to_json().encode()).hexdigest()[:12]  # the same figure, the same page
+    return figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:

@@ -68,6 +68,7 @@ def define(values: FlagValues) -> None:
         "slurm", [], "option=value of the cluster's jobs, such as partition=gpu; may be repeated", flag_values=values
     )
     absl.flags.DEFINE_bool("status", False, "say how far the study is, and end", flag_values=values)
+    absl.flags.DEFINE_bool("report", False, "report the runs that are done, and end", flag_values=values)
     absl.flags.DEFINE_bool(
         "dry_run", False, "check the study, say what it would take, write nothing, and end", flag_values=values
     )
@@ -85,6 +86,11 @@ def main(args: FlagValues) -> None:
         print(preview(cells, plans, root))
         return
     folder = root / study.name
+    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
+    command = shlex.join(["o2o", "study", args.study, *chosen])
+    if args.report:
+        print(report(study, root, cells, plans, command))
+        return
     files.make_folder(folder)
     with locked(folder):
         if args.launcher == "slurm":
@@ -93,8 +99,7 @@ def main(args: FlagValues) -> None:
             local.run(root, cells, args.jobs, args.retries, _Counter(len(cells)).report)
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     failed = [cell for cell in cells if seen[cell.name].state != DONE]
-    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
-    print(report(study, root, cells, shlex.join(["o2o", "study", args.study, *chosen])))
+    print(report(study, root, cells, plans, command))
     if failed and args.launcher == "slurm":
         print("`--status` says how far the runs are; the same command goes on, and reports those that are done")
     elif failed:
@@ -244,21 +249,26 @@ def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str
 def _takes(plan: Plan) -> tuple[float, float, float]:
     """Returns the operations of a run in TFLOP, its seconds, and the most bytes that its checkpoints have."""
     memory = limits.memory_of(plan)
-    operations = len(plan.setup.seeds) * estimates.operations_of(plan) / 1e12
-    return operations, sum(estimates.seconds_of(plan)), CHECKPOINTS * (memory["networks"] + memory["replay"])
+    return _takes_updates(plan), sum(estimates.seconds_of(plan)), CHECKPOINTS * (memory["networks"] + memory["replay"])
+
+
+def _takes_updates(plan: Plan) -> float:
+    """Returns the operations of a run's updates, of all its seeds, in TFLOP."""
+    return len(plan.setup.seeds) * estimates.operations_of(plan) / 1e12
 
 
 def _amounts(takes: np.ndarray) -> tuple[str, str, str]:
     return f"{takes[0]:,.0f}", limits.span_text(takes[1]), limits.size_text(takes[2])
 
 
-def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str:
+def report(study: Study, root: Path, cells: Sequence[Cell], plans: Mapping[str, Plan], command: str) -> str:
     """Writes report and page over the runs that are done, and returns the tables. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
+      plans: of `check`.
       command: that makes it.
     """
     seen = {cell.name: progress.of(root, cell) for cell in cells}
@@ -280,6 +290,8 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
             root / cell.name,
             load_run(root / cell.name, cell.label),
             study.published.get(cell.task, {}).get(cell.label, {}),
+            _takes_updates(plans[cell.name]),
+            root / needs["reconstruction"] if "reconstruction" in (needs := dict(cell.needs)) else None,
         )
         for cell in done
     ]

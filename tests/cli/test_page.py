@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html.parser
+import json
 import re
 import sys
 
@@ -53,6 +54,30 @@ def test_measures_by_hand(tmp_path):
     np.testing.assert_allclose(found["regret"], [0.7, np.nan])
     np.testing.assert_allclose(found["steps to +10"], [20, 20])
     np.testing.assert_allclose(found["final"], [60, np.nan])
+
+
+def test_time_to_a_goal_by_hand(tmp_path):
+    # the start is at 20 and 30: 20 points more after 30 steps, and 50, which are enough by themselves, never
+    found = entry(tmp_path, TASKS[0], "O2TD3", [[20, 30], [30, 40], [60, 49]])
+    goal = grid.Goal(20.0, 50.0)
+    np.testing.assert_array_equal(found.steps_to(goal), [30, np.nan])
+    assert np.isnan(found.seconds_to(goal)).all()  # the run has noted no times
+    for name, seconds in (
+        ("O2TD3", {"finetune": 6.0, "evaluation": 99.0}),
+        ("earlier", {"align": 2.0, "finetune": 9.0}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
+    np.testing.assert_allclose(found.seconds_to(goal), [6.0, np.nan])
+    shared = dataclasses.replace(found, reconstruction=tmp_path / "earlier")
+    np.testing.assert_allclose(shared.seconds_to(goal), [8.0, np.nan])
+    mine = study(title="Fast", goal={"gain": 20, "score": 50.0})
+    text = page.write(tmp_path / "mine", mine, [found, shared], [], COMMANDS[:1], "o2o study mine").read_text()
+    times = next(table for table in Text(text).tables if "reached" in table[0])
+    assert [row[2:] for row in times[1:]] == [
+        ["1 of 2", "30", "6", "6 to 6", "1.00"],
+        ["1 of 2", "30", "8", "8 to 8", "1.33"],
+    ]
 
 
 class Text(html.parser.HTMLParser):
@@ -117,7 +142,7 @@ def test_a_page_says_what_a_study_comes_to(entries, tmp_path):
     # of 60, 80, 90, 90 the middle half is 80 and 90; of 10, 90, 80 no quarter is left out
     assert [row[:2] + row[3:] for row in aggregates[1:]] == [["O2TD3", "85.0", "4"], ["a<b & c", "60.0", "4, 1 failed"]]
     assert better[1] == ["O2TD3", "", "0.88"]  # always on Hopper, on Walker2d half of the pairs are ties
-    assert times[1] == ["hopper-medium", "O2TD3", "2", "4", "6"]
+    assert times[1] == ["hopper-medium", "O2TD3", "2", "4", "6", "–"]
     assert "src='../O2TD3/film.mp4'" in text
     head, body = text.split("</script>", 1)  # of which the first is plotly itself
     assert not re.search(r"""(src|href)=["']?(http|//)""", head.partition("<script>")[0] + body)  # nothing is fetched
