@@ -59,7 +59,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What a study takes the time to: the first evaluation that is well above the start, or good by itself.
+    """Threshold that a report says the time to: well above the start, or good by itself.
 
     Attributes:
       gain: points above the start.
