@@ -39,7 +39,7 @@ def rule(capacity=16, max_episodes=3):
 
 
 def drawn(rule, buffer):
-    """How often each step begins a history, and the steps and returns to go of each such history."""
+    """Shares of histories that each step begins, and the steps and returns to go of these histories."""
     batch = rule.sample(buffer, dataset(), jax.random.key(0))
     assert batch.valid.shape == (DRAWS, CONTEXT)
     lengths = np.asarray(batch.valid.sum(axis=1), int)
