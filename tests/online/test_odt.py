@@ -9,16 +9,23 @@ import numpy as np
 import pytest
 
 from o2o_jax import envs
+from o2o_jax.data import history as histories
+from o2o_jax.data import replay
+from o2o_jax.data.dataset import Dataset
+from o2o_jax.data.replay.episodes import of_ring
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Schedule
 from o2o_jax.offline import dt
 from o2o_jax.online import odt
 from o2o_jax.online.odt.algorithm import return_to_explore
+from o2o_jax.ops.advantage import discounted_returns, steps_to_end
 from o2o_jax.ops.distributions import Deterministic
 from o2o_jax.policy import hand_over
 from o2o_jax.runtime.seeds import seed_axes
-from o2o_jax.types import Annotated, History, Spec
+from o2o_jax.types import Annotated, Extras, History, Rollout, Spec, Transition
 from tests import sharing, tiny
+from tests.golden_numbers import SPEC as GOLDEN_SPEC
+from tests.golden_numbers import Golden, replayed_draws
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 UPDATE = dt.Config(width=8, layers=1, heads=2, context=4, eval_context=2, batch_size=8, target_return=10.0)
@@ -76,7 +83,9 @@ def test_an_update_learns_from_what_an_episode_received():
     assert tiny.moved(first, second) >= {"actor"}
 
 
-@pytest.mark.parametrize(("target", "factor", "expected"), [(3_600.0, 2.0, 7_200.0), (-150.0, 2.0, 0.0), (5.0, 1.0, 5.0)])
+@pytest.mark.parametrize(
+    ("target", "factor", "expected"), [(3_600.0, 2.0, 7_200.0), (-150.0, 2.0, 0.0), (5.0, 1.0, 5.0)]
+)
 def test_return_to_explore_by_hand(target, factor, expected):
     assert float(return_to_explore(jnp.asarray(target), factor)) == expected
 
@@ -153,12 +162,16 @@ def test_the_data_s_rows_know_their_episodes():
 
 def test_what_is_refused():
     handoff, algorithm = trained()[3], odt.make(CONFIG, SPEC)
-    with pytest.raises(ValueError, match=r"^odt continues from dt, .* comes from td3_bc: pass the policy of a run of dt$"):
+    with pytest.raises(
+        ValueError, match=r"^odt continues from dt, .* comes from td3_bc: pass the policy of a run of dt$"
+    ):
         algorithm.init(jax.random.key(0), handoff.replace(source="td3_bc"))
     with pytest.raises(ValueError, match=r"^odt continues from its offline state, .*: pass the state too$"):
         algorithm.init(jax.random.key(0), handoff.replace(state=None))
     wider = odt.make(tiny.changed(CONFIG, width=10), SPEC)
-    with pytest.raises(ValueError, match=r"^the networks of the odt run .*: set update.width and update.layers as that"):
+    with pytest.raises(
+        ValueError, match=r"^the networks of the odt run .*: set update.width and update.layers as that"
+    ):
         wider.init(jax.random.key(0), handoff)
     for name in ("max_episodes", "updates_per_episode", "return_factor"):
         with pytest.raises(ValueError, match=f"{name} must be .*, got 0"):
@@ -169,7 +182,128 @@ def test_settings_of_tasks():
     medium, pen = (odt.Config.for_task(envs.get_task(name)) for name in ("mujoco/hopper-medium", "adroit/pen-human"))
     assert (medium.interaction.return_factor, pen.interaction.return_factor) == (2.0, 1.0)
     assert medium.update == dt.Config.for_task(envs.get_task("mujoco/hopper-medium"))
-    assert (medium.interaction.updates_per_episode, medium.replay.max_episodes, medium.env_steps) == (300, 1_000, 100_000)
+    assert (medium.interaction.updates_per_episode, medium.replay.max_episodes, medium.env_steps) == (
+        300,
+        1_000,
+        100_000,
+    )
     theirs = dt.Config(width=128, heads=1)
     assert odt.Config().after("dt", vars(theirs)).update == theirs
     assert odt.Config().after("td3_bc", {"hidden": (8,)}) == odt.Config()
+
+
+BLOCK = {"ln_1": "LayerNorm_0", "attn.c_attn": "Dense_0", "attn.c_proj": "Dense_1", "ln_2": "LayerNorm_1",
+         "mlp.c_fc": "Dense_2", "mlp.c_proj": "Dense_3"}  # fmt: skip
+LAYERS = {
+    "embed_return": ("Dense_0",), "embed_state": ("Dense_1",), "embed_action": ("Dense_2",),
+    "embed_ln": ("LayerNorm_0",), "transformer.ln_f": ("LayerNorm_1",),
+    "predict_action.mu": ("Dense_3",), "predict_action.log_std": ("Dense_4",),
+} | {f"transformer.h.{i}.{name}": (f"Block_{i}", layer) for i in range(2) for name, layer in BLOCK.items()}  # fmt: skip
+RECORDED = dt.Config(width=16, layers=2, heads=2, context=4, eval_context=3, dropout=0.0, batch_size=32, lr=0.01,
+                     warmup_updates=2, weight_decay=0.01, temperature_lr=0.01, return_scale=0.1,
+                     target_return=10.0)  # fmt: skip
+
+
+@functools.cache
+def recorded():
+    """The authors' numbers, Online DT with their settings, and a state with their weights."""
+    golden = Golden("odt", {"actor": LAYERS})
+    made = odt.make(odt.Config(update=RECORDED), GOLDEN_SPEC)
+    state = jax.jit(made.init)(jax.random.key(0)).replace(actor=golden.params("actor"), target_return=jnp.asarray(10.0))
+    return golden, made, state
+
+
+def of_file(golden, phase, step, names):
+    return {name: jnp.asarray(golden.recorded(phase, step, f"batch/{name}")) for name in names}
+
+
+@pytest.mark.parametrize("phase", ["update", "padded"])
+def test_golden_updates(phase):
+    golden, made, state = recorded()
+    state = state.replace(log_temperature=jnp.log(0.1 if phase == "update" else 1e-12))
+    batch = lambda step: History(**of_file(golden, phase, step, ("observation", "action", "return_to_go", "valid")))
+    update = golden.replay(phase, made.online.update, batch)
+    for step in golden.steps(phase):
+        state, metrics = update(state, step)
+        log, own = golden.log(phase, step), {"nll": -metrics["log_likelihood"], "entropy": metrics["entropy"],
+                                             "loss": metrics["actor_loss"]}  # fmt: skip
+        for name, value in log.items():
+            np.testing.assert_allclose(own[name], value, rtol=1e-5, atol=2e-5, err_msg=name)
+        temperature = {"log_temperature": state.log_temperature} if phase == "update" else {}
+        golden.check(phase, step, actor=state.actor, **temperature)
+    assert step == 2
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_golden_episode(mode):
+    # drawn actions, asked for 20, twice what an evaluated episode is; and modes
+    golden, made, state = recorded()
+    batch = of_file(golden, "act", int(mode), ("observation", "reward", "action"))
+    policy = made.policy(state).replace(target_return=jnp.asarray(20.0))
+    memory, act = made.online.memory(), jax.jit(policy.act)
+
+    @jax.jit
+    def explore(memory, observation, reward, noise):
+        with replayed_draws([noise]):
+            return made.online.act(state, memory, observation, reward, jax.random.key(0))
+
+    reward = 0.0
+    if mode:
+        memory = policy.begin(1)
+    for t, noise in enumerate(golden.recorded_draws("act", int(mode))):
+        observation, reward = batch["observation"][t], jnp.asarray(reward)
+        if mode:
+            action, memory = act(memory, observation[None], reward[None])
+        else:
+            action, memory = explore(memory, observation, reward, noise[-1])
+        np.testing.assert_allclose(action.ravel(), batch["action"][t], rtol=1e-4, atol=2e-5)
+        reward = batch["reward"][t]
+    assert t == 5
+
+
+def test_golden_histories():
+    # a trajectory as an episode of the data, behind another one, and as one of the ring
+    golden, *_ = recorded()
+    names = ("observations", "actions", "rewards", "mean", "std")
+    found = [of_file(golden, "histories", first, names) for first in golden.steps("histories")]
+    rows, steps = found[0], len(found)
+    ended = jnp.zeros(steps).at[-1].set(1.0)
+    episode = Rollout(rows["observations"], rows["actions"], rows["rewards"], rows["observations"], ended, 0 * ended)
+    rule = replay.episodes(steps, 8, 4, 1)
+    buffer = rule.init(GOLDEN_SPEC)
+    for t in range(steps):
+        buffer = rule.add(buffer, jax.tree.map(lambda column, t=t: column[t], episode))
+    to_go, (_, remaining) = discounted_returns(episode.reward, ended, 1.0), steps_to_end(ended)
+    first = jnp.arange(steps)
+    of_data = histories.following(histories.columns(episode, to_go), first, remaining, 4)
+    for batch in (of_data, of_ring(buffer, first, 4)):
+        seen = histories.normalize(batch, Normalizer(rows["mean"], rows["std"]), 0.1)
+        for start in range(steps):
+            expected = {name: golden.recorded("histories", start, f"history/{name}") for name in vars(seen)}
+            valid = expected["valid"] > 0
+            np.testing.assert_array_equal(seen.valid[start], expected["valid"])
+            for name in ("observation", "action", "return_to_go"):
+                values = np.asarray(getattr(seen, name)[start])[valid]
+                # the code adds 1e-6 to standard deviations before it gets here
+                np.testing.assert_allclose(values, expected[name][valid], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_golden_queue(room):
+    # which episodes of one step are held, by their rewards, before each fresh one: of draws every one that is there
+    golden, *_ = recorded()
+    given = of_file(golden, "queue", int(room), ("dataset", "fresh", "held"))
+    rule = replay.episodes(8, 200, 1, 3)
+    zeros = np.zeros((len(given["dataset"]), 1), np.float32)
+    rewards = np.asarray(given["dataset"])
+    data = Dataset(Transition(zeros, zeros, rewards, zeros, zeros[:, 0]), np.arange(1, 1 + len(rewards)), "recorded")
+    chosen = jax.tree.map(jnp.asarray, rule.choose(data).rollout())
+    ones = jnp.ones_like(chosen.reward)
+    extras = Extras(shared={"return_to_go": chosen.reward, "remaining": ones.astype(jnp.int32)})
+    dataset = Annotated.of(chosen, replay.queue_extras(extras, chosen))
+    buffer, sample, add = rule.init(Spec(1, 1)), jax.jit(rule.sample), jax.jit(rule.add)
+    for reward, held in zip(given["fresh"], given["held"], strict=True):
+        found = np.unique(sample(buffer, dataset, jax.random.key(0)).return_to_go)
+        np.testing.assert_array_equal(found, np.unique(held[held != 0]))
+        one, nothing = jnp.ones(()), jnp.zeros(1)
+        buffer = add(buffer, Rollout(nothing, nothing, reward, nothing, one, truncated=jnp.zeros(())))

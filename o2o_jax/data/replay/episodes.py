@@ -64,6 +64,9 @@ def episodes(capacity: int, batch_size: int, context: int, max_episodes: int) ->
       context: K.
       max_episodes: M.
 
+    Raises:
+      ValueError: while drawing, if there is no dataset.
+
     Source: Zheng et al. (arXiv:2202.05607), and its authors' code.
     """
 
