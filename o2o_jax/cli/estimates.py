@@ -227,7 +227,10 @@ def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
       mesh: devices that share the seeds.
     """
     sizes = getattr(config, "networks", config)  # offline settings have no parts
-    hidden = getattr(sizes, "critic_hidden", sizes.hidden)
+    if hasattr(sizes, "width"):  # of a transformer
+        hidden = (4 * sizes.width, sizes.width)
+    else:
+        hidden = getattr(sizes, "critic_hidden", sizes.hidden)
     network = operations.Network(spec.observation_dim + spec.action_dim, hidden, 1, CRITICS)
     # fewer rows where these alone would take long: the rate hardly depends on so many
     rows = max(1, min(operations.batch_size_of(config), int(MOST_OPERATIONS / (STEPS * num_seeds * network.step(1)))))
