@@ -119,7 +119,8 @@ class SampledPolicy:
 class SequencePolicy:
     """Maps an episode's last steps, and the return that it is asked for, to a distribution over the next action.
 
-    It can be evaluated and cloned. No online algorithm starts from it as it is, since they all act on observations.
+    It can be evaluated and cloned. Online algorithms that act on observations start from a clone of it; Online DT from
+    itself.
 
     Attributes:
       params: parameters of `actor`.
