@@ -61,7 +61,10 @@ def advance(
     # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
     # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), metrics)
-    turns = jnp.where(run.env_steps > online.schedule.warmup_env_steps, online.schedule.updates, 0)
+    due = run.env_steps > online.schedule.warmup_env_steps
+    if online.schedule.per_episode:  # of other seeds too, whose episodes go on
+        due &= step.ended > 0
+    turns = jnp.where(due, online.schedule.updates, 0)
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run, action = _go_on(online, run.replace(agent=agent), step, observation)
     return run, action, jax.tree.map(jnp.divide, total, count)
@@ -234,7 +237,8 @@ class _Loop:
             terminated=np.asarray(terminated, np.float32),
             truncated=np.asarray(truncated & ~terminated, np.float32),
         )
-        due = schedule.due(env_steps)
+        ended = terminated | truncated
+        due = schedule.due(env_steps, bool(ended.any()))
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
         if due:
             self.run, action, metrics = self._update(self.run, self._dataset, self._extras, taken, next_observation)
@@ -250,7 +254,7 @@ class _Loop:
         doubtful = np.isin(np.arange(len(action)), list(self._failures)) | ~finite.all(axis=1)
         self.is_doubtful = bool((doubtful & ~self._failed).any())
         self._step = taken, next_observation
-        episodes.add(reward, terminated | truncated)
+        episodes.add(reward, ended)
 
     def whole_run(self) -> Run:
         """Returns the run with its episodes and snapshots."""
