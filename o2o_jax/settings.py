@@ -295,10 +295,11 @@ def _advice(cls: type, name: str) -> str:
     return f"did you mean {' or '.join(near)}? Write {outer}={class_name(kind)}({inner.partition('.')[0]}=…)"
 
 
-def _hints(kind: type) -> dict[str, Any]:
+@functools.cache  # evaluating annotations takes longer than all checks of a value
+def _hints(kind: type) -> Mapping[str, Any]:
     """Types of the fields of a dataclass, without those of its class variables."""
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return types.MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(kind)})
 
 
 def _part_kind(hint: Any) -> type | None:
