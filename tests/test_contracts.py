@@ -121,6 +121,7 @@ class Case:
         updates, dataset = phases_of(algorithm)[phase], make_dataset()
         self.update = updates.update
         self.sample = updates.sample or sample_batch
+        self.draw = sharing.jit(functools.partial(self.sample, batch_size=BATCH_SIZE))
         self.datasets = [dataset] * SEEDS
         if updates.prepare:
             self.prepare = jax.jit(updates.prepare)
@@ -137,7 +138,7 @@ class Case:
             states, metrics = [state], []
             for step in range(UPDATES):
                 sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-                state, metric = update(state, self.sample(dataset, sample_key, BATCH_SIZE), update_key)
+                state, metric = update(state, self.draw(dataset, sample_key), update_key)
                 states.append(state)
                 metrics.append(metric)
             runs.append((states, metrics))
