@@ -15,26 +15,12 @@ from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import critic_settings
 from o2o_jax.policy import CloneConfig, Handoff, clone_init, hand_over, with_head
-from o2o_jax.types import Annotated, Spec
+from o2o_jax.types import Annotated
 from tests import sharing, tiny
+from tests.test_contracts import BATCH_SIZE, HIDDEN, OVERRIDES, SPEC  # whose programs are these too
 
-SPEC = Spec(observation_dim=4, action_dim=2)
-HIDDEN = (8, 8)
-OVERRIDES = {
-    "hidden": HIDDEN,
-    "critic_hidden": HIDDEN,
-    "num_actions": 2,
-    "rollout_env_steps": 16,
-    "minibatch_size": 8,
-    "epochs": 2,
-    "width": 8,
-    "layers": 1,
-    "heads": 2,
-    "context": 4,
-    "eval_context": 2,
-}
 CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
-BATCH = tiny.random_rollout(SPEC)  # as good as a batch drawn from a buffer
+BATCH = tiny.random_rollout(SPEC, BATCH_SIZE)  # as good as a batch drawn from a buffer
 
 
 def make(kind, name, **settings):
