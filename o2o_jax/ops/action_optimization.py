@@ -65,3 +65,26 @@ def ascend(q: Callable[[Array], Array], action: Array, num_steps: int, step_size
     start = jax.lax.stop_gradient(action)
     last, *best = jax.lax.fori_loop(0, num_steps, step, (start, start, jnp.full(start.shape[:-1], -jnp.inf)))
     return jax.lax.stop_gradient(better((best[0], best[1]), last, q(last)))
+
+
+def drawn_action(action: Array, q: Array, key: Array) -> Array:
+    """Draws one of a state's actions, more valuable ones more often.
+
+        P(a_k) ∝ exp(Q(s, a_k))
+
+    Args:
+      action: [B, K, A] actions.
+      q: [B, K] their values, in return units.
+      key: of the draw.
+
+    Returns:
+      [B, A] actions; no gradient flows through them.
+
+    Raises:
+      AssertionError: while tracing, if the shapes don't fit each other.
+
+    Source: Mark et al. (arXiv:2412.06685), what the policy imitates.
+    """
+    chex.assert_equal_shape_prefix([action, q], 2)
+    index = jax.random.categorical(key, q, axis=-1)  # [B]
+    return jax.lax.stop_gradient(jnp.take_along_axis(action, index[:, None, None], axis=1)[:, 0])

@@ -40,7 +40,7 @@ def hl_gauss(target: Array, edges: Array) -> Array:
     """
     chex.assert_rank(edges, 1)
     sigma = jnp.sqrt(2.0) * SIGMA_PER_BIN * (edges[1] - edges[0])
-    scaled = (edges - target[..., None]) / sigma
+    scaled = (jnp.expand_dims(edges, tuple(range(target.ndim))) - target[..., None]) / sigma
     log_mass = _log_difference(scaled[..., 1:], scaled[..., :-1])
     return jax.lax.stop_gradient(jax.nn.softmax(log_mass, axis=-1))
 
