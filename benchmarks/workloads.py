@@ -41,6 +41,8 @@ NAMES = (
     "rlpd/finetune",
     "wsrl/finetune",
     "pex/finetune",
+    "proto/finetune",
+    "proto_td3/finetune",
     *("td3_bc", "rebrac", "iql", "cql", "awac", "bc"),
 )
 
