@@ -5,10 +5,11 @@ One HTML file, without a server or a network; the same numbers lie beside it as 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import html
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from o2o_jax.cli.statistics import (
     stratified_interval,
 )
 from o2o_jax.runtime import files, provenance
+from o2o_jax.studies.grid import PUBLISHED, Study
+from o2o_jax.studies.progress import DONE
 
 GAIN = 10.0  # points above the start that the time to a threshold is of
 PAGE, CSV_FILE, LATEX_FILE = "index.html", "scores.csv", "scores.tex"
@@ -48,6 +51,7 @@ _NOTE = (
     f"it took to be {GAIN:g} points above the start, by the seeds that got there. A seed that failed counts in no mean "
     "after it."
 )
+_SPECIAL = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}", "→": r"$\to$"})
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#000000", "#dd7733", "#7755bb")
 
 
@@ -60,20 +64,24 @@ class Entry:
       label: of its method.
       folder: of the run.
       run: as `report.load_run` reads it.
-      published: score of the paper; None where it has none.
+      published: scores of the paper, by `grid.PUBLISHED`.
     """
 
     task: str
     label: str
     folder: Path
     run: report.Run
-    published: float | None = None
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def failed(self) -> int:
+        """Returns how many seeds have no score at the end."""
+        return int(np.isnan(self.measures()["final"]).sum()) if len(self.run.score.steps) else 0
 
     def measures(self) -> dict[str, np.ndarray]:
         """Returns [S] per name of `MEASURES`.
 
         The area is the mean score over environment steps, regret what is missing of 100 in it, as a share. The start
-        counts as the score of step 0. A seed that failed has NaN from then on.
+        counts as the score of step 0. A seed that failed has NaN from then on; raw returns have no regret.
         """
         run = self.run
         found = run.summary()
@@ -84,7 +92,7 @@ class Entry:
         return {
             **{name: found[name] for name in MEASURES if name in found},
             "area": areas,
-            "regret": 1.0 - areas / 100.0,
+            "regret": np.full_like(areas, np.nan) if run.raw else 1.0 - areas / 100.0,
             MEASURES[-1]: np.array(times),
         }
 
@@ -96,16 +104,30 @@ class Entry:
         return np.concatenate([[0.0], steps]), np.concatenate([[first], column])
 
 
-def write(folder: Path, title: str, about: str, entries: Sequence[Entry], state: str, command: str) -> Path:
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of a study.
+
+    Attributes:
+      line: as one types it.
+      state: of its run, as of `progress.Progress`.
+      reason: likewise.
+    """
+
+    line: str
+    state: str
+    reason: str = ""
+
+
+def write(folder: Path, study: Study, entries: Sequence[Entry], commands: Sequence[Command], whole: str) -> Path:
     """Writes the page, and its numbers as CSV and LaTeX. Impure.
 
     Args:
       folder: of the study; earlier files of these names are replaced.
-      title: of the page.
-      about: what the study shows.
-      entries: its runs, those of a method under one label.
-      state: how many runs are done, in words.
-      command: that makes the study.
+      study: of the page.
+      entries: its runs that are done, those of a method under one label.
+      commands: all that it consists of.
+      whole: command that makes the study.
 
     Returns:
       The path of the page.
@@ -118,25 +140,27 @@ def write(folder: Path, title: str, about: str, entries: Sequence[Entry], state:
     except ImportError:
         raise ValueError("pages of studies need plotly: pip install 'o2o_jax[plot]'") from None
     path = folder / PAGE
-    rows = _rows(entries)
     files.make_folder(folder)
-    with (folder / CSV_FILE).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    report.write_csv(folder / CSV_FILE, _rows(entries))
     files.replace(folder / LATEX_FILE, latex(entries))
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(' '.join(about.split()))}</p>" if about.strip() else "",
-        f"<p>{html.escape(state)} <code>{html.escape(command)}</code></p>",
+        f"<h1>{html.escape(study.title)}</h1>",
+        _prose(study.about),
+        *_progress(commands),
         *_curves(entries),
         "<h2>Scores</h2>",
         _table(*_score_table(entries), names=2),
-        f"<p>{_NOTE}{_published_note(entries)}</p>",
+        f"<p>{_NOTE}</p>",
+        _prose(f"* Published. {study.published_note}") if any(entry.published for entry in entries) else "",
         *_aggregates(entries),
         *_times(entries),
         *_films(entries, folder),
+        *_reproduction(entries, commands, whole),
         f"<p>The numbers: <a href='{CSV_FILE}'>CSV</a>, <a href='{LATEX_FILE}'>LaTeX</a>.</p>",
     ]
-    text = _HEAD.format(title=html.escape(title), script=plotly.offline.get_plotlyjs()) + "\n".join(filter(None, parts))
+    text = _HEAD.format(title=html.escape(study.title), script=plotly.offline.get_plotlyjs()) + "\n".join(
+        filter(None, parts)
+    )
     files.replace(path, f"{text}\n{_SORTING}</body></html>\n")
     return path
 
@@ -153,7 +177,7 @@ def latex(entries: Sequence[Entry]) -> str:
     for task in tasks:
         cells = [_escaped(_short(task))]
         for label in labels:
-            entry = _find(entries, task, label)
+            entry = next((entry for entry in entries if (entry.task, entry.label) == (task, label)), None)
             measures = entry.measures() if entry else {}
             final = _finite(measures.get("final", ()))
             cells.append(
@@ -167,12 +191,13 @@ def latex(entries: Sequence[Entry]) -> str:
 
 def _rows(entries: Sequence[Entry]) -> list[list[Any]]:
     """Rows of the CSV file, one per seed, below their head."""
-    rows: list[list[Any]] = [["task", "method", "seed", *(name.replace(" ", "_") for name in MEASURES), "published"]]
+    names = [f"published_{name}" for name in PUBLISHED]
+    rows: list[list[Any]] = [["task", "method", "seed", *(name.replace(" ", "_") for name in MEASURES), *names]]
     for entry in entries:
         measures = entry.measures()
-        published = "" if entry.published is None else entry.published
+        published = [entry.published.get(name, "") for name in PUBLISHED]
         rows += [
-            [entry.task, entry.label, seed, *(measures[name][s] for name in MEASURES), published]
+            [entry.task, entry.label, seed, *(measures[name][s] for name in MEASURES), *published]
             for s, seed in enumerate(entry.run.seeds)
         ]
     return rows
@@ -184,8 +209,8 @@ def _curves(entries: Sequence[Entry]) -> list[str]:
 
     parts, colours = ["<h2>Curves</h2>"], _colours(entries)
     for task in _tasks(entries):
-        figure = go.Figure()
-        for entry in (entry for entry in entries if entry.task == task):
+        figure, shown = go.Figure(), [entry for entry in entries if entry.task == task]
+        for entry in shown:
             steps, mean = entry.run.score.steps, entry.run.score.mean()
             low, high = entry.run.score.interval()
             start = _mean(np.where(np.isfinite(entry.run.cloned), entry.run.cloned, entry.run.offline))
@@ -199,90 +224,102 @@ def _curves(entries: Sequence[Entry]) -> list[str]:
                 fillcolor=_faint(colour), hoverinfo="skip", legendgroup=entry.label,
             )  # fmt: skip
             figure.add_scatter(
-                x=steps, y=mean, name=entry.label, mode="lines", hovertemplate="%{y:.1f} at %{x:,}", **group
-            )
+                x=steps, y=mean, name=entry.label, mode="lines", customdata=np.stack([low, high], axis=1),
+                hovertemplate="%{y:.1f} (%{customdata[0]:.1f} to %{customdata[1]:.1f})", **group,
+            )  # fmt: skip
         figure.update_layout(
             title=_short(task), template="plotly_white", height=380, margin={"l": 50, "r": 20, "t": 50, "b": 45},
-            xaxis_title="environment steps", yaxis_title="score", hovermode="x unified",
+            xaxis={"title": "environment steps", "hoverformat": ",d"}, hovermode="x unified",
+            yaxis_title=report.unit([entry.run for entry in shown]),
         )  # fmt: skip
         parts.append(f"<div class='figure'>{_embedded(figure)}</div>")
     return parts
 
 
 def _aggregates(entries: Sequence[Entry]) -> list[str]:
-    """Final scores of methods over the tasks that all of them have, where there are several methods."""
+    """Final scores of methods over tasks, where there are several methods."""
+    labels, tasks = _labels(entries), _tasks(entries)
+    if len(labels) < 2:
+        return []
+    found = {(entry.task, entry.label): _finite(entry.measures()["final"]) for entry in entries}
+    finals = {label: [found.get((task, label), np.empty(0)) for task in tasks] for label in labels}
+    better = {
+        (label, other): probability_of_improvement(finals[label], finals[other])
+        for label in labels
+        for other in labels
+        if other != label
+    }
+    matrix = [
+        [html.escape(label), *(_cell(better[label, other], 2) if other != label else "" for other in labels)]
+        for label in labels
+    ]
+    common = [task for task in tasks if all((task, label) in found for label in labels)]
+    parts = _means(entries, common) if common else ["<h2>Over tasks</h2>", "<p>No task has a run of every method.</p>"]
+    return [
+        *parts,
+        "<p>The probability that a seed of the row ends higher than one of the column, ties by half, mean over the "
+        "tasks of both:</p>",
+        _table(["better than", *labels], matrix),
+        "<p>By Agarwal et al. (2021). Seeds that failed have no final score and are left out here: where there are "
+        "any, this is of the others alone.</p>",
+    ]
+
+
+def _means(entries: Sequence[Entry], tasks: Sequence[str]) -> list[str]:
+    """Interquartile means of the final scores over tasks that all methods have, as a table and as a figure."""
     import plotly.graph_objects as go
 
-    labels, tasks = _labels(entries), _tasks(entries)
-    common = [task for task in tasks if all(_find(entries, task, label) for label in labels)]
-    if len(labels) < 2 or not common:
-        return []
-    finals = {label: [_finite(_found(entries, task, label).measures()["final"]) for task in common] for label in labels}
-    rows, bars = [], []
+    labels, rows, figure = _labels(entries), [], go.Figure()
     for label in labels:
-        value = interquartile_mean(np.concatenate(finals[label]))
-        low, high = stratified_interval(finals[label])
-        others = [probability_of_improvement(finals[label], finals[other]) for other in labels if other != label]
-        rows.append(
-            [html.escape(label), _cell(value), f"{_cell(low)} to {_cell(high)}", f"{_mean(np.array(others)):.2f}"]
-        )
-        bars.append((value, low, high))
-    figure = go.Figure()
-    for label, (value, low, high) in zip(labels, bars, strict=True):
+        members = [entry for entry in entries if entry.label == label and entry.task in tasks]
+        finals = [_finite(entry.measures()["final"]) for entry in members]
+        value, (low, high) = interquartile_mean(np.concatenate(finals)), stratified_interval(finals)
+        rows.append([html.escape(label), _cell(value), f"{_cell(low)} to {_cell(high)}", _seeds(members)])
         figure.add_scatter(
             x=[value], y=[label], mode="markers", showlegend=False,
             marker={"color": _colours(entries)[label], "size": 11},
             error_x={"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]},
-            hovertemplate="%{x:.1f}",
+            hovertemplate=f"%{{x:.1f}} ({_cell(low)} to {_cell(high)})<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
         template="plotly_white", height=120 + 32 * len(labels), margin={"l": 50, "r": 20, "t": 20, "b": 45},
         xaxis_title="interquartile mean of final scores", yaxis={"autorange": "reversed"},
     )  # fmt: skip
-    head = ["method", "interquartile mean", "95 % interval", "better than another method, mean probability"]
-    matrix_head = ["better than", *labels]
-    matrix = [
-        [
-            html.escape(label),
-            *(
-                "" if other == label else f"{probability_of_improvement(finals[label], finals[other]):.2f}"
-                for other in labels
-            ),
-        ]
-        for label in labels
-    ]
     return [
-        f"<h2>Over {len(common)} task{'s' if len(common) > 1 else ''}</h2>",
+        f"<h2>Over {len(tasks)} task{'s' if len(tasks) > 1 else ''}</h2>",
         f"<div class='figure'>{_embedded(figure)}</div>",
-        _table(head, rows),
-        "<p>Of final scores; intervals by a bootstrap of seeds within each task (Agarwal et al., 2021). The probability"
-        " that a seed of the row scores higher than one of the column, mean over tasks:</p>",
-        _table(matrix_head, matrix),
+        _table(["method", "interquartile mean", "95 % interval", "seeds"], rows),
+        "<p>Of final scores, over the tasks that all methods have; intervals by a bootstrap of seeds within each task."
+        "</p>",
     ]
 
 
 def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of scores, a row per task and method."""
-    with_published = any(entry.published is not None for entry in entries)
-    optional = report.OPTIONAL_COLUMNS
-    there = [name for name in optional if any(np.isfinite(entry.measures()[name]).any() for entry in entries)]
-    names = [name for name in MEASURES if name not in optional or name in there]
+    """Head and rows of the table of scores, a row per task and method; published ones stand beside ours."""
+    published = [name for name in PUBLISHED if any(name in entry.published for entry in entries)]
+    names = [
+        name
+        for name in MEASURES
+        if name not in report.OPTIONAL_COLUMNS
+        or name in published
+        or any(np.isfinite(entry.measures()[name]).any() for entry in entries)
+    ]
+    head = ["task", "method"]
+    for name in names:
+        head += [name, f"{name}*"] if name in published else [name]
     rows = []
     for entry in entries:
-        measures = entry.measures()
-        cells = [_hover(measures[name], entry.run.seeds, 2 if name == "regret" else 1) for name in names[:-1]]
+        measures, cells = entry.measures(), []
+        for name in names[:-1]:
+            cells.append(_hover(measures[name], entry.run.seeds, 2 if name == "regret" else 1))
+            if name in published:
+                cells.append(_cell(entry.published.get(name, np.nan)))
         reached = measures[names[-1]]
         count = int(np.isfinite(reached).sum())
-        cells.append(
-            f"{_mean(reached):,.0f}" + ("" if count == len(reached) else f" ({count} of {len(reached)})")
-            if count
-            else "–"
-        )
-        failed = int((~np.isfinite(measures["final"])).sum()) if len(entry.run.score.steps) else 0
-        seeds = f"{len(entry.run.seeds)}" + (f", {failed} failed" if failed else "")
-        published = [f"{entry.published:.1f}" if entry.published is not None else "–"] if with_published else []
-        rows.append([html.escape(_short(entry.task)), html.escape(entry.label), *cells, seeds, *published])
-    return ["task", "method", *names, "seeds", *(["published*"] if with_published else [])], rows
+        share = "" if count == len(reached) else f" ({count} of {len(reached)})"
+        cells.append(f"{_mean(reached):,.0f}{share}" if count else "–")
+        rows.append([html.escape(_short(entry.task)), html.escape(entry.label), *cells, _seeds([entry])])
+    return [*head, "seeds"], rows
 
 
 def _times(entries: Sequence[Entry]) -> list[str]:
@@ -311,17 +348,53 @@ def _films(entries: Sequence[Entry], folder: Path) -> list[str]:
     ]
 
 
-def _published_note(entries: Sequence[Entry]) -> str:
-    if all(entry.published is None for entry in entries):
-        return ""
-    return " * Scores of the paper: of D4RL's data and an older MuJoCo, from other starts; compare gains, not scores."
+def _progress(commands: Sequence[Command]) -> list[str]:
+    """Counts of runs by their state, and those that are not done, with what is known of why."""
+    counts = Counter(command.state for command in commands)
+    words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    rows = [
+        [f"<code>{html.escape(command.line)}</code>", command.state, html.escape(command.reason)]
+        for command in commands
+        if command.state != DONE
+    ]
+    missing = (
+        f"<details><summary>Not done yet</summary>{_table(['command', 'state', 'reason'], rows, names=3)}</details>"
+    )
+    return [f"<p>Commands: {words}.</p>", missing if rows else ""]
+
+
+def _reproduction(entries: Sequence[Entry], commands: Sequence[Command], whole: str) -> list[str]:
+    """The command that makes the study, the code that it was of, and every single command."""
+    commits = sorted(
+        {line["commit"] for entry in entries for line in provenance.read(entry.folder) if "commit" in line}
+    )
+    lines = html.escape("\n".join(command.line for command in commands))
+    code = f"<p>Code of commit {html.escape(', '.join(commits))}.</p>" if commits else ""
+    return [
+        "<h2>To reproduce</h2>",
+        f"<pre>{html.escape(whole)}</pre>{code}",
+        f"<details><summary>Command by command</summary><pre>{lines}</pre></details>",
+    ]
+
+
+def _prose(text: str) -> str:
+    """A paragraph, with code between backquotes."""
+    words = html.escape(" ".join(text.split()))
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", f"<p>{words}</p>") if words else ""
+
+
+def _seeds(entries: Sequence[Entry]) -> str:
+    """Number of seeds, and of those that failed."""
+    failed = sum(entry.failed() for entry in entries)
+    return f"{sum(len(entry.run.seeds) for entry in entries)}" + (f", {failed} failed" if failed else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
     """A table that sorts by the column whose head is clicked; its first columns are names, the others numbers."""
     lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<table class='names{names}'><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<div class='table'><table class='names{names}'>{body}</table></div>"
 
 
 def _hover(values: np.ndarray, seeds: np.ndarray, digits: int) -> str:
@@ -344,16 +417,6 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
 
 def _tasks(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.task for entry in entries))
-
-
-def _find(entries: Sequence[Entry], task: str, label: str) -> Entry | None:
-    return next((entry for entry in entries if (entry.task, entry.label) == (task, label)), None)
-
-
-def _found(entries: Sequence[Entry], task: str, label: str) -> Entry:
-    entry = _find(entries, task, label)
-    assert entry is not None
-    return entry
 
 
 def _colours(entries: Sequence[Entry]) -> Mapping[str, str]:
@@ -379,15 +442,13 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
-def _cell(value: float) -> str:
-    return f"{value:.1f}" if np.isfinite(value) else "–"
+def _cell(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
 
 
 def _escaped(text: str) -> str:
     """Returns a text as LaTeX prints it."""
-    for letter in ("\\", "&", "%", "$", "#", "_", "{", "}"):
-        text = text.replace(letter, r"\textbackslash{}" if letter == "\\" else f"\\{letter}")
-    return text.replace("→", r"$\to$")
+    return text.translate(_SPECIAL)
 
 
 _HEAD = """<!doctype html>
@@ -396,7 +457,11 @@ _HEAD = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222 }}
 table {{ border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .25em .7em; text-align: right; border-bottom: 1px solid #ddd }}
-th:first-child, td:first-child, .names2 :is(th, td):nth-child(2) {{ text-align: left }}
+th:first-child, td:first-child, .names2 :is(th, td):nth-child(2), .names3 :is(th, td) {{ text-align: left }}
+.table {{ overflow-x: auto }}
+.names2 td:first-child {{ white-space: nowrap }}
+pre {{ background: #f2f2f2; padding: .6em; overflow-x: auto }}
+summary {{ cursor: pointer }}
 th {{ cursor: pointer; border-bottom: 2px solid #888; vertical-align: bottom }}
 tbody tr:hover {{ background: #f4f6fa }}
 span[title] {{ border-bottom: 1px dotted #aaa; cursor: help }}

@@ -17,6 +17,7 @@ A study of one's own is a TOML file (docs/studies.md): --dry_run checks it befor
 import contextlib
 import dataclasses
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,7 +93,8 @@ def main(args: FlagValues) -> None:
             local.run(root, cells, args.jobs, args.retries, _Counter(len(cells)).report)
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     failed = [cell for cell in cells if seen[cell.name].state != DONE]
-    print(report(study, root, cells))
+    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
+    print(report(study, root, cells, shlex.join(["o2o", "study", args.study, *chosen])))
     if failed and args.launcher == "slurm":
         print("`--status` says how far the runs are; the same command goes on, and reports those that are done")
     elif failed:
@@ -244,16 +246,17 @@ def _amounts(takes: np.ndarray) -> tuple[str, str, str]:
     return f"{takes[0]:,.0f}", limits.span_text(takes[1]), limits.size_text(takes[2])
 
 
-def report(study: Study, root: Path, cells: Sequence[Cell]) -> str:
+def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str:
     """Writes report and page over the runs that are done, and returns the tables. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
+      command: that makes it.
     """
-    runs = [cell for cell in cells if cell.command == FINETUNE]
-    done = [cell for cell in runs if progress.of(root, cell).state == DONE]
+    seen = {cell.name: progress.of(root, cell) for cell in cells}
+    done = [cell for cell in cells if cell.command == FINETUNE and seen[cell.name].state == DONE]
     if not done:
         return "no fine-tuning run is done: there is nothing to report"
     labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
@@ -264,13 +267,16 @@ def report(study: Study, root: Path, cells: Sequence[Cell]) -> str:
             cell.label,
             root / cell.name,
             load_run(root / cell.name, cell.label),
-            study.published.get(cell.task, {}).get(cell.label),
+            study.published.get(cell.task, {}).get(cell.label, {}),
         )
         for cell in done
     ]
-    state = f"{len(done)} of {len(runs)} runs are done."
+    commands = [
+        page.Command(shlex.join(["o2o", *cell.argv(root)]), seen[cell.name].state, seen[cell.name].reason)
+        for cell in cells
+    ]
     try:
-        path = page.write(folder, study.title, study.about, entries, state, f"o2o study {study.name}")
+        path = page.write(folder, study, entries, commands, command)
     except ValueError as error:  # plotly isn't there
         return f"{text}\nnote: {error}"
     return f"{text}\nPage: {path.absolute()}"

@@ -19,11 +19,12 @@ DATASET, OFFLINE, FINETUNE = "dataset", "offline", "finetune"  # commands that c
 NO_NAME = re.compile(r"[^\w.=-]+")  # letters that a folder's name is better without
 WAY_OUT = "mend it as the documentation of studies says"
 
+PUBLISHED = ("offline", "aligned", "final")  # scores that papers print
 OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "resume", "seeds", "set")
 
 _KINDS = {
     "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
-    "offline": dict, "online": dict, "published": dict,
+    "offline": dict, "online": dict, "published": dict, "published_note": str,
 }  # fmt: skip
 _DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
@@ -69,7 +70,8 @@ class Study:
       dataset_flags: of the command that makes a task's own data.
       offline: methods, by name.
       online: likewise, those that vary a setting once for each value.
-      published: task -> label -> score that the study is held against.
+      published: task -> label -> scores that the study is held against, by `PUBLISHED`.
+      published_note: of what they are, and how they compare, in words.
     """
 
     name: str
@@ -81,7 +83,8 @@ class Study:
     dataset_flags: tuple[str, ...]
     offline: Mapping[str, Method]
     online: Mapping[str, Method]
-    published: Mapping[str, Mapping[str, float]]
+    published: Mapping[str, Mapping[str, Mapping[str, float]]]
+    published_note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +214,8 @@ def parse(name: str, values: Record) -> Study:
         offline=made[OFFLINE],
         online=made["online"],
         dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
-        published={task: _numbers(published, task) for task in published},
+        published={task: _scores(published, task) for task in published},
+        published_note=values.at("published_note", str, ""),
     )
 
 
@@ -374,9 +378,16 @@ def _datasets(values: Record) -> dict[str, str]:
     return dict(datasets.check(dict.fromkeys(datasets, str)))
 
 
-def _numbers(values: Record, task: str) -> dict[str, float]:
+def _scores(values: Record, task: str) -> dict[str, dict[str, float]]:
+    """Returns what is published of a task by label: a score alone is the final one."""
     table = Record(values.check({task: dict})[task], f"{task} of {values.name}", WAY_OUT)
-    return dict(table.check(dict.fromkeys(table, float)))
+    found = {}
+    for label in table.check(dict.fromkeys(table, (float, dict))):
+        scores = table[label] if isinstance(table[label], dict) else {PUBLISHED[-1]: table[label]}
+        record = Record(scores, f"{label} of {table.name}", WAY_OUT)
+        _known(record, dict.fromkeys(PUBLISHED, float))
+        found[label] = dict(record)
+    return found
 
 
 def _slug(text: str) -> str:

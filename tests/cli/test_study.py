@@ -54,7 +54,9 @@ def test_a_study_from_start_to_report(file, capfd):
     (report,) = csv.DictReader((file.parent / "runs" / "mine" / "report_runs.csv").open())
     assert report["seeds"] == "2"
     assert (file.parent / "runs" / "mine" / "report.png").exists()
-    assert (file.parent / "runs" / "mine" / "index.html").exists()
+    page = (file.parent / "runs" / "mine" / "index.html").read_text()
+    assert f"<pre>o2o study {file}</pre>" in page  # a file's name alone would be a study of the package
+    assert "<p>Commands: 3 done.</p>" in page
     call(file, "--status")
     assert "3 done; nothing is left" in capfd.readouterr().out
 

@@ -129,7 +129,8 @@ def test_a_study_without_online_methods_trains_offline():
         ({"online": {"o2td3": {}}}, "online.o2td3: from names no offline method"),
         ({"offline": {"bc": {"flags": ["out=x"]}}}, "flags has out=x, which the study says by keys of its own"),
         ({"online": {"a": {"from": ["cql"], "reconstruction": "a"}}}, "unknown reconstruction 'a'"),
-        ({"published": {TASKS[0]: {"O2TD3": "97"}}}, "O2TD3 is '97', expected a number"),
+        ({"published": {TASKS[0]: {"O2TD3": "97"}}}, "O2TD3 is '97', expected a number or an object"),
+        ({"published": {TASKS[0]: {"O2TD3": {"last": 97}}}}, "unknown name 'last'"),
         ({"datasets": {TASKS[0]: 3}}, "is 3, expected a text"),
     ],
 )
@@ -181,3 +182,9 @@ def test_settings_of_the_fast_schedule_hold_there_alone():
     }
     assert settings["paper"] == {"td3_bc": ("--set=updates=5",), "cql": ()}
     assert settings["fast"] == {"td3_bc": ("--set=updates=5", "--set=updates=2"), "cql": ("--set=updates=3",)}
+
+
+def test_published_scores_are_the_final_ones_or_say_which():
+    scores = {"O2TD3": 97, "O2SAC": {"offline": 59.29, "aligned": 65.28}}
+    found = parse(FILE | {"published": {TASKS[0]: scores}}).published
+    assert found == {TASKS[0]: {"O2TD3": {"final": 97}, "O2SAC": {"offline": 59.29, "aligned": 65.28}}}

@@ -125,6 +125,7 @@ COMMAND_LINES = [
     (f"{OFFLINE} --lr=1e-3", "a setting of the algorithm is --set=lr=…"),
     (f"{OFFLINE} seeds=2", "unexpected argument 'seeds=2': flags are written --name=value"),
     (f"{OFFLINE} seeds", "unexpected argument 'seeds'"),
+    ("study transfer --study=paper/table2", "'transfer' and --study=paper/table2 both name the study: leave"),
     ("offline stray --algorithm=td3_bc", "unexpected argument 'stray': flags are written --name=value"),
     ("offline --algorithm td3_bc --resume stray", "unexpected argument 'stray'"),
     ("offline --algorithm=td3_bc --out=new -- --resume", "unexpected argument '--resume'"),
@@ -265,6 +266,9 @@ DATASETS = {
         changed(**with_number("observations", np.nan)), "NaN or infinity in 1 of 6 rows of observation",
     ),
     "nan next observation": (changed(**with_number("next_observations", np.nan)), "rows of next_observation"),
+    "large observation": (
+        changed(**with_number("observations", -1e38)), "observation as large as 1e+38, first in row ", "a smaller unit",
+    ),
     "infinite reward": (changed(**with_number("rewards", np.inf)), "NaN or infinity in 1 of 6 rows of reward"),
     "reward beyond float32": (changed(**with_number("rewards", 1e300)), "NaN or infinity in 1 of 6 rows of reward"),
     "nan action": (changed(**with_number("actions", np.nan)), "NaN or infinity in 1 of 6 rows of action"),
