@@ -303,7 +303,7 @@ def _chosen(actions: list[Array], choice: Array) -> Array:
 
 
 class ActionOptimization(NamedTuple):
-    """How a critic improves a policy's actions.
+    """Rule by which a critic improves a policy's actions.
 
     Attributes:
       samples: N actions that the policy proposes at a state.
@@ -366,7 +366,8 @@ class OptimizedPolicy:
           Actions [B, K, A] in [-1, 1] and their values [B, K], in return units; no gradient flows through them.
         """
         normalized, rule = self.normalizer(observation), self.rule
-        action = repeated(self.base.distribution(observation), rule.samples).sample(key)
+        distribution: Any = self.base.distribution(observation)  # a normal, squashed or not
+        action = repeated(distribution, rule.samples).sample(key)
 
         def q(action: Array) -> Array:
             return mean_value(self.critic_params, self.critic, at_every(normalized, action), action)
@@ -384,9 +385,8 @@ class OptimizedPolicy:
 
     def distribution(self, observation: Array) -> Deterministic:
         """Maps raw observations [..., O] to actions [..., A], as a point mass, by the same noise at every one."""
-        flat = observation.reshape(-1, observation.shape[-1])
-        action = jax.vmap(lambda one: self.best(one[None], jax.random.key(0))[0])(flat)
-        return Deterministic(action.reshape(*observation.shape[:-1], action.shape[-1]))
+        best = jnp.vectorize(lambda one: self.best(one[None], jax.random.key(0))[0], signature="(o)->(a)")
+        return Deterministic(best(observation))
 
     def begin(self, episodes: int, key: Array | None = None) -> Any:
         """Returns its memory where episodes begin: the key [] that it draws from; without one () and the same noise."""

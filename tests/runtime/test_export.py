@@ -16,7 +16,10 @@ from tests import tiny
 
 BOUNDED = o2o.Task("gym/Own-v0", "Own-v0", o2o.Spec(11, 3), 9, action_low=(-2.0, 0.0, -1.0), action_high=(2.0, 1, 1))
 OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
-POLICIES = {head: tiny.make_policy(head) for head in HEADS} | {"set": tiny.make_policy_set()}
+POLICIES = {head: tiny.make_policy(head) for head in HEADS} | {
+    "set": tiny.make_policy_set(),
+    "optimized": tiny.make_optimized_policy(),
+}
 
 # the three lines of export.json, in a process that has neither this package nor its networks
 STRANGER = """

@@ -275,9 +275,7 @@ def make_probes(
 def make(config: Config, spec: Spec) -> Algorithm:
     """Binds networks and settings; what comes back are pure functions, not yet jitted."""
     nets, update = make_networks(config, spec), config.update
-    annotate = None
-    capacity = max(1, min(config.replay.buffer_size, config.env_steps))
-    rule = replay.make(config.replay.mode, capacity, update.batch_size, config.replay.part_episodes)
+    annotate, rule = None, config.replay.rule(config.env_steps, update.batch_size)
     if update.conservative_weight:
         returns = RecordedReturns(update.discount, update.reward_scale, update.reward_shift, update.failure_reward)
         annotate, rule = functools.partial(prepare, returns), replay.with_returns(rule, returns)

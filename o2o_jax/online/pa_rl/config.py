@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
-from o2o_jax.online import continued, parts
+from o2o_jax.online import parts
 from o2o_jax.online.common import OnlineConfig
 from o2o_jax.online.parts import AUTHORS, OWN
 from o2o_jax.policy import ONLINE_HIDDEN, ActionOptimization
@@ -148,12 +148,13 @@ class Config(OnlineConfig):
     optimization: Optimization = part(Optimization)
     critics: Critics = part(Critics)
     interaction: parts.Interaction = part(parts.Interaction)
-    replay: continued.Replay = part(continued.Replay, mode="half")
+    replay: parts.Replay = part(parts.Replay)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.replay.mode == "half" and self.update.batch_size % 2:
-            raise ValueError(f"replay.mode=half needs an even update.batch_size, got {self.update.batch_size}")
+        if self.replay.mode == "auto":
+            raise ValueError("replay.mode=auto compares critics of the policy alone, not of improved actions: set half")
+        self.replay.check_batch_size(self.update.batch_size)
 
     @classmethod
     def published(cls, task: Task) -> "Config":
