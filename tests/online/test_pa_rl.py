@@ -19,6 +19,8 @@ from o2o_jax.runtime import saved
 from o2o_jax.runtime.deployed import DeployedPolicy
 from o2o_jax.types import Annotated, Extras, Spec
 from tests import sharing, tiny
+from tests.golden_numbers import ENTRY_ATOL, SCALAR_RTOL, Golden, member, replayed_draws
+from tests.golden_numbers import SPEC as GOLDEN_SPEC
 
 SPEC = Spec(observation_dim=3, action_dim=2)
 ONE = Spec(1, 1)
@@ -370,3 +372,55 @@ def test_probe_a_policy_comes_to_do_what_the_critics_lead_to():
     np.testing.assert_allclose(before, -0.5, atol=0.02)
     np.testing.assert_array_less(0.0, actor)
     np.testing.assert_allclose(action, 0.5, atol=0.15)
+
+
+class Proposing:
+    """A stand-in: a standard normal, whose samples are the recorded proposals."""
+
+    head = "gaussian"
+
+    def apply(self, params, observation):
+        del params
+        return Gaussian(jnp.zeros((*observation.shape[:-1], 3)), jnp.zeros((*observation.shape[:-1], 3)))
+
+
+def test_golden_updates():
+    golden = Golden("pa_rl")
+    sizes = {"critic_hidden": (32, 32), "num_critics": 2, "num_bins": 11, "value_low": -3.0, "value_high": 3.0}
+    rule = {"samples": 6, "kept": 3, "steps": 3, "step_size": 0.05}
+    config = tiny.config(pa_rl.Config, **sizes, **rule, conservative_weight=0.5, num_actions=4)
+    nets = algorithm.make_networks(config, GOLDEN_SPEC)._replace(actor=Proposing())
+    critic, actor = golden.ensemble("critic_1", "critic_2"), jnp.zeros(())
+    state = algorithm.State(
+        actor=actor, critic=critic, target_critic=critic, opt=algorithm.fresh_moments(nets, actor, critic),
+        transform=Transform(Normalizer.identity(5)), step=jnp.zeros((), jnp.int32),
+    )  # fmt: skip
+
+    @jax.jit
+    def update(state, batch, proposed, next_proposed, uniform):
+        policy = algorithm.policy(nets, config, state)
+        with replayed_draws([proposed]):
+            imitated = policy.candidates(batch.observation, jax.random.key(0), batch.action)
+        with replayed_draws([next_proposed, uniform, proposed]):
+            return algorithm.evaluate(nets, config, state, batch, jax.random.key(0)), imitated
+
+    for step in golden.steps("update"):
+        returns = jnp.asarray(golden.recorded("update", step, "batch/returns")[:, 0])
+        batch = Annotated.of(golden.batch("update", step), Extras(shared=ReturnsToGo(returns)))
+        (state, metrics), (action, value) = update(state, batch, *golden.recorded_draws("update", step))
+        # theirs begin with the least valuable one
+        for name, found in (("action", action), ("value", jax.nn.log_softmax(value))):
+            expected = golden.recorded("update", step, f"imitated/{name}")[:, jnp.array([1, 0, 2])]
+            np.testing.assert_allclose(found, expected, atol=ENTRY_ATOL)
+        log = golden.log("update", step)
+        assert 0.1 < log["calql_bound_rate"] < 0.9
+        for name, theirs in (
+            ("critic_loss", "critic_loss"), ("td_loss", "td_loss"), ("q", "predicted_qs"), ("target_q", "target_qs"),
+            ("gap", "cql_diff"),
+        ):  # fmt: skip
+            np.testing.assert_allclose(metrics[name], log[theirs], rtol=SCALAR_RTOL, atol=ENTRY_ATOL, err_msg=name)
+        golden.check(
+            "update", step, critic_1=member(state.critic, 0), critic_2=member(state.critic, 1),
+            target_1=member(state.target_critic, 0), target_2=member(state.target_critic, 1),
+        )  # fmt: skip
+    assert step == 2
