@@ -57,7 +57,7 @@ def optimized(samples=8, kept=3, steps=0, step_size=0.02, mean=0.25, critic=CRIT
 
 
 def samples_of(key, rows, number, mean=0.25):
-    """What the stand-in proposes, [B, N]."""
+    """Samples [B, N] of the stand-in."""
     return np.clip(mean + 0.1 * np.asarray(jax.random.normal(key, (rows, number, 1)), np.float64)[..., 0], -1, 1)
 
 
