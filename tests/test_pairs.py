@@ -95,7 +95,7 @@ def test_pair(source, target):
     started = algorithm.policy(state)
     jax.tree.map(np.testing.assert_array_equal, started.normalizer, handoff.policy.normalizer)
     if requires.head:  # else its normaliser is all that crosses
-        crossed = getattr(started, "kept", started)  # of a set the one that another joins
+        crossed = getattr(started, "kept", getattr(started, "base", started))  # before others join, critics improve it
         actions = [policy.distribution(BATCH.observation).mode() for policy in (crossed, handoff.policy)]
         np.testing.assert_allclose(*actions, rtol=1e-6)
         assert crossed.head == head

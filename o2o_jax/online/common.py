@@ -146,6 +146,7 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
     policy = handoff.policy
     if policy.head != head:
         raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
+    assert isinstance(policy, Policy)  # all others have heads of their own
     stated = policy.normalizer.mean.shape
     if len(stated) > 1:
         raise ValueError(f"the policy is of {stated[0]} seeds: take one of them, or vmap over keys and handoffs")
