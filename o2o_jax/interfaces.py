@@ -5,6 +5,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from o2o_jax import registry
 from o2o_jax.reading import brief
 from o2o_jax.types import Array, Metrics, Rollout, Spec, expect
@@ -136,6 +139,7 @@ class Schedule:
       warmup_env_steps: environment steps before the first update; the policy itself acts.
       random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
       overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
+      num_envs: E, environments per seed that step together; rounds that fall due within their E steps follow them.
     """
 
     env_steps: int = 1
@@ -143,10 +147,20 @@ class Schedule:
     warmup_env_steps: int = 0
     random_env_steps: int = 0
     overlap: bool = False
+    num_envs: int = 1
 
-    def due(self, env_steps: int) -> bool:
-        """Returns whether a round of updates follows environment step number `env_steps`, counted from 1."""
-        return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+    @property
+    def env_axes(self) -> tuple[int, ...]:
+        """Axes of what each environment of a seed has one of: none where there is one, else [E]."""
+        return () if self.num_envs == 1 else (self.num_envs,)
+
+    def due(self, env_steps: Any) -> Any:
+        """Returns whether a round of updates is due at environment step number `env_steps`, counted from 1."""
+        return (env_steps > self.warmup_env_steps) & (env_steps % self.env_steps == 0)
+
+    def rounds(self, env_steps: Any) -> Any:
+        """Returns how many rounds of updates follow E steps, of which the last has the number `env_steps`."""
+        return sum(self.due(env_steps - before) for before in range(self.num_envs))
 
 
 class Replay(NamedTuple):
@@ -154,11 +168,12 @@ class Replay(NamedTuple):
 
     Attributes:
       init: (spec) -> buffer of one seed, before its first environment step.
-      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis.
+      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis. Several environments of a seed
+        take turns, always in the same order.
       sample: (buffer, dataset [N], key) -> batch [B], or [T] of a rollout, after at least one `add`.
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
-      cut: (buffer) -> buffer, where the episode under way was lost: the next step begins another.
+      cut: (buffer) -> buffer, where the episodes under way were lost: the next steps begin others.
     """
 
     init: Callable[[Spec], Any]
@@ -214,6 +229,11 @@ class Online(NamedTuple):
     reference: Reference | None = None
     memory: Callable[[], Any] = no_memory
     prepare: Prepare | None = None
+
+    def memories(self) -> Any:
+        """Returns `memory` of each environment of a seed, with `Schedule.env_axes` in front."""
+        axes = self.schedule.env_axes
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*axes, *jnp.shape(leaf))), self.memory())
 
 
 class Requires(NamedTuple):
