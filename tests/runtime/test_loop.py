@@ -120,7 +120,7 @@ def launch(
     if run is None:
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
         run = begin_finetuning(setup, start_run(setup, None), accept, best, reference_returns)
-    envs = vector_env(len(seed_list))
+    envs = vector_env(len(seed_list) * (algorithm.online.schedule.num_envs if algorithm.online else 1))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
     if evaluator is None and evaluated:
         evaluator = scripted(scores)
@@ -325,6 +325,15 @@ guess_config = functools.partial(tiny.config, GuessSettings)
 def test_when_a_round_of_updates_is_due():
     assert [step for step in range(1, 8) if Schedule(warmup_env_steps=2).due(step)] == [3, 4, 5, 6, 7]
     assert [step for step in range(1, 8) if Schedule(env_steps=3, warmup_env_steps=3).due(step)] == [6]
+
+
+def test_environments_side_by_side_leave_as_many_rounds():
+    # steps 4 to 6, of which 5 and 6 are after the warm-up, then 7 to 9; rounds after 4, 8 and 12, the last two due
+    each = Schedule(warmup_env_steps=4, num_envs=3)
+    assert [each.rounds(step) for step in (3, 6, 9)] == [0, 2, 3]
+    assert [Schedule(env_steps=4, warmup_env_steps=4, num_envs=2).rounds(step) for step in range(2, 13, 2)] == [
+        0, 0, 0, 1, 0, 1
+    ]  # fmt: skip
 
 
 def guess(mode="half", capacity=100, **schedule):
@@ -901,7 +910,7 @@ class Keeper:
     begin, act = Guess.begin, Guess.act
 
 
-def keeper(length, updates=1):
+def keeper(length, updates=1, num_envs=1):
     """Rollouts of `length` steps; the actor is different after each."""
 
     def init(key, handoff):
@@ -916,10 +925,10 @@ def keeper(length, updates=1):
 
     return with_online(
         guess()._replace(init=init),
-        schedule=Schedule(env_steps=length, updates=updates),
+        schedule=Schedule(env_steps=length, updates=updates, num_envs=num_envs),
         update=finetune,
         act=common.memoryless(lambda state, observation, key: jnp.tanh(state.actor)),
-        replay=replay.rollout(length),
+        replay=replay.rollout(length, num_envs),
     )
 
 
