@@ -250,7 +250,7 @@ class Interaction(Settings):
         self._not_negative("warmup_env_steps", "random_env_steps")
 
     def rule(self, num_envs: int = 1) -> ScheduleRule:
-        """Returns the rule of so many environments per seed: `updates_per_env_step` updates after each of their steps."""
+        """Returns the rule of so many environments per seed: updates after each of their steps."""
         return ScheduleRule(
             updates=self.updates_per_env_step,
             warmup_env_steps=max(self.warmup_env_steps, self.random_env_steps),

@@ -58,8 +58,8 @@ class Episodes:
         """Returns the episodes as a pytree of numpy arrays [S, ...], whose shapes depend on how far they are.
 
         Args:
-          envs: vector environment, as of `loop.fine_tune`, that they take place in, of `envs.vector.make_vector`; of any other kind nothing
-            is saved but the numbers here.
+          envs: vector environment, as of `loop.fine_tune`, that they take place in, of `envs.vector.make_vector`; of
+            any other kind nothing is saved but the numbers here.
         """
         longest = max(1, *map(len, self.finished))
         finished = np.full((len(self.finished), longest), np.nan)
@@ -76,9 +76,7 @@ class Episodes:
             saved["metrics"] = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *jax.device_get(self.pending))
         recordings = [env.recording() for env in getattr(envs, "envs", []) if hasattr(env, "recording")]
         if len(recordings) == self.returns.size and None not in recordings:
-            shape = self.returns.shape
-            stacked = _stacked(recordings)
-            saved["simulators"] = {name: column.reshape(*shape, *column.shape[1:]) for name, column in stacked.items()}
+            saved["simulators"] = _stacked(recordings, self.returns.shape)
         return saved
 
     @classmethod
@@ -103,12 +101,11 @@ class Episodes:
         episodes = cls(
             np.array(saved["observation"]), np.array(saved["action"]), np.array(saved["returns"]), finished, pending
         )
+        at_each = episodes.observation.reshape(-1, episodes.observation.shape[-1])
+        over_each = np.repeat(failed, len(at_each) // len(failed))
         if "simulators" in saved:
             try:
-                axes, at_each = episodes.returns.ndim, episodes.observation.reshape(-1, episodes.observation.shape[-1])
-                columns = {name: values.reshape(-1, *values.shape[axes:]) for name, values in saved["simulators"].items()}
-                over_each = np.repeat(failed, len(at_each) // len(failed))
-                played = zip(envs.envs, _each(columns), at_each, over_each, strict=True)
+                played = zip(envs.envs, _each(saved["simulators"]), at_each, over_each, strict=True)
                 found = [at if over else env.replay(recording) for env, recording, at, over in played]
             except Exception as error:  # whatever an environment of another version or make raises
                 print(f"note: an environment refuses what it took before: {error}")
@@ -119,21 +116,26 @@ class Episodes:
         return None
 
 
-def _stacked(recordings: list[Recording]) -> dict[str, np.ndarray]:
-    """Recordings of all seeds as arrays [S, ...]; actions are as many as the longest has, at least one, then zeros."""
+def _stacked(recordings: list[Recording], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Recordings of all environments as arrays of a shape [...] and [..., T, A], T that of the longest, at least 1."""
     steps = [len(recording.actions) for recording in recordings]
     actions = np.zeros((len(steps), max(1, *steps), *recordings[0].actions.shape[1:]), recordings[0].actions.dtype)
-    for s, recording in enumerate(recordings):
-        actions[s, : steps[s]] = recording.actions
-    return {
+    for place, recording in enumerate(recordings):
+        actions[place, : steps[place]] = recording.actions
+    columns = {
         "seed": np.stack([recording.seed for recording in recordings]),
         "generators": np.stack([recording.generators for recording in recordings]),
         "actions": actions,
         "steps": np.array(steps, np.int32),
     }
+    return {name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()}
 
 
 def _each(simulators: Mapping[str, np.ndarray]) -> list[Recording]:
     """The recordings that `_stacked` made one of."""
-    columns = zip(*(simulators[name] for name in ("seed", "generators", "actions", "steps")), strict=True)
-    return [Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in columns]
+    shape = simulators["steps"].shape
+    names = ("seed", "generators", "actions", "steps")
+    flat = (simulators[name].reshape(-1, *simulators[name].shape[len(shape) :]) for name in names)
+    return [
+        Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in zip(*flat, strict=True)
+    ]

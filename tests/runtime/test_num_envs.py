@@ -188,6 +188,5 @@ def test_settings_reach_the_schedule():
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(kind, values, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{message}$"):
         tiny.config(kind, **values)
-    assert str(error.value) == message

@@ -22,7 +22,9 @@ def rollout(length: int, num_envs: int = 1) -> Replay:
 
     def sample(buffer: RingBuffer, dataset: None, key: Array) -> Transition:
         del dataset, key
-        return buffer.storage if num_envs == 1 else by_environment(buffer.storage, num_envs)
+        steps = buffer.storage
+        assert isinstance(steps, Rollout)
+        return steps if num_envs == 1 else by_environment(steps, num_envs)
 
     init = functools.partial(make_rollout, length=length)
     return Replay(init, insert, sample, choose=lambda dataset: None, cut=functools.partial(cut, num_envs=num_envs))
