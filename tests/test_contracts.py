@@ -18,6 +18,7 @@ import pytest
 from o2o_jax import networks, offline, online
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Phase
+from o2o_jax.offline import dt
 from o2o_jax.policy import Handoff, Policy
 from o2o_jax.runtime.seeds import seed_axes
 from o2o_jax.settings import get, paths, replaced
@@ -51,10 +52,12 @@ MODULES = {"offline": offline, "online": online}
 ANY_HEAD = "gaussian"  # of the policy, where an algorithm takes any
 
 
-def phases_of(algorithm):
+def phases_of(algorithm, config):
     """The algorithm's phases, its online part among them under the name "finetune"."""
     part = algorithm.online
-    finetune = (Phase("finetune", part.update, UPDATES, BATCH_SIZE, part.prepare),) if part else ()
+    # of a method that continues one, batches of what no rows are come as offline, here from the dataset alone
+    histories = functools.partial(dt.algorithm.sample, config.update) if algorithm.name == "odt" else None
+    finetune = (Phase("finetune", part.update, UPDATES, BATCH_SIZE, part.prepare, histories),) if part else ()
     return {phase.name: phase for phase in (*algorithm.phases, *finetune)}
 
 
@@ -76,9 +79,9 @@ def test_an_algorithm_has_the_name_of_its_folder_and_knows_its_sources(kind, nam
 
 CASES = [
     (kind, name, phase) for kind, module in MODULES.items() for name in module.names()
-    for phase in phases_of(make(kind, name)[0])
+    for phase in phases_of(*make(kind, name))
 ]  # fmt: skip
-PREPARED = [case for case in CASES if phases_of(make(*case[:2])[0])[case[2]].prepare]
+PREPARED = [case for case in CASES if phases_of(*make(*case[:2]))[case[2]].prepare]
 
 
 def make_dataset(size=64):
@@ -118,7 +121,7 @@ class Case:
 
     def __init__(self, kind, name, phase):
         algorithm, self.keys, self.starts = make_starts(kind, name)
-        updates, dataset = phases_of(algorithm)[phase], make_dataset()
+        updates, dataset = phases_of(algorithm, make(kind, name)[1])[phase], make_dataset()
         self.update = updates.update
         self.sample = updates.sample or sample_batch
         self.datasets = [dataset] * SEEDS
@@ -146,7 +149,9 @@ class Case:
     @functools.cached_property
     def together(self):
         """All seeds as one program: the last states and the mean metrics, with a leading axis S."""
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts).replace(step=self.starts[0].step)
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.starts)
+        if seed_axes(states).step is None:  # not of one whose seeds make their updates at moments of their own
+            states = states.replace(step=self.starts[0].step)
         run = functools.partial(
             run_updates, self.update, num_updates=UPDATES, batch_size=BATCH_SIZE, sample=self.sample
         )

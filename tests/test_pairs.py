@@ -106,7 +106,12 @@ def test_pair(source, target):
         state, _ = phase.update(state, batch, jax.random.key(4))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), phase.name
     state = algorithm.online.begin(state, jnp.asarray(True))
-    state, _ = algorithm.online.update(state, BATCH, jax.random.key(4))
+    batch = BATCH
+    if target == "odt":  # which learns from histories
+        state, extras = algorithm.online.prepare(state, BATCH)
+        rule = algorithm.online.replay
+        batch = sharing.jit(rule.sample)(rule.init(SPEC), Annotated.of(BATCH, extras), jax.random.key(6))
+    state, _ = algorithm.online.update(state, batch, jax.random.key(4))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     memory = algorithm.online.memory()
     action, _ = algorithm.online.act(state, memory, BATCH.observation[0], jnp.zeros(()), jax.random.key(5))

@@ -133,9 +133,8 @@ def _stacked(recordings: list[Recording], shape: tuple[int, ...]) -> dict[str, n
 
 def _each(simulators: Mapping[str, np.ndarray]) -> list[Recording]:
     """The recordings that `_stacked` made one of."""
-    shape = simulators["steps"].shape
-    names = ("seed", "generators", "actions", "steps")
-    flat = (simulators[name].reshape(-1, *simulators[name].shape[len(shape) :]) for name in names)
+    names, of_each = ("seed", "generators", "actions", "steps"), simulators["steps"]
+    flat = (simulators[name].reshape(of_each.size, *simulators[name].shape[of_each.ndim :]) for name in names)
     return [
         Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in zip(*flat, strict=True)
     ]

@@ -66,7 +66,10 @@ def advance(
     # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
     # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), metrics)
-    turns = online.schedule.updates * online.schedule.rounds(run.env_steps)
+    schedule = online.schedule
+    numbers = run.env_steps - jnp.arange(schedule.num_envs)[::-1]
+    # where rounds follow episodes, this may be for the end of another seed's, which leaves none here
+    turns = schedule.updates * jnp.sum(schedule.due(numbers, step.ended > 0))
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run, action = _go_on(online, run.replace(agent=agent), step, observation)
     return run, action, jax.tree.map(jnp.divide, total, count)
@@ -264,7 +267,8 @@ class _Loop:
             terminated=np.asarray(terminated, np.float32),
             truncated=np.asarray(truncated & ~terminated, np.float32),
         )
-        due = schedule.rounds(env_steps) > 0
+        ended = terminated | truncated
+        due = np.any(schedule.due(env_steps - np.arange(schedule.num_envs)[::-1], ended))
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
         if due:
             self.run, action, metrics = self._update(self.run, self._dataset, self._extras, taken, next_observation)
@@ -281,7 +285,7 @@ class _Loop:
         doubtful = np.isin(np.arange(len(finite)), list(self._failures)) | diverged
         self.is_doubtful = bool((doubtful & ~self._failed).any())
         self._step = taken, next_observation
-        episodes.add(reward, terminated | truncated)
+        episodes.add(reward, ended)
 
     def whole_run(self) -> Run:
         """Returns the run with its episodes and snapshots."""

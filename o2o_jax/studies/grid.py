@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "
 
 _KINDS = {
     "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
-    "offline": dict, "online": dict, "published": dict, "published_note": str,
+    "offline": dict, "online": dict, "published": dict, "published_note": str, "goal": dict,
 }  # fmt: skip
 _DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
@@ -57,6 +58,19 @@ class Method:
 
 
 @dataclasses.dataclass(frozen=True)
+class Goal:
+    """Threshold that a report says the time to: well above the start, or good by itself.
+
+    Attributes:
+      gain: points above the start.
+      score: that is enough from any start.
+    """
+
+    gain: float
+    score: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """Grid of runs.
 
@@ -72,6 +86,7 @@ class Study:
       online: likewise, those that vary a setting once for each value.
       published: task -> label -> scores that the study is held against, by `PUBLISHED`.
       published_note: of what they are, and how they compare, in words.
+      goal: that the report takes the time to; None for none.
     """
 
     name: str
@@ -85,6 +100,7 @@ class Study:
     online: Mapping[str, Method]
     published: Mapping[str, Mapping[str, Mapping[str, float]]]
     published_note: str
+    goal: Goal | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +232,18 @@ def parse(name: str, values: Record) -> Study:
         dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
         published={task: _scores(published, task) for task in published},
         published_note=values.at("published_note", str, ""),
+        goal=_goal(values),
     )
+
+
+def _goal(values: Record) -> Goal | None:
+    """Returns the goal of a study's file, if it has one."""
+    if "goal" not in values:
+        return None
+    table = _table(values, "goal", {field.name: float for field in dataclasses.fields(Goal)})
+    if not table.get("gain", 0.0) > 0.0:
+        raise table.refusal("gain, in points above the start, must be positive")
+    return Goal(**table)
 
 
 def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[str] = ()) -> list[Cell]:

@@ -327,15 +327,6 @@ def test_when_a_round_of_updates_is_due():
     assert [step for step in range(1, 8) if Schedule(env_steps=3, warmup_env_steps=3).due(step)] == [6]
 
 
-def test_environments_side_by_side_leave_as_many_rounds():
-    # steps 4 to 6, of which 5 and 6 are after the warm-up, then 7 to 9; rounds after 4, 8 and 12, the last two due
-    each = Schedule(warmup_env_steps=4, num_envs=3)
-    assert [each.rounds(step) for step in (3, 6, 9)] == [0, 2, 3]
-    assert [Schedule(env_steps=4, warmup_env_steps=4, num_envs=2).rounds(step) for step in range(2, 13, 2)] == [
-        0, 0, 0, 1, 0, 1
-    ]  # fmt: skip
-
-
 def guess(mode="half", capacity=100, **schedule):
     """Counts every update in its actor, draws its actions."""
 

@@ -8,7 +8,7 @@ import pytest
 from o2o_jax.data import replay
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Schedule
-from o2o_jax.online import o2ppo, o2td3
+from o2o_jax.online import o2ppo, o2td3, odt
 from o2o_jax.runtime import log, loop
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
@@ -184,6 +184,11 @@ def test_settings_reach_the_schedule():
             o2ppo.Config,
             {"num_envs": 5},
             "rollout.env_steps must be a multiple of schedule.num_envs, 5, which step together, got 2048",
+        ),
+        (
+            odt.Config,
+            {"num_envs": 2},
+            "schedule.num_envs must be 1: Online DT keeps episodes whole, one after the other, got 2",
         ),
     ],
 )

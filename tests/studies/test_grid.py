@@ -123,6 +123,8 @@ def test_a_study_without_online_methods_trains_offline():
         ({"onlin": {}}, "unknown name 'onlin'. Did you mean 'online'"),
         ({"offline": {}}, r"declares no \[offline"),
         ({"online": {"o2td3": {"from": ["td3"]}}}, "online.o2td3: unknown start 'td3'"),
+        ({"goal": {"gain": 0}}, "gain, in points above the start, must be positive"),
+        ({"goal": {"scores": 90}}, "goal of mine.toml is damaged .*unknown name 'scores'"),
         ({"online": {"o2td3": {"form": ["td3_bc"]}}}, "o2td3 of online of mine.toml is damaged .*unknown name 'form'"),
         ({"online": {"o2td3": ["td3_bc"]}}, "expected an object"),
         ({"online": {"o2td3": {"from": [["td3_bc"]]}}}, "from has a list or a table within"),
