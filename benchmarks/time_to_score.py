@@ -3,8 +3,8 @@
     python -m benchmarks.time_to_score --jobs=1 --out=runs/studies --results=runs/benchmarks
 
 The runs are those of `o2o study time_to_score`, whose flags this command takes too: it goes on where it was stopped,
-and shares its runs with other studies in --out. The score is 50 points above that of the offline policy, at most 90,
-per seed, and it is reached by the first evaluation at or above it.
+and shares its runs with other studies in --out. The score is the study's goal: 50 points above the policy's that goes
+online, at most 90, per seed, and it is reached by the first evaluation at or above it.
 
 Seconds are of all phases before the first environment step, and of fine-tuning as its share of environment steps until
 that evaluation; evaluations are left out. They are wall time of all seeds of a run side by side, on the machine that
@@ -12,7 +12,7 @@ ran it: run one at a time (--jobs=1), with nothing beside it. A ratio is a metho
 first method, seed by seed. A seed that never gets there has no seconds and no ratio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,12 @@ from absl.flags import FlagValues
 from benchmarks import command, reports
 from o2o_jax.cli import flags, program, report, study
 from o2o_jax.cli.page import Entry
-from o2o_jax.cli.statistics import steps_to
 from o2o_jax.interfaces import Algorithm
-from o2o_jax.jobs.handoffs import load_algorithm
 from o2o_jax.runtime import files, log, provenance
 from o2o_jax.runtime.train import CLONE
 from o2o_jax.studies import grid
 
 NAME = "time_to_score"
-GAIN, CEILING = 50.0, 90.0  # points
-BESIDE = ("evaluation", "finetune")  # what provenance notes that is no phase before the first environment step
 COLUMNS = {
     "task": ("task", ""),
     "method": ("method", ""),
@@ -72,58 +68,61 @@ def main(args: FlagValues) -> None:
 
 
 def _write(args: FlagValues) -> None:
-    chosen = grid.load(args.study)
+    chosen, root = grid.load(args.study), Path(args.out)
+    if chosen.goal is None:
+        raise ValueError(f"the study {args.study} has no goal, which the time is taken to: add goal = {{ gain = 50 }}")
     cells = grid.cells(chosen, args.schedule, args.seeds, args.only)
-    entries = study.entries_of(chosen, Path(args.out), cells)
+    plans = study.check(cells, root)
+    entries = study.entries_of(chosen, root, cells, plans)
     if not entries:
         return
-    rows, folder = measured(entries), Path(args.results)
+    rows = measured(entries, {name: plans[name].setup.algorithm for name in entries}, chosen.goal)
+    folder, members = Path(args.results), [*entries.values()]
     files.make_folder(folder)
-    table, note = reports.table(summary(rows), COLUMNS), NOTE.format(first=entries[0].label)
+    table, note = reports.table(summary(rows), COLUMNS), NOTE.format(first=members[0].label)
     print(f"{table}\n\n{note}")
     report.write_csv(folder / f"{NAME}.csv", [SEED_COLUMNS, *([row[name] for name in SEED_COLUMNS] for row in rows)])
-    files.replace(folder / f"{NAME}.md", f"# Time to a score\n\n{table}\n\n{note}\n{_origin(entries)}")
+    files.replace(folder / f"{NAME}.md", f"# Time to a score\n\n{table}\n\n{note}\n{_origin(members)}")
     draw(rows, folder / f"{NAME}.png")
     print(f"written to {folder / NAME}.csv, .md and .png")
 
 
-def measured(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def measured(
+    entries: Mapping[str, Entry], algorithms: Mapping[str, Algorithm], goal: grid.Goal
+) -> list[dict[str, Any]]:
     """Returns a row per run and seed. Impure: reads their folders.
 
     Args:
-      entries: runs, of which those of the first one's method are the measure of the others.
+      entries: runs by name, of which those of the first one's method are the measure of the others.
+      algorithms: of the runs.
+      goal: of the study.
 
     Returns:
       `SEED_COLUMNS` each; seconds, steps, updates and ratio are NaN where the seed never reached its threshold.
     """
     rows = []
-    for entry in entries:
-        spent, algorithm = provenance.seconds(entry.folder), load_algorithm(entry.folder)
-        for s, seed in enumerate(entry.run.seeds):
-            start = float(entry.run.offline[s])
-            goal = threshold(start)
-            steps = steps_to(*_curve(entry, s), goal)
-            share = steps / entry.run.score.steps[-1]
-            before = sum(seconds for phase, seconds in spent.items() if phase not in BESIDE)
-            rows.append({
+    for name, entry in entries.items():
+        run = entry.run
+        start = np.where(np.isfinite(run.cloned), run.cloned, run.offline)
+        columns = zip(run.seeds, start, entry.seconds_to(goal), entry.steps_to(goal), strict=True)
+        rows += [
+            {
                 "task": entry.task,
                 "method": entry.label,
                 "seed": int(seed),
-                "start": start,
-                "threshold": goal,
-                "seconds": before + share * spent.get("finetune", np.nan),
-                "env_steps": steps,
-                "updates": np.nan if np.isnan(steps) else updates(entry.folder, algorithm, int(steps)),
-            })  # fmt: skip
-    ours = {(row["task"], row["seed"]): row["seconds"] for row in rows if row["method"] == entries[0].label}
+                "start": float(first),
+                "threshold": float(min(first + goal.gain, goal.score)),
+                "seconds": float(seconds),
+                "env_steps": float(steps),
+                "updates": updates(entry.folder, algorithms[name], int(steps)) if np.isfinite(steps) else np.nan,
+            }
+            for seed, first, seconds, steps in columns
+        ]
+    first_method = rows[0]["method"]
+    ours = {(row["task"], row["seed"]): row["seconds"] for row in rows if row["method"] == first_method}
     for row in rows:
         row["ratio"] = row["seconds"] / ours.get((row["task"], row["seed"]), np.nan)
     return rows
-
-
-def threshold(start: float) -> float:
-    """Score that counts as reached by a seed whose offline policy has the score `start`, both in points."""
-    return min(start + GAIN, CEILING)
 
 
 def updates(folder: Path, algorithm: Algorithm, env_steps: int) -> int:
@@ -144,13 +143,6 @@ def updates(folder: Path, algorithm: Algorithm, env_steps: int) -> int:
     schedule = algorithm.online.schedule
     rounds = env_steps // schedule.env_steps - schedule.warmup_env_steps // schedule.env_steps
     return made + max(0, rounds) * schedule.updates
-
-
-def _curve(entry: Entry, s: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and scores of a seed; that of step 0 is the policy's which goes online: aligned, cloned or offline."""
-    run = entry.run
-    first = next((scores[s] for scores in (run.aligned, run.cloned, run.offline) if np.isfinite(scores[s])), np.nan)
-    return np.concatenate([[0.0], run.score.steps]), np.concatenate([[first], run.score.values[:, s]])
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

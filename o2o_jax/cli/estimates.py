@@ -4,6 +4,7 @@ Memory is `runtime.limits`' business.
 """
 
 import dataclasses
+import functools
 import time
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,12 @@ def offline_work(module: ModuleType, config: Any, spec: Spec) -> list[Work]:
 
 
 def online_work(
-    module: ModuleType, algorithm: Algorithm, config: Any, spec: Spec, clone_config: CloneConfig | None = None
+    module: ModuleType,
+    algorithm: Algorithm,
+    config: Any,
+    spec: Spec,
+    clone_config: CloneConfig | None = None,
+    episode_steps: int = 1,
 ) -> list[Work]:
     """Updates of an online algorithm's phases, those that are left out aside.
 
@@ -61,11 +67,12 @@ def online_work(
       config: the settings.
       spec: sizes of observations and actions.
       clone_config: of cloning, where the policy has to be cloned.
+      episode_steps: time limit, which counts as every episode's length where updates follow episodes.
     """
     assert algorithm.requires is not None
     assert algorithm.online is not None
     executed, schedule = _executed(module, config, spec), algorithm.online.schedule
-    rounds = max(0, config.env_steps // schedule.env_steps - schedule.warmup_env_steps // schedule.env_steps)
+    rounds = schedule.rounds(config.env_steps, episode_steps)
     updates = {phase.name: phase.updates for phase in algorithm.phases} | {"finetune": rounds * schedule.updates}
     work = [Work(phase, count, executed.get(phase)) for phase, count in updates.items() if count]
     if clone_config is not None and algorithm.requires.head is not None:
@@ -173,7 +180,8 @@ def work_of(plan: Plan) -> list[Work]:
     module = methods.load(plan.settings["algorithm"])
     if setup.algorithm.online is None:
         return offline_work(module, setup.config, setup.spec)
-    work = online_work(module, setup.algorithm, setup.config, setup.spec, plan.clone)
+    limit = setup.task.max_episode_steps if isinstance(setup.task, Task) else 1
+    work = online_work(module, setup.algorithm, setup.config, setup.spec, plan.clone, limit)
     return [part for part in work if part.phase == "finetune"] if plan.reconstruction else work
 
 
@@ -182,15 +190,21 @@ def simulated_steps(plan: Plan) -> int:
     setup, config = plan.setup, plan.setup.config
     if not isinstance(setup.task, Task):  # sizes alone: nothing is played
         return 0
+    every, own = plan.eval_every, 0
+    looks = sum(phase.updates // every for phase in setup.algorithm.phases) if every else 0
     if setup.algorithm.online is None:
-        looks, own = (config.updates // plan.eval_every if plan.eval_every else 1), 0
-    else:
-        looks, own = 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
+        looks = max(1, looks)
+    looks *= 1 + plan.eval_sampled
+    if setup.algorithm.online is not None:
+        looks, own = looks + 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
     return own + looks * plan.episodes * setup.task.max_episode_steps
 
 
+@functools.cache
 def measure_env_step(task: Task) -> float:
-    """Returns the seconds of an environment step under random actions. Impure: makes an environment, reads the clock.
+    """Returns the seconds of an environment step under random actions, by the process's first measurement of a task.
+
+    Impure: makes an environment, reads the clock.
 
     Args:
       task: of the environment.
@@ -211,7 +225,7 @@ def measure_env_step(task: Task) -> float:
 
 
 def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
-    """Returns floating-point operations per second of all seeds together. Impure: compiles, runs, reads the clock.
+    """Returns floating-point operations per second of all seeds together. Impure: see `_measure_rate`.
 
     Args:
       config: settings, with the sizes of networks and batches.
@@ -220,10 +234,22 @@ def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
       mesh: devices that share the seeds.
     """
     sizes = getattr(config, "networks", config)  # offline settings have no parts
-    hidden = getattr(sizes, "critic_hidden", sizes.hidden)
+    if hasattr(sizes, "width"):  # of a transformer
+        hidden = (4 * sizes.width, sizes.width)
+    else:
+        hidden = getattr(sizes, "critic_hidden", sizes.hidden)
+    return _measure_rate(hidden, operations.batch_size_of(config), spec, num_seeds, mesh)
+
+
+@functools.cache
+def _measure_rate(hidden: tuple[int, ...], batch_size: int, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
+    """Rate of critics' gradient steps, by the process's first measurement of a size.
+
+    Impure: compiles, runs, reads the clock.
+    """
     network = operations.Network(spec.observation_dim + spec.action_dim, hidden, 1, CRITICS)
     # fewer rows where these alone would take long: the rate hardly depends on so many
-    rows = max(1, min(operations.batch_size_of(config), int(MOST_OPERATIONS / (STEPS * num_seeds * network.step(1)))))
+    rows = max(1, min(batch_size, int(MOST_OPERATIONS / (STEPS * num_seeds * network.step(1)))))
     critics, optimizer = networks.Critics(hidden, False, CRITICS), optax.adam(1e-3)
     observation, action = jnp.ones((rows, spec.observation_dim)), jnp.ones((rows, spec.action_dim))
 

@@ -6,6 +6,7 @@ One HTML file, without a server or a network; the same numbers lie beside it as 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import os
 import re
@@ -26,9 +27,10 @@ from o2o_jax.cli.statistics import (
     stratified_interval,
 )
 from o2o_jax.runtime import files, provenance
-from o2o_jax.studies.grid import PUBLISHED, Study
+from o2o_jax.studies.grid import PUBLISHED, Goal, Study
 from o2o_jax.studies.progress import DONE
 
+ONLINE = "finetune"  # the phase in which environments step
 GAIN = 10.0  # points above the start that the time to a threshold is of
 PAGE, CSV_FILE, LATEX_FILE = "index.html", "scores.csv", "scores.tex"
 FILMS = ".mp4"
@@ -65,6 +67,8 @@ class Entry:
       folder: of the run.
       run: as `report.load_run` reads it.
       published: scores of the paper, by `grid.PUBLISHED`.
+      operations: of its updates, of all seeds, in TFLOP.
+      reconstruction: folder of the run that it has its first phases from; None where it made them itself.
     """
 
     task: str
@@ -72,6 +76,8 @@ class Entry:
     folder: Path
     run: report.Run
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    operations: float = np.nan
+    reconstruction: Path | None = None
 
     def failed(self) -> int:
         """Returns how many seeds have no score at the end."""
@@ -83,18 +89,40 @@ class Entry:
         The area is the mean score over environment steps, regret what is missing of 100 in it, as a share. The start
         counts as the score of step 0. A seed that failed has NaN from then on; raw returns have no regret.
         """
-        run = self.run
-        found = run.summary()
-        start = np.where(np.isfinite(run.cloned), run.cloned, run.offline)
-        curves = [self._from_start(first, column) for first, column in zip(start, run.score.values.T, strict=True)]
-        areas = np.array([area(*curve) for curve in curves])
-        times = [steps_to(*curve, first + GAIN) for first, curve in zip(start, curves, strict=True)]
+        found = self.run.summary()
+        areas = np.array([area(*curve) for curve in self._curves()])
         return {
             **{name: found[name] for name in MEASURES if name in found},
             "area": areas,
-            "regret": np.full_like(areas, np.nan) if run.raw else 1.0 - areas / 100.0,
-            MEASURES[-1]: np.array(times),
+            "regret": np.full_like(areas, np.nan) if self.run.raw else 1.0 - areas / 100.0,
+            MEASURES[-1]: self.steps_to(Goal(GAIN)),
         }
+
+    def steps_to(self, goal: Goal) -> np.ndarray:
+        """Returns the environment steps [S] until the goal is reached; NaN where it never is."""
+        thresholds = np.minimum(self._start() + goal.gain, goal.score)
+        curves = zip(self._curves(), thresholds, strict=True)
+        return np.array([steps_to(*curve, threshold) for curve, threshold in curves])
+
+    def seconds_to(self, goal: Goal) -> np.ndarray:
+        """Returns the wall time [S] until the goal is reached, in seconds, of all seeds of the run together.
+
+        All phases before the first environment step count, evaluations don't. NaN where it is never reached, or the
+        run has noted no times.
+        """
+        spent = provenance.seconds(self.folder)
+        earlier = {**spent, **(provenance.seconds(self.reconstruction) if self.reconstruction else {})}
+        before = sum(seconds for phase, seconds in earlier.items() if phase not in (ONLINE, "evaluation"))
+        if ONLINE not in spent:
+            return np.full(len(self.run.seeds), np.nan)
+        return before + spent[ONLINE] * self.steps_to(goal) / self.run.score.steps[-1]
+
+    def _start(self) -> np.ndarray:
+        return np.where(np.isfinite(self.run.cloned), self.run.cloned, self.run.offline)
+
+    def _curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        scores = zip(self._start(), self.run.score.values.T, strict=True)
+        return [self._from_start(first, column) for first, column in scores]
 
     def _from_start(self, first: float, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Steps and scores of a seed, its start before them where that is known."""
@@ -102,6 +130,21 @@ class Entry:
         if not np.isfinite(first):
             return steps, column
         return np.concatenate([[0.0], steps]), np.concatenate([[first], column])
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A run of a study whose policy was evaluated before the first environment step.
+
+    Attributes:
+      task: its full name.
+      label: of its method.
+      phases: by the names of its phases the scores over their updates, of modes and, where there are any, of samples.
+    """
+
+    task: str
+    label: str
+    phases: Mapping[str, Mapping[str, report.Curve]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +162,21 @@ class Command:
     reason: str = ""
 
 
-def write(folder: Path, study: Study, entries: Sequence[Entry], commands: Sequence[Command], whole: str) -> Path:
+def write(
+    folder: Path,
+    study: Study,
+    entries: Sequence[Entry],
+    trainings: Sequence[Training],
+    commands: Sequence[Command],
+    whole: str,
+) -> Path:
     """Writes the page, and its numbers as CSV and LaTeX. Impure.
 
     Args:
       folder: of the study; earlier files of these names are replaced.
       study: of the page.
-      entries: its runs that are done, those of a method under one label.
+      entries: its fine-tuning runs that are done, those of a method under one label.
+      trainings: its runs that were evaluated before the first environment step.
       commands: all that it consists of.
       whole: command that makes the study.
 
@@ -148,11 +199,11 @@ def write(folder: Path, study: Study, entries: Sequence[Entry], commands: Sequen
         _prose(study.about),
         *_progress(commands),
         *_curves(entries),
-        "<h2>Scores</h2>",
-        _table(*_score_table(entries), names=2),
-        f"<p>{_NOTE}</p>",
+        *_training_curves(trainings),
+        *_scores(entries),
         _prose(f"* Published. {study.published_note}") if any(entry.published for entry in entries) else "",
         *_aggregates(entries),
+        *(_goal(entries, study.goal) if study.goal else []),
         *_times(entries),
         *_films(entries, folder),
         *_reproduction(entries, commands, whole),
@@ -207,33 +258,63 @@ def _curves(entries: Sequence[Entry]) -> list[str]:
     """A figure per task, of the mean score over environment steps, with its interval over seeds."""
     import plotly.graph_objects as go
 
-    parts, colours = ["<h2>Curves</h2>"], _colours(entries)
+    parts, colours = ["<h2>Curves</h2>"] * bool(entries), _colours(_labels(entries))
     for task in _tasks(entries):
         figure, shown = go.Figure(), [entry for entry in entries if entry.task == task]
         for entry in shown:
             steps, mean = entry.run.score.steps, entry.run.score.mean()
             low, high = entry.run.score.interval()
             start = _mean(np.where(np.isfinite(entry.run.cloned), entry.run.cloned, entry.run.offline))
-            colour = colours[entry.label]
-            group = {"legendgroup": entry.label, "line": {"color": colour}}
             if np.isfinite(start):
                 steps, mean = np.concatenate([[0], steps]), np.concatenate([[start], mean])
                 low, high = np.concatenate([[start], low]), np.concatenate([[start], high])
-            figure.add_scatter(
-                x=[*steps, *steps[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", showlegend=False,
-                fillcolor=_faint(colour), hoverinfo="skip", legendgroup=entry.label,
-            )  # fmt: skip
-            figure.add_scatter(
-                x=steps, y=mean, name=entry.label, mode="lines", customdata=np.stack([low, high], axis=1),
-                hovertemplate="%{y:.1f} (%{customdata[0]:.1f} to %{customdata[1]:.1f})", **group,
-            )  # fmt: skip
-        figure.update_layout(
-            title=_short(task), template="plotly_white", height=380, margin={"l": 50, "r": 20, "t": 50, "b": 45},
-            xaxis={"title": "environment steps", "hoverformat": ",d"}, hovermode="x unified",
-            yaxis_title=report.unit([entry.run for entry in shown]),
-        )  # fmt: skip
+            _add_line(figure, entry.label, colours[entry.label], steps, mean, low, high)
+        _lay_out(figure, _short(task), "environment steps", report.unit([entry.run for entry in shown]))
         parts.append(f"<div class='figure'>{_embedded(figure)}</div>")
     return parts
+
+
+def _training_curves(trainings: Sequence[Training]) -> list[str]:
+    """A figure per task and phase, of the mean score over the phase's updates, with its interval over seeds."""
+    import plotly.graph_objects as go
+
+    parts = ["<h2>Before the first environment step</h2>"] * bool(trainings)
+    for task in dict.fromkeys(training.task for training in trainings):
+        shown = [training for training in trainings if training.task == task]
+        for phase in dict.fromkeys(phase for training in shown for phase in training.phases):
+            lines = {
+                f"{training.label}{kind}": curve
+                for training in shown
+                for kind, curve in training.phases.get(phase, {}).items()
+            }
+            figure, colours = go.Figure(), _colours([*lines])
+            for label, curve in lines.items():
+                _add_line(figure, label, colours[label], curve.steps, curve.mean(), *curve.interval())
+            _lay_out(figure, f"{_short(task)}, {phase}", f"updates of {phase}", "score")
+            parts.append(f"<div class='figure'>{_embedded(figure)}</div>")
+    return parts
+
+
+def _add_line(
+    figure: Any, label: str, colour: str, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Adds a mean and the band of its interval, [T] each, to a figure of plotly's."""
+    figure.add_scatter(
+        x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", showlegend=False,
+        fillcolor=_faint(colour), hoverinfo="skip", legendgroup=label,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x, y=mean, name=label, mode="lines", customdata=np.stack([low, high], axis=1), legendgroup=label,
+        line={"color": colour}, hovertemplate="%{y:.1f} (%{customdata[0]:.1f} to %{customdata[1]:.1f})",
+    )  # fmt: skip
+
+
+def _lay_out(figure: Any, title: str, x: str, y: str) -> None:
+    """Gives a figure of curves its titles and what the pointer shows."""
+    figure.update_layout(
+        title=title, template="plotly_white", height=380, margin={"l": 50, "r": 20, "t": 50, "b": 45},
+        xaxis={"title": x, "hoverformat": ",d"}, hovermode="x unified", yaxis_title=y,
+    )  # fmt: skip
 
 
 def _aggregates(entries: Sequence[Entry]) -> list[str]:
@@ -277,7 +358,7 @@ def _means(entries: Sequence[Entry], tasks: Sequence[str]) -> list[str]:
         rows.append([html.escape(label), _cell(value), f"{_cell(low)} to {_cell(high)}", _seeds(members)])
         figure.add_scatter(
             x=[value], y=[label], mode="markers", showlegend=False,
-            marker={"color": _colours(entries)[label], "size": 11},
+            marker={"color": _colours(labels)[label], "size": 11},
             error_x={"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]},
             hovertemplate=f"%{{x:.1f}} ({_cell(low)} to {_cell(high)})<extra></extra>",
         )  # fmt: skip
@@ -292,6 +373,11 @@ def _means(entries: Sequence[Entry], tasks: Sequence[str]) -> list[str]:
         "<p>Of final scores, over the tasks that all methods have; intervals by a bootstrap of seeds within each task."
         "</p>",
     ]
+
+
+def _scores(entries: Sequence[Entry]) -> list[str]:
+    """The table of scores, where there are any."""
+    return ["<h2>Scores</h2>", _table(*_score_table(entries), names=2), f"<p>{_NOTE}</p>"] if entries else []
 
 
 def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
@@ -322,6 +408,33 @@ def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     return [*head, "seeds"], rows
 
 
+def _goal(entries: Sequence[Entry], goal: Goal) -> list[str]:
+    """A table of the time that it takes to reach a study's goal, beside that of the task's first method."""
+    rows = []
+    for task in _tasks(entries):
+        members = [entry for entry in entries if entry.task == task]
+        first = _mean(members[0].seconds_to(goal))
+        for entry in members:
+            steps, seconds = entry.steps_to(goal), entry.seconds_to(goal)
+            reached = np.isfinite(steps)
+            span = _finite(seconds)
+            rows.append([
+                html.escape(_short(task)), html.escape(entry.label), f"{reached.sum()} of {len(steps)}",
+                f"{_mean(steps):,.0f}" if reached.any() else "–", _hover(seconds, entry.run.seeds, 0),
+                f"{span.min():,.0f} to {span.max():,.0f}" if len(span) else "–", _cell(_mean(seconds) / first, 2),
+            ])  # fmt: skip
+    enough = f", or a score of {goal.score:g}" if np.isfinite(goal.score) else ""
+    return [
+        f"<h2>Time to {goal.gain:g} points above the start{enough}</h2>",
+        _table(
+            ["task", "method", "reached", "environment steps", "wall time, s", "seeds", "by the first"], rows, names=2
+        ),
+        "<p>Means over the seeds that got there. Wall time is that of all seeds of a run side by side, from the "
+        "offline policy on, cloning and reconstruction included, evaluations aside; the last column divides it by that "
+        "of the task's first method.</p>",
+    ]
+
+
 def _times(entries: Sequence[Entry]) -> list[str]:
     """A table of wall time, all seeds of a run together, per phase; nothing where no run has noted it."""
     found = [provenance.seconds(entry.folder) for entry in entries]
@@ -330,11 +443,12 @@ def _times(entries: Sequence[Entry]) -> list[str]:
         return []
     rows = [
         [html.escape(_short(entry.task)), html.escape(entry.label),
-         *(f"{seconds[phase]:,.0f}" if phase in seconds else "–" for phase in phases), f"{sum(seconds.values()):,.0f}"]
+         *(f"{seconds[phase]:,.0f}" if phase in seconds else "–" for phase in phases), f"{sum(seconds.values()):,.0f}",
+         _cell(entry.operations, 0)]
         for entry, seconds in zip(entries, found, strict=True)
     ]  # fmt: skip
-    head = ["task", "method", *(f"{phase}, s" for phase in phases), "all, s"]
-    note = "Wall time of all seeds of a run together, on the machine that ran it."
+    head = ["task", "method", *(f"{phase}, s" for phase in phases), "all, s", "TFLOP"]
+    note = "Wall time of all seeds of a run together, on the machine that ran it; operations of their updates."
     return ["<h2>Time</h2>", _table(head, rows, names=2), f"<p>{note}</p>"]
 
 
@@ -408,7 +522,8 @@ def _hover(values: np.ndarray, seeds: np.ndarray, digits: int) -> str:
 
 
 def _embedded(figure: Any) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False)
+    name = hashlib.sha256(figure.to_json().encode()).hexdigest()[:12]  # the same figure, the same page
+    return figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:
@@ -419,8 +534,8 @@ def _tasks(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.task for entry in entries))
 
 
-def _colours(entries: Sequence[Entry]) -> Mapping[str, str]:
-    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(_labels(entries))}
+def _colours(labels: Sequence[str]) -> Mapping[str, str]:
+    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
 
 
 def _faint(colour: str) -> str:

@@ -30,9 +30,9 @@ from absl.flags import FlagValues
 from o2o_jax import envs
 from o2o_jax.cli import estimates, finetune, flags, page, program
 from o2o_jax.cli import offline as offline_command
-from o2o_jax.cli.report import load_run, write_report
+from o2o_jax.cli.report import load_phases, load_run, write_report
 from o2o_jax.policy import Handoff, hand_over
-from o2o_jax.runtime import files, limits
+from o2o_jax.runtime import files, limits, seeds
 from o2o_jax.runtime.checkpoint import locked
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.studies import grid, local, progress, slurm
@@ -68,6 +68,7 @@ def define(values: FlagValues) -> None:
         "slurm", [], "option=value of the cluster's jobs, such as partition=gpu; may be repeated", flag_values=values
     )
     absl.flags.DEFINE_bool("status", False, "say how far the study is, and end", flag_values=values)
+    absl.flags.DEFINE_bool("report", False, "report the runs that are done, and end", flag_values=values)
     absl.flags.DEFINE_bool(
         "dry_run", False, "check the study, say what it would take, write nothing, and end", flag_values=values
     )
@@ -85,6 +86,11 @@ def main(args: FlagValues) -> None:
         print(preview(cells, plans, root))
         return
     folder = root / study.name
+    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
+    command = shlex.join(["o2o", "study", args.study, *chosen])
+    if args.report:
+        print(report(study, root, cells, plans, command))
+        return
     files.make_folder(folder)
     with locked(folder):
         if args.launcher == "slurm":
@@ -93,8 +99,7 @@ def main(args: FlagValues) -> None:
             local.run(root, cells, args.jobs, args.retries, _Counter(len(cells)).report)
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     failed = [cell for cell in cells if seen[cell.name].state != DONE]
-    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
-    print(report(study, root, cells, shlex.join(["o2o", "study", args.study, *chosen])))
+    print(report(study, root, cells, plans, command))
     if failed and args.launcher == "slurm":
         print("`--status` says how far the runs are; the same command goes on, and reports those that are done")
     elif failed:
@@ -191,6 +196,7 @@ def check(cells: Sequence[Cell], root: Path) -> dict[str, Plan]:
                 source = {"algorithm": setup.algorithm.name, "config": dataclasses.asdict(setup.config)}
                 job = finetune.make_job(args, mesh, task, source, functools.partial(handoffs.__getitem__, start))
                 plans[cell.name] = finetune.outline(args, mesh, task, job.config, handoffs[start])
+                plans[cell.name].shapes()  # a start that does not fit is found here
     return plans
 
 
@@ -204,9 +210,13 @@ def _blamed(cell: Cell) -> Iterator[None]:
 
 
 def _sizes(plan: Plan) -> Handoff:
-    """Returns what an offline run will hand over, all zero, of one seed [1]."""
+    """Returns what an offline run will hand over, all zero, of one seed [1]; counters have no seed axis."""
     handoff = jax.eval_shape(functools.partial(hand_over, plan.setup.algorithm), plan.shapes().agent)
-    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), handoff)
+
+    def zeros(leaf: jax.ShapeDtypeStruct, axis: int | None) -> np.ndarray:
+        return np.zeros(leaf.shape if axis is None else (1, *leaf.shape), leaf.dtype)
+
+    return jax.tree.map(zeros, handoff, seeds.seed_axes(handoff))
 
 
 def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str:
@@ -222,7 +232,8 @@ def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str
     totals = np.zeros(3)
     for cell in missing:
         if cell.name in plans:
-            takes = np.array(_takes(plans[cell.name]))
+            with _blamed(cell):
+                takes = np.array(_takes(plans[cell.name]))
             totals += takes
             rows.append((cell.name, *_amounts(takes)))
         else:
@@ -238,57 +249,71 @@ def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str
 def _takes(plan: Plan) -> tuple[float, float, float]:
     """Returns the operations of a run in TFLOP, its seconds, and the most bytes that its checkpoints have."""
     memory = limits.memory_of(plan)
-    operations = len(plan.setup.seeds) * estimates.operations_of(plan) / 1e12
-    return operations, sum(estimates.seconds_of(plan)), CHECKPOINTS * (memory["networks"] + memory["replay"])
+    return _takes_updates(plan), sum(estimates.seconds_of(plan)), CHECKPOINTS * (memory["networks"] + memory["replay"])
+
+
+def _takes_updates(plan: Plan) -> float:
+    """Returns the operations of a run's updates, of all its seeds, in TFLOP."""
+    return len(plan.setup.seeds) * estimates.operations_of(plan) / 1e12
 
 
 def _amounts(takes: np.ndarray) -> tuple[str, str, str]:
     return f"{takes[0]:,.0f}", limits.span_text(takes[1]), limits.size_text(takes[2])
 
 
-def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str:
+def report(study: Study, root: Path, cells: Sequence[Cell], plans: Mapping[str, Plan], command: str) -> str:
     """Writes report and page over the runs that are done, and returns the tables. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
+      plans: of `check`.
       command: that makes it.
     """
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     done = [cell for cell in cells if cell.command == FINETUNE and seen[cell.name].state == DONE]
-    if not done:
+    phases = {
+        cell: load_phases(root / cell.name)
+        for cell in cells
+        if cell.command in (OFFLINE, FINETUNE) and seen[cell.name].state == DONE
+    }
+    trainings = [page.Training(cell.task, cell.label, found) for cell, found in phases.items() if found]
+    if not done and not trainings:
         return "no fine-tuning run is done: there is nothing to report"
     labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
-    text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
-    entries = entries_of(study, root, done)
+    text = write_report([root / cell.name for cell in done], labels, folder / "report.png") if done else ""
+    entries = [*entries_of(study, root, done, plans).values()]
     commands = [
         page.Command(shlex.join(["o2o", *cell.argv(root)]), seen[cell.name].state, seen[cell.name].reason)
         for cell in cells
     ]
     try:
-        path = page.write(folder, study, entries, commands, command)
+        path = page.write(folder, study, entries, trainings, commands, command)
     except ValueError as error:  # plotly isn't there
         return f"{text}\nnote: {error}"
     return f"{text}\nPage: {path.absolute()}"
 
 
-def entries_of(study: Study, root: Path, cells: Sequence[Cell]) -> list[page.Entry]:
-    """Returns the fine-tuning runs of a study that are done, as pages and benchmarks read them. Impure.
+def entries_of(study: Study, root: Path, cells: Sequence[Cell], plans: Mapping[str, Plan]) -> dict[str, page.Entry]:
+    """Returns the fine-tuning runs of a study that are done, as pages and benchmarks read them, by cell. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
+      plans: of `check`.
     """
-    return [
-        page.Entry(
+    return {
+        cell.name: page.Entry(
             cell.task,
             cell.label,
             root / cell.name,
             load_run(root / cell.name, cell.label),
             study.published.get(cell.task, {}).get(cell.label, {}),
+            _takes_updates(plans[cell.name]),
+            root / needs["reconstruction"] if "reconstruction" in (needs := dict(cell.needs)) else None,
         )
         for cell in cells
         if cell.command == FINETUNE and progress.of(root, cell).state == DONE
-    ]
+    }

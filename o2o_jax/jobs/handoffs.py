@@ -336,21 +336,6 @@ def load_delivered(run_dir: str | Path, spec: Spec) -> Policy:
     return jax.device_get(seeds.over_seeds(policy, setup.mesh)(run.agent))
 
 
-def load_algorithm(run_dir: str | os.PathLike) -> Algorithm:
-    """Returns the method of a fine-tuning run, with the run's settings.
-
-    Args:
-      run_dir: the --out of experiments.finetune.
-
-    Raises:
-      FileNotFoundError: there is no run.
-      ValueError: it is of another version.
-    """
-    settings = online_settings(run_dir)
-    module, config = _rebuild(online, settings, run_dir)
-    return module.make(with_any_critics(config), spec_of(settings))
-
-
 def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
     """Returns a fine-tuning run as it was saved last, and its setup, on one device.
 

@@ -37,18 +37,21 @@ class OnlineConfig(Settings):
 
     # Fields and parts that nothing reads before the first environment step: runs that differ in these alone may share
     # all that comes before it
-    online_parts: ClassVar[frozenset[str]] = frozenset({"env_steps", "evaluation"})
+    online_parts: ClassVar[frozenset[str]] = frozenset({"env_steps", "schedule", "evaluation"})
     # Values by path that the schedule "fast" sets: the best found that needs at most a tenth of the published updates
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     env_steps: int = setting(
         100_000, "length of fine-tuning, per seed", unit="environment steps", source="authors' code; 200,000 in mazes"
     )
+    schedule: parts.Schedule = part(parts.Schedule)
     evaluation: parts.Evaluation = part(parts.Evaluation)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._not_negative("env_steps")
+        self.schedule.check("env_steps", self.env_steps)
+        self.schedule.check("evaluation.every_env_steps", self.evaluation.every_env_steps)
 
     @classmethod
     def published(cls, task: Task) -> Self:
@@ -91,6 +94,27 @@ class OnlineConfig(Settings):
         return jnp.zeros_like(accept)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuedCriticsConfig(OnlineConfig):
+    """Settings of a method that goes on from offline critics, whichever method trained them."""
+
+    networks: parts.ActorCritic = part(parts.ActorCritic, critic_source="offline")
+
+    def after(self, source: str, config: Mapping[str, Any]) -> Self:
+        """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
+        del source
+        own = {field.name for field in dataclasses.fields(self.networks)}
+        values = {
+            path: value
+            for path, value in settings_of_run(config).items()
+            if not path.startswith("networks.") or path.removeprefix("networks.") in own
+        }
+        if values and "num_target_critics" in own:
+            targets = min(self.networks.num_target_critics, values["networks.num_critics"])
+            values["networks.num_target_critics"] = targets
+        return replaced(self, values)
+
+
 class Rewards(Protocol):
     """Settings of a linear transform of rewards."""
 
@@ -125,6 +149,7 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
     policy = handoff.policy
     if policy.head != head:
         raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
+    assert isinstance(policy, Policy)  # all others have heads of their own
     stated = policy.normalizer.mean.shape
     if len(stated) > 1:
         raise ValueError(f"the policy is of {stated[0]} seeds: take one of them, or vmap over keys and handoffs")
@@ -169,6 +194,7 @@ def settings_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= {
         "networks.num_critics": config.get("num_critics", 2),
         "networks.layer_norm": config.get("layer_norm", False),
+        "networks.actor_layer_norm": config.get("actor_layer_norm", False),
     }
     return {path: tuple(value) if isinstance(value, list) else value for path, value in values.items()}
 

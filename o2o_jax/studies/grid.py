@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,17 +20,16 @@ DATASET, OFFLINE, FINETUNE = "dataset", "offline", "finetune"  # commands that c
 NO_NAME = re.compile(r"[^\w.=-]+")  # letters that a folder's name is better without
 WAY_OUT = "mend it as the documentation of studies says"
 
-SCHEDULES = ("paper", "fast")
 PUBLISHED = ("offline", "aligned", "final")  # scores that papers print
 OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "resume", "seeds", "set")
 
 _KINDS = {
     "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
-    "offline": dict, "online": dict, "published": dict, "published_note": str,
+    "offline": dict, "online": dict, "published": dict, "published_note": str, "goal": dict,
 }  # fmt: skip
 _DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
-_ONLINE_KINDS = {**_METHOD_KINDS, "from": list, "vary": dict, "reconstruction": str, "schedule": str}
+_ONLINE_KINDS = {**_METHOD_KINDS, "from": list, "vary": dict, "reconstruction": str}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,6 @@ class Method:
       flags: others of its command, without their dashes.
       starts: names of offline methods that it starts from; an offline method has none.
       reconstruction: name of the online method whose phases before the first environment step it takes; "" for its own.
-      schedule: "paper" or "fast" for an online method that always has this one; "" for that of the study.
     """
 
     name: str
@@ -56,7 +55,19 @@ class Method:
     flags: tuple[str, ...]
     starts: tuple[str, ...] = ()
     reconstruction: str = ""
-    schedule: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Threshold that a report says the time to: well above the start, or good by itself.
+
+    Attributes:
+      gain: points above the start.
+      score: that is enough from any start.
+    """
+
+    gain: float
+    score: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Study:
       online: likewise, those that vary a setting once for each value.
       published: task -> label -> scores that the study is held against, by `PUBLISHED`.
       published_note: of what they are, and how they compare, in words.
+      goal: that the report takes the time to; None for none.
     """
 
     name: str
@@ -88,6 +100,7 @@ class Study:
     online: Mapping[str, Method]
     published: Mapping[str, Mapping[str, Mapping[str, float]]]
     published_note: str
+    goal: Goal | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +212,6 @@ def parse(name: str, values: Record) -> Study:
     for method in made["online"].values():
         if not method.starts:
             raise values.refusal(f"online.{method.name}: from names no offline method")
-        if method.schedule not in ("", *SCHEDULES):
-            raise values.refusal(f"online.{method.name}: {registry.unknown('schedule', method.schedule, SCHEDULES)}")
         for start in method.starts:
             if start not in made[OFFLINE]:
                 raise values.refusal(f"online.{method.name}: {registry.unknown('start', start, made[OFFLINE])}")
@@ -221,7 +232,18 @@ def parse(name: str, values: Record) -> Study:
         dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
         published={task: _scores(published, task) for task in published},
         published_note=values.at("published_note", str, ""),
+        goal=_goal(values),
     )
+
+
+def _goal(values: Record) -> Goal | None:
+    """Returns the goal of a study's file, if it has one."""
+    if "goal" not in values:
+        return None
+    table = _table(values, "goal", {field.name: float for field in dataclasses.fields(Goal)})
+    if not table.get("gain", 0.0) > 0.0:
+        raise table.refusal("gain, in points above the start, must be positive")
+    return Goal(**table)
 
 
 def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[str] = ()) -> list[Cell]:
@@ -241,7 +263,7 @@ def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[
     found: dict[str, Cell] = {}
 
     def add(command: str, task: str, method: Method, arguments: Iterable[str], needs: Mapping[str, Cell]) -> Cell:
-        settings = [f"--set={each}" for each in method.settings[method.schedule or schedule]]
+        settings = [f"--set={each}" for each in method.settings[schedule]]
         arguments = (*arguments, *settings, *(f"--{each}" for each in method.flags))
         path = [cell.method for flag, cell in needs.items() if flag == "policy"] + [method.name]
         needed = {flag: cell.name for flag, cell in needs.items()}
@@ -273,8 +295,9 @@ def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[
         needs = {"policy": offline(task, start)}
         if method.reconstruction:
             needs["reconstruction"] = finetune(task, start, study.online[method.reconstruction])
-        own = method.schedule or schedule
-        return add(FINETUNE, task, method, [f"--algorithm={method.algorithm}", f"--schedule={own}", *common], needs)
+        return add(
+            FINETUNE, task, method, [f"--algorithm={method.algorithm}", f"--schedule={schedule}", *common], needs
+        )
 
     for task in study.tasks:
         for method in [*study.online.values()] or [*study.offline.values()]:
@@ -341,7 +364,6 @@ def _methods(name: str, values: Record, common: Record, tasks: tuple[str, ...]) 
                 flags=(*_flags(common), *_flags(values)),
                 starts=_texts(values, "from"),
                 reconstruction=values.at("reconstruction", str, ""),
-                schedule=values.at("schedule", str, ""),
             )
         )
     return methods

@@ -1,28 +1,28 @@
 """Time to a score, of run folders made by hand."""
 
 import csv
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from benchmarks import time_to_score
-from o2o_jax import online
-from o2o_jax.settings import replaced
 from o2o_jax.studies import grid
 from tests import tiny
 
 FILE = """
 tasks = ["mujoco/hopper-medium"]
 seeds = 2
+goal = { gain = 50, score = 90 }
 [offline.td3_bc]
+[defaults.online]
+set = ["interaction.warmup_env_steps=10"]
 [online.o2td3]
 label = "O2TD3"
 from = ["td3_bc"]
 [online.td3]
 label = "TD3"
-schedule = "paper"
+flags = ["schedule=paper"]
 from = ["td3_bc"]
 """
 SECONDS = {
@@ -36,11 +36,7 @@ SCORES = {"o2td3": {10: (50, 70), 20: (70, 70), 30: (20, 95), 40: (80, 95)}, "td
 def write_run(folder, name):
     """A run as far as its time is read."""
     folder.mkdir(parents=True)
-    config = replaced(online.load(name).Config(), {"env_steps": 40, "interaction.warmup_env_steps": 10})
-    settings = {
-        "script": "finetune", "algorithm": name, "config": dataclasses.asdict(config), "seeds": 2, "first_seed": 0,
-        "spec": {"observation_dim": 11, "action_dim": 3},
-    }  # fmt: skip
+    settings = {"script": "finetune", "algorithm": name, "config": {"env_steps": 40}, "seeds": 2}
     (folder / "config.json").write_text(json.dumps(settings))
     first = {key: seconds / 4 for key, seconds in SECONDS[name].items()}  # of two processes
     second = {key: 3 * seconds / 4 for key, seconds in SECONDS[name].items()}
@@ -96,11 +92,6 @@ def test_time_to_a_score(study, tmp_path, capsys):
     assert "Code of commit abc" in text
     assert (results / "time_to_score.png").stat().st_size > 1_000
     assert text.split("\n")[2] in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("start", "expected"), [(-3.0, 47.0), (40.0, 90.0), (56.0, 90.0), (95.0, 90.0)])
-def test_thresholds(start, expected):
-    assert time_to_score.threshold(start) == expected
 
 
 def test_a_method_that_never_gets_there():

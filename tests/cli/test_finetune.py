@@ -69,6 +69,7 @@ def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, m
         "--set=start.actor_ramp_updates=3",
     ]
     arguments += ["--set=evaluation.episodes=2", "--set=early_stopping.check_every_updates=2", "--clone_updates=2"]
+    arguments += ["--eval_every=2", *(["--eval_sampled"] if algorithm == "o2sac" else [])]
     out, remaining = tmp_path / "run", stop_at(monkeypatch, 4, REEVALUATE + ALIGN + 1 + 4)
     run(out, offline_run, *arguments, algorithm=algorithm, status=130)
     run(out, offline_run, *arguments, "--resume", algorithm=algorithm, status=130)
@@ -76,6 +77,10 @@ def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, m
     assert not remaining
     evaluation, reference = log.read(out, "evaluation"), log.read(out, "reference")
     assert evaluation["step"].tolist() == reference["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    for phase in ("reevaluate", "align"):
+        looks = log.read(out, f"{phase}_evaluation")
+        assert looks["step"].tolist() == [2, 2, 4, 4]
+        assert ("sampled_score" in looks) == (algorithm == "o2sac")
     start = log.read(out, "start")
     first = np.fmax(start["offline_score"], start["aligned_score"])
     printed = capsys.readouterr().out
@@ -260,6 +265,25 @@ def test_direct_fine_tuning_goes_on_from_the_offline_critics(offline_run, tmp_pa
     # nobody has learnt anything in the warm-up
     np.testing.assert_allclose(evaluation["score"][:2], start["offline_score"], rtol=1e-5)
     assert "lagrange" not in log.read(out, "finetune")
+
+
+def test_several_environments_per_seed_stopped_and_resumed(offline_run, tmp_path, monkeypatch, capsys):
+    # stopped once before anything was saved, and once when each of the two environments of a seed had taken two steps
+    arguments = ["--set=schedule.num_envs=2", "--set=interaction.warmup_env_steps=3"]
+    whole = run(tmp_path / "whole", offline_run, *arguments, algorithm="td3")
+    stop_at(monkeypatch, 1 + 2, 1 + 4)
+    for status in (130, 130, 0):
+        run(tmp_path / "stopped", offline_run, *arguments, "--resume", algorithm="td3", status=status)
+    saved = [tiny.saved(folder / "checkpoints") for folder in (whole, tmp_path / "stopped")]
+    assert saved[0]["7 episodes.simulators.steps"].shape == (2, 2)
+    jax.tree.map(np.testing.assert_array_equal, *saved)
+    assert saved[0]["7 agent.step"] == 3  # of six environment steps, three of them warm-up
+    for file in whole.glob("*.csv"):
+        assert (tmp_path / "stopped" / file.name).read_bytes() == file.read_bytes(), file.name
+    capsys.readouterr()
+    run(tmp_path / "other", offline_run, "--set=schedule.num_envs=4", algorithm="td3", status=1)
+    refusals.check(capsys.readouterr().err, "env_steps must be a multiple of schedule.num_envs, 4")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import html.parser
+import json
 import re
 import sys
 
 import numpy as np
 import pytest
 
-from o2o_jax.cli import page
+from o2o_jax.cli import page, report
 from o2o_jax.cli.report import Curve, Run
 from o2o_jax.reading import Record
 from o2o_jax.studies import grid
@@ -55,6 +56,30 @@ def test_measures_by_hand(tmp_path):
     np.testing.assert_allclose(found["final"], [60, np.nan])
 
 
+def test_time_to_a_goal_by_hand(tmp_path):
+    # the start is at 20 and 30: 20 points more after 30 steps, and 50, which are enough by themselves, never
+    found = entry(tmp_path, TASKS[0], "O2TD3", [[20, 30], [30, 40], [60, 49]])
+    goal = grid.Goal(20.0, 50.0)
+    np.testing.assert_array_equal(found.steps_to(goal), [30, np.nan])
+    assert np.isnan(found.seconds_to(goal)).all()  # the run has noted no times
+    for name, seconds in (
+        ("O2TD3", {"finetune": 6.0, "evaluation": 99.0}),
+        ("earlier", {"align": 2.0, "finetune": 9.0}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
+    np.testing.assert_allclose(found.seconds_to(goal), [6.0, np.nan])
+    shared = dataclasses.replace(found, reconstruction=tmp_path / "earlier")
+    np.testing.assert_allclose(shared.seconds_to(goal), [8.0, np.nan])
+    mine = study(title="Fast", goal={"gain": 20, "score": 50.0})
+    text = page.write(tmp_path / "mine", mine, [found, shared], [], COMMANDS[:1], "o2o study mine").read_text()
+    times = next(table for table in Text(text).tables if "reached" in table[0])
+    assert [row[2:] for row in times[1:]] == [
+        ["1 of 2", "30", "6", "6 to 6", "1.00"],
+        ["1 of 2", "30", "8", "8 to 8", "1.33"],
+    ]
+
+
 class Text(html.parser.HTMLParser):
     """Cells of a page's tables, and its headings."""
 
@@ -92,7 +117,7 @@ def test_a_page_says_what_a_study_comes_to(entries, tmp_path):
     (tmp_path / "O2TD3" / "provenance.jsonl").write_text('{"seconds": {"align": 2.0, "finetune": 3.5}}\n')
     about = {"about": "What `it` is\nworth.", "published_note": "Of others."}
     mine = study(title="Mine & yours", **about)
-    path = page.write(tmp_path / "mine", mine, entries, COMMANDS, "o2o study mine.toml")
+    path = page.write(tmp_path / "mine", mine, entries, [], COMMANDS, "o2o study mine.toml")
     text = path.read_text()
     found = Text(text)
     assert found.headings == ["Mine & yours", "Curves", "Scores", "Over 2 tasks", "Time", "Films", "To reproduce"]
@@ -117,12 +142,27 @@ def test_a_page_says_what_a_study_comes_to(entries, tmp_path):
     # of 60, 80, 90, 90 the middle half is 80 and 90; of 10, 90, 80 no quarter is left out
     assert [row[:2] + row[3:] for row in aggregates[1:]] == [["O2TD3", "85.0", "4"], ["a<b & c", "60.0", "4, 1 failed"]]
     assert better[1] == ["O2TD3", "", "0.88"]  # always on Hopper, on Walker2d half of the pairs are ties
-    assert times[1] == ["hopper-medium", "O2TD3", "2", "4", "6"]
+    assert times[1] == ["hopper-medium", "O2TD3", "2", "4", "6", "–"]
     assert "src='../O2TD3/film.mp4'" in text
     head, body = text.split("</script>", 1)  # of which the first is plotly itself
     assert not re.search(r"""(src|href)=["']?(http|//)""", head.partition("<script>")[0] + body)  # nothing is fetched
     rows = list(csv.DictReader((tmp_path / "mine" / page.CSV_FILE).open()))
     assert (len(rows), rows[0]["final"], rows[0]["published_final"], rows[3]["final"]) == (8, "60.0", "100.25", "nan")
+
+
+def test_curves_of_phases(tmp_path):
+    (tmp_path / "align_evaluation.csv").write_text(
+        "step,seed,score,sampled_score\n2,0,1,0\n2,1,3,0\n4,0,5,0\n4,1,7,9\n"
+    )
+    (tmp_path / "reevaluate_evaluation.csv").write_text("step,seed,score\n2,0,1\n2,1,3\n")  # one look is no curve
+    found = report.load_phases(tmp_path)
+    assert {phase: [*kinds] for phase, kinds in found.items()} == {"align": ["", ", samples"]}
+    np.testing.assert_array_equal(found["align"][""].mean(), [2, 6])
+    trainings = [page.Training(TASKS[0], "O2SAC", found)]
+    text = page.write(tmp_path, study(title="Offline"), [], trainings, COMMANDS[:1], "o2o study mine").read_text()
+    assert Text(text).headings == ["Offline", "Before the first environment step", "To reproduce"]
+    assert "hopper-medium, align" in text
+    assert '"name":"O2SAC, samples"' in text
 
 
 def test_tables_for_papers(entries):
@@ -135,7 +175,7 @@ def test_tables_for_papers(entries):
 
 
 def test_methods_without_a_common_task_are_not_averaged(entries, tmp_path):
-    text = page.write(tmp_path, study(title="Two"), [entries[0], entries[3]], COMMANDS[:1], "").read_text()
+    text = page.write(tmp_path, study(title="Two"), [entries[0], entries[3]], [], COMMANDS[:1], "").read_text()
     assert "No task has a run of every method." in text
     assert Text(text).tables[-1][1:] == [["O2TD3", "", "–"], ["a<b & c", "–", ""]]
 
@@ -146,7 +186,7 @@ def test_raw_returns_have_no_regret(entries):
 
 
 def test_one_method_is_compared_with_none(entries, tmp_path):
-    text = page.write(tmp_path, study(title="One"), entries[::2], COMMANDS[:1], "o2o study one").read_text()
+    text = page.write(tmp_path, study(title="One"), entries[::2], [], COMMANDS[:1], "o2o study one").read_text()
     assert Text(text).headings == ["One", "Curves", "Scores", "To reproduce"]
     assert "Not done yet" not in text
 
@@ -154,4 +194,4 @@ def test_one_method_is_compared_with_none(entries, tmp_path):
 def test_pages_need_plotly(entries, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ValueError, match=r"pages of studies need plotly: pip install 'o2o_jax\[plot\]'"):
-        page.write(tmp_path, study(), entries, COMMANDS, "")
+        page.write(tmp_path, study(), entries, [], COMMANDS, "")

@@ -59,6 +59,10 @@ def test_a_study_from_start_to_report(file, capfd):
     assert "<p>Commands: 3 done.</p>" in page
     call(file, "--status")
     assert "3 done; nothing is left" in capfd.readouterr().out
+    (file.parent / "runs" / "mine" / "index.html").unlink()
+    call(file, "--report")
+    assert "direct TD3: starts at" in capfd.readouterr().out
+    assert (file.parent / "runs" / "mine" / "index.html").read_text() == page
 
 
 @pytest.mark.parametrize(

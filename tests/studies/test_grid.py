@@ -123,6 +123,8 @@ def test_a_study_without_online_methods_trains_offline():
         ({"onlin": {}}, "unknown name 'onlin'. Did you mean 'online'"),
         ({"offline": {}}, r"declares no \[offline"),
         ({"online": {"o2td3": {"from": ["td3"]}}}, "online.o2td3: unknown start 'td3'"),
+        ({"goal": {"gain": 0}}, "gain, in points above the start, must be positive"),
+        ({"goal": {"scores": 90}}, "goal of mine.toml is damaged .*unknown name 'scores'"),
         ({"online": {"o2td3": {"form": ["td3_bc"]}}}, "o2td3 of online of mine.toml is damaged .*unknown name 'form'"),
         ({"online": {"o2td3": ["td3_bc"]}}, "expected an object"),
         ({"online": {"o2td3": {"from": [["td3_bc"]]}}}, "from has a list or a table within"),
@@ -188,13 +190,3 @@ def test_published_scores_are_the_final_ones_or_say_which():
     scores = {"O2TD3": 97, "O2SAC": {"offline": 59.29, "aligned": 65.28}}
     found = parse(FILE | {"published": {TASKS[0]: scores}}).published
     assert found == {TASKS[0]: {"O2TD3": {"final": 97}, "O2SAC": {"offline": 59.29, "aligned": 65.28}}}
-
-
-def test_a_method_may_have_a_schedule_of_its_own():
-    own = {"algorithm": "o2td3", "from": ["td3_bc"], "schedule": "paper"}
-    found = cells(online={"o2td3": {"from": ["td3_bc"]}, "own": own})
-    schedules = {cell.method: cell.arguments[1] for cell in found if cell.command == "finetune"}
-    assert schedules == {"o2td3": "--schedule=fast", "own": "--schedule=paper"}
-    assert len(named(found, "hopper-medium/td3_bc-")) == 3  # both start from one run
-    with pytest.raises(ValueError, match=r"online.own: unknown schedule 'papers'.*paper"):
-        parse(FILE | {"online": {"own": own | {"schedule": "papers"}}})
