@@ -35,6 +35,7 @@ from o2o_jax.types import Array
 SEEDS, FEW_SEEDS = "1,4,16,64,256", "1,2"  # on an accelerator and without one
 ALGORITHMS = "o2sac,o2td3,o2ppo,td3_bc,iql,cql"
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")  # of factors; products are summed in float32
+Forms = Mapping[str, Callable[[], contextlib.AbstractContextManager]]
 PLAIN, DEFAULT = "plain layers", "default"
 COLUMNS = {
     "update": ("name", ""),
@@ -86,7 +87,9 @@ def main(args: FlagValues) -> None:
     many = args.varied_seeds or sorted(counts)[max(0, len(counts) - 2)]
     # the fewest and the most seeds first: where time runs out, what lies between them is missing
     order = sorted(counts, key=lambda count: (count not in (min(counts), max(counts)), count))
-    tasks = [({DEFAULT: contextlib.nullcontext}, workload, count) for count in order for workload in chosen.values()]
+    tasks: list[tuple[Forms, Workload, int]] = [
+        ({DEFAULT: contextlib.nullcontext}, workload, count) for count in order for workload in chosen.values()
+    ]
     place = 2 * len(chosen)
     tasks[place:place] = [(forms(), workload, many) for workload in varied]
     rows, left_out = [], []
@@ -104,7 +107,7 @@ def main(args: FlagValues) -> None:
         draw(rows, Path(args.out) / "gpu.png")
 
 
-def forms() -> dict[str, Callable[[], contextlib.AbstractContextManager]]:
+def forms() -> Forms:
     """Ways to compute the same updates, each a context in which programs are made."""
     precisions = {name: functools.partial(jax.default_matmul_precision, name) for name in PRECISIONS}
     return {DEFAULT: contextlib.nullcontext, **precisions, PLAIN: plain_layers}
@@ -113,7 +116,7 @@ def forms() -> dict[str, Callable[[], contextlib.AbstractContextManager]]:
 @contextlib.contextmanager
 def plain_layers() -> Iterator[None]:
     """Within it, networks are made of layers that JAX differentiates itself, in place of those of `ops/layers.py`."""
-    plain = {"product": jnp.matmul, "add_bias": _add_bias, "layer_norm": _layer_norm}
+    plain: dict[str, Any] = {"product": jnp.matmul, "add_bias": _add_bias, "layer_norm": _layer_norm}
     with mock.patch.multiple(mlp, **plain):
         yield
 
@@ -129,12 +132,7 @@ def _layer_norm(x: Array, offset: Array, scale: Array, bias: Array, epsilon: flo
     return _add_bias(normal * jnp.broadcast_to(scale, x.shape), bias)
 
 
-def measured(
-    kinds: Mapping[str, Callable[[], contextlib.AbstractContextManager]],
-    workload: Workload,
-    num_seeds: int,
-    args: FlagValues,
-) -> list[dict[str, Any]]:
+def measured(kinds: Forms, workload: Workload, num_seeds: int, args: FlagValues) -> list[dict[str, Any]]:
     """Returns a row per form; of one that doesn't fit into memory, that it doesn't. Impure."""
     mesh, running, rows = devices.seed_mesh(num_seeds, 1), {}, []
     try:

@@ -60,23 +60,24 @@ def define(values: FlagValues) -> None:
 
 def main(args: FlagValues) -> None:
     """Runs the study, or what is left of it; prints, writes and draws the runs that are done. Impure."""
+    chosen = grid.load(args.study)
+    if chosen.goal is None:
+        raise ValueError(f"the study {args.study} has no goal, which the time is taken to: add goal = {{ gain = 50 }}")
     try:
         study.main(args)
     finally:
         if not (args.status or args.dry_run):
-            _write(args)
+            _write(args, chosen, chosen.goal)
 
 
-def _write(args: FlagValues) -> None:
-    chosen, root = grid.load(args.study), Path(args.out)
-    if chosen.goal is None:
-        raise ValueError(f"the study {args.study} has no goal, which the time is taken to: add goal = {{ gain = 50 }}")
+def _write(args: FlagValues, chosen: grid.Study, goal: grid.Goal) -> None:
+    root = Path(args.out)
     cells = grid.cells(chosen, args.schedule, args.seeds, args.only)
     plans = study.check(cells, root)
     entries = study.entries_of(chosen, root, cells, plans)
     if not entries:
         return
-    rows = measured(entries, {name: plans[name].setup.algorithm for name in entries}, chosen.goal)
+    rows = measured(entries, {name: plans[name].setup.algorithm for name in entries}, goal)
     folder, members = Path(args.results), [*entries.values()]
     files.make_folder(folder)
     table, note = reports.table(summary(rows), COLUMNS), NOTE.format(first=members[0].label)
@@ -100,7 +101,7 @@ def measured(
     Returns:
       `SEED_COLUMNS` each; seconds, steps, updates and ratio are NaN where the seed never reached its threshold.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, entry in entries.items():
         run = entry.run
         start = np.where(np.isfinite(run.cloned), run.cloned, run.offline)

@@ -100,3 +100,10 @@ def test_a_method_that_never_gets_there():
     (line,) = time_to_score.summary([row, row | {"seed": 1}])
     assert line["reached"] == "never"
     assert np.isnan([line["seconds"], line["ratio"]]).all()
+
+
+def test_a_study_without_a_goal_is_refused(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.replace("goal =", "# goal ="))
+    tiny.call(time_to_score, f"--study={path}", f"--out={tmp_path / 'studies'}", status=1)
+    assert "has no goal, which the time is taken to" in capsys.readouterr().err
