@@ -5,6 +5,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from o2o_jax import registry
 from o2o_jax.reading import brief
 from o2o_jax.types import Array, Metrics, Rollout, Spec, expect
@@ -131,22 +134,48 @@ class Schedule:
     """Shares of an online method's time in the environment and in its updates.
 
     Attributes:
-      env_steps: environment steps per seed between two rounds of updates.
+      env_steps: environment steps per seed between two rounds of updates; not of those that follow episodes.
       updates: updates in such a round, one compiled call.
+      per_episode: whether a seed's rounds follow the ends of its own episodes. Its state's `step` then is
+        `types.per_seed()`.
       warmup_env_steps: environment steps before the first update; the policy itself acts.
       random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
       overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
+      num_envs: E, environments per seed that step together; rounds that are due at one of their E steps follow all.
     """
 
     env_steps: int = 1
     updates: int = 1
+    per_episode: bool = False
     warmup_env_steps: int = 0
     random_env_steps: int = 0
     overlap: bool = False
+    num_envs: int = 1
 
-    def due(self, env_steps: int) -> bool:
-        """Returns whether a round of updates follows environment step number `env_steps`, counted from 1."""
-        return env_steps > self.warmup_env_steps and env_steps % self.env_steps == 0
+    @property
+    def env_axes(self) -> tuple[int, ...]:
+        """Axes of what each environment of a seed has one of: none where there is one, else [E]."""
+        return () if self.num_envs == 1 else (self.num_envs,)
+
+    def due(self, env_steps: Any, ended: Any = False) -> Any:
+        """Returns whether a round of updates follows environment step number `env_steps`, counted from 1.
+
+        Args:
+          env_steps: number of the step, or of several [...].
+          ended: whether an episode of any seed ended with it, [...].
+        """
+        due = ended if self.per_episode else env_steps % self.env_steps == 0
+        return (env_steps > self.warmup_env_steps) & due
+
+    def rounds(self, env_steps: int, episode_steps: int) -> int:
+        """Returns how many rounds a run of `env_steps` environment steps has.
+
+        Args:
+          env_steps: of the run.
+          episode_steps: time limit of an episode; where rounds follow episodes that end before it there are more.
+        """
+        every = episode_steps if self.per_episode else self.env_steps
+        return max(0, env_steps // every - self.warmup_env_steps // every)
 
 
 class Replay(NamedTuple):
@@ -154,11 +183,12 @@ class Replay(NamedTuple):
 
     Attributes:
       init: (spec) -> buffer of one seed, before its first environment step.
-      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis.
+      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis. Several environments of a seed
+        take turns, always in the same order.
       sample: (buffer, dataset [N], key) -> batch [B], or [T] of a rollout, after at least one `add`.
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
-      cut: (buffer) -> buffer, where the episode under way was lost: the next step begins another.
+      cut: (buffer) -> buffer, where the episodes under way were lost: the next steps begin others.
     """
 
     init: Callable[[Spec], Any]
@@ -215,6 +245,11 @@ class Online(NamedTuple):
     memory: Callable[[], Any] = no_memory
     prepare: Prepare | None = None
 
+    def memories(self) -> Any:
+        """Returns `memory` of each environment of a seed, with `Schedule.env_axes` in front."""
+        axes = self.schedule.env_axes
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*axes, *jnp.shape(leaf))), self.memory())
+
 
 class Requires(NamedTuple):
     """Demands of a method on the policy that it starts from.
@@ -243,7 +278,7 @@ class Requires(NamedTuple):
         if self.sources and source not in self.sources:
             theirs = " or ".join(self.sources)
             raise ValueError(
-                f"{name} continues from {theirs}, with its critics and all, and this policy comes from "
+                f"{name} continues from {theirs}, with its whole state, and this policy comes from "
                 f"{source or 'elsewhere'}: pass the policy of a run of {theirs}"
             )
 

@@ -127,4 +127,5 @@ def _kinds(update: Callable) -> tuple[type, type]:
     hints = typing.get_type_hints(update)
     names = list(hints)
     state, batch = (hints[names[names.index("state") + place]] for place in (0, 1))
+    state = getattr(state, "__bound__", state)  # of an update that other methods' states may go through too
     return tuple(kind if isinstance(kind, type) and kind is not Any else object for kind in (state, batch))  # type: ignore[return-value]

@@ -69,6 +69,35 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transformer:
+    """A transformer of three tokens a step, whose actions are read off one of them; all tokens count in all blocks.
+
+    Attributes:
+      inputs: widths of all that is embedded, together.
+      width: W of a token; hidden layers are 4 W wide.
+      layers: blocks.
+      outputs: width of the output of a step.
+      steps: K of a history.
+    """
+
+    inputs: int
+    width: int
+    layers: int
+    outputs: int
+    steps: int
+
+    def forward(self, rows: int) -> int:
+        """Counts 12 W² for each token and block, what is attended to, embeddings and output, for `rows` histories."""
+        tokens = 3 * self.steps
+        blocks = self.layers * tokens * (12 * self.width**2 + 2 * tokens * self.width)
+        return 2 * rows * (blocks + self.steps * self.width * (self.inputs + self.outputs))
+
+    def step(self, rows: int) -> int:
+        """Counts the forward pass and the parameters' gradient, which the inputs have none of."""
+        return 3 * self.forward(rows) - 2 * rows * self.steps * self.width * self.inputs
+
+
+@dataclasses.dataclass(frozen=True)
 class Count:
     """Floating-point operations of one update of one seed.
 

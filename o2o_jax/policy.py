@@ -37,6 +37,7 @@ from o2o_jax.types import (
     Metrics,
     Params,
     Rollout,
+    Spec,
     Transition,
     counter,
     expect,
@@ -120,7 +121,8 @@ class SampledPolicy:
 class SequencePolicy:
     """Maps an episode's last steps, and the return that it is asked for, to a distribution over the next action.
 
-    It can be evaluated and cloned. No online algorithm starts from it as it is, since they all act on observations.
+    It can be evaluated and cloned. Online algorithms that act on observations start from a clone of it; Online DT from
+    itself.
 
     Attributes:
       params: parameters of `actor`.
@@ -151,33 +153,38 @@ class SequencePolicy:
     def begin(self, episodes: int, key: Array | None = None) -> History:
         """Returns histories [E, C] before the first step: padding, and the returns asked for; it doesn't draw."""
         del key
-        return History(
-            observation=jnp.zeros((episodes, self.context, self.normalizer.mean.shape[-1])),
-            action=jnp.zeros((episodes, self.context, self.actor.action_dim)),
-            return_to_go=jnp.full((episodes, self.context), self.target_return),
-            valid=jnp.zeros((episodes, self.context)),
-        )
+        spec = Spec(self.normalizer.mean.shape[-1], self.actor.action_dim)
+        memory = histories.padding(spec, episodes, self.context)
+        return memory.replace(return_to_go=jnp.full_like(memory.return_to_go, self.target_return))
 
     def act(self, memory: History, observation: Array, reward: Array) -> tuple[Array, History]:
-        """Takes a step in each of E episodes.
-
-        Args:
-          memory: [E, C] what `begin` or the step before returned.
-          observation: [E, O] raw.
-          reward: [E] that the step before earned, 0 in the first; what is asked for falls by it.
+        """Takes a step in each of E episodes; arguments as of `look`.
 
         Returns:
           Modes [E, A], and the memory [E, C] with this step.
         """
+        memory = self.look(memory, observation, reward)
+        action = self.distribution(memory).mode()
+        return action, histories.with_action(memory, action)
+
+    def look(self, memory: History, observation: Array, reward: Array) -> History:
+        """Remembers what is seen in each of E episodes, before anything is done about it.
+
+        Args:
+          memory: [E, C] what `begin` or the step before left.
+          observation: [E, O] raw.
+          reward: [E] that the step before earned, 0 in the first; what is asked for falls by it.
+
+        Returns:
+          The memory [E, C] with this step, whose action isn't known yet: `data.history.with_action`.
+        """
         now = History(
             observation=observation,
-            action=jnp.zeros_like(memory.action[:, -1]),  # not yet known
+            action=jnp.zeros_like(memory.action[:, -1]),
             return_to_go=memory.return_to_go[:, -1] - reward,
             valid=jnp.ones_like(reward),
         )
-        memory = jax.tree.map(lambda past, new: jnp.concatenate([past[:, 1:], new[:, None]], axis=1), memory, now)
-        action = self.distribution(memory).mode()
-        return action, memory.replace(action=memory.action.at[:, -1].set(action))
+        return jax.tree.map(lambda past, new: jnp.concatenate([past[:, 1:], new[:, None]], axis=1), memory, now)
 
     def recall(self, dataset: Rollout) -> TanhGaussian:
         """Returns what it would do in every step of a dataset [N], by its recorded history and `target_return`.
@@ -191,12 +198,7 @@ class SequencePolicy:
         """
         first, before = steps_from_start(dataset.ended)
         to_go = discounted_returns(dataset.reward, dataset.ended, 1.0)
-        columns = History(
-            observation=dataset.observation,
-            action=dataset.action,
-            return_to_go=self.target_return - (to_go[first] - to_go),
-            valid=jnp.ones_like(dataset.reward),
-        )
+        columns = histories.columns(dataset, self.target_return - (to_go[first] - to_go))
         length = jnp.minimum(before + 1, self.context)
 
         def at(row: Array) -> TanhGaussian:

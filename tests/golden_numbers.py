@@ -13,7 +13,7 @@ draws, and compares:
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,9 +32,16 @@ ENTRY_ATOL = 2e-5
 
 
 class Golden:
-    """The recorded numbers of one algorithm."""
+    """The recorded numbers of one algorithm.
 
-    def __init__(self, name: str):
+    Args:
+      name: of the file.
+      layers: places of the tensors in the flax tree of a network that is no multilayer perceptron, module -> name of a
+        layer there -> its path: a kernel and a bias, or a scale and a bias.
+    """
+
+    def __init__(self, name: str, layers: Mapping[str, Mapping[str, Sequence[str]]] | None = None):
+        self._layers = layers or {}
         with np.load(FOLDER / f"{name}.npz") as file:
             self._numbers = {key: file[key] for key in file.files}
         self._tensors: dict[str, dict[str, tuple[tuple[int, ...], int]]] = {}  # module -> name -> (shape, t)
@@ -137,6 +144,12 @@ class Golden:
 
     def _paths(self, module: str) -> dict[tuple[str, ...], str]:
         """Places of a module's tensors in the flax tree: the last matrix is the output layer."""
+        if module in self._layers:
+            weight = lambda name: "kernel" if len(self._tensors[module][f"{name}.weight"][0]) == 2 else "scale"
+            layers = self._layers[module].items()
+            return {(*path, weight(name)): f"{name}.weight" for name, path in layers} | {
+                (*path, "bias"): f"{name}.bias" for name, path in layers
+            }
         names = list(self._tensors[module])
         dense = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 2]
         norms = [name for name in names if name.endswith("weight") and len(self._tensors[module][name][0]) == 1]

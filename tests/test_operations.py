@@ -10,6 +10,9 @@ import pytest
 
 from benchmarks import workloads
 from o2o_jax import operations
+from o2o_jax.data import history as histories
+from o2o_jax.data.transform import Normalizer
+from o2o_jax.offline import dt
 from o2o_jax.online import o2td3
 from o2o_jax.training import PhaseState
 from o2o_jax.types import Spec
@@ -47,6 +50,21 @@ def test_an_update_by_hand():
     assert counts["align"].needed == 2 * 2 * (target + 2 * regression + actor_step)
     every = 3 * 6 + target + regression  # π̄, π and π_ref at s'
     assert counts["finetune"].needed == 2 * 2 * (every + (actor_step + 6) / 2)
+
+
+def test_a_transformer_s_update_is_what_xla_counts():
+    # beside products it has a softmax of every pair of tokens, and LAMB
+    config = dt.Config(width=128, layers=2, heads=4, batch_size=16, dropout=0.0)
+    method = dt.make(config, SPEC)
+    state = jax.eval_shape(method.init, jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    batch = histories.padding(SPEC, 16, config.context)
+    update = jax.jit(method.phase("offline").update).lower(state, batch, jax.random.key(0))
+    counted, count = update.compile().cost_analysis()["flops"], dt.operations(config, SPEC)["update"]
+    assert count.executed <= counted <= 1.15 * count.executed
+    # one token's blocks: 12 W² multiply-adds each, and 2 W for every token looked at; W for every input and output
+    network = operations.Transformer(inputs=2, width=4, layers=3, outputs=5, steps=1)
+    assert network.forward(7) == 2 * 7 * (3 * 3 * (12 * 16 + 2 * 3 * 4) + 4 * 2 + 4 * 5)
+    assert network.step(7) == 3 * network.forward(7) - 2 * 7 * 4 * 2
 
 
 def compiled_operations(workload):

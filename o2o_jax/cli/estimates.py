@@ -52,7 +52,12 @@ def offline_work(module: ModuleType, config: Any, spec: Spec) -> list[Work]:
 
 
 def online_work(
-    module: ModuleType, algorithm: Algorithm, config: Any, spec: Spec, clone_config: CloneConfig | None = None
+    module: ModuleType,
+    algorithm: Algorithm,
+    config: Any,
+    spec: Spec,
+    clone_config: CloneConfig | None = None,
+    episode_steps: int = 1,
 ) -> list[Work]:
     """Updates of an online algorithm's phases, those that are left out aside.
 
@@ -62,11 +67,12 @@ def online_work(
       config: the settings.
       spec: sizes of observations and actions.
       clone_config: of cloning, where the policy has to be cloned.
+      episode_steps: time limit, which counts as every episode's length where updates follow episodes.
     """
     assert algorithm.requires is not None
     assert algorithm.online is not None
     executed, schedule = _executed(module, config, spec), algorithm.online.schedule
-    rounds = max(0, config.env_steps // schedule.env_steps - schedule.warmup_env_steps // schedule.env_steps)
+    rounds = schedule.rounds(config.env_steps, episode_steps)
     updates = {phase.name: phase.updates for phase in algorithm.phases} | {"finetune": rounds * schedule.updates}
     work = [Work(phase, count, executed.get(phase)) for phase, count in updates.items() if count]
     if clone_config is not None and algorithm.requires.head is not None:
@@ -174,7 +180,8 @@ def work_of(plan: Plan) -> list[Work]:
     module = methods.load(plan.settings["algorithm"])
     if setup.algorithm.online is None:
         return offline_work(module, setup.config, setup.spec)
-    work = online_work(module, setup.algorithm, setup.config, setup.spec, plan.clone)
+    limit = setup.task.max_episode_steps if isinstance(setup.task, Task) else 1
+    work = online_work(module, setup.algorithm, setup.config, setup.spec, plan.clone, limit)
     return [part for part in work if part.phase == "finetune"] if plan.reconstruction else work
 
 
@@ -227,7 +234,10 @@ def measure_rate(config: Any, spec: Spec, num_seeds: int, mesh: Mesh) -> float:
       mesh: devices that share the seeds.
     """
     sizes = getattr(config, "networks", config)  # offline settings have no parts
-    hidden = getattr(sizes, "critic_hidden", sizes.hidden)
+    if hasattr(sizes, "width"):  # of a transformer
+        hidden = (4 * sizes.width, sizes.width)
+    else:
+        hidden = getattr(sizes, "critic_hidden", sizes.hidden)
     return _measure_rate(hidden, operations.batch_size_of(config), spec, num_seeds, mesh)
 
 

@@ -200,6 +200,10 @@ class Dataset:
             raise ValueError(f"best_episodes needs a count of at least 1, got {count}")
         return self._episodes(np.sort(np.argsort(-self.returns(), kind="stable")[:count]))
 
+    def by_return(self) -> "Dataset":
+        """Puts the episodes in the order of their returns, the lowest first; of equal ones the earlier comes first."""
+        return self._episodes(np.argsort(self.returns(), kind="stable"))
+
     def hold_out(self, count: int) -> tuple["Dataset", "Dataset"]:
         """Sets episodes aside, spread evenly over the dataset: where a policy improved as it recorded, so do they.
 

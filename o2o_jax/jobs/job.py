@@ -264,7 +264,7 @@ class OnlineJob(Job):
         limits.check(plan)
         check_evaluation(plan)
         try_environment(family, task)
-        vector_env = family.make_vector_env(task, self.seeds)
+        vector_env = family.make_vector_env(task, self.seeds * setup.online.schedule.num_envs)
         evaluator = self._evaluator(task, self.config.evaluation.episodes)
         made = None
         if self.reconstruction:
@@ -304,7 +304,7 @@ class ScratchJob(Job):
         try_environment(family, task)
         return dataclasses.replace(
             plan,
-            envs=family.make_vector_env(task, self.seeds),
+            envs=family.make_vector_env(task, self.seeds * plan.setup.online.schedule.num_envs),
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
         )
 
@@ -318,7 +318,8 @@ def cloning(config: Any, schedule: str, updates: int | None = None) -> CloneConf
       updates: how many; None for those of the schedule.
     """
     of_schedule = FAST_CLONE_UPDATES if schedule == "fast" else CloneConfig().updates
-    return CloneConfig(hidden=config.networks.hidden, updates=updates or of_schedule)
+    hidden = getattr(config.networks, "hidden", None)  # a transformer has none, and nothing is cloned to it
+    return CloneConfig(hidden=hidden, updates=updates or of_schedule)
 
 
 def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
@@ -379,9 +380,8 @@ def check_discount(source: Mapping[str, Any], setup: Setup) -> None:
     Raises:
       ValueError: they were, and the method reads them.
     """
-    config = setup.config
-    discount = source["config"].get("discount", config.update.discount)
-    if setup.requires.state and discount != config.update.discount:
+    discount = source["config"].get("discount")
+    if setup.requires.state and discount is not None and discount != setup.config.update.discount:
         raise ValueError(
             f"the critics of {source['algorithm']} were trained with another discount: set update.discount={discount}"
         )

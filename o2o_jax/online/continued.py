@@ -18,6 +18,8 @@ from o2o_jax.policy import Handoff
 from o2o_jax.settings import Settings, from_dict, part, replaced, setting
 from o2o_jax.types import Array, Spec
 
+SIZES = ("hidden", "critic_hidden", "width", "layers")  # settings that say how large an offline method's networks are
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay(Settings):
@@ -60,8 +62,8 @@ class Interaction(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContinuedConfig(OnlineConfig):
-    """Settings of a method that continues its offline update.
+class OfflineUpdateConfig(OnlineConfig):
+    """Settings of a method that continues its offline update, whatever batches are drawn from.
 
     `update` is what the offline run was trained with: `after` takes it from there, and `--set=update.batch_size=…`
     changes it. Networks, rewards and discount can't be changed, since the state holds what came of them.
@@ -70,17 +72,10 @@ class ContinuedConfig(OnlineConfig):
     online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | {"replay", "interaction"}
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({"env_steps": 20_000})
 
-    update: OfflineConfig = part(OfflineConfig)  # of the method, which says what it is
-    replay: Replay = part(Replay)
-    interaction: Interaction = part(Interaction)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.replay.mode == "half" and self.update.batch_size % 2:
-            raise ValueError(f"replay.mode=half needs an even update.batch_size, got {self.update.batch_size}")
+    update: Any = part(OfflineConfig)  # of the method, which says what it is
 
     @property
-    def networks(self) -> OfflineConfig:
+    def networks(self) -> Any:
         """Sizes of the networks, which are those of the offline method."""
         return self.update
 
@@ -98,6 +93,20 @@ class ContinuedConfig(OnlineConfig):
             return replaced(self, {"update": from_dict(type(self.update), config)})
         except TypeError:  # the run of another method, whose state `init` refuses by its name
             return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuedConfig(OfflineUpdateConfig):
+    """Settings of an actor-critic that continues its offline update, on transitions."""
+
+    update: OfflineConfig = part(OfflineConfig)
+    replay: Replay = part(Replay)
+    interaction: Interaction = part(Interaction)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.replay.mode == "half" and self.update.batch_size % 2:
+            raise ValueError(f"replay.mode=half needs an even update.batch_size, got {self.update.batch_size}")
 
 
 def make(
@@ -146,7 +155,11 @@ def online_part(config: ContinuedConfig, act: Callable, update: Update, begin: C
         return state.replace(step=jnp.zeros_like(state.step))
 
     return Online(
-        schedule=Schedule(updates=interaction.updates_per_env_step, warmup_env_steps=interaction.warmup_env_steps),
+        schedule=Schedule(
+            updates=interaction.updates_per_env_step,
+            warmup_env_steps=interaction.warmup_env_steps,
+            num_envs=config.schedule.num_envs,
+        ),
         begin=start,
         act=memoryless(act),
         update=update,
@@ -155,7 +168,7 @@ def online_part(config: ContinuedConfig, act: Callable, update: Update, begin: C
 
 
 def init(
-    config: ContinuedConfig,
+    config: OfflineUpdateConfig,
     spec: Spec,
     method: Algorithm,
     requires: Requires,
@@ -184,15 +197,16 @@ def init(
         raise ValueError(
             f"{name} continues from its offline state, and this policy comes without one: pass the state too"
         )
-    scale, shift = state.transform.reward_scale, state.transform.reward_shift
-    if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):
-        raise ValueError(
-            f"the {name} run was trained on other rewards: set update.reward_scale={scale} and "
-            f"update.reward_shift={shift}"
-        )
+    if hasattr(state, "transform"):  # of rewards
+        scale, shift = state.transform.reward_scale, state.transform.reward_shift
+        if (scale, shift) != (config.update.reward_scale, config.update.reward_shift):
+            raise ValueError(
+                f"the {name} run was trained on other rewards: set update.reward_scale={scale} and "
+                f"update.reward_shift={shift}"
+            )
     if [jnp.shape(leaf) for leaf in jax.tree.leaves(state)] != [leaf.shape for leaf in jax.tree.leaves(fresh)]:
+        sizes = " and ".join(f"update.{size}" for size in SIZES if hasattr(config.update, size))
         raise ValueError(
-            f"the networks of the {name} run are others than these settings ask for: set update.hidden and "
-            "update.critic_hidden as that run has them"
+            f"the networks of the {name} run are others than these settings ask for: set {sizes} as that run has them"
         )
     return state

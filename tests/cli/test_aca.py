@@ -31,5 +31,5 @@ def test_a_run_from_sac_ml(data, offline_run, tmp_path, capsys):
     capsys.readouterr()
     tiny.call(finetune, *arguments, f"--policy={offline_run}", f"--out={tmp_path / 'refused'}", status=1)
     error = capsys.readouterr().err
-    assert "aca continues from sac_ml, with its critics and all, and this policy comes from td3_bc: pass the" in error
+    assert "aca continues from sac_ml, with its whole state, and this policy comes from td3_bc: pass the" in error
     assert error.count("\n") == 1

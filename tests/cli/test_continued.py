@@ -82,7 +82,7 @@ def _flat(params):
 def test_what_is_refused_before_a_folder_is_claimed(trained, offline_run, tmp_path, capsys):
     name, policy = trained
     for arguments, source, message in (
-        ((), offline_run, f"{name} continues from {name}, with its critics and all, and this policy comes from td3_bc"),
+        ((), offline_run, f"{name} continues from {name}, with its whole state, and this policy comes from td3_bc"),
         (("--print_config",), offline_run, f"{name} continues from {name}"),
         (("--set=temperatur=1",), policy, "unknown field 'temperatur'"),
         (("--set=discount=0.8",), policy, "unknown field 'discount' in --set=discount=0.8: did you mean update.disc"),

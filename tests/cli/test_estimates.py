@@ -44,6 +44,14 @@ def test_updates_on_rollouts_are_rollouts():
     assert [part.phase for part in of("ppo", reevaluate_updates=0)] == ["finetune"]
 
 
+def test_updates_after_episodes_are_those_of_the_longest():
+    module = online.load("odt")
+    config = tiny.config(module.Config, env_steps=100, updates_per_episode=3)
+    work = estimates.online_work(module, module.make(config, SPEC), config, SPEC, episode_steps=20)
+    assert [(part.phase, part.updates) for part in work] == [("finetune", 15)]
+    assert work[0].operations == module.operations(config, SPEC)["finetune"].executed
+
+
 def test_a_clone_comes_first():
     # an actor 11-8-6 on 4 rows: forward 11 · 8 + 8 · 6, gradient the same and 8 · 6 once more; two for each
     first = of("o2sac", CloneConfig(hidden=(8,), updates=9, batch_size=4))[0]
@@ -73,7 +81,8 @@ def test_what_is_said(monkeypatch):
     assert time.startswith("time: about 0.00083 min")
 
 
-def test_operations_that_nobody_counted_are_no_time():
+def test_operations_that_nobody_counted_are_no_time(monkeypatch):
+    monkeypatch.delattr(offline_algorithms.load("dt"), "operations")
     first, second = estimates.describe(plan_of("dt", updates=5))
     assert first == "offline: 5 updates, whose operations aren't counted: no time estimate"
     assert second.startswith("memory: at least ")
@@ -126,11 +135,11 @@ def test_a_run_of_hours_says_so(monkeypatch):
     assert estimates.announce(plan).startswith(f"about {seconds / 3600:,.1f} h on this machine, by a measurement")
 
 
-def plan_of(name="td3_bc", updates=3):
+def plan_of(name="td3_bc", updates=3, **settings):
     module = offline_algorithms.load(name)
     job = OfflineJob(
-        algorithm=name, config=tiny.config(module.Config, updates=updates), env="mujoco/hopper-medium", seeds=2,
-        eval_every=100_000, eval_episodes=4,
+        algorithm=name, config=tiny.config(module.Config, updates=updates, **settings),
+        env="mujoco/hopper-medium", seeds=2, eval_every=100_000, eval_episodes=4,
     )  # fmt: skip
     task = envs.get_task(job.env)
     algorithm = module.make(job.config, task.spec)
@@ -150,7 +159,7 @@ def test_a_run_of_years_is_refused(monkeypatch):
         estimates.announce(plan_of(updates=int(1.001 * year)))
     monkeypatch.setattr(estimates, "measure_env_step", lambda task: 1e6)
     with pytest.raises(ValueError, match="ask for fewer environment steps, or evaluations and their episodes, or"):
-        estimates.announce(plan_of("dt", updates=1_000_000))
+        estimates.announce(plan_of("dt", updates=1_000_000, width=8, layers=1, heads=1))
 
 
 def test_the_rate_of_large_networks_is_measured_on_fewer_rows(monkeypatch):

@@ -67,7 +67,7 @@ def test_what_is_refused(iql_run, offline_run, tmp_path, capsys):
         (
             offline_run,
             (),
-            "pex continues from iql, with its critics and all, and this policy comes from td3_bc: pass the",
+            "pex continues from iql, with its whole state, and this policy comes from td3_bc: pass the",
         ),
         (iql_run, ("--set=update.hidden=9",), "set update.hidden and update.critic_hidden as that run has them"),
         (iql_run, ("--set=update.reward_scale=2",), "the pex run was trained on other rewards"),

@@ -62,7 +62,7 @@ def test_all_seeds_start_from_a_saved_policy_of_any_head(tmp_path, capsys):
             "is of 11 observations and 3 actions, but mujoco",
         ),
         (tiny.ENV, ["--algorithm=td3", "--set=networks.hidden=8,8"], "this policy comes without any"),
-        (tiny.ENV, ["--algorithm=iql"], "with its critics and all, and this policy comes from elsewhere"),
+        (tiny.ENV, ["--algorithm=iql"], "with its whole state, and this policy comes from elsewhere"),
     ],
 )
 def test_starts_that_do_not_fit(task, arguments, message, tmp_path, capsys):

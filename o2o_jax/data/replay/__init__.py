@@ -3,6 +3,7 @@
 from typing import Literal
 
 from o2o_jax.data.replay.auto import RegimeBuffer, auto
+from o2o_jax.data.replay.episodes import EpisodeBuffer, episodes, queue_extras
 from o2o_jax.data.replay.half import half
 from o2o_jax.data.replay.own import own
 from o2o_jax.data.replay.prefilled import prefilled
@@ -15,17 +16,20 @@ from o2o_jax.interfaces import Replay
 Mode = Literal["half", "all", "part", "none", "auto"]
 
 __all__ = [
+    "EpisodeBuffer",
     "Mode",
     "RegimeBuffer",
     "ReturnsBuffer",
     "RingBuffer",
     "auto",
+    "episodes",
     "half",
     "insert",
     "make",
     "make_buffer",
     "own",
     "prefilled",
+    "queue_extras",
     "rollout",
     "union",
     "with_returns",

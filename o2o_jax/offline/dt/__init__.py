@@ -2,5 +2,6 @@
 
 from o2o_jax.offline.dt.algorithm import State, make
 from o2o_jax.offline.dt.config import Config
+from o2o_jax.offline.dt.cost import operations
 
-__all__ = ["Config", "State", "make"]
+__all__ = ["Config", "State", "make", "operations"]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.struct
 import jax
@@ -71,6 +71,9 @@ class State:
     step: Array = counter()
 
 
+StateT = TypeVar("StateT", bound=State)  # or that of a method that adds to it
+
+
 def make_networks(config: Config, spec: Spec) -> Networks:
     """Makes modules and optimisers for a configuration and the sizes of an environment."""
     return Networks(
@@ -101,14 +104,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     Returns:
       The state of one seed, its `step` [] at 0.
     """
-    single = jnp.zeros((1, config.context))
-    history = History(
-        observation=jnp.zeros((*single.shape, nets.spec.observation_dim)),
-        action=jnp.zeros((*single.shape, nets.spec.action_dim)),
-        return_to_go=single,
-        valid=single,
-    )
-    actor = nets.actor.init(key, history)
+    actor = nets.actor.init(key, histories.padding(nets.spec, 1, config.context))
     log_temperature = jnp.asarray(math.log(config.temperature_start), jnp.float32)
     return State(
         actor=actor,
@@ -120,7 +116,7 @@ def init(nets: Networks, config: Config, key: Array, normalizer: Normalizer) -> 
     )
 
 
-def prepare(config: Config, state: State, dataset: Rollout) -> tuple[State, Extras]:
+def prepare(config: Config, state: StateT, dataset: Rollout) -> tuple[StateT, Extras]:
     """Writes down what every row's future holds, and settles what an evaluated episode is asked for.
 
     Args:
@@ -150,18 +146,12 @@ def sample(config: Config, dataset: Annotated, key: Array, batch_size: int) -> H
     """
     expect(dataset, Annotated, "dataset", "pass Annotated.of(rollout, extras) of what the phase's prepare returns")
     extras = dataset.extras.shared
-    columns = History(
-        observation=dataset.observation,
-        action=dataset.action,
-        return_to_go=extras["return_to_go"],
-        valid=jnp.ones_like(dataset.reward),
-    )
     first = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0])
-    length = jnp.minimum(extras["remaining"][first], config.context)
-    return histories.gather(columns, first + length - 1, length, config.context)
+    columns = histories.columns(dataset, extras["return_to_go"])
+    return histories.following(columns, first, extras["remaining"][first], config.context)
 
 
-def update(nets: Networks, config: Config, state: State, batch: History, key: Array) -> tuple[State, Metrics]:
+def update(nets: Networks, config: Config, state: StateT, batch: History, key: Array) -> tuple[StateT, Metrics]:
     """Updates the network and the temperature; both gradients at the old parameters.
 
     Args:

@@ -278,7 +278,10 @@ def make(config: Config, spec: Spec) -> Algorithm:
     annotate, rule = None, config.replay.rule(config.env_steps, update.batch_size)
     if update.conservative_weight:
         returns = RecordedReturns(update.discount, update.reward_scale, update.reward_shift, update.failure_reward)
-        annotate, rule = functools.partial(prepare, returns), replay.with_returns(rule, returns)
+        annotate, rule = (
+            functools.partial(prepare, returns),
+            replay.with_returns(rule, returns, config.schedule.num_envs),
+        )
     training = Phase(
         "critics",
         functools.partial(evaluate, nets, config),
@@ -295,7 +298,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         critic=functools.partial(QFunction.of, network=nets.critic, discount=update.discount),
         requires=Requires(config.networks.head),
         online=Online(
-            schedule=config.interaction.schedule,
+            schedule=config.interaction.rule(config.schedule.num_envs),
             begin=functools.partial(begin, nets),
             act=common.memoryless(functools.partial(act, nets, config)),
             update=functools.partial(finetune, nets, config),
