@@ -41,6 +41,7 @@ NAMES = (
     "rlpd/finetune",
     "wsrl/finetune",
     "pex/finetune",
+    "pa_rl/critics",
     "pa_rl/finetune",
     "aca/finetune",
     "proto/finetune",
