@@ -46,7 +46,7 @@ NAMES = (
     "aca/finetune",
     "proto/finetune",
     "proto_td3/finetune",
-    *("td3_bc", "rebrac", "iql", "cql", "sac_ml", "awac", "bc"),
+    *("td3_bc", "rebrac", "iql", "cql", "sac_ml", "awac", "bc", "dt"),
 )
 
 
