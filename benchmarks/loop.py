@@ -5,9 +5,11 @@
 The loop runs as in experiments.finetune, an update after every environment step. A round is some hundred of its steps,
 then as many steps of the environments alone, then as many updates alone, each with its buffer write and the next
 action; the ratio is the loop's time over the sum of the other two. Every algorithm has a second loop that overlaps
-environments and updates (--set=interaction.overlap=true). Evaluation of all seeds' episodes side by side has its rounds
-with a plain loop over one environment, and with envpool's environments where it has the robot. Episodes all have the
-same length there: a fallen robot continues.
+environments and updates (--set=interaction.overlap=true). With several environments per seed, as
+--set=schedule.num_envs=4 makes them, milliseconds are per environment step of a seed all the same.
+
+Evaluation of all seeds' episodes side by side has its rounds with a plain loop over one environment, and with envpool's
+environments where it has the robot. Episodes all have the same length there: a fallen robot continues.
 """
 
 import dataclasses
@@ -99,15 +101,16 @@ class Rounds:
     Args:
       num_seeds: S.
       steps: environment steps of a round.
-      parts: calls that each do one step's work of a part.
+      parts: calls that each do one step's work of a part, of all environments of a seed.
+      num_envs: environments per seed.
 
     Attributes:
       samples: seconds per step of the loop ("loop") and of every part, one value per round but the first, in which
         the loop compiles.
     """
 
-    def __init__(self, num_seeds: int, steps: int, parts: dict[str, Callable[[], Any]]) -> None:
-        self._num_seeds, self._steps, self._parts = num_seeds, steps, parts
+    def __init__(self, num_seeds: int, steps: int, parts: dict[str, Callable[[], Any]], num_envs: int) -> None:
+        self._num_seeds, self._steps, self._parts, self._num_envs = num_seeds, steps, parts, num_envs
         self._started: float | None = None
         self.samples: dict[str, list[float]] = {name: [] for name in ("loop", *parts)}
 
@@ -121,7 +124,7 @@ class Rounds:
                 part()
                 continue
             started = time.perf_counter()
-            for _ in range(self._steps):
+            for _ in range(self._steps // self._num_envs):
                 part()
             self.samples[name].append((time.perf_counter() - started) / self._steps)
         self._started = time.perf_counter()
@@ -165,7 +168,7 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
         ],
     )
     algorithm = online.load(name).make(config, task.spec)
-    family, seed_list = envs.family(task.name), range(args.seeds)
+    family, seed_list, num_envs = envs.family(task.name), range(args.seeds), args.seeds * config.schedule.num_envs
     data = seeds.replicate(workloads.synthetic(task.spec, args.rows).transitions, mesh)
 
     setup = Setup(algorithm, config, task, seed_list, mesh)
@@ -174,16 +177,16 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
         # a score that none of the rounds beats: π_ref stays
         return begin_finetuning(setup, start_run(setup, None), np.zeros(args.seeds, bool), np.full(args.seeds, np.inf))
 
-    environments = family.make_vector_env(task, args.seeds)
-    environments.reset(seed=list(seed_list))
-    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (args.seeds, task.spec.action_dim)).astype(np.float32)
+    environments = family.make_vector_env(task, num_envs)
+    environments.reset(seed=list(range(num_envs)))
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (num_envs, task.spec.action_dim)).astype(np.float32)
     parts = {
         "environment": lambda: environments.step(actions),
         "update": _update_alone(setup, start(), data),
     }
-    rounds = Rounds(args.seeds, args.steps, parts)
+    rounds = Rounds(args.seeds, args.steps, parts, config.schedule.num_envs)
     with tempfile.TemporaryDirectory() as folder, MetricLog(folder) as log:
-        loop_environments = family.make_vector_env(task, args.seeds)
+        loop_environments = family.make_vector_env(task, num_envs)
         finish(loop.fine_tune(setup, start(), data, loop_environments, rounds), log.take)
     samples = {part: np.array(values) for part, values in rounds.samples.items()}
     ratio, spread = measuring.median_and_spread(samples["loop"] / (samples["environment"] + samples["update"]))
@@ -200,12 +203,12 @@ def _measure_loop(name: str, config: Any, task: Task, mesh: Mesh, args: FlagValu
 
 def _update_alone(setup: Setup, run: Run, data: Any) -> Callable[[], None]:
     """A call that does what the loop's compiled program does in a step, on the same made-up step every time."""
-    spec, num_seeds = setup.spec, len(setup.seeds)
+    spec, axes = setup.spec, (len(setup.seeds), *setup.online.schedule.env_axes)
     advance = functools.partial(loop.advance, setup.online)
     program = seeds.over_seeds(advance, setup.mesh, shared=(1,), donate=(0,))
-    zeros: Any = np.zeros(num_seeds, np.float32)
-    observation: Any = np.zeros((num_seeds, spec.observation_dim), np.float32)
-    action: Any = np.zeros((num_seeds, spec.action_dim), np.float32)
+    zeros: Any = np.zeros(axes, np.float32)
+    observation: Any = np.zeros((*axes, spec.observation_dim), np.float32)
+    action: Any = np.zeros((*axes, spec.action_dim), np.float32)
     step = Rollout(observation, action, zeros, observation, zeros, zeros)
 
     def call() -> None:

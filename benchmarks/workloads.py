@@ -41,6 +41,7 @@ NAMES = (
     "rlpd/finetune",
     "wsrl/finetune",
     "pex/finetune",
+    "pa_rl/finetune",
     "aca/finetune",
     "proto/finetune",
     "proto_td3/finetune",

@@ -5,6 +5,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from o2o_jax import registry
 from o2o_jax.reading import brief
 from o2o_jax.types import Array, Metrics, Rollout, Spec, expect
@@ -138,6 +141,7 @@ class Schedule:
       warmup_env_steps: environment steps before the first update; the policy itself acts.
       random_env_steps: environment steps with uniform actions at the very start, for agents without a policy.
       overlap: whether the environment steps while a round of updates is computed, by an action that was chosen before.
+      num_envs: E, environments per seed that step together; rounds that are due at one of their E steps follow all.
     """
 
     env_steps: int = 1
@@ -146,15 +150,22 @@ class Schedule:
     warmup_env_steps: int = 0
     random_env_steps: int = 0
     overlap: bool = False
+    num_envs: int = 1
 
-    def due(self, env_steps: int, ended: bool = False) -> bool:
+    @property
+    def env_axes(self) -> tuple[int, ...]:
+        """Axes of what each environment of a seed has one of: none where there is one, else [E]."""
+        return () if self.num_envs == 1 else (self.num_envs,)
+
+    def due(self, env_steps: Any, ended: Any = False) -> Any:
         """Returns whether a round of updates follows environment step number `env_steps`, counted from 1.
 
         Args:
-          env_steps: number of the step.
-          ended: whether an episode of any seed ended with it.
+          env_steps: number of the step, or of several [...].
+          ended: whether an episode of any seed ended with it, [...].
         """
-        return env_steps > self.warmup_env_steps and (ended if self.per_episode else env_steps % self.env_steps == 0)
+        due = ended if self.per_episode else env_steps % self.env_steps == 0
+        return (env_steps > self.warmup_env_steps) & due
 
     def rounds(self, env_steps: int, episode_steps: int) -> int:
         """Returns how many rounds a run of `env_steps` environment steps has.
@@ -172,11 +183,12 @@ class Replay(NamedTuple):
 
     Attributes:
       init: (spec) -> buffer of one seed, before its first environment step.
-      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis.
+      add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis. Several environments of a seed
+        take turns, always in the same order.
       sample: (buffer, dataset [N], key) -> batch [B], or [T] of a rollout, after at least one `add`.
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
-      cut: (buffer) -> buffer, where the episode under way was lost: the next step begins another.
+      cut: (buffer) -> buffer, where the episodes under way were lost: the next steps begin others.
     """
 
     init: Callable[[Spec], Any]
@@ -232,6 +244,11 @@ class Online(NamedTuple):
     reference: Reference | None = None
     memory: Callable[[], Any] = no_memory
     prepare: Prepare | None = None
+
+    def memories(self) -> Any:
+        """Returns `memory` of each environment of a seed, with `Schedule.env_axes` in front."""
+        axes = self.schedule.env_axes
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*axes, *jnp.shape(leaf))), self.memory())
 
 
 class Requires(NamedTuple):

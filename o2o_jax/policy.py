@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -21,7 +21,8 @@ from o2o_jax.data import history as histories
 from o2o_jax.data.dataset import to_float32
 from o2o_jax.data.transform import Bounds, Normalizer
 from o2o_jax.interfaces import Algorithm, Phase
-from o2o_jax.losses import lowest_value
+from o2o_jax.losses import at_every, lowest_value, mean_value, repeated
+from o2o_jax.ops.action_optimization import ascend, best_actions
 from o2o_jax.ops.advantage import discounted_returns, steps_from_start
 from o2o_jax.ops.distributions import LOG_PROB_LIMIT, Deterministic, Distribution, TanhGaussian
 from o2o_jax.ops.lagrangian import temperature_loss
@@ -47,6 +48,7 @@ from o2o_jax.types import (
 
 ONLINE_HIDDEN = {"tanh_gaussian": (256, 256, 256)}  # of O2SAC's actor by default; all others have two layers
 SET_HEAD = "set"  # of policies whose critic chooses
+OPTIMIZED_HEAD = "optimized"  # of policies whose actions a critic improves
 DRAWN_SHARE = 0.1  # of a set's evaluated actions and choices: the authors' epsilon
 ENTROPY_WEIGHT_START = 0.1  # c before the first update, as in online decision transformers
 CLOSENESS_BATCHES = 40  # that say how close a clone came: 10,000 states
@@ -302,7 +304,107 @@ def _chosen(actions: list[Array], choice: Array) -> Array:
     return jnp.where((choice == 0)[..., None], first, second)
 
 
-AnyPolicy = Policy | SequencePolicy | PolicySet  # that an algorithm may leave
+class ActionOptimization(NamedTuple):
+    """Rule by which a critic improves a policy's actions.
+
+    Attributes:
+      samples: N actions that the policy proposes at a state.
+      kept: K ≤ N of them that go on, the most valuable ones.
+      steps: of the gradient that each takes.
+      step_size: η, squared action units per return unit.
+    """
+
+    samples: int
+    kept: int
+    steps: int
+    step_size: float
+
+
+@flax.struct.dataclass
+class OptimizedPolicy:
+    """A policy whose actions are improved by critics before they are taken.
+
+        a_1 … a_N ~ π(·|s), the K of highest Q,   each moved η ∇_a Q uphill step by step,   the best of all,
+        Q(s, a) = 1/E Σ_i Q_i(s, a)
+
+    Attributes:
+      base: π, with a density.
+      critic_params: leaves [E, ...].
+      critic: the ensemble, static.
+      rule: how, static.
+
+    Source: Mark et al. (arXiv:2412.06685).
+    """
+
+    base: Policy
+    critic_params: Params
+    critic: networks.QNetwork = flax.struct.field(pytree_node=False)
+    rule: ActionOptimization = flax.struct.field(pytree_node=False)
+
+    @property
+    def head(self) -> str:
+        """Kind of policy: "optimized"."""
+        return OPTIMIZED_HEAD
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """That of π, which critics see observations by too."""
+        return self.base.normalizer
+
+    @property
+    def actor(self) -> networks.Actor:
+        """The network of π."""
+        return self.base.actor
+
+    def candidates(self, observation: Array, key: Array, given: Array | None = None) -> tuple[Array, Array]:
+        """Returns improved actions.
+
+        Args:
+          observation: [B, O] raw.
+          key: draws the N samples.
+          given: [B, A] actions that are improved too, in the place of the least valuable ones of the K; None for none.
+
+        Returns:
+          Actions [B, K, A] in [-1, 1] and their values [B, K], in return units; no gradient flows through them.
+        """
+        normalized, rule = self.normalizer(observation), self.rule
+        distribution: Any = self.base.distribution(observation)  # a normal, squashed or not
+        action = repeated(distribution, rule.samples).sample(key)
+
+        def q(action: Array) -> Array:
+            return mean_value(self.critic_params, self.critic, at_every(normalized, action), action)
+
+        action = best_actions(action, q(action), rule.kept)
+        if given is not None:
+            action = jnp.concatenate([action[:, :-1], given[:, None]], axis=1)
+        return ascend(q, action, rule.steps, rule.step_size)
+
+    def best(self, observation: Array, key: Array) -> Array:
+        """Returns the most valuable improved actions [B, A] at raw observations [B, O]; `key` draws the samples."""
+        action, value = self.candidates(observation, key)
+        index = jnp.argmax(value, axis=-1)[:, None, None]
+        return jnp.take_along_axis(action, index, axis=1)[:, 0]
+
+    def distribution(self, observation: Array) -> Deterministic:
+        """Maps raw observations [..., O] to actions [..., A], as a point mass, by the same noise at every one."""
+        best = jnp.vectorize(lambda one: self.best(one[None], jax.random.key(0))[0], signature="(o)->(a)")
+        return Deterministic(best(observation))
+
+    def begin(self, episodes: int, key: Array | None = None) -> Any:
+        """Returns its memory where episodes begin: the key [] that it draws from; without one () and the same noise."""
+        del episodes
+        return () if key is None else key
+
+    def act(self, memory: Any, observation: Array, reward: Array) -> tuple[Array, Any]:
+        """Returns actions [E, A] at raw observations [E, O], and the memory after them; `reward` [E] goes unused."""
+        del reward
+        if isinstance(memory, tuple):
+            return self.distribution(observation).mode(), memory
+        key, memory = jax.random.split(memory)
+        return self.best(observation, key), memory
+
+
+AnyPolicy = Policy | SequencePolicy | PolicySet | OptimizedPolicy  # that an algorithm may leave
 
 
 @flax.struct.dataclass

@@ -13,7 +13,7 @@ import numbers
 import operator
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 from o2o_jax.reading import brief
@@ -295,10 +295,14 @@ def _advice(cls: type, name: str) -> str:
     return f"did you mean {' or '.join(near)}? Write {outer}={class_name(kind)}({inner.partition('.')[0]}=…)"
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def _evaluate_hints(kind: type) -> Mapping[str, Any]:
     """Types of the fields of a dataclass, without those of its class variables."""
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return types.MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(kind)})
+
+
+# Once a class: evaluating annotations takes longer than all checks of values.
+_hints: Callable[[type], Mapping[str, Any]] = functools.cache(_evaluate_hints)
 
 
 def _part_kind(hint: Any) -> type | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import pytest
 from jax._src.interpreters import mlir
 
 from tests import sharing
@@ -47,18 +48,34 @@ LONGEST = [
     Path(__file__).parent / name
     for name in (
         "cli/test_finetune.py",
-        "runtime/test_loop.py",
-        "test_probes.py",
         "test_contracts.py",
-        "cli/test_diagnose.py",
         "test_pairs.py",
+        "test_probes.py",
+        "runtime/test_loop.py",
+        "cli/test_diagnose.py",
     )
 ]
+# Files whose programs are the same: one process runs them, since each compiles its own.
+TOGETHER = ("tests/test_contracts.py", "tests/test_pairs.py")
 
 
 def pytest_collection_modifyitems(items):
     assert all(path.exists() for path in LONGEST), "name the longest files as they are now"
     items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            scope = super()._split_scope(nodeid)
+            return TOGETHER[0] if scope in TOGETHER else scope
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish():

@@ -13,18 +13,44 @@ import types
 from typing import Any
 
 import jax
+from jax._src import compiler
 
 from o2o_jax.runtime import seeds
 
 KEPT = 300  # programs, more than any one module makes; without a bound memory would grow with the suite
+KEPT_EXECUTABLES = 3_000  # most of them are small: operations outside any program are one each
 
 _compile = seeds.over_seeds
+_read, _compile_anew = compiler._cache_read, compiler._compile_and_write_cache
 _programs: dict[Any, Any] = {}  # those that were asked for last at the end
+_executables: dict[str, Any] = {}  # likewise, by JAX's key of what is compiled and how
 
 
 def share() -> None:
-    """From now on `over_seeds` gives an equal function the program that it has; before anything imports it."""
+    """From now on `over_seeds` gives an equal function the program that it has; before anything imports it.
+
+    Functions that differ may still be lowered to the same program, such as updates that don't read what differs: it is
+    compiled once.
+    """
     seeds.over_seeds = over_seeds
+    compiler._cache_read, compiler._compile_and_write_cache = _read_executable, _compile_executable
+
+
+def _read_executable(name, key, *arguments):
+    seconds = 0.0  # that compilation took
+    if key not in _executables:
+        executable, seconds = _read(name, key, *arguments)
+        if executable is None:
+            return None, None
+        _executables[key] = executable
+    return _newest(_executables, key, None, KEPT_EXECUTABLES), seconds
+
+
+def _compile_executable(backend, program, devices, options, callbacks, name, key):
+    executable = _compile_anew(backend, program, devices, options, callbacks, name, key)
+    if not callbacks:  # which are functions of this one program
+        _newest(_executables, key, lambda: executable, KEPT_EXECUTABLES)
+    return executable
 
 
 @contextlib.contextmanager
@@ -42,20 +68,20 @@ def apart():
 @functools.wraps(_compile)
 def over_seeds(function, mesh, shared=(), donate=()):
     key = (_identity(function), mesh, tuple(shared), tuple(donate))
-    return _shared(key, lambda: _compile(function, mesh, shared, donate))
+    return _newest(_programs, key, lambda: _compile(function, mesh, shared, donate))
 
 
 def jit(function):
     """Compiles a function, such as an algorithm's update, unless an equal one has a program."""
-    return _shared((_identity(function),), lambda: jax.jit(function))
+    return _newest(_programs, (_identity(function),), lambda: jax.jit(function))
 
 
-def _shared(key, make):
-    """Returns what was made for a key, made now if it isn't there, and keeps it as the newest."""
-    _programs[key] = _programs.pop(key, None) or make()
-    if len(_programs) > KEPT:
-        del _programs[next(iter(_programs))]
-    return _programs[key]
+def _newest(kept, key, make, most=KEPT):
+    """Returns what was made for a key, made now if it isn't there, and keeps it as the newest of so many."""
+    kept[key] = kept.pop(key, None) or make()
+    if len(kept) > most:
+        del kept[next(iter(kept))]
+    return kept[key]
 
 
 class _Same:

@@ -63,6 +63,7 @@ def test_every_algorithm_with_critics_shows_them():
         "cal_ql",
         "pex",
         "aca",
+        "pa_rl",
         "rlpd",
         "wsrl",
         "proto",

@@ -14,27 +14,13 @@ import pytest
 from o2o_jax import offline, online
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import critic_settings
-from o2o_jax.policy import CloneConfig, clone_init, hand_over, with_head
-from o2o_jax.types import Annotated, Spec
+from o2o_jax.policy import CloneConfig, Handoff, clone_init, hand_over, with_head
+from o2o_jax.types import Annotated
 from tests import sharing, tiny
+from tests.test_contracts import BATCH_SIZE, HIDDEN, OVERRIDES, SPEC  # whose programs are these too
 
-SPEC = Spec(observation_dim=4, action_dim=2)
-HIDDEN = (8, 8)
-OVERRIDES = {
-    "hidden": HIDDEN,
-    "critic_hidden": HIDDEN,
-    "num_actions": 2,
-    "rollout_env_steps": 16,
-    "minibatch_size": 8,
-    "epochs": 2,
-    "width": 8,
-    "layers": 1,
-    "heads": 2,
-    "context": 4,
-    "eval_context": 2,
-}
 CLONE = CloneConfig(hidden=HIDDEN, updates=2, batch_size=4)
-BATCH = tiny.random_rollout(SPEC)  # as good as a batch drawn from a buffer
+BATCH = tiny.random_rollout(SPEC, BATCH_SIZE)  # as good as a batch drawn from a buffer
 
 
 def make(kind, name, **settings):
@@ -59,7 +45,25 @@ def handed_over(name):
 
 @functools.cache
 def with_head_of(name, head):
-    return with_head(handed_over(name), head, BATCH, jax.random.key(2), CLONE)
+    handoff, key = handed_over(name), jax.random.key(2)
+    if handoff.policy.head == head:
+        return with_head(handoff, head, BATCH, key, CLONE)
+    # one program clones the policies of all sources that have the same networks
+    clone = sharing.jit(functools.partial(with_head, head=head, config=CLONE))
+    cloned = clone(Handoff(handoff.policy), dataset=BATCH, key=key)
+    return cloned.replace(state=handoff.state, source=handoff.source)
+
+
+def start_from(algorithm, handoff):
+    """The state that an online algorithm starts from, made by one program for all sources where it reads the policy."""
+    init, key = sharing.jit(algorithm.init), jax.random.key(3)
+    if algorithm.requires.state or algorithm.requires.sources:
+        return init(key, handoff)
+    expected = jax.eval_shape(algorithm.init, key, handoff)  # takes the whole, whose policy is all that it reads
+    state = init(key, Handoff(handoff.policy))
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, expected)
+    return state
 
 
 @functools.cache
@@ -83,7 +87,7 @@ def test_pair(source, target):
         found = critic_settings(handoff.state.critic)
         own |= {name: found[name] for name in ("layer_norm", "num_critics")}
     algorithm = compiled(target, **own)
-    state = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
+    state = start_from(algorithm, handoff)
     if direct and target != "aca":  # which makes its critics of other functions
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
 
@@ -91,7 +95,7 @@ def test_pair(source, target):
     started = algorithm.policy(state)
     jax.tree.map(np.testing.assert_array_equal, started.normalizer, handoff.policy.normalizer)
     if requires.head:  # else its normaliser is all that crosses
-        crossed = getattr(started, "kept", started)  # of a set the one that another joins
+        crossed = getattr(started, "kept", getattr(started, "base", started))  # before others join, critics improve it
         actions = [policy.distribution(BATCH.observation).mode() for policy in (crossed, handoff.policy)]
         np.testing.assert_allclose(*actions, rtol=1e-6)
         assert crossed.head == head

@@ -14,8 +14,8 @@ import pytest
 from o2o_jax.cli import program
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.data.transform import Normalizer
-from o2o_jax.networks import HEADS, Critics, DecisionTransformer
-from o2o_jax.policy import Policy, PolicySet, SequencePolicy
+from o2o_jax.networks import HEADS, Critics, DecisionTransformer, HistogramCritics
+from o2o_jax.policy import ActionOptimization, OptimizedPolicy, Policy, PolicySet, SequencePolicy
 from o2o_jax.runtime.seeds import SUFFIX
 from o2o_jax.settings import paths, replaced
 from o2o_jax.types import History, Rollout, Transition
@@ -81,6 +81,14 @@ def make_policy_set(observation_dim=11, action_dim=3):
     critic = critics.init(jax.random.key(2), jnp.zeros((1, observation_dim)), jnp.zeros((1, action_dim)))
     params = {"kept": kept.params, "learning": learning.params, "critic": critic}
     return PolicySet(params, kept.normalizer, kept.actor, critics, 10.0)
+
+
+def make_optimized_policy(observation_dim=11, action_dim=3):
+    """A random policy whose actions critics improve, whose values are means of histograms."""
+    critics = HistogramCritics(Critics((8,), layer_norm=False, num_critics=2, outputs=5), -1.0, 2.0)
+    params = critics.init(jax.random.key(2), jnp.zeros((1, observation_dim)), jnp.zeros((1, action_dim)))
+    base = make_policy("tanh_gaussian", observation_dim, action_dim)
+    return OptimizedPolicy(base, params, critics, ActionOptimization(samples=4, kept=2, steps=2, step_size=0.1))
 
 
 def make_sequence_policy(observation_dim=11, action_dim=3, seed=0, context=3):

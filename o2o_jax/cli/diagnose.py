@@ -273,7 +273,7 @@ def _on_observations(policy: AnyPolicy) -> Policy:
     """The policy as it is, if observations are all that it acts on, as every measure here asks of it."""
     if isinstance(policy, SequencePolicy):
         raise ValueError("the policy acts on histories: pass --algorithm=o2td3 or o2sac to diagnose the clone of it")
-    assert isinstance(policy, Policy)  # no offline method leaves a set
+    assert isinstance(policy, Policy)  # no offline method leaves a set, or an optimised one
     return policy
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from o2o_jax.ops.advantage import discounted_returns, linear_recurrence, steps_from_start, steps_to_end
-from o2o_jax.types import Array, Rollout
+from o2o_jax.types import Array, Extras, Rollout
 
 
 @flax.struct.dataclass
@@ -122,3 +123,17 @@ class RecordedReturns:
             return value
         endless = (self.reward_scale * self.failure_reward + self.reward_shift) / (1.0 - self.discount)
         return jnp.where(reached, value, endless)
+
+
+def prepare(recorded: RecordedReturns, state: Any, dataset: Rollout) -> tuple[Any, Extras]:
+    """Computes the returns to go of every row, as a phase's `Prepare`.
+
+    Args:
+      recorded: what returns to go are.
+      state: as it is; nothing of it is read.
+      dataset: raw transitions [N], whole episodes.
+
+    Returns:
+      The state, and `ReturnsToGo` [N], of the data alone, without a tail.
+    """
+    return state, Extras(shared=ReturnsToGo(recorded.of(dataset)))

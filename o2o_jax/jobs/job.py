@@ -264,7 +264,7 @@ class OnlineJob(Job):
         limits.check(plan)
         check_evaluation(plan)
         try_environment(family, task)
-        vector_env = family.make_vector_env(task, self.seeds)
+        vector_env = family.make_vector_env(task, self.seeds * setup.online.schedule.num_envs)
         evaluator = self._evaluator(task, self.config.evaluation.episodes)
         made = None
         if self.reconstruction:
@@ -304,7 +304,7 @@ class ScratchJob(Job):
         try_environment(family, task)
         return dataclasses.replace(
             plan,
-            envs=family.make_vector_env(task, self.seeds),
+            envs=family.make_vector_env(task, self.seeds * plan.setup.online.schedule.num_envs),
             evaluator=self._evaluator(task, self.config.evaluation.episodes),
         )
 

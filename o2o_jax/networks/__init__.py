@@ -10,7 +10,16 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Critics, QNetwork, Value, append_inputs, critic_settings, shift_output
+from o2o_jax.networks.critics import (
+    Critic,
+    Critics,
+    HistogramCritics,
+    QNetwork,
+    Value,
+    append_inputs,
+    critic_settings,
+    shift_output,
+)
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "DeterministicActor",
     "FreeGaussianActor",
     "GaussianActor",
+    "HistogramCritics",
     "QNetwork",
     "TanhGaussianActor",
     "Value",

@@ -1,5 +1,6 @@
 """Value networks."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense
+from o2o_jax.ops.histogram import bin_edges, histogram_mean
 from o2o_jax.types import Array, Params
 
 
@@ -24,17 +26,20 @@ class Critic(nn.Module):
       hidden: widths of the hidden layers.
       layer_norm: whether hidden layers are normalised.
       layer_init: of every layer, one of those of `MLP`.
+      outputs: 1 for values; more are logits [..., outputs] of what values are made of.
     """
 
     hidden: Sequence[int] = (256, 256)
     layer_norm: bool = False
     layer_init: str = "orthogonal"
+    outputs: int = 1
 
     @nn.compact
     def __call__(self, observation: Array, action: Array) -> Array:
-        """Maps observations [..., O] and actions [..., A] to values [...]."""
+        """Maps observations [..., O] and actions [..., A] to values [...], or to logits [..., outputs]."""
         x = MLP(self.hidden, self.layer_norm, init=self.layer_init)(jnp.concatenate([observation, action], axis=-1))
-        return dense(1, x.shape[-1], self.layer_init, output=True)(x)[..., 0]
+        found = dense(self.outputs, x.shape[-1], self.layer_init, output=True)(x)
+        return found[..., 0] if self.outputs == 1 else found
 
 
 class Value(nn.Module):
@@ -65,19 +70,21 @@ class Critics(nn.Module):
       layer_norm: whether hidden layers are normalised.
       num_critics: E ≥ 1. Every parameter has a leading axis E.
       layer_init: of every layer, one of those of `MLP`.
+      outputs: 1 for values; more are logits [E, ..., outputs], as `HistogramCritics` takes them.
     """
 
     hidden: Sequence[int]
     layer_norm: bool
     num_critics: int
     layer_init: str = "orthogonal"
+    outputs: int = 1
 
     def setup(self) -> None:
         """Names the parameters as one critic's."""
         each = nn.vmap(
             Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, axis_size=self.num_critics
         )
-        self.each = each(self.hidden, self.layer_norm, self.layer_init)
+        self.each = each(self.hidden, self.layer_norm, self.layer_init, self.outputs)
         nn.share_scope(self, self.each)
 
     def __call__(self, observation: Array, action: Array) -> Array:
@@ -86,6 +93,36 @@ class Critics(nn.Module):
         # product whose result has to be transposed for the layers that follow
         copies = (jnp.broadcast_to(x, (self.num_critics, *x.shape)) for x in (observation, action))
         return self.each(*copies)
+
+
+@dataclasses.dataclass(frozen=True)
+class HistogramCritics:
+    """Critics whose values are the means of histograms over [low, high].
+
+    Attributes:
+      logits: the ensemble, whose `outputs` are the bins.
+      low: value of the first edge, in return units.
+      high: value of the last one.
+
+    Source: Farebrother et al. (arXiv:2403.03950).
+    """
+
+    logits: Critics
+    low: float
+    high: float
+
+    @property
+    def edges(self) -> Array:
+        """[bins + 1] edges of the bins, in return units."""
+        return bin_edges(self.low, self.high, self.logits.outputs)
+
+    def init(self, key: Array, observation: Array, action: Array) -> Params:
+        """Returns initial parameters, leaves [E, ...], for observations [..., O] and actions [..., A]."""
+        return self.logits.init(key, observation, action)
+
+    def apply(self, params: Params, observation: Array, action: Array) -> Array:
+        """Maps normalised observations [..., O] and actions [..., A] to values [E, ...], in return units."""
+        return histogram_mean(self.logits.apply(params, observation, action), self.edges)
 
 
 def critic_settings(params: Params) -> dict[str, Any]:

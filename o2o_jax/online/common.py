@@ -37,18 +37,21 @@ class OnlineConfig(Settings):
 
     # Fields and parts that nothing reads before the first environment step: runs that differ in these alone may share
     # all that comes before it
-    online_parts: ClassVar[frozenset[str]] = frozenset({"env_steps", "evaluation"})
+    online_parts: ClassVar[frozenset[str]] = frozenset({"env_steps", "schedule", "evaluation"})
     # Values by path that the schedule "fast" sets: the best found that needs at most a tenth of the published updates
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     env_steps: int = setting(
         100_000, "length of fine-tuning, per seed", unit="environment steps", source="authors' code; 200,000 in mazes"
     )
+    schedule: parts.Schedule = part(parts.Schedule)
     evaluation: parts.Evaluation = part(parts.Evaluation)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._not_negative("env_steps")
+        self.schedule.check("env_steps", self.env_steps)
+        self.schedule.check("evaluation.every_env_steps", self.evaluation.every_env_steps)
 
     @classmethod
     def published(cls, task: Task) -> Self:
@@ -146,6 +149,7 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
     policy = handoff.policy
     if policy.head != head:
         raise ValueError(f"expected a {head} policy, got a {policy.head} one; clone it first: policy.with_head")
+    assert isinstance(policy, Policy)  # all others have heads of their own
     stated = policy.normalizer.mean.shape
     if len(stated) > 1:
         raise ValueError(f"the policy is of {stated[0]} seeds: take one of them, or vmap over keys and handoffs")

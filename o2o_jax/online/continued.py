@@ -155,7 +155,11 @@ def online_part(config: ContinuedConfig, act: Callable, update: Update, begin: C
         return state.replace(step=jnp.zeros_like(state.step))
 
     return Online(
-        schedule=Schedule(updates=interaction.updates_per_env_step, warmup_env_steps=interaction.warmup_env_steps),
+        schedule=Schedule(
+            updates=interaction.updates_per_env_step,
+            warmup_env_steps=interaction.warmup_env_steps,
+            num_envs=config.schedule.num_envs,
+        ),
         begin=start,
         act=memoryless(act),
         update=update,

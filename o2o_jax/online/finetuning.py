@@ -105,7 +105,7 @@ def threshold(config: ConstrainedSettings, step: Array, cap: Array) -> Array:
     constraint, reference, interaction = config.constraint, config.reference, config.interaction
     assert constraint is not None
     assert reference is not None
-    env_steps = interaction.schedule.warmup_env_steps + step // interaction.updates_per_env_step
+    env_steps = interaction.rule().warmup_env_steps + step // interaction.updates_per_env_step
     end = constraint.threshold_end / (reference.interval_threshold_divisor if reference.update == "interval" else 1.0)
     ramp = constraint.threshold_ramp * max(config.env_steps, 1)
     bound = linear_threshold(env_steps, min(constraint.threshold_start, end), end, ramp)

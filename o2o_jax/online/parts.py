@@ -6,7 +6,7 @@ from typing import Literal
 
 from o2o_jax.data import replay
 from o2o_jax.interfaces import Replay as ReplayRule
-from o2o_jax.interfaces import Schedule
+from o2o_jax.interfaces import Schedule as ScheduleRule
 from o2o_jax.settings import Settings, setting
 
 Choice = Literal["best_of", "aligned", "offline"]
@@ -30,6 +30,33 @@ class Evaluation(Settings):
         super().__post_init__()
         self._positive("every_env_steps")
         self._not_negative("episodes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule(Settings):
+    """Environment steps of a seed, side by side."""
+
+    num_envs: int = setting(
+        1,
+        "environments per seed that step together; the updates per environment step stay what they are",
+        unit="environments",
+        source=OWN,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._counts("num_envs")
+
+    def check(self, path: str, env_steps: int) -> None:
+        """Refuses a number of environment steps, the setting of that path, between two steps of all environments.
+
+        Raises:
+          ValueError: it is no multiple of `num_envs`.
+        """
+        if env_steps % self.num_envs:
+            raise ValueError(
+                f"{path} must be a multiple of schedule.num_envs, {self.num_envs}, which step together, got {env_steps}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,14 +249,14 @@ class Interaction(Settings):
         self._positive("updates_per_env_step")
         self._not_negative("warmup_env_steps", "random_env_steps")
 
-    @property
-    def schedule(self) -> Schedule:
-        """One environment step, then `updates_per_env_step` updates."""
-        return Schedule(
+    def rule(self, num_envs: int = 1) -> ScheduleRule:
+        """Returns the rule of so many environments per seed: updates after each of their steps."""
+        return ScheduleRule(
             updates=self.updates_per_env_step,
             warmup_env_steps=max(self.warmup_env_steps, self.random_env_steps),
             random_env_steps=self.random_env_steps,
             overlap=self.overlap,
+            num_envs=num_envs,
         )
 
 

@@ -15,12 +15,12 @@ FETCH_EVERY = 1_000  # rounds of updates, whose metrics leave the device: there 
 
 @dataclasses.dataclass
 class Episodes:
-    """Episodes under way, one per seed.
+    """Episodes under way, one per environment: [S], or [S, E] where a seed has several.
 
     Attributes:
-      observation: [S, O] float32 where the next action is taken.
-      action: [S, A] float32, that action, which is chosen already.
-      returns: [S] float64, undiscounted rewards of the episodes so far.
+      observation: [..., O] float32 where the next action is taken.
+      action: [..., A] float32, that action, which is chosen already.
+      returns: [...] float64, undiscounted rewards of the episodes so far.
       finished: returns of the episodes that have ended since the last evaluation, S lists.
       pending: metrics of the rounds of updates since then, [S] float32 each, those of the latest still on the device.
     """
@@ -34,14 +34,14 @@ class Episodes:
     @classmethod
     def begin(cls, observation: np.ndarray, action: np.ndarray) -> "Episodes":
         """Episodes at their first observations."""
-        return cls(observation, action, np.zeros(len(observation)), [[] for _ in observation])
+        return cls(observation, action, np.zeros(observation.shape[:-1]), [[] for _ in observation])
 
     def add(self, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Counts a step's rewards [S], and the episodes that it ended, [S] bool."""
+        """Counts a step's rewards [...], and the episodes that it ended, [...] bool."""
         self.returns += reward
-        for s in np.nonzero(ended)[0]:
-            self.finished[s].append(self.returns[s])
-            self.returns[s] = 0.0
+        for place in zip(*np.nonzero(ended), strict=True):
+            self.finished[place[0]].append(self.returns[place])
+            self.returns[place] = 0.0
 
     def measure(self, metrics: Metrics) -> None:
         """Takes the metrics of a round of updates, [S] each."""
@@ -58,8 +58,8 @@ class Episodes:
         """Returns the episodes as a pytree of numpy arrays [S, ...], whose shapes depend on how far they are.
 
         Args:
-          envs: vector environment [S] that they take place in, of `envs.vector.make_vector`; of any other kind nothing
-            is saved but the numbers here.
+          envs: vector environment, as of `loop.fine_tune`, that they take place in, of `envs.vector.make_vector`; of
+            any other kind nothing is saved but the numbers here.
         """
         longest = max(1, *map(len, self.finished))
         finished = np.full((len(self.finished), longest), np.nan)
@@ -75,8 +75,8 @@ class Episodes:
         if self.pending:
             saved["metrics"] = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *jax.device_get(self.pending))
         recordings = [env.recording() for env in getattr(envs, "envs", []) if hasattr(env, "recording")]
-        if len(recordings) == len(self.returns) and None not in recordings:
-            saved["simulators"] = _stacked(recordings)
+        if len(recordings) == self.returns.size and None not in recordings:
+            saved["simulators"] = _stacked(recordings, self.returns.shape)
         return saved
 
     @classmethod
@@ -84,7 +84,7 @@ class Episodes:
         """Brings the environments to where they were by playing what was played.
 
         Args:
-          envs: vector environment [S], reset; its state is undefined where None comes back.
+          envs: vector environment, as of `loop.fine_tune`, reset; its state is undefined where None comes back.
           saved: by `save`; None where nothing was.
           failed: [S] bool, seeds whose environments may be anywhere.
 
@@ -101,35 +101,40 @@ class Episodes:
         episodes = cls(
             np.array(saved["observation"]), np.array(saved["action"]), np.array(saved["returns"]), finished, pending
         )
+        at_each = episodes.observation.reshape(-1, episodes.observation.shape[-1])
+        over_each = np.repeat(failed, len(at_each) // len(failed))
         if "simulators" in saved:
             try:
-                recordings = _each(saved["simulators"])
-                played = zip(envs.envs, recordings, episodes.observation, failed, strict=True)
+                played = zip(envs.envs, _each(saved["simulators"]), at_each, over_each, strict=True)
                 found = [at if over else env.replay(recording) for env, recording, at, over in played]
             except Exception as error:  # whatever an environment of another version or make raises
                 print(f"note: an environment refuses what it took before: {error}")
             else:
-                if np.array_equal(np.asarray(found, np.float32), episodes.observation, equal_nan=True):
+                if np.array_equal(np.asarray(found, np.float32), at_each, equal_nan=True):
                     return episodes
         print("note: the environments don't get back to where they were: every seed begins a new episode")
         return None
 
 
-def _stacked(recordings: list[Recording]) -> dict[str, np.ndarray]:
-    """Recordings of all seeds as arrays [S, ...]; actions are as many as the longest has, at least one, then zeros."""
+def _stacked(recordings: list[Recording], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Recordings of all environments as arrays of a shape [...] and [..., T, A], T that of the longest, at least 1."""
     steps = [len(recording.actions) for recording in recordings]
     actions = np.zeros((len(steps), max(1, *steps), *recordings[0].actions.shape[1:]), recordings[0].actions.dtype)
-    for s, recording in enumerate(recordings):
-        actions[s, : steps[s]] = recording.actions
-    return {
+    for place, recording in enumerate(recordings):
+        actions[place, : steps[place]] = recording.actions
+    columns = {
         "seed": np.stack([recording.seed for recording in recordings]),
         "generators": np.stack([recording.generators for recording in recordings]),
         "actions": actions,
         "steps": np.array(steps, np.int32),
     }
+    return {name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()}
 
 
 def _each(simulators: Mapping[str, np.ndarray]) -> list[Recording]:
     """The recordings that `_stacked` made one of."""
-    columns = zip(*(simulators[name] for name in ("seed", "generators", "actions", "steps")), strict=True)
-    return [Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in columns]
+    names, of_each = ("seed", "generators", "actions", "steps"), simulators["steps"]
+    flat = (simulators[name].reshape(of_each.size, *simulators[name].shape[of_each.ndim :]) for name in names)
+    return [
+        Recording(seed, generators, actions[:steps]) for seed, generators, actions, steps in zip(*flat, strict=True)
+    ]

@@ -129,5 +129,5 @@ def _settled(setup: Setup, agent: Any, memory: Any, good: Any, failed: Array) ->
     failed = failed | ~(finite | may_go_back)
     settled = where(failed, good, where(finite, agent, mended)).replace(step=agent.step)
     assert setup.online is not None
-    memory = where(failed | ~is_finite(memory), setup.online.memory(), memory)
+    memory = where(failed | ~is_finite(memory), setup.online.memories(), memory)
     return settled, memory, failed, ~failed & ~finite

@@ -21,33 +21,38 @@ from o2o_jax.runtime.run import Run, count_evaluation
 from o2o_jax.runtime.seeds import over_seeds
 from o2o_jax.runtime.selection import Selection, keep_best_score
 from o2o_jax.runtime.setup import Setup
+from o2o_jax.training import where
 from o2o_jax.types import Annotated, Array, Extras, Metrics, Rollout, Transition
 
 LOGS = ("finetune", "episode", "evaluation", "reference")
 
 
+# Of one seed arrays have no axis of environments where it has one, and a leading axis [E] where it has several:
+# `Schedule.env_axes`, [...] below.
+
+
 def begin_episode(online: Online, run: Run, observation: Array) -> tuple[Run, Array]:
-    """The action [A] at the first observation [O] of a run, or of what is left of one; one seed."""
-    # the episode under way is not continued
-    run = run.replace(buffer=online.replay.cut(run.buffer), memory=online.memory())
-    return _act(online, run, observation, jnp.zeros(()))
+    """The actions [..., A] at the first observations [..., O] of a run, or of what is left of one; one seed."""
+    # the episodes under way are not continued
+    run = run.replace(buffer=online.replay.cut(run.buffer), memory=online.memories())
+    return _act(online, run, observation, jnp.zeros(online.schedule.env_axes))
 
 
 def advance(
     online: Online, run: Run, dataset: Transition | None, extras: Extras | None, step: Rollout, observation: Array
 ) -> tuple[Run, Array, Metrics]:
-    """One environment step of one seed that a round of updates follows, compiled as one call.
+    """A step of one seed's environments that rounds of updates follow, compiled as one call.
 
     Args:
       online: pure functions of one seed.
       run: before the step.
       dataset: transitions [N], shared by all seeds; None where the replay rule doesn't need them.
       extras: of `online.prepare` on them, or None.
-      step: what the environment just did, without a leading axis.
-      observation: [O] where the next action is taken; after an episode's end, the next one's first.
+      step: what the environments just did [...].
+      observation: [..., O] where the next actions are taken; after an episode's end, the next one's first.
 
     Returns:
-      The run, the next action [A], and metrics averaged over the step's updates.
+      The run, the next actions [..., A], and metrics averaged over the step's updates.
     """
     run, update, metrics = _store(online, run, dataset, extras, step)
 
@@ -61,35 +66,40 @@ def advance(
     # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
     # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape), metrics)
-    due = run.env_steps > online.schedule.warmup_env_steps
-    if online.schedule.per_episode:  # of other seeds too, whose episodes go on
-        due &= step.ended > 0
-    turns = jnp.where(due, online.schedule.updates, 0)
+    schedule = online.schedule
+    numbers = run.env_steps - jnp.arange(schedule.num_envs)[::-1]
+    # where rounds follow episodes, this may be for the end of another seed's, which leaves none here
+    turns = schedule.updates * jnp.sum(schedule.due(numbers, step.ended > 0))
     agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
     run, action = _go_on(online, run.replace(agent=agent), step, observation)
     return run, action, jax.tree.map(jnp.divide, total, count)
 
 
 def record(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:
-    """One environment step of one seed without an update: a program of its own, which leaves the networks in place.
+    """A step of one seed's environments without an update: a program of its own, which leaves the networks in place.
 
     The arguments are those of `advance`.
 
     Returns:
-      The run and the next action [A].
+      The run and the next actions [..., A].
     """
     return _go_on(online, _stored(online, run, step), step, observation)
 
 
 def _stored(online: Online, run: Run, step: Rollout) -> Run:
-    """The run with the step in its buffer."""
-    return run.replace(buffer=online.replay.add(run.buffer, step), env_steps=run.env_steps + 1)
+    """The run with the steps [...] of its environments in its buffer, one after the other."""
+    num_envs = online.schedule.num_envs
+    if num_envs == 1:
+        buffer = online.replay.add(run.buffer, step)
+    else:
+        buffer, _ = jax.lax.scan(lambda buffer, one: (online.replay.add(buffer, one), None), run.buffer, step)
+    return run.replace(buffer=buffer, env_steps=run.env_steps + num_envs)
 
 
 def _store(
     online: Online, run: Run, dataset: Transition | None, extras: Extras | None, step: Rollout
 ) -> tuple[Run, Callable, Metrics]:
-    """The run with the step in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
+    """The run with the steps in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
     run = _stored(online, run, step)
     rows = Annotated.of(dataset, extras) if dataset is not None and extras is not None else dataset
     update_key = jax.random.fold_in(run.key, 0)
@@ -102,27 +112,43 @@ def _store(
 
 
 def _go_on(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:
-    """The action after a step that has been stored; an episode that it ended takes its memory and reward with it."""
+    """The actions after steps that have been stored; an episode that ended takes its memory and reward with it."""
     ended = step.ended > 0
-    memory = jax.tree.map(lambda fresh, kept: jnp.where(ended, fresh, kept), online.memory(), run.memory)
+    forget = _in_each_env(online, where)
+    memory = forget(ended, online.memories(), run.memory)
     return _act(online, run.replace(memory=memory), observation, jnp.where(ended, 0.0, step.reward))
 
 
 def _act(online: Online, run: Run, observation: Array, reward: Array) -> tuple[Run, Array]:
-    key = jax.random.fold_in(jax.random.fold_in(run.key, 1), run.env_steps)
-    action, memory = online.act(run.agent, run.memory, observation, reward, key)
-    if online.schedule.random_env_steps:
-        uniform = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
-        action = jnp.where(run.env_steps < online.schedule.random_env_steps, uniform, action)
+    """The next actions [..., A]; that of environment e draws as the only one would e steps later."""
+    schedule, action_key = online.schedule, jax.random.fold_in(run.key, 1)
+
+    def act(env_steps: Array, memory: Any, observation: Array, reward: Array) -> tuple[Array, Any]:
+        key = jax.random.fold_in(action_key, env_steps)
+        action, memory = online.act(run.agent, memory, observation, reward, key)
+        if schedule.random_env_steps:
+            uniform = jax.random.uniform(key, action.shape, minval=-1.0, maxval=1.0)
+            action = jnp.where(env_steps < schedule.random_env_steps, uniform, action)
+        return action, memory
+
+    env_steps = run.env_steps + jnp.arange(schedule.num_envs).reshape(schedule.env_axes)
+    action, memory = _in_each_env(online, act)(env_steps, run.memory, observation, reward)
     return run.replace(memory=memory), action
 
 
-def next_action(online: Online, run: Run, observation: Array) -> Array:
-    """The action [A] after the step that comes next, chosen before that step's updates; one seed, without a memory.
+def _in_each_env(online: Online, function: Callable) -> Callable:
+    """A function of one environment as one of all of a seed, whose arguments and results have axes [...]."""
+    return jax.vmap(function) if online.schedule.env_axes else function
 
-    It draws what it would draw after them: where nothing is updated, it is the same action.
+
+def next_action(online: Online, run: Run, observation: Array) -> Array:
+    """The actions [..., A] after the step that comes next, chosen before its updates; one seed, without a memory.
+
+    They draw what they would draw after them: where nothing is updated, they are the same actions.
     """
-    return _act(online, run.replace(env_steps=run.env_steps + 1), observation, jnp.zeros(()))[1]
+    schedule = online.schedule
+    run = run.replace(env_steps=run.env_steps + schedule.num_envs)
+    return _act(online, run, observation, jnp.zeros(schedule.env_axes))[1]
 
 
 def fine_tune(
@@ -139,8 +165,9 @@ def fine_tune(
       setup: of the run.
       run: where to continue from; `begin_finetuning` has been applied. Consumed: its memory is reused.
       dataset: transitions [N] on the device that the replay rule chose; None if it uses no rows of the dataset.
-      envs: gymnasium vector environment, one environment per seed, in `SAME_STEP` autoreset mode: after an episode's
-        end the true last observation is in `info["final_obs"]` and no reset row appears.
+      envs: gymnasium vector environment [S·E], the E of `Schedule.num_envs` of a seed side by side, in `SAME_STEP`
+        autoreset mode: after an episode's end the true last observation is in `info["final_obs"]` and no reset row
+        appears.
       evaluator: an `Evaluator`, or what else gives returns and lengths of a policy that it is handed, takes `plays`
         where a seed has failed, and `stream` too where the run rolls back; None where nothing is evaluated, which
         `reference.update` must allow.
@@ -159,15 +186,15 @@ def fine_tune(
       ValueError: all seeds have failed.
       Interrupted: a signal has come, after an event that asks to be saved.
     """
-    config, start = setup.config, int(run.env_steps)
+    config, start, num_envs = setup.config, int(run.env_steps), setup.online.schedule.num_envs
     yield Event("finetune", start, cut=dict.fromkeys(LOGS, start))
     if start >= config.env_steps:
         return run
     loop = _Loop(setup, run, dataset, envs, evaluator)
     with progress("finetune", config.env_steps, initial=start) as bar:
-        for env_steps in range(start + 1, config.env_steps + 1):
+        for env_steps in range(start + num_envs, config.env_steps + 1, num_envs):
             loop.step(env_steps)
-            bar.update(1)
+            bar.update(num_envs)
             if loop.is_doubtful:
                 yield Event("finetune", env_steps, lines=loop.settle())
             ended = env_steps == config.env_steps
@@ -225,20 +252,23 @@ class _Loop:
         self._failed = np.asarray(self.run.failed)
 
     def step(self, env_steps: int) -> None:
-        """Takes environment step number `env_steps` of all seeds, stores it and updates where that is due."""
+        """Steps all environments, each seed's up to step number `env_steps`; stores, and updates where that is due."""
         schedule, episodes = self._setup.online.schedule, self.episodes
-        next_observation, reward, terminated, truncated, info = self._envs.step(episodes.action)
-        next_observation = np.asarray(next_observation, np.float32)
+        actions = episodes.action.reshape(-1, episodes.action.shape[-1])
+        flat_observation, *outcome, info = self._envs.step(actions)
+        flat_observation = np.asarray(flat_observation, np.float32)
+        next_observation = flat_observation.reshape(episodes.observation.shape)
+        reward, terminated, truncated = (np.asarray(part).reshape(episodes.returns.shape) for part in outcome)
         taken = Rollout(
             observation=episodes.observation,
             action=episodes.action,
             reward=np.asarray(reward, np.float32),
-            next_observation=last_observations(next_observation, info),
+            next_observation=last_observations(flat_observation, info).reshape(episodes.observation.shape),
             terminated=np.asarray(terminated, np.float32),
             truncated=np.asarray(truncated & ~terminated, np.float32),
         )
         ended = terminated | truncated
-        due = schedule.due(env_steps, bool(ended.any()))
+        due = np.any(schedule.due(env_steps - np.arange(schedule.num_envs)[::-1], ended))
         early_action = self._choose(self.run, next_observation) if schedule.overlap else None
         if due:
             self.run, action, metrics = self._update(self.run, self._dataset, self._extras, taken, next_observation)
@@ -250,8 +280,9 @@ class _Loop:
         finite = np.isfinite(action)  # an environment shall not have to bear what else a policy that diverges asks for
         episodes.action = action if finite.all() else np.where(finite, action, np.float32(0.0))
         episodes.observation = next_observation
-        self._failures |= failed_environments(info)
-        doubtful = np.isin(np.arange(len(action)), list(self._failures)) | ~finite.all(axis=1)
+        self._failures |= {env // schedule.num_envs: how for env, how in failed_environments(info).items()}
+        diverged = ~finite.reshape(len(finite), -1).all(axis=1)
+        doubtful = np.isin(np.arange(len(finite)), list(self._failures)) | diverged
         self.is_doubtful = bool((doubtful & ~self._failed).any())
         self._step = taken, next_observation
         episodes.add(reward, ended)
@@ -314,14 +345,19 @@ class _Loop:
 def _take_up(setup: Setup, run: Run, envs: Any) -> tuple[Run, Episodes]:
     """The run and its episodes under way: those that it was saved with, or new ones at their first observations."""
     # starts that depend on where a run stopped: its seeds are not used up again where its episodes are lost
-    start = int(run.env_steps)
-    seeds = [int(np.random.SeedSequence([seed, 0, start]).generate_state(1)[0]) for seed in setup.seeds]
-    observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
+    start, schedule = int(run.env_steps), setup.online.schedule
+    states = [np.random.SeedSequence([seed, 0, start]).generate_state(schedule.num_envs) for seed in setup.seeds]
+    seeds = np.concatenate(states).tolist()
+
+    def reset() -> np.ndarray:
+        return np.asarray(envs.reset(seed=seeds)[0], np.float32).reshape(len(states), *schedule.env_axes, -1)
+
+    observation = reset()
     under_way = Episodes.restore(envs, run.episodes, np.asarray(run.failed))
     if under_way is not None:
         return run.replace(episodes=None), under_way
     if run.episodes is not None:  # whatever has been played of them since
-        observation = np.asarray(envs.reset(seed=seeds)[0], np.float32)
+        observation = reset()
     begin = over_seeds(functools.partial(begin_episode, setup.online), setup.mesh, donate=(0,))
     run, device_action = begin(run.replace(episodes=None), observation)
     return run, Episodes.begin(observation, np.asarray(device_action))

@@ -44,7 +44,7 @@ class Plan:
       clone: settings of cloning; None where the policy goes online as it is.
       reconstruction: () -> what another run has made, read when it is needed; None where the run makes its phases
         itself.
-      envs: vector environment [S] to fine-tune in; None where it takes no step.
+      envs: vector environment [S·E] to fine-tune in, the E of a seed side by side; None where it takes no step.
       evaluator: of `evaluate.make_evaluator`; None where nothing is evaluated.
       eval_every: updates of phases between evaluations; 0 for none but that of an offline method at its end.
       eval_sampled: evaluate samples of the policy too, beside its modes, while phases run.

@@ -36,7 +36,7 @@ class Run:
       begun: [] int32, 1 from the moment that fine-tuning begins, 0 before.
       env_steps: [] int32, environment steps per seed so far.
       buffer: of the replay rule, seeds stacked [S]. This and all below are None in a run that takes no such step.
-      memory: of the acting policy's episode, seeds stacked [S].
+      memory: of the acting policy's episodes, `Online.memories`, seeds stacked [S].
       best_score: [S] normalised score that a new reference must beat.
       start_score: [S] normalised score of the first π_ref, NaN where it wasn't evaluated.
       evaluation_steps: [S] int32, environment steps that evaluations took.
@@ -94,7 +94,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
     run = start_phases(algorithm.phases, algorithm.init(init_key, start), run_key)
     if online is None:
         return run
-    memory, evaluated = online.memory(), setup.config.evaluation.episodes > 0
+    memory, evaluated = online.memories(), setup.config.evaluation.episodes > 0
     if online.schedule.overlap and jax.tree.leaves(memory):
         raise ValueError(
             f"{algorithm.name} acts on what came before, which an action chosen early doesn't know: set "

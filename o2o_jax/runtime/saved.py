@@ -16,8 +16,17 @@ import numpy as np
 from o2o_jax import networks, registry
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Task
-from o2o_jax.networks import Critics, DecisionTransformer
-from o2o_jax.policy import SET_HEAD, AnyPolicy, Policy, PolicySet, SequencePolicy
+from o2o_jax.networks import Critics, DecisionTransformer, HistogramCritics
+from o2o_jax.policy import (
+    OPTIMIZED_HEAD,
+    SET_HEAD,
+    ActionOptimization,
+    AnyPolicy,
+    OptimizedPolicy,
+    Policy,
+    PolicySet,
+    SequencePolicy,
+)
 from o2o_jax.reading import Record, brief, read_json, read_npz
 from o2o_jax.runtime import files
 from o2o_jax.runtime.deployed import DeployedPolicy
@@ -132,7 +141,7 @@ def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.nd
             f"only policies of {registry.listed(NETWORKS)} can be saved, got one of {type(actor).__name__}: clone it "
             "first"
         )
-    history, chosen = {}, {}
+    history, chosen, optimized = {}, {}, {}
     if isinstance(policy, SequencePolicy):
         history = {"return_scale": policy.return_scale, "context": policy.context}
     if isinstance(policy, PolicySet):
@@ -140,6 +149,15 @@ def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.nd
             "head": policy.actor.head,
             "critic": _settings(policy.critic),
             "inverse_temperature": policy.inverse_temperature,
+        }
+    if isinstance(policy, OptimizedPolicy):
+        critic = policy.critic
+        histogram = isinstance(critic, HistogramCritics)
+        optimized = {
+            "head": policy.actor.head,
+            "critic": _settings(critic.logits if histogram else critic),
+            "histogram": [critic.low, critic.high] if histogram else None,
+            "rule": policy.rule._asdict(),
         }
     arrays = _arrays(policy)
     description = {
@@ -149,6 +167,7 @@ def _describe(deployed: DeployedPolicy) -> tuple[dict[str, Any], dict[str, np.nd
         "network": _settings(policy.actor),
         "history": history or None,
         "set": chosen or None,
+        "optimized": optimized or None,
         "spec": dataclasses.asdict(deployed.spec),
         "action_low": deployed.bounds.low.tolist(),
         "action_high": deployed.bounds.high.tolist(),
@@ -178,8 +197,10 @@ def _arrays(policy: Any) -> dict[str, Any]:
 
 def _template(values: Mapping[str, Any]) -> AnyPolicy:
     """Shapes and dtypes of the policy that a description is of."""
-    spec, chosen = Spec(**values["spec"]), values["set"] if values["head"] == SET_HEAD else None
-    head = chosen["head"] if chosen else values["head"]
+    spec, head = Spec(**values["spec"]), values["head"]
+    chosen = values["set"] if head == SET_HEAD else None
+    optimized = values["optimized"] if head == OPTIMIZED_HEAD else None
+    head = (chosen or optimized or {"head": head})["head"]
     if head not in NETWORKS:
         raise ValueError(registry.unknown("head", str(head), NETWORKS))
     actor = NETWORKS[head](**_checked(values["network"]))
@@ -193,6 +214,13 @@ def _template(values: Mapping[str, Any]) -> AnyPolicy:
             params = {name: actor.init(key, observation) for name in ("kept", "learning")}
             params |= {"critic": critic.init(key, observation, jnp.zeros((1, spec.action_dim)))}
             return PolicySet(params, normalizer, actor, critic, eta)
+        if optimized:
+            critic, rule = Critics(**_checked(optimized["critic"])), ActionOptimization(**_checked(optimized["rule"]))
+            base = Policy(actor.init(key, observation), normalizer, actor)
+            params = critic.init(key, observation, jnp.zeros((1, spec.action_dim)))
+            bounds = optimized["histogram"]
+            network = HistogramCritics(critic, *map(float, bounds)) if bounds else critic
+            return OptimizedPolicy(base, params, network, rule)
         if head != DecisionTransformer.head:
             return Policy(actor.init(key, observation), normalizer, actor)
         context, scale = int(values["history"]["context"]), float(values["history"]["return_scale"])

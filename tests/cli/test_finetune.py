@@ -267,6 +267,25 @@ def test_direct_fine_tuning_goes_on_from_the_offline_critics(offline_run, tmp_pa
     assert "lagrange" not in log.read(out, "finetune")
 
 
+def test_several_environments_per_seed_stopped_and_resumed(offline_run, tmp_path, monkeypatch, capsys):
+    # stopped once before anything was saved, and once when each of the two environments of a seed had taken two steps
+    arguments = ["--set=schedule.num_envs=2", "--set=interaction.warmup_env_steps=3"]
+    whole = run(tmp_path / "whole", offline_run, *arguments, algorithm="td3")
+    stop_at(monkeypatch, 1 + 2, 1 + 4)
+    for status in (130, 130, 0):
+        run(tmp_path / "stopped", offline_run, *arguments, "--resume", algorithm="td3", status=status)
+    saved = [tiny.saved(folder / "checkpoints") for folder in (whole, tmp_path / "stopped")]
+    assert saved[0]["7 episodes.simulators.steps"].shape == (2, 2)
+    jax.tree.map(np.testing.assert_array_equal, *saved)
+    assert saved[0]["7 agent.step"] == 3  # of six environment steps, three of them warm-up
+    for file in whole.glob("*.csv"):
+        assert (tmp_path / "stopped" / file.name).read_bytes() == file.read_bytes(), file.name
+    capsys.readouterr()
+    run(tmp_path / "other", offline_run, "--set=schedule.num_envs=4", algorithm="td3", status=1)
+    refusals.check(capsys.readouterr().err, "env_steps must be a multiple of schedule.num_envs, 4")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_policy_of_another_head_is_cloned(offline_run, tmp_path, monkeypatch):
     # the first of the two seeds, stopped while it is cloned
     out, arguments = tmp_path / "o2sac", ["--set=reevaluate.updates=0", "--set=align.updates=2", "--clone_updates=4"]

@@ -344,6 +344,27 @@ def test_returns_to_go_of_fresh_rows_by_hand(capacity, ended, expected):
     assert floors(buffer, capacity) == expected
 
 
+@pytest.mark.parametrize("capacity", [7, 12])
+def test_environments_that_take_turns_have_the_returns_of_their_own_episodes(capacity):
+    # row 3 t + e is step t of environment e; the ring may come round within a turn
+    rewards, ended = np.arange(1.0, 13.0), np.array([0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 0])
+    rule = replay.with_returns(replay.own(capacity, 200), RecordedReturns(0.5), num_envs=3)
+    buffer = jax.jit(lambda rows: jax.lax.scan(lambda b, row: (rule.add(b, row), None), rule.init(SPEC), rows)[0])(
+        steps(rewards, ended)
+    )
+    expected = {}
+    for env in range(3):
+        of_env = steps(rewards[env::3], ended[env::3])
+        alone = added(4, np.nan, of_env)
+        expected |= floors(alone, 4)
+    batch = jax.jit(rule.sample)(buffer, None, jax.random.key(0))
+    found = dict(zip(np.asarray(batch.reward).tolist(), np.asarray(batch.extras.shared.value).tolist(), strict=True))
+    assert found == {reward: expected[reward] for reward in rewards[-capacity:]}
+    lost = jax.jit(rule.sample)(jax.jit(rule.cut)(buffer), None, jax.random.key(0))
+    np.testing.assert_array_equal(lost.extras.shared.value, batch.extras.shared.value)
+    assert not rule.cut(buffer).under_way().any()
+
+
 def test_an_episode_that_was_lost_never_has_returns():
     rule = with_returns(6)
     buffer = jax.jit(rule.cut)(added(6, np.nan, steps([1, 2, 3], [0, 1, 0])))

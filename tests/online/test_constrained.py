@@ -445,10 +445,10 @@ def test_alignment_moves_its_actor_at_a_rate_of_its_own(module):
 
 
 def test_schedule():
-    assert o2sac.Config().interaction.schedule == Schedule(updates=1, warmup_env_steps=1_000)
+    assert o2sac.Config().interaction.rule() == Schedule(updates=1, warmup_env_steps=1_000)
     # uniform actions come before the updates, so that they are a warm-up themselves
     config = tiny.config(o2sac.Config, updates_per_env_step=10, random_env_steps=5_000)
-    assert config.interaction.schedule == Schedule(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
+    assert config.interaction.rule() == Schedule(updates=10, warmup_env_steps=5_000, random_env_steps=5_000)
 
 
 @pytest.mark.parametrize(

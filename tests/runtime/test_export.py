@@ -16,7 +16,10 @@ from tests import tiny
 
 BOUNDED = o2o.Task("gym/Own-v0", "Own-v0", o2o.Spec(11, 3), 9, action_low=(-2.0, 0.0, -1.0), action_high=(2.0, 1, 1))
 OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
-POLICIES = {head: tiny.make_policy(head) for head in HEADS} | {"set": tiny.make_policy_set()}
+POLICIES = {head: tiny.make_policy(head) for head in HEADS} | {
+    "set": tiny.make_policy_set(),
+    "optimized": tiny.make_optimized_policy(),
+}
 
 # the three lines of export.json, in a process that has neither this package nor its networks
 STRANGER = """
@@ -44,7 +47,8 @@ def test_it_runs_without_this_package(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("head", "kind"), [(head, kind) for head in POLICIES for kind in export.FILES if (head, kind) != ("set", "onnx")]
+    ("head", "kind"),
+    [(head, kind) for head in POLICIES for kind in export.FILES if kind != "onnx" or head not in ("set", "optimized")],
 )
 def test_every_head_is_expressed(head, kind, tmp_path):
     policy = DeployedPolicy(POLICIES[head], BOUNDED)

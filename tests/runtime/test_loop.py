@@ -120,7 +120,7 @@ def launch(
     if run is None:
         accept, best = np.zeros(len(seed_list), bool), np.zeros(len(seed_list))
         run = begin_finetuning(setup, start_run(setup, None), accept, best, reference_returns)
-    envs = vector_env(len(seed_list))
+    envs = vector_env(len(seed_list) * (algorithm.online.schedule.num_envs if algorithm.online else 1))
     scores = np.zeros((config.env_steps, len(seed_list))) if scores is None else scores
     if evaluator is None and evaluated:
         evaluator = scripted(scores)
@@ -901,7 +901,7 @@ class Keeper:
     begin, act = Guess.begin, Guess.act
 
 
-def keeper(length, updates=1):
+def keeper(length, updates=1, num_envs=1):
     """Rollouts of `length` steps; the actor is different after each."""
 
     def init(key, handoff):
@@ -916,10 +916,10 @@ def keeper(length, updates=1):
 
     return with_online(
         guess()._replace(init=init),
-        schedule=Schedule(env_steps=length, updates=updates),
+        schedule=Schedule(env_steps=length, updates=updates, num_envs=num_envs),
         update=finetune,
         act=common.memoryless(lambda state, observation, key: jnp.tanh(state.actor)),
-        replay=replay.rollout(length),
+        replay=replay.rollout(length, num_envs),
     )
 
 

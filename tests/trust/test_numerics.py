@@ -123,10 +123,11 @@ def test_updates_stay_finite(case, edge):
     if phase.prepare:
         state, extras = sharing.jit(phase.prepare)(state, data)
         data = Annotated.of(data, extras)
+    draw = sharing.jit(functools.partial(phase.sample or sample_batch, batch_size=BATCH_SIZE))
     update, seen = sharing.jit(phase.update), []
     for step in range(UPDATES):
         key = jax.random.key(step)
-        state, metrics = update(state, (phase.sample or sample_batch)(data, key, BATCH_SIZE), key)
+        state, metrics = update(state, draw(data, key), key)
         seen.append(jax.device_get(metrics))
     found = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     broken = [jax.tree_util.keystr(path) for path, leaf in found if not np.all(np.isfinite(leaf))]

@@ -3,6 +3,7 @@
 import math
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 
 from o2o_jax.data.replay.ring import RingBuffer
@@ -17,9 +18,10 @@ class ReturnsBuffer:
 
     Attributes:
       ring: fresh transitions [C].
-      returns: [C] returns to go, return units; of the episode under way as far as it has come, −∞ of one that was lost.
-      steps: [] int32, of the episode under way.
-      reached: [] bool, whether one of these steps had another reward than that of failure.
+      returns: [C] returns to go, return units; of the episodes under way as far as they have come, −∞ of one that was
+        lost.
+      steps: [E] int32, of the episode under way in each environment; first that of the one whose turn is next.
+      reached: [E] bool, whether one of these steps had another reward than that of failure.
     """
 
     ring: RingBuffer
@@ -33,11 +35,14 @@ class ReturnsBuffer:
         return (self.ring.position - 1 - jnp.arange(capacity)) % capacity
 
     def under_way(self) -> Array:
-        """Returns [C] bool, which rows are of the episode under way."""
-        return self.age() < self.steps
+        """Returns [C] bool, which rows are of an episode under way."""
+        age, num_envs = self.age(), self.steps.shape[0]
+        turns, before = jax.lax.div(age, num_envs), jax.lax.rem(age, num_envs)
+        # of one environment [1] will do, without a look-up for every row
+        return turns < (self.steps if num_envs == 1 else self.steps[num_envs - 1 - before])
 
 
-def with_returns(rule: Replay, recorded: RecordedReturns) -> Replay:
+def with_returns(rule: Replay, recorded: RecordedReturns, num_envs: int = 1) -> Replay:
     """Returns a rule that draws as `rule` does, of whose rows each has `ReturnsToGo` as its shared extras.
 
     Every step adds its discounted reward to all rows of its episode at once, one pass over C numbers: nothing has to be
@@ -47,26 +52,29 @@ def with_returns(rule: Replay, recorded: RecordedReturns) -> Replay:
     Args:
       rule: on a `RingBuffer`, with a dataset that has the same extras, or without one.
       recorded: what returns to go are.
+      num_envs: E, environments that take turns: every E-th row is of the same one.
     """
 
     def init(spec: Spec) -> ReturnsBuffer:
         ring = rule.init(spec)
         zeros = jnp.zeros_like(ring.storage.reward)
-        return ReturnsBuffer(ring, zeros, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        return ReturnsBuffer(ring, zeros, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool))
 
     def add(buffer: ReturnsBuffer, step: Rollout) -> ReturnsBuffer:
-        reached = buffer.reached | (recorded.reaches(step.reward) > 0)
-        buffer = buffer.replace(ring=rule.add(buffer.ring, step), steps=buffer.steps + 1)
-        age, under_way = buffer.age(), buffer.under_way()
+        reached = buffer.reached[0] | (recorded.reaches(step.reward) > 0)
+        steps = buffer.steps[0] + 1
+        buffer = buffer.replace(ring=rule.add(buffer.ring, step))
+        age = buffer.age()
+        turns = jax.lax.div(age, num_envs)  # steps of this environment since
         before = jnp.where(age > 0, buffer.returns, 0.0)  # the newest row lies where the oldest one lay
-        weight = jnp.exp(math.log(recorded.discount) * age)  # γ^age: XLA's power takes six times as long
+        weight = jnp.exp(math.log(recorded.discount) * turns)  # γ^turns: XLA's power takes six times as long
         returns = before + weight * recorded.reward(step.reward)
         ended = step.ended > 0
         returns = jnp.where(ended, recorded.settled(returns, reached), returns)
         return buffer.replace(
-            returns=jnp.where(under_way, returns, buffer.returns),
-            steps=jnp.where(ended, 0, buffer.steps),
-            reached=reached & ~ended,
+            returns=jnp.where((jax.lax.rem(age, num_envs) == 0) & (turns < steps), returns, buffer.returns),
+            steps=_take_turn(buffer.steps, jnp.where(ended, 0, steps)),
+            reached=_take_turn(buffer.reached, reached & ~ended),
         )
 
     def sample(buffer: ReturnsBuffer, dataset: Annotated | None, key: Array) -> Annotated:
@@ -80,3 +88,8 @@ def with_returns(rule: Replay, recorded: RecordedReturns) -> Replay:
         return buffer.replace(ring=rule.cut(buffer.ring), returns=lost, **nothing)
 
     return Replay(init, add, sample, rule.choose, cut)
+
+
+def _take_turn(values: Array, value: Array) -> Array:
+    """Takes the first value [E] out and puts one [] at the end, where it waits for its next turn."""
+    return jnp.append(values[1:], value)

@@ -46,5 +46,6 @@ def make(config: Config, spec: Spec) -> Algorithm:
     if not config.calibrate_online:
         return algorithm
     assert algorithm.online is not None
-    rule = replay.with_returns(algorithm.online.replay, cal_ql.recorded_returns(config.update))
+    recorded = cal_ql.recorded_returns(config.update)
+    rule = replay.with_returns(algorithm.online.replay, recorded, config.schedule.num_envs)
     return algorithm._replace(online=algorithm.online._replace(replay=rule, prepare=offline.prepare))

@@ -420,11 +420,11 @@ def make(config: Config, spec: Spec) -> Algorithm:
         policy=own_policy,
         requires=Requires(nets.actor.head),
         online=Online(
-            schedule=Schedule(env_steps=config.rollout.env_steps),
+            schedule=Schedule(env_steps=config.rollout.env_steps, num_envs=config.schedule.num_envs),
             begin=functools.partial(begin_finetuning, config),
             act=common.memoryless(functools.partial(act, nets)),
             update=bind(finetune),
-            replay=replay.rollout(config.rollout.env_steps),
+            replay=replay.rollout(config.rollout.env_steps, config.schedule.num_envs),
             reference=None
             if config.reference is None
             else Reference(

@@ -189,6 +189,7 @@ class Config(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.schedule.check("rollout.env_steps", self.rollout.env_steps)
         if self.reference is not None:
             self.reference.check(self.evaluation, self.roll_back)
         elif self.roll_back.enabled:

@@ -374,7 +374,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         critic=bind(critic),
         requires=constrained.requires(config, nets.actor.head),
         online=Online(
-            schedule=config.interaction.schedule,
+            schedule=config.interaction.rule(config.schedule.num_envs),
             begin=functools.partial(finetuning.begin_finetuning, config, nets.actor_optimizer),
             act=common.memoryless(functools.partial(act, nets)),
             update=bind(finetune),

@@ -368,7 +368,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         critic=critic,
         requires=constrained.requires(config, nets.actor.head),
         online=Online(
-            schedule=config.interaction.schedule,
+            schedule=config.interaction.rule(config.schedule.num_envs),
             begin=bind(begin_finetuning),
             act=common.memoryless(bind(act)),
             update=bind(finetune),

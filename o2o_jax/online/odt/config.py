@@ -55,6 +55,14 @@ class Config(continued.OfflineUpdateConfig):
     replay: Replay = part(Replay)
     interaction: Interaction = part(Interaction)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule.num_envs > 1:
+            raise ValueError(
+                "schedule.num_envs must be 1: Online DT keeps episodes whole, one after the other, got "
+                f"{self.schedule.num_envs}"
+            )
+
     @classmethod
     def published(cls, task: Task) -> Self:
         """The authors' settings in the protocol of the other methods; the return asked for is the task's."""

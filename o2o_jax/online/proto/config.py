@@ -157,6 +157,7 @@ class Config(ContinuedCriticsConfig):
         """Returns O2SAC's settings with its idea switched off: its networks, and its start from offline critics."""
         return o2sac.Config(
             env_steps=self.env_steps,
+            schedule=self.schedule,
             evaluation=self.evaluation,
             networks=self.networks,
             update=self.update,

@@ -101,6 +101,7 @@ class Config(ContinuedCriticsConfig):
         """Returns O2TD3's settings with its idea switched off: its networks, and its start from offline critics."""
         return o2td3.Config(
             env_steps=self.env_steps,
+            schedule=self.schedule,
             evaluation=self.evaluation,
             networks=self.networks,
             update=self.update,

@@ -265,7 +265,7 @@ def make(config: Config, spec: Spec) -> Algorithm:
         critic=functools.partial(critic, nets, config),
         requires=Requires(None),
         online=Online(
-            schedule=config.interaction.schedule,
+            schedule=config.interaction.rule(config.schedule.num_envs),
             begin=begin,
             act=common.memoryless(functools.partial(act, nets)),
             update=functools.partial(finetune, nets, config),
