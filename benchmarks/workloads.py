@@ -41,11 +41,12 @@ NAMES = (
     "rlpd/finetune",
     "wsrl/finetune",
     "pex/finetune",
+    "pa_rl/critics",
     "pa_rl/finetune",
     "aca/finetune",
     "proto/finetune",
     "proto_td3/finetune",
-    *("td3_bc", "rebrac", "iql", "cql", "sac_ml", "awac", "bc"),
+    *("td3_bc", "rebrac", "iql", "cql", "sac_ml", "awac", "bc", "dt"),
 )
 
 

@@ -188,9 +188,9 @@ def init(
     Raises:
       ValueError: the handoff is of another method, or its networks or rewards are others than the settings say.
     """
-    fresh = method.init(key, Normalizer.identity(spec.observation_dim))
+    fresh = functools.partial(method.init, key, Normalizer.identity(spec.observation_dim))
     if handoff is None:
-        return fresh
+        return fresh()
     name, state = method.name, handoff.state
     requires.check_source(name, handoff.source)
     if state is None:
@@ -204,7 +204,8 @@ def init(
                 f"the {name} run was trained on other rewards: set update.reward_scale={scale} and "
                 f"update.reward_shift={shift}"
             )
-    if [jnp.shape(leaf) for leaf in jax.tree.leaves(state)] != [leaf.shape for leaf in jax.tree.leaves(fresh)]:
+    wanted = jax.tree.leaves(jax.eval_shape(fresh))
+    if [jnp.shape(leaf) for leaf in jax.tree.leaves(state)] != [leaf.shape for leaf in wanted]:
         sizes = " and ".join(f"update.{size}" for size in SIZES if hasattr(config.update, size))
         raise ValueError(
             f"the networks of the {name} run are others than these settings ask for: set {sizes} as that run has them"

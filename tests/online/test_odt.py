@@ -37,10 +37,14 @@ def trained():
     """The decision transformer after an update, and what it hands over."""
     method, dataset = dt.make(UPDATE, SPEC), tiny.random_rollout(SPEC)
     phase = method.phase("offline")
-    state = sharing.jit(method.init)(jax.random.key(0), Normalizer(jnp.ones(3), jnp.full(3, 2.0)))
-    state, extras = phase.prepare(state, dataset)
-    batch = phase.sample(Annotated.of(dataset, extras), jax.random.key(1), 8)
-    state, _ = sharing.jit(phase.update)(state, batch, jax.random.key(2))
+
+    @jax.jit
+    def train(key):
+        state, extras = phase.prepare(method.init(key, Normalizer(jnp.ones(3), jnp.full(3, 2.0))), dataset)
+        batch = phase.sample(Annotated.of(dataset, extras), key, 8)
+        return phase.update(state, batch, key)[0], batch
+
+    state, batch = train(jax.random.key(0))
     return method, state, batch, hand_over(method, state)
 
 
@@ -217,14 +221,26 @@ def of_file(golden, phase, step, names):
     return {name: jnp.asarray(golden.recorded(phase, step, f"batch/{name}")) for name in names}
 
 
+@functools.cache
+def replayed():
+    """The update on given draws, compiled once for both phases."""
+
+    @jax.jit
+    def update(state, batch, noise):
+        with replayed_draws([noise]):
+            return recorded()[1].online.update(state, batch, jax.random.key(0))
+
+    return update
+
+
 @pytest.mark.parametrize("phase", ["update", "padded"])
 def test_golden_updates(phase):
-    golden, made, state = recorded()
+    golden, _, state = recorded()
     state = state.replace(log_temperature=jnp.log(0.1 if phase == "update" else 1e-12))
-    batch = lambda step: History(**of_file(golden, phase, step, ("observation", "action", "return_to_go", "valid")))
-    update = golden.replay(phase, made.online.update, batch)
+    names = ("observation", "action", "return_to_go", "valid")
     for step in golden.steps(phase):
-        state, metrics = update(state, step)
+        batch = History(**of_file(golden, phase, step, names))
+        state, metrics = replayed()(state, batch, *golden.recorded_draws(phase, step))
         log, own = golden.log(phase, step), {"nll": -metrics["log_likelihood"], "entropy": metrics["entropy"],
                                              "loss": metrics["actor_loss"]}  # fmt: skip
         for name, value in log.items():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o2o_jax import online
 from o2o_jax.data import replay
 from o2o_jax.envs.vector import make_vector
 from o2o_jax.interfaces import Schedule
@@ -48,13 +49,13 @@ def test_environments_begin_and_act_for_themselves(both, tmp_path):
     assert len({env.reset_seeds[0] for env in both.envs}) == 4
     alone = launch(guess("none"), guess_config(env_steps=1), tmp_path)
     assert [env.reset_seeds for env in alone.envs] == [env.reset_seeds for env in both.envs[::NUM_ENVS]]
-    online, run = two().online, both.run
+    act, run = two().online.act, both.run
     for seed in range(2):
         agent = both.snapshots[2].agent  # after 6 environment steps
         agent = agent.replace(actor=agent.actor[seed])
         for place in range(NUM_ENVS):
             key = jax.random.fold_in(jax.random.fold_in(run.key[seed], 1), 6 + place)
-            expected, _ = online.act(agent, (), None, None, key)
+            expected, _ = act(agent, (), None, None, key)
             np.testing.assert_allclose(both.rows[seed * NUM_ENVS + place].action[3], expected, rtol=1e-5)
 
 
@@ -164,6 +165,13 @@ def test_settings_reach_the_schedule():
     config = tiny.config(o2td3.Config, num_envs=4, updates_per_env_step=3)
     expected = Schedule(updates=3, warmup_env_steps=1_000, num_envs=4)
     assert o2td3.make(config, TASK.spec).online.schedule == expected
+
+
+@pytest.mark.parametrize("name", sorted({*online.names()} - {"odt"}))  # which refuses them
+def test_every_method_takes_them(name):
+    module = online.load(name)
+    config = tiny.config(module.Config, num_envs=2)
+    assert module.make(config, TASK.spec).online.schedule.num_envs == 2
 
 
 @pytest.mark.parametrize(

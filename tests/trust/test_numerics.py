@@ -22,8 +22,10 @@ SPEC = Spec(observation_dim=4, action_dim=1)
 
 @functools.cache
 def make(kind, name):
+    """An algorithm for these sizes, and its settings."""
     module = MODULES[kind].load(name)
-    return module.make(tiny.configure(module.Config, **OVERRIDES), SPEC)
+    config = tiny.configure(module.Config, **OVERRIDES)
+    return module.make(config, SPEC), config
 
 
 ROWS = test_contracts.make_dataset().replace(action=test_contracts.make_dataset().action[:, :1])
@@ -97,7 +99,7 @@ EDGES = {
 @functools.cache
 def start_of(kind, name, edge):
     """The data, and the state that phases begin from there."""
-    algorithm, (change_data, change_state) = make(kind, name), EDGES[edge]
+    (algorithm, _), (change_data, change_state) = make(kind, name), EDGES[edge]
     data = change_data(ROWS)
     normalizer, start = Normalizer.fit(data.observation), None
     if algorithm.requires is None:
@@ -118,7 +120,7 @@ def handoff_of(head, normalizer):
 @pytest.mark.parametrize("case", test_contracts.CASES, ids="-".join)
 def test_updates_stay_finite(case, edge):
     kind, name, phase_name = case
-    phase = phases_of(make(kind, name))[phase_name]
+    phase = phases_of(*make(kind, name))[phase_name]
     data, state = start_of(kind, name, edge)
     if phase.prepare:
         state, extras = sharing.jit(phase.prepare)(state, data)

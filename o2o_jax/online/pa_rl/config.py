@@ -121,7 +121,7 @@ class Config(OnlineConfig):
     """
 
     online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | {"interaction", "replay"}
-    # a reduced form, which a processor can run: a hundredth of the operations
+    # a reduced form, which a processor can run: a seventieth of the operations
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
         {
             "networks.num_critics": 2,
