@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test trust lint docs clean
+.PHONY: run test trust slurm lint docs clean
 
 # A dataset, an offline policy, and its fine-tuning with and without the method: about ten minutes on two cores.
 run: .venv/.installed
@@ -14,6 +14,10 @@ test: .venv/.installed
 trust: .venv/.installed
 	$(BIN)/python -m pytest -q tests/trust --hypothesis-profile=thorough
 	$(BIN)/python tests/kill_runs.py --kills=25
+
+# A study on a real SLURM of this machine alone, whose packages must be there. Ten minutes on two cores.
+slurm: .venv/.installed
+	$(BIN)/python tests/slurm_node.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -35,11 +39,11 @@ clean:
 		|| { echo "error: $(PYTHON) is not Python 3.11 or newer: install one and call make PYTHON=python3.11 …" >&2; exit 1; }
 	@echo "Installing into .venv: once, a few minutes."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 # What only the documentation takes.
 .venv/.docs: docs/requirements.txt .venv/.installed
-	@$(BIN)/python -m pip install --quiet --requirement docs/requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --requirement docs/requirements.txt
 	@touch $@

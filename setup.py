@@ -8,9 +8,10 @@ README = Path(__file__).parent / "README.md"
 
 SIMULATOR = ["gymnasium[mujoco]>=1.2", "mujoco>=3.3"]
 ROBOTICS = [*SIMULATOR, "gymnasium-robotics>=1.4"]
+OGBENCH = [*SIMULATOR, "ogbench>=1.2"]
 DATA = ["minari[hdf5]>=0.5.3", "h5py>=3.10", "pillow>=10"]  # minari reads through pillow without declaring it
 POOL = ["envpool>=1.2"]
-PLOT = ["matplotlib>=3.9"]
+PLOT = ["matplotlib>=3.9", "plotly>=6"]
 VIDEO = ["imageio-ffmpeg>=0.5", "pillow>=10.1"]
 SLURM = ["submitit>=1.5.3"]
 EXPORT = ["flatbuffers>=24.3"]  # jax.export writes and reads through it without declaring it
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "mujoco": SIMULATOR,
         "robotics": ROBOTICS,
+        "ogbench": OGBENCH,
         "data": DATA,
         "download": ["minari[hf]>=0.5.3"],
         "envpool": POOL,
@@ -62,6 +64,7 @@ setup(
         "onnx": ONNX,
         "test": [
             *ROBOTICS,
+            *OGBENCH,
             *DATA,
             *PLOT,
             *POOL,

@@ -41,7 +41,10 @@ NAMES = (
     "rlpd/finetune",
     "wsrl/finetune",
     "pex/finetune",
-    *("td3_bc", "rebrac", "iql", "cql", "awac", "bc"),
+    "aca/finetune",
+    "proto/finetune",
+    "proto_td3/finetune",
+    *("td3_bc", "rebrac", "iql", "cql", "sac_ml", "awac", "bc"),
 )
 
 

@@ -16,7 +16,7 @@ class QFunction:
     """Q(s, a) of raw observations, the lower of twin critics: to values what `policy.Policy` is to actions.
 
     Attributes:
-      params: parameters with a leading axis E.
+      params: of the ensemble.
       transform: of observations, and of the rewards that the values add up.
       alpha: [] temperature of the entropy that the values contain, return units per nat; 0 where they contain none.
       network: the ensemble, static.
@@ -26,11 +26,11 @@ class QFunction:
     params: Params
     transform: Transform
     alpha: Array
-    network: networks.Critics = flax.struct.field(pytree_node=False)
+    network: networks.QNetwork = flax.struct.field(pytree_node=False)
     discount: float = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, state: Any, network: networks.Critics, discount: float, alpha: Array | float = 0.0) -> "QFunction":
+    def of(cls, state: Any, network: networks.QNetwork, discount: float, alpha: Array | float = 0.0) -> "QFunction":
         """Returns the critics of a train state, from its fields `critic`, leaves [E, ...], and `transform`.
 
         Args:

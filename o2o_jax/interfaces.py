@@ -394,6 +394,11 @@ class Task:
         return 100.0 * (returns - self.random_score) / (self.expert_score - self.random_score)
 
     @property
+    def family(self) -> str:
+        """Environment family: "mujoco" of "mujoco/hopper-medium"."""
+        return self.name.partition("/")[0]
+
+    @property
     def robot(self) -> str:
         """Robot, or maze: "hopper" of "mujoco/hopper-v4-medium-expert"."""
         return self.name.partition("/")[2].partition("-")[0]

@@ -1,18 +1,21 @@
 """Losses and values that several algorithms share: an ensemble of critics evaluated, equations of `ops/` applied."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from o2o_jax import networks
 from o2o_jax.ops.bellman import ensemble_squared_error
-from o2o_jax.ops.distributions import TanhGaussian
+from o2o_jax.ops.distributions import Gaussian, TanhGaussian
 from o2o_jax.types import Array, Metrics, Params
+
+NormalT = TypeVar("NormalT", bound=Gaussian | TanhGaussian)
 
 
 def td_loss(
-    critic_params: Params, critic: networks.Critic, observation: Array, action: Array, target: Array
+    critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array, target: Array
 ) -> tuple[Array, Metrics]:
     """Sums the squared temporal-difference errors of the critics.
 
@@ -34,7 +37,7 @@ def td_loss(
     return ensemble_squared_error(q, target), {"q": jnp.mean(q), "target_q": jnp.mean(target)}
 
 
-def lowest_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+def lowest_value(critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array) -> Array:
     """Returns the lowest value of the critics: min_i Q_i(s, a).
 
     Args:
@@ -51,7 +54,7 @@ def lowest_value(critic_params: Params, critic: networks.Critic, observation: Ar
     return jnp.min(critic.apply(critic_params, observation, action), axis=0)
 
 
-def mean_value(critic_params: Params, critic: networks.Critic, observation: Array, action: Array) -> Array:
+def mean_value(critic_params: Params, critic: networks.QNetwork, observation: Array, action: Array) -> Array:
     """Returns the mean value of the critics: 1/E Σ_i Q_i(s, a).
 
     The arguments are those of `lowest_value`.
@@ -86,8 +89,8 @@ def draw_critics(critic_params: Params, key: Array, number: int) -> Params:
 
 def next_value(
     target_critic_params: Params,
-    critic: networks.Critic,
-    next_distribution: TanhGaussian,
+    critic: networks.QNetwork,
+    next_distribution: Gaussian | TanhGaussian,
     next_observation: Array,
     key: Array,
     num_actions: int,
@@ -116,11 +119,15 @@ def next_value(
     return jnp.max(value if alpha is None else value - alpha * log_prob, axis=-1)
 
 
-def repeated(distribution: TanhGaussian, num_actions: int) -> TanhGaussian:
-    """Repeats a distribution n times per state, to sample from: parameters [B, A] become [B, n, A]."""
+def repeated(distribution: NormalT, num_actions: int) -> NormalT:
+    """Repeats a distribution n times per state, to sample from: parameters [B, A], or [A], become [B, n, A]."""
     batch_size, action_dim = distribution.mean.shape
     shape = (batch_size, num_actions, action_dim)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], shape), distribution)
+
+    def repeat(leaf: Array) -> Array:
+        return jnp.broadcast_to(jnp.broadcast_to(leaf, distribution.mean.shape)[:, None], shape)
+
+    return jax.tree.map(repeat, distribution)
 
 
 def at_every(observation: Array, actions: Array) -> Array:
@@ -132,19 +139,19 @@ def soft_actor_loss(
     actor_params: Params,
     actor: networks.Actor,
     critic_params: Params,
-    critic: networks.Critic,
+    critic: networks.QNetwork,
     observation: Array,
     key: Array,
     alpha: Array | float,
     value: Callable = lowest_value,
-) -> tuple[Array, tuple[Array, Array, TanhGaussian]]:
+) -> tuple[Array, tuple[Array, Array, Gaussian | TanhGaussian]]:
     """Computes the entropy-regularised policy loss.
 
         mean( α log π(a|s) − min_i Q_i(s, a) ),   a ~ π(·|s)
 
     Args:
       actor_params: differentiated.
-      actor: network with a tanh-Gaussian head.
+      actor: network with a density.
       critic_params: parameters with a leading axis E, constant.
       critic: ensemble network.
       observation: [B, O] normalised.
@@ -188,7 +195,7 @@ def weighted_likelihood_loss(
 
 
 def align_and_retain_loss(
-    critic_params: Params, critic: networks.Critic, states: Array, actions: Array, target: Array, target_mode: Array
+    critic_params: Params, critic: networks.QNetwork, states: Array, actions: Array, target: Array, target_mode: Array
 ) -> tuple[Array, Metrics]:
     """Regresses the probes on their capped values, and the policy's own actions on the values they had.
 

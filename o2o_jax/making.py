@@ -9,7 +9,17 @@ from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Algorithm, Phase, Update
 from o2o_jax.policy import Handoff
 from o2o_jax.settings import class_name
-from o2o_jax.types import Array, Metrics, Spec, Transition, expect, expect_32_bits, expect_key, expect_state
+from o2o_jax.types import (
+    Array,
+    Metrics,
+    Spec,
+    Transition,
+    expect,
+    expect_32_bits,
+    expect_batch,
+    expect_key,
+    expect_state,
+)
 
 Make = Callable[[Any, Spec], Algorithm]
 
@@ -78,14 +88,19 @@ def _checked_phase(phase: Phase) -> Phase:
 
 
 def _checked_update(update: Update) -> Update:
-    return functools.partial(_update, _kinds(update), update)
+    checked_update = functools.partial(_update, _kinds(update), update)
+    checked_update.__wrapped__ = update  # type: ignore[attr-defined]  # which inspect.unwrap returns
+    return checked_update
 
 
 def _update(kinds: tuple[type, type], update: Update, state: Any, batch: Any, key: Array) -> tuple[Any, Metrics]:
     """One update, once all that it takes has been looked at."""
     _expect_state(state, kinds[0])
-    given = "of arrays" if kinds[1] is Transition else "as the phase's sample or the replay's draws them"
-    expect(batch, kinds[1], "batch", f"pass o2o_jax.{kinds[1].__name__}(…) {given}")
+    made = "pass o2o_jax.Transition(…) of arrays"
+    annotated = "annotate the dataset by prepare(state, dataset.rollout()) of the phase, and draw of Annotated.of(…)"
+    expect(batch, kinds[1], "batch", made if kinds[1] is Transition else annotated)
+    if isinstance(batch, Transition):
+        expect_batch(batch)
     expect_key(key)
     return update(state, batch, key)
 

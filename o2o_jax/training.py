@@ -27,6 +27,15 @@ def gradient_step(
     return optax.apply_updates(params, updates), opt_state
 
 
+def clip_gradient(gradient: Params, norm: float) -> Params:
+    """Bounds the norm of a gradient, leaves [...], over all of them, in units of the loss per unit of the parameters.
+
+    An optimiser of its own would do it too, but change the optimiser's state that offline training has left.
+    """
+    clip = optax.clip_by_global_norm(norm)
+    return clip.update(gradient, clip.init(gradient))[0]
+
+
 def polyak_update(params: Params, target: Params, rate: float) -> Params:
     """Moves target parameters towards the current ones, leaf [...] by leaf: θ̄ ← (1 − ρ) θ̄ + ρ θ."""
     return jax.tree.map(lambda new, old: (1.0 - rate) * old + rate * new, params, target)

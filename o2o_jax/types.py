@@ -128,6 +128,22 @@ def expect_rows(dataset: Any) -> None:
             raise ValueError(f"{name} must have the shape [N], got {list(shape)}: pass {name}[:, 0], or what is meant")
 
 
+def expect_batch(batch: Transition) -> None:
+    """Refuses columns that are not of one batch, whose difference would broadcast or fail deep inside.
+
+    Raises:
+      ValueError: columns differ in their leading axes.
+    """
+    shapes = {field.name: jnp.shape(getattr(batch, field.name)) for field in dataclasses.fields(Transition)}
+    vectors = ("observation", "action", "next_observation")
+    if len({shape[:-1] if name in vectors else shape for name, shape in shapes.items()}) > 1:
+        said = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(
+            f"columns are not of one batch: {said}; observations and actions have one axis more than rewards and "
+            "terminations"
+        )
+
+
 @flax.struct.dataclass
 class Rollout(Transition):
     """Steps in the order in which they were taken, with one leading axis [T]: a fresh rollout, or a whole dataset.

@@ -32,7 +32,8 @@ HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 STRANGERS = {
     "offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}, "runtime": {"offline", "online"},
 }  # fmt: skip
-CONTINUED = {"awac", "cal_ql", "continued", "iql", "pex"}  # online methods that continue an offline update
+# online methods that continue an offline update
+CONTINUED = {"aca", "awac", "cal_ql", "continued", "iql", "pex", "proto_td3"}
 
 
 def imports(path):

@@ -52,8 +52,22 @@ def algorithms():
 
 def test_every_algorithm_with_critics_shows_them():
     shown = {name: algorithm.critic(state) for name, algorithm, state in algorithms()}
-    offline = ("td3_bc", "rebrac", "cql", "cal_ql", "iql", "awac")
-    online = ("o2sac", "o2td3", "sac", "td3", "iql", "awac", "cal_ql", "pex", "rlpd", "wsrl")
+    offline = ("td3_bc", "rebrac", "cql", "cal_ql", "iql", "awac", "sac_ml")
+    online = (
+        "o2sac",
+        "o2td3",
+        "sac",
+        "td3",
+        "iql",
+        "awac",
+        "cal_ql",
+        "pex",
+        "aca",
+        "rlpd",
+        "wsrl",
+        "proto",
+        "proto_td3",
+    )
     assert shown.keys() >= {f"offline {name}" for name in offline} | {f"online {name}" for name in online}
     assert not {"offline bc", "offline dt", "online o2ppo", "online ppo"} & shown.keys()
     batch = tiny.random_batch(SPEC)

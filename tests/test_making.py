@@ -77,6 +77,10 @@ CALLS = {
         lambda: run_updates(dataset=DATA.replace(observation=ROWS[:, :2])), ValueError, "expected observations of 3",
     ),
     "update: an array": (lambda: METHOD.phases[0].update(STATE, ROWS, KEY), TypeError, "got ndarray: pass o2o_jax."),
+    "update: a column of rewards": (
+        lambda: METHOD.phases[0].update(STATE, DATA.replace(reward=DATA.reward[:, None]), KEY), ValueError,
+        "columns are not of one batch: observation [",
+    ),
     "update: swapped": (lambda: METHOD.phases[0].update(DATA, STATE, KEY), TypeError, "state must be what init"),
     "update: a key": (lambda: METHOD.phases[0].update(STATE, KEY, DATA), TypeError, "batch must be of type Transition"),
     "update: no key": (lambda: METHOD.phases[0].update(STATE, DATA, 3), TypeError, "pass jax.random.key(0)"),

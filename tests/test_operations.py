@@ -67,6 +67,7 @@ SETTINGS = {
     "cql": {"batch_size": 32},
     "o2ppo": {"rollout_env_steps": 256, "minibatch_size": 256, "epochs": 1},
     "o2td3": {"policy_delay": 1},
+    "proto_td3": {"policy_delay": 1},
     "rebrac": {"batch_size": 256, "policy_delay": 1},
     "rlpd": {"updates_per_env_step": 1},
     "td3_bc": {"policy_delay": 1},

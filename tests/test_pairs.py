@@ -84,7 +84,7 @@ def test_pair(source, target):
         own |= {name: found[name] for name in ("layer_norm", "num_critics")}
     algorithm = compiled(target, **own)
     state = sharing.jit(algorithm.init)(jax.random.key(3), handoff)
-    if direct:
+    if direct and target != "aca":  # which makes its critics of other functions
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
 
     # the policy is all that crosses, and it crosses whole

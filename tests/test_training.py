@@ -15,6 +15,7 @@ from o2o_jax.training import (
     PhaseState,
     Record,
     check,
+    clip_gradient,
     gradient_step,
     is_finite,
     mean_over_blocks,
@@ -32,6 +33,13 @@ from o2o_jax.types import Rollout, Transition
 def dataset(size):
     row = jnp.arange(float(size))
     return Transition(row[:, None], row[:, None], row, row[:, None], jnp.zeros(size))
+
+
+def test_clipped_gradient_by_hand():
+    # of norm √(3² + 4²) = 5: a tenth of it, or all
+    gradient = {"w": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}
+    jax.tree.map(np.testing.assert_allclose, clip_gradient(gradient, 0.5), {"w": np.array([0.3, 0.0]), "b": 0.4})
+    jax.tree.map(np.testing.assert_array_equal, clip_gradient(gradient, 5.5), gradient)
 
 
 def test_gradient_step_by_hand():

@@ -148,6 +148,9 @@ def _parse(values: FlagValues, arguments: Sequence[str], positional: str | None 
     """Gives flags the values of a command line, of which one argument may stand alone."""
     alone = [argument for argument in arguments[:1] if positional and not argument.startswith("-")]
     named = [f"--{positional}={argument}" for argument in alone]
+    twice = [argument for argument in arguments if alone and argument.partition("=")[0] == f"--{positional}"]
+    if twice:
+        raise flags.Error(f"{alone[0]!r} and {twice[0]} both name the {positional}: leave one of them out")
     arguments = [*named, *arguments[len(alone) :]]
     _check_stray(values, arguments)
     _, *rest = values(["", *arguments])

@@ -200,7 +200,7 @@ def table(runs: Sequence[Run]) -> str:
         lines.append(_row([run.label, *cells, _cell(interquartile_mean(finished)), count]))
     lines += [
         "",
-        f"{_unit(runs).capitalize()}s: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean "
+        f"{unit(runs).capitalize()}s: mean over seeds [95 % bootstrap interval]; a seed that failed counts in no mean "
         "after it.",
         "",
     ]
@@ -336,8 +336,8 @@ def write_report(
         cells = [number for name in COLUMNS for number in _mean_and_interval(summary[name])]
         run_rows.append([run.label, *cells, len(run.seeds)])
         seed_rows += [[run.label, seed, *(summary[name][s] for name in COLUMNS)] for s, seed in enumerate(run.seeds)]
-    _write_csv(out.with_name(f"{out.stem}_runs.csv"), run_rows)
-    _write_csv(out.with_name(f"{out.stem}_seeds.csv"), seed_rows)
+    write_csv(out.with_name(f"{out.stem}_runs.csv"), run_rows)
+    write_csv(out.with_name(f"{out.stem}_seeds.csv"), seed_rows)
     return text
 
 
@@ -408,6 +408,17 @@ def main(args: FlagValues) -> None:
     print(f"Figure: {Path(args.out).absolute()}")
 
 
+def unit(runs: Sequence[Run]) -> str:
+    """Returns what the scores of all runs are."""
+    return "raw return" if all(run.raw for run in runs) else "normalized score"
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Writes a file of comma-separated values, its head first. Impure."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def _labels(folders: Sequence[str]) -> list[str]:
     """Names of the folders, or their whole paths where two are called alike."""
     names = ["+".join(Path(part).name for part in joined.folders_of(folder)) for folder in folders]
@@ -423,11 +434,6 @@ def _is_raw(settings: Record) -> bool:
     """True where a run's settings say that its task has no reference scores."""
     task = settings.get("task") or {}
     return (task.get("random_score"), task.get("expert_score")) == (0.0, 100.0)
-
-
-def _unit(runs: Sequence[Run]) -> str:
-    """Returns what the scores of all runs are."""
-    return "raw return" if all(run.raw for run in runs) else "normalized score"
 
 
 def _last_step(folder: str, scores: str) -> int:
@@ -471,7 +477,7 @@ def _draw_scores(axis: Any, runs: Sequence[Run]) -> None:
             axis.axhline(_mean(run.offline), color=f"C{i}", linestyle="--", linewidth=1)
         if np.isfinite(run.aligned).any():
             axis.plot(0, _mean(run.aligned), "o", color=f"C{i}", clip_on=False)
-    axis.set_ylabel(_unit(runs))
+    axis.set_ylabel(unit(runs))
     started_offline = any(np.isfinite(run.offline).any() for run in runs)
     title = "dashed: offline policy, dot: after alignment" if started_offline else None
     axis.legend(title=title, fontsize="small", title_fontsize="small")
@@ -509,8 +515,3 @@ def _cell(value: float) -> str:
 
 def _row(cells: Sequence[Any]) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |"
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -8,7 +8,8 @@ again, then left out, and holds up nothing but those that start from it; its log
 
 --only=hopper,o2td3 takes the tasks and methods with these in their names. --launcher=slurm gives the runs to SLURM
 through submitit, one job per run with its seeds side by side, as arrays, requeued and resumed where they are preempted
-or their time is over; --slurm=partition=gpu and the like are options of the jobs. The report lies in <out>/<study>.
+or their time is over (docs/clusters.md); --slurm=partition=gpu and the like are options of the jobs. The report lies in
+<out>/<study>.
 
 A study of one's own is a TOML file (docs/studies.md): --dry_run checks it before hours of work.
 """
@@ -16,6 +17,7 @@ A study of one's own is a TOML file (docs/studies.md): --dry_run checks it befor
 import contextlib
 import dataclasses
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,16 +28,16 @@ import numpy as np
 from absl.flags import FlagValues
 
 from o2o_jax import envs
-from o2o_jax.cli import estimates, finetune, flags, program
+from o2o_jax.cli import estimates, finetune, flags, page, program
 from o2o_jax.cli import offline as offline_command
-from o2o_jax.cli.report import write_report
+from o2o_jax.cli.report import load_run, write_report
 from o2o_jax.policy import Handoff, hand_over
 from o2o_jax.runtime import files, limits
 from o2o_jax.runtime.checkpoint import locked
 from o2o_jax.runtime.plan import Plan
-from o2o_jax.studies import grid, local, progress
+from o2o_jax.studies import grid, local, progress, slurm
 from o2o_jax.studies.grid import FINETUNE, OFFLINE, Cell, Study
-from o2o_jax.studies.progress import DONE, FAILED, RUNNING, WAITING, Progress
+from o2o_jax.studies.progress import DONE, FAILED, QUEUED, RUNNING, WAITING, Progress
 
 POSITIONAL = "study"  # what stands on the command line without a flag
 CHECKPOINTS = 2  # of a run that are on the disk at a time, while the newer is written
@@ -84,19 +86,18 @@ def main(args: FlagValues) -> None:
         return
     folder = root / study.name
     files.make_folder(folder)
-    if args.launcher == "slurm":
-        from o2o_jax.studies import slurm
-
-        print(slurm.submit(root, cells, slurm.options(args.slurm), args.retries))
-        print(f"`--status` says how far they are; when they are done, `--launcher=local` writes the report to {folder}")
-        return
     with locked(folder):
-        counter = _Counter(len(cells))
-        local.run(root, cells, args.jobs, args.retries, counter.report)
+        if args.launcher == "slurm":
+            print(slurm.submit(root, cells, slurm.options(args.slurm), args.retries))
+        else:
+            local.run(root, cells, args.jobs, args.retries, _Counter(len(cells)).report)
     seen = {cell.name: progress.of(root, cell) for cell in cells}
-    print(report(study, root, cells))
     failed = [cell for cell in cells if seen[cell.name].state != DONE]
-    if failed:
+    chosen = [args[name].serialize() for name in ("schedule", "seeds", "only") if args[name].present]
+    print(report(study, root, cells, shlex.join(["o2o", "study", args.study, *chosen])))
+    if failed and args.launcher == "slurm":
+        print("`--status` says how far the runs are; the same command goes on, and reports those that are done")
+    elif failed:
         reasons = "; ".join(f"{cell.name}: {seen[cell.name].reason or 'what it needs failed'}" for cell in failed[:2])
         raise ValueError(
             f"{len(failed)} of {len(cells)} runs are not done ({reasons}): mend the cause, and the same command goes "
@@ -127,11 +128,13 @@ class _Counter:
 def status(root: Path, cells: Sequence[Cell]) -> str:
     """Returns a table of a study's runs and a line in words, with the time left where that can be said. Impure.
 
+    Of runs that were given to SLURM it says what SLURM does with them.
+
     Args:
       root: folder of all studies.
       cells: of the study.
     """
-    seen = {cell.name: progress.of(root, cell) for cell in cells}
+    seen = slurm.seen(root, cells)
     width = max(len(cell.name) for cell in cells)
     lines = [f"{'run':{width}}  {'state':8}  {'time':>8}  "]
     for cell in cells:
@@ -139,7 +142,7 @@ def status(root: Path, cells: Sequence[Cell]) -> str:
         time = limits.span_text(known.seconds) if known.seconds else ""
         lines.append(f"{cell.name:{width}}  {known.state:8}  {time:>8}  {known.reason}".rstrip())
     counts = Counter(known.state for known in seen.values())
-    words = ", ".join(f"{counts[state]} {state}" for state in (DONE, RUNNING, FAILED, WAITING) if counts[state])
+    words = ", ".join(f"{counts[state]} {state}" for state in (DONE, RUNNING, QUEUED, FAILED, WAITING) if counts[state])
     return "\n".join([*lines, "", f"{words}; {_time_left(cells, seen)}"])
 
 
@@ -243,16 +246,37 @@ def _amounts(takes: np.ndarray) -> tuple[str, str, str]:
     return f"{takes[0]:,.0f}", limits.span_text(takes[1]), limits.size_text(takes[2])
 
 
-def report(study: Study, root: Path, cells: Sequence[Cell]) -> str:
-    """Writes the report over the runs that are done, and returns its tables. Impure.
+def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str:
+    """Writes report and page over the runs that are done, and returns the tables. Impure.
 
     Args:
       study: of the cells.
       root: folder of all studies.
       cells: of the study.
+      command: that makes it.
     """
-    done = [cell for cell in cells if cell.command == FINETUNE and progress.of(root, cell).state == DONE]
+    seen = {cell.name: progress.of(root, cell) for cell in cells}
+    done = [cell for cell in cells if cell.command == FINETUNE and seen[cell.name].state == DONE]
     if not done:
         return "no fine-tuning run is done: there is nothing to report"
-    labels = [f"{cell.task}/{cell.label}" for cell in done]
-    return write_report([root / cell.name for cell in done], labels, root / study.name / "report.png")
+    labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
+    text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
+    entries = [
+        page.Entry(
+            cell.task,
+            cell.label,
+            root / cell.name,
+            load_run(root / cell.name, cell.label),
+            study.published.get(cell.task, {}).get(cell.label, {}),
+        )
+        for cell in done
+    ]
+    commands = [
+        page.Command(shlex.join(["o2o", *cell.argv(root)]), seen[cell.name].state, seen[cell.name].reason)
+        for cell in cells
+    ]
+    try:
+        path = page.write(folder, study, entries, commands, command)
+    except ValueError as error:  # plotly isn't there
+        return f"{text}\nnote: {error}"
+    return f"{text}\nPage: {path.absolute()}"

@@ -22,6 +22,7 @@ VECTORS = {
 }
 SAME_STATE = 1e-3  # standard deviations of an observation within which two are one state, rounded
 ACTION_TOLERANCE = 1e-6  # rounding of float32; what lies this little outside [-1, 1] is clipped
+LARGEST = 1e15  # of a number of a dataset, so that sums of squares stay within float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +246,7 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
       The dataset; actions outside [-1, 1] by no more than 1e-6 are clipped.
 
     Raises:
-      ValueError: shapes other than the environment's, NaN or infinity, actions outside [-1, 1].
+      ValueError: shapes other than the environment's, NaN, infinity or numbers beyond 1e15, actions outside [-1, 1].
     """
     rows = dataset.transitions
     expected = {
@@ -267,6 +268,13 @@ def validate(dataset: Dataset, spec: Spec) -> Dataset:
             raise ValueError(
                 f"{dataset.name} has NaN or infinity in {bad.sum()} of {dataset.size} rows of {column}, first in row "
                 f"{int(np.argmax(bad))}: remove these episodes"
+            )
+        largest = np.abs(values.reshape(dataset.size, -1)).max(axis=1)
+        if column != "action" and largest.max() > LARGEST:
+            raise ValueError(
+                f"{dataset.name} has {column} as large as {largest.max():.3g}, first in row "
+                f"{int(np.argmax(largest > LARGEST))}, whose squares 32 bits don't hold: remove these episodes, or "
+                "choose a smaller unit"
             )
     worst = float(np.abs(rows.action).max())
     if worst > 1.0 + ACTION_TOLERANCE:

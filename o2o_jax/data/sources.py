@@ -419,6 +419,11 @@ def _read_metadata(path: pathlib.Path) -> Record:
                 f"{path.parent} is no Minari dataset, but holds {registry.listed(files)}: name one of these files, or "
                 "join them into one"
             )
+        if not (path.parent / MINARI_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path.parent} is no Minari dataset, nor any other: pass an .npz file, D4RL's .hdf5 or .h5, or the "
+                f"folder of a Minari dataset, which has {path.name}"
+            )
         raise FileNotFoundError(f"no file {path}: {path.parent} is not a complete Minari dataset; make it again")
     metadata = read_json(path, MAKE_AGAIN, METADATA)
     if metadata.get("data_format", "hdf5") != "hdf5":

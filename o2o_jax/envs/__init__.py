@@ -52,6 +52,8 @@ def family(name: str) -> ModuleType:
     Raises:
       ValueError: no such family; the message lists those that exist. Or it lacks one of `EXPORTS`.
     """
+    if sources.MINARI_ID.fullmatch(str(name)) and "/" not in str(name):  # as gymnasium's ids look
+        raise ValueError(f"{name!r} names no environment family: gymnasium's environments are called gym/{name}")
     module = registry.load(__name__, str(name).split("/", maxsplit=1)[0], "environment family")
     missing = [export for export in EXPORTS if not hasattr(module, export)]
     if missing:

@@ -10,7 +10,7 @@ from o2o_jax.networks.actors import (
     cap_std,
     scale_output,
 )
-from o2o_jax.networks.critics import Critic, Critics, Value, critic_settings, shift_output
+from o2o_jax.networks.critics import Critic, Critics, QNetwork, Value, append_inputs, critic_settings, shift_output
 from o2o_jax.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "DeterministicActor",
     "FreeGaussianActor",
     "GaussianActor",
+    "QNetwork",
     "TanhGaussianActor",
     "Value",
+    "append_inputs",
     "cap_std",
     "critic_settings",
     "scale_output",

@@ -1,13 +1,20 @@
 """Value networks."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, dense
 from o2o_jax.types import Array, Params
+
+
+class QNetwork(Protocol):
+    """Interface of what gives values of actions, one critic or an ensemble: modules, and what is made of them."""
+
+    def apply(self, params: Any, observation: Array, action: Array, /) -> Any:
+        """Maps normalised observations [..., O] and actions [..., A] to values [...], of an ensemble [E, ...]."""
 
 
 class Critic(nn.Module):
@@ -96,3 +103,15 @@ def shift_output(params: Params, shift: Array) -> Params:
     """Returns parameters of `Critics` whose values are [] `shift`, in return units, higher everywhere."""
     layer = params["params"]["Dense_0"]
     return {"params": params["params"] | {"Dense_0": layer | {"bias": layer["bias"] + shift}}}
+
+
+def append_inputs(params: Params, number: int) -> Params:
+    """Returns parameters of `Critics` that take `number` more inputs, the last ones, by weights of zero.
+
+    Values are what they were, whatever the further inputs are: critics of states alone, which were made with actions
+    [..., 0], become critics of actions [..., number].
+    """
+    first = params["params"]["MLP_0"]["Dense_0"]
+    kernel = jnp.pad(first["kernel"], ((0, 0), (0, number), (0, 0)))  # [E, D, W]
+    layers = params["params"]["MLP_0"] | {"Dense_0": first | {"kernel": kernel}}
+    return {"params": params["params"] | {"MLP_0": layers}}

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import jax
@@ -18,6 +18,15 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.settings import Settings, part, replaced, setting
 from o2o_jax.training import where
 from o2o_jax.types import Array, Params
+
+# Settings of an offline run that its critics and its policy can't do without, by their paths here
+OF_OFFLINE_RUN = {
+    "hidden": "networks.hidden",
+    "critic_hidden": "networks.critic_hidden",
+    "discount": "update.discount",
+    "reward_scale": "update.reward_scale",
+    "reward_shift": "update.reward_shift",
+}
 
 ScheduleName = Literal["paper", "fast"]  # the published settings, or the best found at a tenth of their updates
 
@@ -128,6 +137,40 @@ def offline_actor(handoff: Handoff | None, actor: Params, head: str) -> Params:
             f"{layer_norm}, or mind the sizes of observations and actions"
         )
     return policy.params
+
+
+def carried(fresh: Any, offline: Any, names: Sequence[str] = ("actor", "critic", "alpha")) -> Any:
+    """Returns optimiser states with those of offline training in the place of fresh ones, where they are alike.
+
+    Args:
+      fresh: `OptStates` of an online method.
+      offline: those of an offline method, by the names of its parts.
+      names: parts whose moments of offline training are wanted.
+    """
+    found = {name: getattr(offline, name, None) for name in names}
+    kept = {name: opt for name, opt in found.items() if _shapes(opt) == _shapes(getattr(fresh, name))}
+    return fresh.replace(**kept)
+
+
+def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [leaf.shape for leaf in leaves]
+
+
+def settings_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings, by path, that the critics and the policy of an offline run can't do without.
+
+    Args:
+      config: of the offline run; one without critics gives nothing.
+    """
+    if "critic_hidden" not in config:
+        return {}
+    values = {path: config[name] for name, path in OF_OFFLINE_RUN.items() if name in config}
+    values |= {
+        "networks.num_critics": config.get("num_critics", 2),
+        "networks.layer_norm": config.get("layer_norm", False),
+    }
+    return {path: tuple(value) if isinstance(value, list) else value for path, value in values.items()}
 
 
 def memoryless(act: Callable[[Any, Array, Array], Array]) -> Act:

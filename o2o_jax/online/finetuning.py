@@ -10,7 +10,7 @@ from o2o_jax.online import common, constrained
 from o2o_jax.online.constrained import ConstrainedSettings
 from o2o_jax.online.parts import Choice
 from o2o_jax.ops.lagrangian import linear_threshold
-from o2o_jax.training import where
+from o2o_jax.training import clip_gradient, where
 from o2o_jax.types import Array, Params
 
 UNCAPPED = float(jnp.finfo(jnp.float32).max)  # of the threshold; a state's numbers are all finite
@@ -122,8 +122,7 @@ def clip_actor_gradient(config: ConstrainedSettings, gradient: Params) -> Params
     reference = config.reference
     if reference is None or reference.update != "interval" or reference.interval_actor_grad_norm is None:
         return gradient
-    clip = optax.clip_by_global_norm(reference.interval_actor_grad_norm)
-    return clip.update(gradient, clip.init(gradient))[0]
+    return clip_gradient(gradient, reference.interval_actor_grad_norm)
 
 
 def actor_step(

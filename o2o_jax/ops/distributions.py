@@ -71,9 +71,18 @@ class Gaussian:
         noise = jax.random.normal(key, self.mean.shape)
         return jnp.clip(self.mean + jnp.exp(self._log_std()) * noise, -1.0, 1.0)
 
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
+        """Draws a clipped sample [..., A], with the log-density [...] of what it was clipped to, nats."""
+        action = self.sample(key)
+        return action, self.log_prob(action)
+
     def log_prob(self, action: Array) -> Array:
         """Returns the log-density [...] of `action` [..., A], nats, of the normal before samples are clipped."""
         return jnp.sum(normal_log_prob(action, self.mean, self._log_std()), axis=-1)
+
+    def log_prob_at(self, deviations: float) -> Array:
+        """Returns the log-density [...], nats, at μ + kσ, k `deviations` in every dimension."""
+        return self.log_prob(self.mean + deviations * jnp.exp(self._log_std()))
 
     def entropy(self) -> Array:
         """Returns the differential entropy [...], nats, of the normal before samples are clipped."""
@@ -113,6 +122,10 @@ class TanhGaussian:
         """Returns the log-density [...] of `action` [..., A], nats; actions beyond ±(1 − 1e-4) count as that."""
         action = jnp.clip(action, -LOG_PROB_LIMIT, LOG_PROB_LIMIT)
         return self._log_prob_of(jnp.arctanh(action))
+
+    def log_prob_at(self, deviations: float) -> Array:
+        """Returns the log-density [...], nats, of the action tanh(μ + kσ), k `deviations` in every dimension."""
+        return self._log_prob_of(self.mean + deviations * jnp.exp(self.log_std))
 
     def _log_prob_of(self, unsquashed: Array) -> Array:
         # log |d tanh(u) / du| = 2 (log 2 − u − softplus(−2u)): finite for every u, unlike log(1 − tanh²)

@@ -97,11 +97,14 @@ def tidily() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Makes SIGINT and SIGTERM wait until the run asks for them; the second one takes effect as soon as Python can.
+    """Makes SIGINT and SIGTERM wait until the run asks for them; after one, SIGINT takes effect as soon as Python can.
+
+    SIGTERM may come as often as it will: clusters send it several times within a second, and SIGKILL to who takes too
+    long.
 
     Raises:
       Interrupted: at the end, where a signal came too late to end anything before.
-      Stopped: at a second signal.
+      Stopped: at a SIGINT after another signal.
     """
     with _handled(_note):
         try:
@@ -157,10 +160,11 @@ def _handle(handler: _Handler) -> dict[signal.Signals, Any]:
 
 def _note(signum: int, frame: FrameType | None) -> None:
     del frame
-    if _received:
+    if not _received:
+        _received.append(signum)
+        _say("\nstopping where the run can be saved; Ctrl-C to stop at once")
+    elif signum == signal.SIGINT:
         raise Stopped(signum)
-    _received.append(signum)
-    _say("\nstopping where the run can be saved; once more to stop at once")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -81,6 +82,8 @@ class Output:
             self._clones = opened.enter_context(Checkpoints(self.folder / CLONE, settings))
             self._stages = opened.enter_context(Checkpoints(self.folder / STAGES, settings, max(1, len(phases))))
             provenance.record(self.folder, self._plan.dataset)
+            self._seconds: dict[str, float] = {}
+            self._since = time.monotonic()
             changed = provenance.changed(self.folder)
             if changed:
                 print(f"note: {changed}")
@@ -112,6 +115,9 @@ class Output:
         Raises:
           FileNotFoundError: see `checkpoint.check_there`.
         """
+        now = time.monotonic()
+        self._seconds[event.phase] = self._seconds.get(event.phase, 0.0) + now - self._since
+        self._since = now
         for sink in self._sinks:
             sinks.take(sink, event)
         if event.save:
@@ -121,6 +127,7 @@ class Output:
                 _save_newer(self._stages, event.run.position, jax.device_get(stage_of(event.run)))
             notes = {ROWS: log.row_counts(self.folder)}
             _save_newer(self._clones if cloning else self._checkpoints, event.run.position, event.run, notes)
+            provenance.record_seconds(self.folder, self._seconds)
         for line in event.lines:
             print(line)
 

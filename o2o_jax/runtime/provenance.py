@@ -1,4 +1,4 @@
-"""With what numbers were made: versions, commit, machine, dataset. Impure."""
+"""With what numbers were made: versions, commit, machine, dataset, time. Impure."""
 
 import importlib.metadata
 import json
@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PACKAGES = (
 )  # fmt: skip
 FILE = "provenance.jsonl"
 WAY_OUT = "delete it, and nothing says any more what the run was made with"
+_KINDS = {"commit": str, "fingerprint": str, "seconds": dict, "taken": str, "versions": dict}
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -49,7 +51,44 @@ def record(folder: str | os.PathLike, dataset: Dataset | None = None) -> None:
         **environment(),
         **data,
     }
-    files.replace(Path(folder) / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*lines, line)))
+    _write(folder, [*lines, line])
+
+
+def record_seconds(folder: str | os.PathLike, seconds: Mapping[str, float]) -> None:
+    """Writes into the line of this process, the newest, what it has spent on each phase so far.
+
+    Args:
+      folder: of the run.
+      seconds: by phase, of wall time.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    lines = read(folder)
+    if lines:  # else somebody has deleted the file
+        lines[-1]["seconds"] = {phase: round(spent, 3) for phase, spent in seconds.items()}
+        _write(folder, lines)
+
+
+def seconds(folder: str | os.PathLike) -> dict[str, float]:
+    """Returns the wall time that all processes have spent on a run's phases, in seconds: what a kill lost counts too.
+
+    Args:
+      folder: of the run.
+
+    Raises:
+      ValueError: its file is damaged.
+    """
+    total: dict[str, float] = {}
+    for line in read(folder):
+        spent = Record(line.get("seconds", {}), str(Path(folder) / FILE), WAY_OUT)
+        for phase in spent.check(dict.fromkeys(spent, float)):
+            total[phase] = total.get(phase, 0.0) + spent[phase]
+    return total
+
+
+def _write(folder: str | os.PathLike, lines: Iterable[Mapping[str, Any]]) -> None:
+    files.replace(Path(folder) / FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def check_data(folder: str | os.PathLike, dataset: Dataset, way_out: str) -> None:
@@ -108,10 +147,7 @@ def read(folder: str | os.PathLike) -> list[Record]:
     path = Path(folder) / FILE
     if not path.is_file():
         return []
-    return [
-        parse_json(line, str(path), WAY_OUT, {"commit": str, "fingerprint": str, "versions": dict, "taken": str})
-        for line in read_text(path, WAY_OUT).splitlines()
-    ]
+    return [parse_json(line, str(path), WAY_OUT, _KINDS) for line in read_text(path, WAY_OUT).splitlines()]
 
 
 def environment() -> dict[str, Any]:

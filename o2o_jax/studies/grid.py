@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ DATASET, OFFLINE, FINETUNE = "dataset", "offline", "finetune"  # commands that c
 NO_NAME = re.compile(r"[^\w.=-]+")  # letters that a folder's name is better without
 WAY_OUT = "mend it as the documentation of studies says"
 
+PUBLISHED = ("offline", "aligned", "final")  # scores that papers print
+OWN_FLAGS = ("algorithm", "dataset", "env", "out", "policy", "reconstruction", "resume", "seeds", "set")
+
 _KINDS = {
-    "title": str, "about": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict, "offline": dict,
-    "online": dict, "published": dict,
+    "title": str, "about": str, "base": str, "tasks": list, "seeds": int, "datasets": dict, "defaults": dict,
+    "offline": dict, "online": dict, "published": dict, "published_note": str,
 }  # fmt: skip
-_DEFAULT_KINDS = {"set": list, "flags": list}
+_DEFAULT_KINDS = {"set": list, "fast": list, "flags": list}
 _METHOD_KINDS = {**_DEFAULT_KINDS, "algorithm": str, "label": str, "tasks": list}
 _ONLINE_KINDS = {**_METHOD_KINDS, "from": list, "vary": dict, "reconstruction": str}
 
@@ -37,7 +40,7 @@ class Method:
       algorithm: its name.
       label: in reports.
       tasks: names of those that it runs on.
-      settings: "field=value" each, as of --set.
+      settings: schedule -> "field=value" each, as of --set.
       flags: others of its command, without their dashes.
       starts: names of offline methods that it starts from; an offline method has none.
       reconstruction: name of the online method whose phases before the first environment step it takes; "" for its own.
@@ -47,7 +50,7 @@ class Method:
     algorithm: str
     label: str
     tasks: tuple[str, ...]
-    settings: tuple[str, ...]
+    settings: Mapping[str, tuple[str, ...]]
     flags: tuple[str, ...]
     starts: tuple[str, ...] = ()
     reconstruction: str = ""
@@ -67,7 +70,8 @@ class Study:
       dataset_flags: of the command that makes a task's own data.
       offline: methods, by name.
       online: likewise, those that vary a setting once for each value.
-      published: task -> label -> score that the study is held against.
+      published: task -> label -> scores that the study is held against, by `PUBLISHED`.
+      published_note: of what they are, and how they compare, in words.
     """
 
     name: str
@@ -79,7 +83,8 @@ class Study:
     dataset_flags: tuple[str, ...]
     offline: Mapping[str, Method]
     online: Mapping[str, Method]
-    published: Mapping[str, Mapping[str, float]]
+    published: Mapping[str, Mapping[str, Mapping[str, float]]]
+    published_note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +137,24 @@ def load(name: str) -> Study:
       FileNotFoundError: there is no such file.
       ValueError: no such study, or the file is damaged.
     """
+    values, bases = _read(name), [name]
+    while base := values.at("base", str, ""):
+        if base in bases:
+            raise values.refusal(f"it is its own base, by way of {base}")
+        bases.append(base)
+        values.pop("base")
+        values = Record({**_read(base), **values}, values.name, WAY_OUT)
+    return parse(Path(name).stem if name.endswith(SUFFIX) else name, values)
+
+
+def _read(name: str) -> Record:
+    """Returns the values of a study's file. Impure.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load`.
+    """
     if name.endswith(SUFFIX):
-        path, name = Path(name), Path(name).stem
+        path = Path(name)
         if not path.is_file():
             raise FileNotFoundError(f"the study {path} does not exist: pass a file, or one of {', '.join(names())}")
     elif name in names():
@@ -141,10 +162,9 @@ def load(name: str) -> Study:
     else:
         raise ValueError(f"{registry.unknown('study', name, names())}; one of your own is a path that ends in {SUFFIX}")
     try:
-        values = tomllib.loads(read_text(path, WAY_OUT))
+        return Record(tomllib.loads(read_text(path, WAY_OUT)), str(path), WAY_OUT)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is damaged ({brief(error)}): {WAY_OUT}") from error
-    return parse(name, Record(values, str(path), WAY_OUT))
 
 
 def parse(name: str, values: Record) -> Study:
@@ -193,8 +213,9 @@ def parse(name: str, values: Record) -> Study:
         datasets=_datasets(values),
         offline=made[OFFLINE],
         online=made["online"],
-        dataset_flags=_texts(_table(defaults, DATASET, {"flags": list}), "flags"),
-        published={task: _numbers(published, task) for task in published},
+        dataset_flags=_flags(_table(defaults, DATASET, {"flags": list})),
+        published={task: _scores(published, task) for task in published},
+        published_note=values.at("published_note", str, ""),
     )
 
 
@@ -215,7 +236,7 @@ def cells(study: Study, schedule: str, seeds: int | None = None, only: Sequence[
     found: dict[str, Cell] = {}
 
     def add(command: str, task: str, method: Method, arguments: Iterable[str], needs: Mapping[str, Cell]) -> Cell:
-        settings = [f"--set={each}" for each in method.settings]
+        settings = [f"--set={each}" for each in method.settings[schedule]]
         arguments = (*arguments, *settings, *(f"--{each}" for each in method.flags))
         path = [cell.method for flag, cell in needs.items() if flag == "policy"] + [method.name]
         needed = {flag: cell.name for flag, cell in needs.items()}
@@ -267,18 +288,22 @@ def _chosen(study: Study, found: Mapping[str, Cell], only: Sequence[str]) -> lis
     Raises:
       ValueError: see `cells`.
     """
-    methods = {**study.offline, **study.online}
+    methods, tasks = {**study.offline, **study.online}, {name for task in study.tasks for name in _task_names(task)}
     for part in only:
-        if not any(part in name for name in (*study.tasks, *methods)):
+        if not any(part in name for name in (*tasks, *methods)):
             raise ValueError(registry.unknown("part of a task's or method's name", part, (*study.tasks, *methods)))
-    of_tasks = [part for part in only if any(part in task for task in study.tasks)]
+    of_tasks = [part for part in only if any(part in name for name in tasks)]
     of_methods = [part for part in only if part not in of_tasks]
+
+    def meant(part: str, names: Iterable[str], whole: Collection[str]) -> bool:
+        # a whole name is that of its bearer, even where it is part of another's
+        return part in names if part in whole else any(part in name for name in names)
 
     def asked(cell: Cell) -> bool:
         names = [cell.method, *(found[name].method for _, name in cell.needs)]
-        # a whole name is that method's, even where it is part of another's
-        hits = [part in names if part in methods else any(part in name for name in names) for part in of_methods]
-        return (not of_tasks or any(part in cell.task for part in of_tasks)) and (not of_methods or any(hits))
+        return (not of_tasks or any(meant(part, _task_names(cell.task), tasks) for part in of_tasks)) and (
+            not of_methods or any(meant(part, names, methods) for part in of_methods)
+        )
 
     chosen = {name for name, cell in found.items() if cell.command != DATASET and asked(cell)}
     for cell in reversed([*found.values()]):  # each comes after those that it needs
@@ -287,13 +312,20 @@ def _chosen(study: Study, found: Mapping[str, Cell], only: Sequence[str]) -> lis
     return [cell for name, cell in found.items() if name in chosen]
 
 
+def _task_names(task: str) -> tuple[str, str]:
+    """Returns a task's full name, and the part that its folders have."""
+    return task, task.partition("/")[2] or task
+
+
 def _methods(name: str, values: Record, common: Record, tasks: tuple[str, ...]) -> list[Method]:
     """Returns the methods of a table: one, or one for each combination of values that it varies."""
     varied = Record(values.at("vary", dict, {}), f"vary of {values.name}", WAY_OUT)
     options = [[(field, value) for value in _texts(varied, field)] for field in varied]
     methods = []
+    paper = (*_texts(common, "set"), *_texts(values, "set"))
+    fast = (*_texts(common, "set"), *_texts(common, "fast"), *_texts(values, "set"), *_texts(values, "fast"))
     for values_of in itertools.product(*options):
-        chosen = [f"{field}={value}" for field, value in values_of]
+        chosen = tuple(f"{field}={value}" for field, value in values_of)
         label = values.at("label", str, name)
         methods.append(
             Method(
@@ -301,8 +333,8 @@ def _methods(name: str, values: Record, common: Record, tasks: tuple[str, ...]) 
                 algorithm=values.at("algorithm", str, name),
                 label=f"{label}, {', '.join(chosen)}" if chosen else label,
                 tasks=_texts(values, "tasks") or tasks,
-                settings=(*_texts(common, "set"), *_texts(values, "set"), *chosen),
-                flags=(*_texts(common, "flags"), *_texts(values, "flags")),
+                settings={"paper": (*paper, *chosen), "fast": (*fast, *chosen)},
+                flags=(*_flags(common), *_flags(values)),
                 starts=_texts(values, "from"),
                 reconstruction=values.at("reconstruction", str, ""),
             )
@@ -332,19 +364,35 @@ def _texts(values: Record, name: str) -> tuple[str, ...]:
     return tuple(str(entry).lower() if isinstance(entry, bool) else str(entry) for entry in entries)
 
 
+def _flags(values: Record) -> tuple[str, ...]:
+    """Returns flags of a table's commands, none of which the study gives them itself."""
+    flags = _texts(values, "flags")
+    for flag in flags:
+        if flag.partition("=")[0] in OWN_FLAGS:
+            raise values.refusal(f"flags has {brief(flag)}, which the study says by keys of its own")
+    return flags
+
+
 def _datasets(values: Record) -> dict[str, str]:
     datasets = Record(values.at("datasets", dict, {}), f"datasets of {values.name}", WAY_OUT)
     return dict(datasets.check(dict.fromkeys(datasets, str)))
 
 
-def _numbers(values: Record, task: str) -> dict[str, float]:
+def _scores(values: Record, task: str) -> dict[str, dict[str, float]]:
+    """Returns what is published of a task by label: a score alone is the final one."""
     table = Record(values.check({task: dict})[task], f"{task} of {values.name}", WAY_OUT)
-    return dict(table.check(dict.fromkeys(table, float)))
+    found = {}
+    for label in table.check(dict.fromkeys(table, (float, dict))):
+        scores = table[label] if isinstance(table[label], dict) else {PUBLISHED[-1]: table[label]}
+        record = Record(scores, f"{label} of {table.name}", WAY_OUT)
+        _known(record, dict.fromkeys(PUBLISHED, float))
+        found[label] = dict(record)
+    return found
 
 
 def _slug(text: str) -> str:
     """Returns a text as part of a path."""
-    return NO_NAME.sub("_", text.partition("/")[2] or text)
+    return NO_NAME.sub("_", _task_names(text)[1])
 
 
 def _digest(values: Any) -> str:

@@ -23,8 +23,10 @@ from o2o_jax.reading import Record, brief, read_json
 from o2o_jax.runtime import files
 from o2o_jax.studies.grid import DATASET, Cell
 
-DONE, RUNNING, FAILED, WAITING = "done", "running", "failed", "waiting"
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # a command that was asked to stop, and can be resumed
+DONE, RUNNING, QUEUED, FAILED, WAITING = "done", "running", "queued", "failed", "waiting"
+# of a command that was asked to stop and can be resumed: by its own status, or before it could have one
+STOPPED = {status for signum in (signal.SIGINT, signal.SIGTERM) for status in (128 + signum, -signum)}
+ANNOUNCEMENTS = {signal.SIGUSR1, signal.SIGUSR2}  # clusters send one to all of a job's processes before its end
 OWN_COMMAND = (sys.executable, "-m", "o2o_jax.cli")
 _KINDS = {"attempts": int, "failures": int, "seconds": float, "status": int, "job": str}
 
@@ -34,10 +36,10 @@ class Progress:
     """State of a cell, as far as it is known.
 
     Attributes:
-      state: DONE, RUNNING, FAILED or WAITING.
+      state: DONE, RUNNING, QUEUED of a cluster, FAILED or WAITING.
       seconds: that its attempts took so far, those under way aside.
       failures: in a row.
-      reason: last line of the log of one that failed.
+      reason: last line of the log of one that failed, or what a cluster says of its job.
       job: of the cluster that it was given to last; "" for none.
     """
 
@@ -72,17 +74,24 @@ def of(root: Path, cell: Cell) -> Progress:
     if record.get("status") == 0 and (cell.command == DATASET or (root / cell.name / "config.json").is_file()):
         return dataclasses.replace(known, state=DONE)
     if known.failures:
-        return dataclasses.replace(known, state=FAILED, reason=last_line(_beside(root, cell, ".log")))
+        return dataclasses.replace(known, state=FAILED, reason=last_words(_beside(root, cell, ".log")))
     return known
 
 
-def last_line(path: Path) -> str:
-    """Returns the last line of a log that says something, as one of limited length."""
+def last_words(path: Path, about: str = "", count: int = 1) -> str:
+    """Returns the end of a log, as one line of limited length.
+
+    Args:
+      path: of the log.
+      about: what a line must have in it.
+      count: of different lines, the last ones that say something.
+    """
     with contextlib.suppress(OSError):
-        lines = [line for line in path.read_bytes()[-4096:].decode(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return brief(lines[-1].removeprefix("error: "))
-    return "it left no log"
+        lines = path.read_bytes()[-4096:].decode(errors="replace").splitlines()
+        found = [*dict.fromkeys(line for line in reversed(lines) if line.strip() and about in line)][:count]
+        if found:
+            return brief("; ".join(line.removeprefix("error: ") for line in reversed(found)))
+    return "its log doesn't say why"
 
 
 def given(root: Path, cell: Cell, job: str) -> None:
@@ -120,26 +129,34 @@ class Attempt:
         except BlockingIOError:
             self._log.close()
             raise
+        except OSError:  # a file system without locks
+            pass
         self._began = time.monotonic()
-        # a session of its own: a terminal's Ctrl-C reaches whoever runs the study, who then stops its processes
         self._log.write(f"$ o2o {' '.join(cell.argv(root))}\n".encode())
         self._log.flush()
-        # a session of its own: a terminal's Ctrl-C reaches whoever runs the study, who then stops its processes
-        self.process = subprocess.Popen(
-            [*(command or OWN_COMMAND), *cell.argv(root)],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        # who runs the study stops its processes, so that they can save their runs: Ctrl-C doesn't reach a session of
+        # their own, and they inherit that what announces a job's end, and would end them, is blocked
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ANNOUNCEMENTS)
+        try:
+            self.process = subprocess.Popen(
+                [*(command or OWN_COMMAND), *cell.argv(root)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if cores:
             os.sched_setaffinity(self.process.pid, cores)  # before it has threads, which inherit it
 
     def poll(self) -> Progress | None:
-        """Returns how far the cell has come once the process has ended, which is noted; None while it runs."""
+        """Returns how far the cell has come once the process has ended, which is noted once; None while it runs."""
         status = self.process.poll()
         if status is None:
             return None
+        if self._log.closed:
+            return of(self._root, self.cell)
         self._log.close()
         record = _read(self._root, self.cell)
         failures = 0 if status == 0 else record.at("failures", int, 0) + (status not in STOPPED)
@@ -148,7 +165,7 @@ class Attempt:
         _write(
             self._root,
             self.cell,
-            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 1)},
+            {**record, "status": status, "attempts": attempts, "failures": failures, "seconds": round(seconds, 3)},
         )
         return of(self._root, self.cell)
 

@@ -16,7 +16,7 @@ from o2o_jax.cli import finetune, offline
 from o2o_jax.data import sources
 from o2o_jax.jobs.handoffs import load_delivered
 from o2o_jax.jobs.job import OnlineJob
-from o2o_jax.runtime import interrupt, log, train
+from o2o_jax.runtime import interrupt, log, provenance, train
 from o2o_jax.runtime.checkpoint import Checkpoints
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.evaluate import Evaluator, policy_episodes
@@ -107,6 +107,7 @@ def test_every_phase_leaves_its_metrics(o2td3):
         "reevaluate": [2, 4], "align": [0, 2, 4], "start": [0], "finetune": [2, 4, 6], "evaluation": [2, 4, 6]
     }  # fmt: skip
     assert {"overestimated", "distance"} <= log.read(o2td3, "align").keys()
+    assert provenance.seconds(o2td3).keys() == steps.keys() - {"start"}
     evaluation = log.read(o2td3, "evaluation")
     assert evaluation["seed"].tolist() == [0, 1] * 3
     np.testing.assert_allclose(evaluation["score"], envs.get_task(tiny.ENV).score(evaluation["return"]))

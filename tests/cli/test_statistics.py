@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
-from o2o_jax.cli.statistics import bootstrap_interval, interquartile_mean
+from o2o_jax.cli.statistics import (
+    area,
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+    steps_to,
+    stratified_interval,
+)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 11])
@@ -45,3 +54,41 @@ def test_bootstrap_interval_covers():
 def test_bad_arguments(values, confidence):
     with pytest.raises(ValueError, match="confidence must lie|one axis"):
         bootstrap_interval(values, confidence)
+
+
+def test_stratified_interval_draws_within_tasks():
+    # of two tasks with one seed each nothing is drawn; drawn from all of them together it would be 0 to 10
+    assert stratified_interval([[0.0], [10.0]], np.mean) == (5.0, 5.0)
+    # one task of 0 and 8, another of 4 alone: means of 4/3, 4, 20/3
+    low, high = stratified_interval([[0.0, 8.0], [4.0]], np.mean)
+    np.testing.assert_allclose((low, high), (4 / 3, 20 / 3))
+    assert np.isnan(stratified_interval([[], []])).all()
+
+
+def test_interval_of_the_interquartile_mean_contains_it():
+    scores = np.random.default_rng(0).normal(50, 10, (6, 5))
+    low, high = stratified_interval(scores)
+    assert low < interquartile_mean(scores) < high
+
+
+def test_probability_of_improvement_by_hand():
+    assert probability_of_improvement([[1, 3]], [[2, 3]]) == pytest.approx((0 + 0 + 1 + 0.5) / 4)
+    assert probability_of_improvement([[1], [5]], [[2], [2]]) == 0.5  # of one task always, of the other never
+    assert probability_of_improvement([[1], []], [[0], [2]]) == 1.0  # a task without scores of both doesn't count
+    assert np.isnan(probability_of_improvement([[]], [[1]]))
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=4), min_size=2, max_size=4))
+def test_either_of_two_improves_on_the_other(scores):
+    ours, theirs = scores, scores[1:] + scores[:1]
+    assert probability_of_improvement(ours, theirs) + probability_of_improvement(theirs, ours) == pytest.approx(1.0)
+    assert probability_of_improvement(ours, ours) == 0.5
+
+
+def test_area_and_steps_by_hand():
+    assert area([0, 10, 30], [0.0, 10.0, 10.0]) == pytest.approx((50 + 200) / 30)
+    assert area([5], [7.0]) == 7.0
+    assert np.isnan(area([], []))
+    assert np.isnan(area([0, 1], [np.nan, 1.0]))
+    assert steps_to([0, 10, 20], [1.0, 5.0, 3.0], 5.0) == 10.0
+    assert np.isnan(steps_to([0, 10], [1.0, np.nan], 2.0))

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from o2o_jax.cli import study
-from o2o_jax.studies import progress
+from o2o_jax.studies import grid, progress
 from tests import tiny
 
 FILE = """
@@ -54,6 +54,9 @@ def test_a_study_from_start_to_report(file, capfd):
     (report,) = csv.DictReader((file.parent / "runs" / "mine" / "report_runs.csv").open())
     assert report["seeds"] == "2"
     assert (file.parent / "runs" / "mine" / "report.png").exists()
+    page = (file.parent / "runs" / "mine" / "index.html").read_text()
+    assert f"<pre>o2o study {file}</pre>" in page  # a file's name alone would be a study of the package
+    assert "<p>Commands: 3 done.</p>" in page
     call(file, "--status")
     assert "3 done; nothing is left" in capfd.readouterr().out
 
@@ -85,3 +88,11 @@ def test_runs_that_fail_are_named_at_the_end(file, capfd, monkeypatch):
     assert "2 of 3 runs are not done" in error
     call(file, "--status")
     assert "1 done, 1 failed, 1 waiting" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("schedule", ["fast", "paper"])
+@pytest.mark.parametrize("name", grid.names())
+def test_studies_that_come_with_the_package_are_understood(name, schedule, tmp_path):
+    found = grid.load(name)
+    cells = grid.cells(found, schedule, only=found.tasks[:1])
+    assert [*study.check(cells, tmp_path)] == [cell.name for cell in cells if cell.command != grid.DATASET]

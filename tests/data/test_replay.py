@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from o2o_jax.data import replay
+from o2o_jax.data.replay.prefilled import loaded_rows
 from o2o_jax.data.returns import RecordedReturns, ReturnsToGo
 from o2o_jax.runtime.devices import seed_mesh
 from o2o_jax.runtime.seeds import over_seeds, seed_axes
@@ -381,3 +382,25 @@ def test_rows_of_both_sources_have_their_returns():
     np.testing.assert_array_equal(value[20:], 2.0)  # 1 + 0.5 · 2 and 2
     assert rule.choose("data") == "data"
     assert with_returns(6, "none").choose("data") is None
+
+
+def test_a_buffer_that_begins_with_some_rows_of_the_dataset():
+    buffer, keys = filled(4, 2), jax.random.split(jax.random.key(0), 200)
+    loaded = set(-1.0 - loaded_rows(DATASET_SIZE, 2))
+    assert len(loaded) == 2
+    rewards = {}
+    for half in (False, True):
+        rule = replay.prefilled(4, 5, 2, half)
+        draw = jax.jit(jax.vmap(rule.sample, (None, None, 0)))
+        rewards[half] = np.asarray(draw(buffer, dataset(), keys).reward)
+    # of the buffer alone: two rows of the dataset and the two fresh ones, all alike
+    values, counts = np.unique(rewards[False], return_counts=True)
+    assert set(values) == loaded | {0.0, 1.0}
+    np.testing.assert_allclose(counts / 1000, 0.25, atol=0.05)
+    # half of a batch from all of the dataset, the other, larger, of the buffer
+    assert set(np.unique(rewards[True][:, :2])) == set(-1.0 - np.arange(DATASET_SIZE))
+    assert set(np.unique(rewards[True][:, 2:])) == loaded | {0.0, 1.0}
+
+
+def test_a_buffer_that_begins_with_a_small_dataset_has_all_of_it():
+    assert sorted(loaded_rows(3, 10)) == [0, 1, 2]

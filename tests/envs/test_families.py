@@ -85,7 +85,8 @@ def test_last_observations_by_hand():
 
 
 @pytest.mark.parametrize(
-    "name", ["mujoco/hopper", "antmaze/umaze", "antmaze/goal-ant", "pointmaze/umaze", "adroit/pen"]
+    "name",
+    ["mujoco/hopper", "antmaze/umaze", "antmaze/goal-ant", "pointmaze/umaze", "adroit/pen", "ogbench/cube-single-play"],
 )
 def test_environments_take_settings_of_gymnasium(name):
     task = next(task for full, task in envs.family(name).tasks().items() if full.startswith(name))

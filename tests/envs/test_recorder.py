@@ -60,7 +60,14 @@ def under_way(vector_env, played):
     return episodes.save(vector_env)
 
 
-TASKS = ["mujoco/hopper-medium", "pointmaze/umaze", "antmaze/umaze", "adroit/pen-human", "gym/Pendulum-v1"]
+TASKS = [
+    "mujoco/hopper-medium",
+    "pointmaze/umaze",
+    "antmaze/umaze",
+    "adroit/pen-human",
+    "ogbench/pointmaze-medium-navigate",
+    "gym/Pendulum-v1",
+]
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -59,3 +59,14 @@ def test_parameters_tell_how_their_critics_were_made(settings):
     hidden, layer_norm, num_critics = settings
     expected = {"hidden": hidden, "layer_norm": layer_norm, "num_critics": num_critics}
     assert networks.critic_settings(shapes) == expected
+
+
+def test_appended_inputs_count_nothing_until_they_learn():
+    network, observation = networks.Critics((4, 4), layer_norm=False, num_critics=2), jnp.array([[0.5, -1.0]])
+    before = network.init(jax.random.key(0), observation, observation[:, :0])
+    after = networks.append_inputs(before, 3)
+    action = jnp.array([[1.0, -2.0, 3.0]])
+    values = network.apply(before, observation, observation[:, :0])
+    np.testing.assert_allclose(network.apply(after, observation, action), values, rtol=1e-6)
+    gradient = jax.grad(lambda params: network.apply(params, observation, action).sum())(after)
+    assert jnp.abs(gradient["params"]["MLP_0"]["Dense_0"]["kernel"][:, 2:]).max() > 0.0

@@ -1,6 +1,7 @@
 """Cal-QL: recorded updates and returns, the floor by hand and its gradient, settings."""
 
 import dataclasses
+import inspect
 import math
 
 import jax
@@ -148,10 +149,11 @@ def test_gradient_with_a_floor_in_closed_form():
 
 def test_offline_training_is_cql_s_on_rows_with_returns():
     algorithm = cal_ql.make(dataclasses.replace(RECORDED, reward_scale=2.0, reward_shift=1.0), SPEC)
-    assert algorithm.phase("offline").update.func is cql.algorithm.update
+    assert inspect.unwrap(algorithm.phase("offline").update).func is cql.algorithm.update
     rollout = tiny.random_rollout(SPEC, 4)
-    state, extras = algorithm.phase("offline").prepare("state", rollout)
-    assert state == "state"
+    start = jax.eval_shape(algorithm.init, jax.random.key(0), Normalizer.identity(SPEC.observation_dim))
+    state, extras = algorithm.phase("offline").prepare(start, rollout)
+    assert state is start
     reward = 2.0 * np.asarray(rollout.reward) + 1.0
     np.testing.assert_allclose(extras.shared.value, [sum(reward[t:] * 0.99 ** np.arange(4 - t)) for t in range(4)])
 

@@ -1,6 +1,7 @@
 """Cal-QL online: what its updates learn from, returns of episodes that end at different times, the switch."""
 
 import dataclasses
+import inspect
 
 import jax
 import numpy as np
@@ -73,7 +74,7 @@ def test_every_seed_learns_from_the_returns_of_its_own_episodes():
 def test_the_update_is_cql_s_with_a_floor_or_without():
     for calibrated in (True, False):
         algorithm = cal_ql.make(settings(calibrate_online=calibrated), SPEC)
-        assert algorithm.online.update.func is cql.algorithm.update
+        assert inspect.unwrap(algorithm.online.update).func is cql.algorithm.update
         assert (algorithm.online.prepare is not None) is calibrated
         buffer = algorithm.online.replay.init(SPEC)
         assert isinstance(buffer, replay.ReturnsBuffer if calibrated else replay.RingBuffer)
@@ -84,7 +85,8 @@ def test_batches_of_every_mode_have_returns(mode):
     algorithm = cal_ql.make(settings(mode=mode), SPEC)
     rollout = tiny.random_rollout(SPEC, 6)
     buffer = algorithm.online.replay.init(SPEC)
-    _, extras = algorithm.online.prepare(None, rollout)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    _, extras = algorithm.online.prepare(state, rollout)
     dataset = None if mode == "none" else Annotated.of(rollout, extras)
     batch = jax.eval_shape(algorithm.online.replay.sample, buffer, dataset, jax.random.key(0))
     assert batch.extras.shared.value.shape == batch.reward.shape == (4,)

@@ -1,6 +1,7 @@
 """Parts of O2SAC and O2TD3: who goes online, the first reference, the schedule of the threshold, settings, handoffs."""
 
 import functools
+import inspect
 import itertools
 import types
 
@@ -653,7 +654,8 @@ def test_controls_switch_the_idea_off():
         algorithm = control.make(config, SPEC)
         assert algorithm.phases == ()
         assert algorithm.online.reference is None
-        assert algorithm.online.update.func is method.make(method.Config(), SPEC).online.update.func
+        updates = [each.online.update for each in (algorithm, method.make(method.Config(), SPEC))]
+        assert inspect.unwrap(updates[0]).func is inspect.unwrap(updates[1]).func
         scratch = control.Config.from_scratch()
         assert (scratch.networks.critic_source, scratch.replay.mode) == ("random", "none")
         assert scratch.interaction.random_env_steps == 5_000

@@ -124,6 +124,23 @@ def test_gaussian_actions_are_clipped():
     np.testing.assert_allclose(distribution.sample(jax.random.key(0)), [[0.5, 1.0, -1.0]], rtol=1e-6)
 
 
+def test_a_clipped_sample_comes_with_its_own_density():
+    # 0.9 + σ ε is beyond 1 for most: N(0.9, 1) at 1 is −½ 0.01 − ½ log 2π
+    distribution = Gaussian(jnp.full((50, 1), 0.9), jnp.zeros(1))
+    action, log_prob = distribution.sample_and_log_prob(jax.random.key(0))
+    np.testing.assert_array_equal(action, distribution.sample(jax.random.key(0)))
+    np.testing.assert_allclose(log_prob[action[:, 0] == 1.0], -0.005 - 0.5 * math.log(2.0 * math.pi), rtol=1e-5)
+    assert 5 < jnp.sum(action == 1.0) < 45
+
+
+@pytest.mark.parametrize("deviations", [-1.5, 0.0, 2.0])
+def test_density_so_many_deviations_off_the_mean(deviations):
+    mean, log_std = jnp.array([[0.1, -0.2]]), jnp.array([[-1.0, -0.5]])
+    far = mean + deviations * jnp.exp(log_std)
+    for distribution, action in ((Gaussian(mean, log_std), far), (TanhGaussian(mean, log_std), jnp.tanh(far))):
+        np.testing.assert_allclose(distribution.log_prob_at(deviations), distribution.log_prob(action), rtol=1e-5)
+
+
 def test_gaussian_samples_have_the_stated_spread():
     distribution = Gaussian(jnp.zeros((20_000, 2)), jnp.log(jnp.array([0.1, 0.2])))
     samples = distribution.sample(jax.random.key(0))

@@ -107,3 +107,18 @@ def test_code_that_changed_between_two_processes_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "abc")
     provenance.record(tmp_path)
     assert 'and "abc" now; its numbers are not those of one version' in provenance.changed(tmp_path)
+
+
+def test_time_adds_up_over_processes(tmp_path):
+    assert provenance.seconds(tmp_path) == {}
+    provenance.record(tmp_path)
+    provenance.record_seconds(tmp_path, {"reevaluate": 1.5})
+    provenance.record_seconds(tmp_path, {"reevaluate": 2.0, "align": 1.0})  # the newest of a process counts
+    provenance.record(tmp_path)
+    assert provenance.seconds(tmp_path) == {"reevaluate": 2.0, "align": 1.0}
+    provenance.record_seconds(tmp_path, {"align": 0.25})
+    assert provenance.seconds(tmp_path) == {"reevaluate": 2.0, "align": 1.25}
+    path = tmp_path / provenance.FILE
+    path.write_text(path.read_text().replace("0.25", '"0.25"'))
+    with pytest.raises(ValueError, match=r"provenance.jsonl is damaged .*align is '0.25'"):
+        provenance.seconds(tmp_path)

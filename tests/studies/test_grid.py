@@ -1,5 +1,7 @@
 """Studies' files, and the commands that they stand for."""
 
+from pathlib import Path
+
 import pytest
 
 from o2o_jax import envs, offline, online
@@ -91,6 +93,9 @@ def test_parts_of_names_choose_and_bring_what_they_need():
         return grid.cells(parse(FILE), "fast", only=only)
 
     assert {cell.task for cell in chosen("walker")} == {TASKS[1]}
+    replay = parse(FILE | {"tasks": [TASKS[0], f"{TASKS[0]}-replay"]})
+    for whole in (TASKS[0], "hopper-medium"):
+        assert {cell.task for cell in grid.cells(replay, "fast", only=[whole])} == {TASKS[0]}
     found = chosen("hopper", "o2sac")
     assert [cell.command for cell in found] == ["dataset", "offline", "finetune"]
     assert {cell.method for cell in chosen("cql")} == {"", "cql", "o2td3", "o2sac"}  # with all that starts from it
@@ -122,8 +127,10 @@ def test_a_study_without_online_methods_trains_offline():
         ({"online": {"o2td3": ["td3_bc"]}}, "expected an object"),
         ({"online": {"o2td3": {"from": [["td3_bc"]]}}}, "from has a list or a table within"),
         ({"online": {"o2td3": {}}}, "online.o2td3: from names no offline method"),
+        ({"offline": {"bc": {"flags": ["out=x"]}}}, "flags has out=x, which the study says by keys of its own"),
         ({"online": {"a": {"from": ["cql"], "reconstruction": "a"}}}, "unknown reconstruction 'a'"),
-        ({"published": {TASKS[0]: {"O2TD3": "97"}}}, "O2TD3 is '97', expected a number"),
+        ({"published": {TASKS[0]: {"O2TD3": "97"}}}, "O2TD3 is '97', expected a number or an object"),
+        ({"published": {TASKS[0]: {"O2TD3": {"last": 97}}}}, "unknown name 'last'"),
         ({"datasets": {TASKS[0]: 3}}, "is 3, expected a text"),
     ],
 )
@@ -152,3 +159,32 @@ def test_studies_that_come_with_the_package_name_what_there_is(name):
     assert {method.algorithm for method in study.offline.values()} <= set(offline.names())
     assert {method.algorithm for method in study.online.values()} <= set(online.names())
     assert all(envs.get_task(task) for task in study.tasks)
+
+
+def test_a_study_takes_from_its_base_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("common.toml").write_text(f'tasks = ["{TASKS[0]}"]\nseeds = 4\n[offline.td3_bc]\n')
+    Path("mine.toml").write_text('base = "common.toml"\ntitle = "Other"\n[online.td3]\nfrom = ["td3_bc"]\n')
+    common, mine = grid.load("common.toml"), grid.load("mine.toml")
+    assert (mine.name, mine.title, [*mine.online]) == ("mine", "Other", ["td3"])
+    assert (mine.tasks, mine.seeds, mine.offline) == (common.tasks, common.seeds, common.offline)
+    Path("common.toml").write_text('base = "mine.toml"')
+    with pytest.raises(ValueError, match="mine.toml .*its own base"):
+        grid.load("mine.toml")
+
+
+def test_settings_of_the_fast_schedule_hold_there_alone():
+    offline = {"td3_bc": {"set": ["updates=5"], "fast": ["updates=2"]}, "cql": {"fast": ["updates=3"]}}
+    found = {schedule: grid.cells(parse(FILE | {"offline": offline}), schedule) for schedule in ("paper", "fast")}
+    settings = {
+        schedule: {cell.method: cell.arguments[3:] for cell in found[schedule] if cell.command == "offline"}
+        for schedule in found
+    }
+    assert settings["paper"] == {"td3_bc": ("--set=updates=5",), "cql": ()}
+    assert settings["fast"] == {"td3_bc": ("--set=updates=5", "--set=updates=2"), "cql": ("--set=updates=3",)}
+
+
+def test_published_scores_are_the_final_ones_or_say_which():
+    scores = {"O2TD3": 97, "O2SAC": {"offline": 59.29, "aligned": 65.28}}
+    found = parse(FILE | {"published": {TASKS[0]: scores}}).published
+    assert found == {TASKS[0]: {"O2TD3": {"final": 97}, "O2SAC": {"offline": 59.29, "aligned": 65.28}}}

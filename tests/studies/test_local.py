@@ -1,6 +1,7 @@
 """Cells of a study on this machine: in what order, again after a failure, and where the study is stopped."""
 
 import os
+import signal
 import threading
 import time
 
@@ -126,6 +127,19 @@ def test_what_another_process_runs_is_waited_for(tmp_path, make_cells):
     local.run(tmp_path, cells, 1, 0, report)
     assert seen == [RUNNING, DONE]
     assert calls(tmp_path, cell) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_announces_the_end_of_a_clusters_job_ends_no_run(tmp_path, make_cells, signum):
+    (cell,) = make_cells(offline={"bc": {"set": ["wait"]}}, online={})
+    attempt = Attempt(tmp_path, cell)
+    while not (tmp_path / cell.name / "waits").exists():
+        time.sleep(0.01)
+    attempt.process.send_signal(signum)
+    assert signum not in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # who runs the study still hears it
+    attempt.stop()
+    assert attempt.process.returncode == 143
+    assert progress.of(tmp_path, cell).failures == 0
 
 
 def test_a_damaged_record_is_named(tmp_path, make_cells):

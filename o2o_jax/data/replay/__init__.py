@@ -5,6 +5,7 @@ from typing import Literal
 from o2o_jax.data.replay.auto import RegimeBuffer, auto
 from o2o_jax.data.replay.half import half
 from o2o_jax.data.replay.own import own
+from o2o_jax.data.replay.prefilled import prefilled
 from o2o_jax.data.replay.returns import ReturnsBuffer, with_returns
 from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer
 from o2o_jax.data.replay.rollout import rollout
@@ -24,6 +25,7 @@ __all__ = [
     "make",
     "make_buffer",
     "own",
+    "prefilled",
     "rollout",
     "union",
     "with_returns",

@@ -1,4 +1,4 @@
-"""The pen of Adroit, a hand with 24 joints, with the datasets that Minari has of it."""
+"""Adroit, a hand with 24 joints, at four tasks, with the datasets that Minari has of them."""
 
 from o2o_jax.envs.adroit.behaviour import behaviours
 from o2o_jax.envs.adroit.environments import make_env, make_vector_env

@@ -11,6 +11,6 @@ def behaviours(task: Task) -> list[Behaviour]:
       ValueError: always.
     """
     raise ValueError(
-        f"{task.name} can't be made here, since people and unpublished policies recorded the data of the pen: it loads "
-        "from Minari (--dataset=D4RL/pen/human-v2, …); a dataset of your own takes --policy and --out"
+        f"{task.name} can't be made here, since people and unpublished policies recorded the data of Adroit: it loads "
+        f"from Minari (--dataset=D4RL/{task.robot}/human-v2, …); a dataset of your own takes --policy and --out"
     )

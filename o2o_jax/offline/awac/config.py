@@ -18,7 +18,7 @@ class Config(OfflineConfig):
         (256, 256, 256), "widths of the critics' hidden layers", unit="units", source="CORL"
     )
     temperature: float = setting(
-        0.3333, "λ under the advantage", unit="return units", source="CORL; 0.1 in mazes and on the pen"
+        0.3333, "λ under the advantage", unit="return units", source="CORL; 0.1 in mazes and on Adroit"
     )
 
     def __post_init__(self) -> None:
@@ -27,7 +27,7 @@ class Config(OfflineConfig):
 
     @classmethod
     def for_task(cls, task: Task) -> "Config":
-        """Returns the settings for a task: a sharper policy where rewards are sparse, and on the pen."""
+        """Returns the settings for a task: a sharper policy where rewards are sparse, and on Adroit."""
         expect_task(task)
-        sharp = task.sparse_reward or task.robot == "pen"
+        sharp = task.sparse_reward or task.family == "adroit"
         return cls(temperature=0.1 if sharp else cls().temperature, reward_shift=-1.0 if task.sparse_reward else 0.0)

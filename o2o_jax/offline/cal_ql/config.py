@@ -27,7 +27,7 @@ class Config(ConservativeConfig):
     def for_task(cls, task: Task) -> "Config":
         """Returns the authors' settings for mazes, CORL's for Adroit's pen and for locomotion."""
         expect_task(task)
-        if not (task.sparse_reward or task.robot == "pen"):
+        if not (task.sparse_reward or task.family == "adroit"):
             return cls()
         best_of_ten = cls(normalize_observations=False, actor_lr=1e-4, alpha_lr=1e-4, target_actions=10)
         if not task.sparse_reward:

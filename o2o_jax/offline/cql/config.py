@@ -36,9 +36,9 @@ class ConservativeConfig(OfflineConfig):
     normalize_observations: bool = setting(
         True, "observations scaled by the dataset's mean and deviation", source="OCR-CFT's offline code; false in mazes"
     )
-    actor_lr: float = setting(3e-5, "learning rate of the actor", source="CORL; 1e-4 in mazes and on the pen")
+    actor_lr: float = setting(3e-5, "learning rate of the actor", source="CORL; 1e-4 in mazes and on Adroit")
     alpha: float = setting(1.0, "temperature of the actor at the start", unit="return units per nat", source="CORL")
-    alpha_lr: float = setting(3e-5, "learning rate of log α", source="CORL; 1e-4 in mazes and on the pen")
+    alpha_lr: float = setting(3e-5, "learning rate of log α", source="CORL; 1e-4 in mazes and on Adroit")
     target_actions: int = setting(
         1,
         "actions sampled per next state, of which the best counts: max-target backup from 2 on",
@@ -46,7 +46,7 @@ class ConservativeConfig(OfflineConfig):
         source="CORL; 10 in mazes",
     )
     conservative_weight: float = setting(
-        10.0, "w, weight of the penalty on the gap", source="OCR-CFT's offline code; 5 in mazes, 1 on the pen"
+        10.0, "w, weight of the penalty on the gap", source="OCR-CFT's offline code; 5 in mazes, 1 on Adroit"
     )
     num_actions: int = setting(
         10,
@@ -86,7 +86,7 @@ class Config(ConservativeConfig):
         On Adroit's pen a lower weight and a faster actor.
         """
         expect_task(task)
-        if task.robot == "pen":
+        if task.family == "adroit":
             return cls(conservative_weight=1.0, actor_lr=1e-4, alpha_lr=1e-4)
         if not task.sparse_reward:
             return cls()

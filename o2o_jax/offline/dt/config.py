@@ -7,12 +7,16 @@ from o2o_jax.interfaces import Task, expect_task
 from o2o_jax.settings import Settings, setting
 
 # By robot. Only those of Hopper, medium, are the authors'; of the others two later repositories tell (baselines,
-# section 2.7), whose unit of the pen's return is not known: there CORL's target is kept.
+# section 2.7), whose unit of the pen's return is not known: there CORL's target is kept. Of Adroit's other tasks nobody
+# does: D4RL's expert return is the target.
 _ROBOTS: dict[str, dict[str, Any]] = {
     "hopper": {"target_return": 3_600.0},
     "walker2d": {"target_return": 5_000.0, "updates": 10_000, "lr": 1e-3, "weight_decay": 1e-3},
     "halfcheetah": {"target_return": 6_000.0},
     "pen": {"target_return": 3_100.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
+    "door": {"target_return": 2_900.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
+    "hammer": {"target_return": 12_800.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
+    "relocate": {"target_return": 4_200.0, "updates": 40_000, "weight_decay": 1e-4, "context": 5},
 }
 ODT = "Online DT's code (arXiv:2202.05607)"
 MOST_LAYERS = 1_000

@@ -18,7 +18,7 @@ class Config(OfflineConfig):
     expectile: float = setting(
         0.7,
         "κ of the values among those of the data's actions",
-        source="arXiv:2110.06169, appendix B; 0.9 in mazes, 0.8 on the pen",
+        source="arXiv:2110.06169, appendix B; 0.9 in mazes, 0.8 on Adroit",
     )
     inverse_temperature: float = setting(
         3.0, "b on the advantage", unit="per return unit", source="arXiv:2110.06169, appendix B; 10 in mazes"
@@ -36,4 +36,4 @@ class Config(OfflineConfig):
         expect_task(task)
         if task.sparse_reward:
             return cls(expectile=0.9, inverse_temperature=10.0, reward_shift=-1.0)
-        return cls(expectile=0.8) if task.robot == "pen" else cls()
+        return cls(expectile=0.8) if task.family == "adroit" else cls()

@@ -38,6 +38,15 @@ PENALTIES: Mapping[tuple[str, str], tuple[float, float]] = types.MappingProxyTyp
         ("pen", "human"): (0.1, 0.5),
         ("pen", "cloned"): (0.05, 0.5),
         ("pen", "expert"): (0.01, 0.01),
+        ("door", "human"): (0.1, 0.1),
+        ("door", "cloned"): (0.01, 0.1),
+        ("door", "expert"): (0.05, 0.01),
+        ("hammer", "human"): (0.01, 0.5),
+        ("hammer", "cloned"): (0.1, 0.5),
+        ("hammer", "expert"): (0.01, 0.01),
+        ("relocate", "human"): (0.1, 0.01),
+        ("relocate", "cloned"): (0.1, 0.01),
+        ("relocate", "expert"): (0.05, 0.01),
     }
 )
 MAZE_PENALTIES = (0.002, 0.001)  # where a maze has none of its own: those of AntMaze's large-play
@@ -57,13 +66,11 @@ class Config(OfflineConfig):
         (256, 256, 256), "widths of the critics' hidden layers, all with LayerNorm", unit="units", source=AUTHORS
     )
     batch_size: int = setting(
-        1_024, "transitions per update", unit="transitions", source=f"{AUTHORS}; 256 in mazes and on the pen"
+        1_024, "transitions per update", unit="transitions", source=f"{AUTHORS}; 256 in mazes and on Adroit"
     )
     discount: float = setting(0.99, "γ, per environment step", source=f"{AUTHORS}; 0.999 in mazes")
-    actor_lr: float = setting(1e-3, "learning rate of the actor", source=f"{AUTHORS}; 3e-4 in mazes and on the pen")
-    critic_lr: float = setting(
-        1e-3, "learning rate of the critics", source=f"{AUTHORS}; 5e-5 in mazes, 3e-4 on the pen"
-    )
+    actor_lr: float = setting(1e-3, "learning rate of the actor", source=f"{AUTHORS}; 3e-4 in mazes and on Adroit")
+    critic_lr: float = setting(1e-3, "learning rate of the critics", source=f"{AUTHORS}; 5e-5 in mazes, 3e-4 on Adroit")
     reward_scale: float = setting(1.0, "factor of the raw rewards", source=f"{AUTHORS}; 100 in mazes")
     actor_penalty: float = setting(
         0.01, "β₁ of the actor's squared distance from the data's action, beside Q at the scale 1", source=SEVERAL
@@ -98,7 +105,7 @@ class Config(OfflineConfig):
         penalties = PENALTIES.get((task.robot, task.quality), MAZE_PENALTIES if task.sparse_reward else None)
         if penalties:
             values |= dict(zip(("actor_penalty", "critic_penalty"), penalties, strict=True))
-        if task.sparse_reward or task.robot == "pen":
+        if task.sparse_reward or task.family == "adroit":
             values |= {"batch_size": 256, "actor_lr": 3e-4, "critic_lr": 3e-4}
         if task.sparse_reward:
             values |= {"critic_lr": 5e-5, "discount": 0.999, "reward_scale": 100.0}

@@ -162,6 +162,32 @@ def update(
     if penalty is not None:
         next_value -= penalty(config, batch, next_action)
     target = td_target(batch.reward, batch.terminated, next_value, config.discount)
+    return step_towards(nets, config, state, batch, target, actor_loss, config.polyak)
+
+
+def step_towards(
+    nets: Any,
+    config: TwinDelayed,
+    state: Any,
+    batch: Transition,
+    target: Array,
+    actor_loss: Callable,
+    actor_polyak: float,
+) -> tuple[Any, Metrics]:
+    """Steps the critics towards their target; every `policy_delay`-th time also the actor, and all targets.
+
+    Args:
+      nets: of `make_networks`, or of a method with these networks.
+      config: settings, of which `policy_delay`, `polyak` and what `actor_loss` reads are needed.
+      state: before the update: `State`, or one with its fields.
+      batch: transformed transitions [B].
+      target: [B] return units, constant.
+      actor_loss: as of `update`.
+      actor_polyak: share of the actor copied into its target per step of it.
+
+    Returns:
+      The state with `step` advanced, and metrics, [] each; those of the actor are NaN where it did not move.
+    """
     (critic_loss, metrics), gradient = jax.value_and_grad(td_loss, has_aux=True)(
         state.critic, nets.critic, batch.observation, batch.action, target
     )
@@ -171,7 +197,7 @@ def update(
     delayed = (state.actor, state.opt.actor, state.target_actor, state.target_critic)
     (actor, actor_opt, target_actor, target_critic), actor_metrics = jax.lax.cond(
         step % config.policy_delay == 0,
-        functools.partial(_delayed_step, nets, config, actor_loss, batch, critic),
+        functools.partial(_delayed_step, nets, config, actor_loss, actor_polyak, batch, critic),
         _no_step,
         delayed,
     )
@@ -180,16 +206,17 @@ def update(
         target_actor=target_actor,
         critic=critic,
         target_critic=target_critic,
-        opt=OptStates(actor=actor_opt, critic=critic_opt),
+        opt=state.opt.replace(actor=actor_opt, critic=critic_opt),
         step=step,
     )
     return state, metrics | {"critic_loss": critic_loss} | actor_metrics
 
 
 def _delayed_step(
-    nets: Networks,
+    nets: Any,
     config: TwinDelayed,
     actor_loss: Callable,
+    actor_polyak: float,
     batch: Transition,
     critic: Params,
     delayed: tuple,
@@ -197,7 +224,7 @@ def _delayed_step(
     actor, actor_opt, target_actor, target_critic = delayed
     (loss, metrics), gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor, nets, config, critic, batch)
     actor, actor_opt = gradient_step(nets.actor_optimizer, gradient, actor_opt, actor)
-    target_actor = polyak_update(actor, target_actor, config.polyak)
+    target_actor = polyak_update(actor, target_actor, actor_polyak)
     target_critic = polyak_update(critic, target_critic, config.polyak)
     return (actor, actor_opt, target_actor, target_critic), metrics | {"actor_loss": loss}
 

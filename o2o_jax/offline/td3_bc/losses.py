@@ -16,7 +16,7 @@ def actor_loss(
     observation: Array,
     action: Array,
     alpha: float,
-    cloning_weight: float = 1.0,
+    cloning_weight: Array | float = 1.0,
 ) -> tuple[Array, Metrics]:
     """Computes the deterministic policy loss at a fixed scale, with a cloning term.
 

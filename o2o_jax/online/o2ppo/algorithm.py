@@ -186,14 +186,9 @@ def reevaluate(nets: Networks, config: Config, state: State, batch: Annotated, k
     Returns:
       The state with the critic moved, and metrics.
 
-    Raises:
-      ValueError: while tracing, if the batch has no extras.
-
     Source: section 4.1; D-37.
     """
     del key
-    if not isinstance(batch, Annotated):
-        raise ValueError("O2PPO regresses on returns, which single transitions don't have: annotate the dataset first")
     target = batch.extras.shared.bootstrapped(
         lambda observation: nets.critic.apply(state.critic, state.transform.normalizer(observation))
     )

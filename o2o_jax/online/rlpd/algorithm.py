@@ -247,7 +247,7 @@ def policy(nets: Networks, state: State) -> Policy:
     return Policy(state.actor, state.transform.normalizer, nets.actor)
 
 
-def critic(nets: Networks, config: Config, state: State) -> QFunction:
+def critic(nets: Networks, config: Any, state: Any) -> QFunction:
     """The current critics, the lowest of all, whose values contain the policy's entropy where targets do."""
     alpha = jnp.exp(state.log_alpha) if config.update.backup_entropy else 0.0
     return QFunction.of(state, nets.critic, config.update.discount, alpha)

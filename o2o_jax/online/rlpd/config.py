@@ -120,7 +120,7 @@ class Config(OnlineConfig):
     def published(cls, task: Task) -> "Config":
         """Three layers and targets without entropy in mazes and on Adroit; single targets and r − 1 in mazes."""
         values: dict[str, Any] = {"evaluation.episodes": task.eval_episodes}
-        if task.sparse_reward or task.robot == "pen":
+        if task.sparse_reward or task.family == "adroit":
             three_layers = (256, 256, 256)
             values |= {
                 "networks.hidden": three_layers,

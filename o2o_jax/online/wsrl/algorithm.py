@@ -8,7 +8,7 @@ import jax
 from o2o_jax import making
 from o2o_jax.interfaces import Algorithm
 from o2o_jax.losses import lowest_value
-from o2o_jax.online import o2sac, rlpd
+from o2o_jax.online import common, o2sac, rlpd
 from o2o_jax.online.o2sac import State
 from o2o_jax.online.rlpd.algorithm import Networks, actor_step, critic_step
 from o2o_jax.online.wsrl.config import Config
@@ -16,8 +16,8 @@ from o2o_jax.policy import Handoff
 from o2o_jax.types import Array, Metrics, Spec, Transition
 
 
-def make_networks(config: Config, spec: Spec) -> Networks:
-    """Makes O2SAC's networks and optimisers, as far as RLPD's steps need them."""
+def make_networks(config: Any, spec: Spec) -> Networks:
+    """Makes O2SAC's networks and optimisers, as far as RLPD's steps need them, of settings with `of_o2sac`."""
     nets = o2sac.algorithm.make_networks(config.of_o2sac(), spec)
     return Networks(
         actor=nets.actor,
@@ -49,24 +49,7 @@ def init(start: Algorithm, config: Config, key: Array, handoff: Handoff | None =
     state = start.init(key, handoff)
     if handoff is None or config.networks.critic_source == "random" or start.phases:
         return state
-    return state.replace(opt=carried(state.opt, handoff.state.opt))
-
-
-def carried(fresh: Any, offline: Any) -> Any:
-    """Returns optimiser states with those of offline training in the place of fresh ones, where they are alike.
-
-    Args:
-      fresh: `OptStates` of this method.
-      offline: those of an offline method, by the names of its parts.
-    """
-    found = {name: getattr(offline, name, None) for name in ("actor", "critic", "alpha")}
-    kept = {name: opt for name, opt in found.items() if _shapes(opt) == _shapes(getattr(fresh, name))}
-    return fresh.replace(**kept)
-
-
-def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, [leaf.shape for leaf in leaves]
+    return state.replace(opt=common.carried(state.opt, handoff.state.opt))
 
 
 def finetune(nets: Networks, config: Config, state: State, batch: Transition, key: Array) -> tuple[State, Metrics]:

@@ -7,19 +7,10 @@ from typing import Any, ClassVar, Self
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2sac, parts
-from o2o_jax.online.common import OnlineConfig
+from o2o_jax.online.common import OnlineConfig, settings_of_run
 from o2o_jax.online.o2sac.config import THREE_LAYERS, Alignment, Finetuning
 from o2o_jax.online.parts import AUTHORS
 from o2o_jax.settings import part, replaced, setting
-
-# Settings of an offline run that its critics and its policy can't do without, by their paths here
-OF_OFFLINE_RUN = {
-    "hidden": "networks.hidden",
-    "critic_hidden": "networks.critic_hidden",
-    "discount": "update.discount",
-    "reward_scale": "update.reward_scale",
-    "reward_shift": "update.reward_shift",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,19 +105,14 @@ class Config(OnlineConfig):
     def after(self, source: str, config: Mapping[str, Any]) -> Self:
         """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
         del source
-        if "critic_hidden" not in config:
+        values = settings_of_run(config)
+        if not values:
             return self
-        values = {path: config[name] for name, path in OF_OFFLINE_RUN.items() if name in config}
-        num_critics = config.get("num_critics", 2)
         values |= {
-            "networks.num_critics": num_critics,
-            "networks.num_target_critics": min(self.networks.num_target_critics, num_critics),
-            "networks.layer_norm": config.get("layer_norm", False),
+            "networks.num_target_critics": min(self.networks.num_target_critics, values["networks.num_critics"]),
             "networks.actor_layer_norm": config.get("actor_layer_norm", False),
         }
-        return replaced(
-            self, {path: tuple(value) if isinstance(value, list) else value for path, value in values.items()}
-        )
+        return replaced(self, values)
 
     def warnings(self, source: str) -> list[str]:
         """Returns warnings where targets lack what the critics have learnt to count, a line each."""

@@ -9,6 +9,7 @@ import pytest
 from o2o_jax import envs
 from o2o_jax.cli import dataset
 from o2o_jax.envs import adroit
+from o2o_jax.envs.adroit.tasks import ROBOTS
 from o2o_jax.envs.vector import last_observations
 from o2o_jax.offline import cql
 from o2o_jax.online import o2sac, o2td3
@@ -17,14 +18,18 @@ from tests import tiny
 HUMAN = envs.get_task("adroit/pen-human")
 
 
-def test_environment_fits_its_task_and_ends_after_100_steps():
-    env = adroit.make_env(HUMAN)
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_environment_fits_its_task_and_ends_as_its_data_do(robot):
+    task = envs.get_task(f"adroit/{robot}-human")
+    env = adroit.make_env(task)
     observation, _ = env.reset(seed=0)
-    assert observation.shape == (HUMAN.spec.observation_dim,)
-    assert env.action_space == gymnasium.spaces.Box(-1, 1, (HUMAN.spec.action_dim,))
-    action = np.zeros(HUMAN.spec.action_dim, np.float32)
-    ends = [env.step(action)[2:4] for _ in range(100)]
-    assert ends == [(False, False)] * 99 + [(False, True)]
+    assert observation.shape == (task.spec.observation_dim,)
+    assert env.action_space == gymnasium.spaces.Box(-1, 1, (task.spec.action_dim,))
+    assert env.unwrapped.sparse_reward is False
+    action = np.zeros(task.spec.action_dim, np.float32)
+    ends = [env.step(action)[2:4] for _ in range(task.max_episode_steps)]
+    assert ends == [(False, False)] * (len(ends) - 1) + [(False, True)]
+    assert len(ends) == (100 if robot == "pen" else 200)
 
 
 def test_vector():
@@ -40,12 +45,12 @@ def test_vector():
 
 def test_scores_and_dataset_ids():
     np.testing.assert_allclose(HUMAN.score(np.array([96.262799, 3076.8331017826877])), [0, 100], atol=1e-9)
+    np.testing.assert_allclose(envs.get_task("adroit/door").score(np.array([-56.512833])), [0], atol=1e-9)
     ids = {task.name: task.dataset_id for task in adroit.tasks().values()}
-    assert ids == {
-        "adroit/pen": "",
-        "adroit/pen-human": "D4RL/pen/human-v2",
-        "adroit/pen-cloned": "D4RL/pen/cloned-v2",
-        "adroit/pen-expert": "D4RL/pen/expert-v2",
+    assert ids == {f"adroit/{robot}": "" for robot in ("pen", "door", "hammer", "relocate")} | {
+        f"adroit/{robot}-{quality}": f"D4RL/{robot}/{quality}-v2"
+        for robot in ("pen", "door", "hammer", "relocate")
+        for quality in ("human", "cloned", "expert")
     }
 
 
