@@ -182,10 +182,13 @@ def simulated_steps(plan: Plan) -> int:
     setup, config = plan.setup, plan.setup.config
     if not isinstance(setup.task, Task):  # sizes alone: nothing is played
         return 0
+    every, own = plan.eval_every, 0
+    looks = sum(phase.updates // every for phase in setup.algorithm.phases) if every else 0
     if setup.algorithm.online is None:
-        looks, own = (config.updates // plan.eval_every if plan.eval_every else 1), 0
-    else:
-        looks, own = 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
+        looks = max(1, looks)
+    looks *= 1 + plan.eval_sampled
+    if setup.algorithm.online is not None:
+        looks, own = looks + 2 + config.env_steps // config.evaluation.every_env_steps, config.env_steps
     return own + looks * plan.episodes * setup.task.max_episode_steps
 
 

@@ -59,6 +59,7 @@ def define(values: FlagValues) -> None:
         "output folder of a run of this script, with the same settings up to the first "
         "environment step, whose re-evaluated and aligned networks to take",
     )
+    flags.define_phase_evaluation(values, 0, "0 for none")
     absl.flags.DEFINE_integer(
         "checkpoint_every", 1_000, "environment steps between checkpoints; at evaluations", lower_bound=1,
         flag_values=values,
@@ -118,6 +119,8 @@ def make_job(
         seeds=args.seeds,
         first_seed=args.first_seed,
         envpool=args.envpool,
+        eval_every=args.eval_every,
+        eval_sampled=args.eval_sampled,
         policy=str(args.policy),
         schedule=args.schedule,
         clone=cloning(config, args.schedule, args.clone_updates),
@@ -141,4 +144,7 @@ def outline(args: FlagValues, mesh: Mesh, task: Task, config: Any, start: Handof
     fits = algorithm.requires.takes(start.policy.head)
     clone = None if fits else cloning(config, args.schedule, args.clone_updates)
     setup = Setup(algorithm, config, task, flags.seed_list(args), mesh)
-    return Plan(setup, start=start, clone=clone, settings={"algorithm": args.algorithm})
+    settings = {"algorithm": args.algorithm}
+    return Plan(
+        setup, start=start, clone=clone, eval_every=args.eval_every, eval_sampled=args.eval_sampled, settings=settings
+    )

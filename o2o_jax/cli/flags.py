@@ -225,6 +225,18 @@ def define_clone_updates(values: FlagValues) -> None:
     )  # fmt: skip
 
 
+def define_phase_evaluation(values: FlagValues, default: int, without: str) -> None:
+    """Defines how policies are evaluated while phases run; `without` says what 0 means."""
+    flags.DEFINE_integer(
+        "eval_every", default, f"updates between evaluations before the first environment step; {without}",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "eval_sampled", False, "evaluate samples of the policy too in those evaluations, beside its modes",
+        flag_values=values,
+    )  # fmt: skip
+
+
 def seed_list(args: FlagValues) -> range:
     """Returns the numbers of a run's seeds, by the flags "seeds" and "first_seed" of `define_common`."""
     return range(args.first_seed, args.first_seed + args.seeds)

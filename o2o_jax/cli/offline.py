@@ -55,9 +55,7 @@ def define(values: FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
-    absl.flags.DEFINE_integer(
-        "eval_every", 50_000, "updates between evaluations; 0 for one at the end", lower_bound=0, flag_values=values
-    )
+    flags.define_phase_evaluation(values, 50_000, "0 for one at the end")
 
 
 def main(args: FlagValues) -> None:
@@ -94,6 +92,7 @@ def read_job(args: FlagValues, mesh: Mesh) -> OfflineJob:
         first_seed=args.first_seed,
         envpool=args.envpool,
         eval_every=args.eval_every,
+        eval_sampled=args.eval_sampled,
         eval_episodes=_eval_episodes(args, task),
     )
 
@@ -111,7 +110,7 @@ def outline(args: FlagValues, mesh: Mesh, task: Task | Spec, config: Any) -> Pla
     setup = Setup(offline.load(args.algorithm).make(config, spec), config, task, flags.seed_list(args), mesh)
     episodes = _eval_episodes(args, task if isinstance(task, Task) else None)
     settings = {"algorithm": args.algorithm, "eval_episodes": episodes}
-    return Plan(setup, eval_every=args.eval_every, settings=settings)
+    return Plan(setup, eval_every=args.eval_every, eval_sampled=args.eval_sampled, settings=settings)
 
 
 def _eval_episodes(args: FlagValues, task: Task | None) -> int:

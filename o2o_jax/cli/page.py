@@ -105,6 +105,21 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
+class Training:
+    """A run of a study whose policy was evaluated before the first environment step.
+
+    Attributes:
+      task: its full name.
+      label: of its method.
+      phases: by the names of its phases the scores over their updates, of modes and, where there are any, of samples.
+    """
+
+    task: str
+    label: str
+    phases: Mapping[str, Mapping[str, report.Curve]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Command:
     """A command of a study.
 
@@ -119,13 +134,21 @@ class Command:
     reason: str = ""
 
 
-def write(folder: Path, study: Study, entries: Sequence[Entry], commands: Sequence[Command], whole: str) -> Path:
+def write(
+    folder: Path,
+    study: Study,
+    entries: Sequence[Entry],
+    trainings: Sequence[Training],
+    commands: Sequence[Command],
+    whole: str,
+) -> Path:
     """Writes the page, and its numbers as CSV and LaTeX. Impure.
 
     Args:
       folder: of the study; earlier files of these names are replaced.
       study: of the page.
-      entries: its runs that are done, those of a method under one label.
+      entries: its fine-tuning runs that are done, those of a method under one label.
+      trainings: its runs that were evaluated before the first environment step.
       commands: all that it consists of.
       whole: command that makes the study.
 
@@ -148,9 +171,8 @@ def write(folder: Path, study: Study, entries: Sequence[Entry], commands: Sequen
         _prose(study.about),
         *_progress(commands),
         *_curves(entries),
-        "<h2>Scores</h2>",
-        _table(*_score_table(entries), names=2),
-        f"<p>{_NOTE}</p>",
+        *_training_curves(trainings),
+        *_scores(entries),
         _prose(f"* Published. {study.published_note}") if any(entry.published for entry in entries) else "",
         *_aggregates(entries),
         *_times(entries),
@@ -207,33 +229,63 @@ def _curves(entries: Sequence[Entry]) -> list[str]:
     """A figure per task, of the mean score over environment steps, with its interval over seeds."""
     import plotly.graph_objects as go
 
-    parts, colours = ["<h2>Curves</h2>"], _colours(entries)
+    parts, colours = ["<h2>Curves</h2>"] * bool(entries), _colours(_labels(entries))
     for task in _tasks(entries):
         figure, shown = go.Figure(), [entry for entry in entries if entry.task == task]
         for entry in shown:
             steps, mean = entry.run.score.steps, entry.run.score.mean()
             low, high = entry.run.score.interval()
             start = _mean(np.where(np.isfinite(entry.run.cloned), entry.run.cloned, entry.run.offline))
-            colour = colours[entry.label]
-            group = {"legendgroup": entry.label, "line": {"color": colour}}
             if np.isfinite(start):
                 steps, mean = np.concatenate([[0], steps]), np.concatenate([[start], mean])
                 low, high = np.concatenate([[start], low]), np.concatenate([[start], high])
-            figure.add_scatter(
-                x=[*steps, *steps[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", showlegend=False,
-                fillcolor=_faint(colour), hoverinfo="skip", legendgroup=entry.label,
-            )  # fmt: skip
-            figure.add_scatter(
-                x=steps, y=mean, name=entry.label, mode="lines", customdata=np.stack([low, high], axis=1),
-                hovertemplate="%{y:.1f} (%{customdata[0]:.1f} to %{customdata[1]:.1f})", **group,
-            )  # fmt: skip
-        figure.update_layout(
-            title=_short(task), template="plotly_white", height=380, margin={"l": 50, "r": 20, "t": 50, "b": 45},
-            xaxis={"title": "environment steps", "hoverformat": ",d"}, hovermode="x unified",
-            yaxis_title=report.unit([entry.run for entry in shown]),
-        )  # fmt: skip
+            _add_line(figure, entry.label, colours[entry.label], steps, mean, low, high)
+        _lay_out(figure, _short(task), "environment steps", report.unit([entry.run for entry in shown]))
         parts.append(f"<div class='figure'>{_embedded(figure)}</div>")
     return parts
+
+
+def _training_curves(trainings: Sequence[Training]) -> list[str]:
+    """A figure per task and phase, of the mean score over the phase's updates, with its interval over seeds."""
+    import plotly.graph_objects as go
+
+    parts = ["<h2>Before the first environment step</h2>"] * bool(trainings)
+    for task in dict.fromkeys(training.task for training in trainings):
+        shown = [training for training in trainings if training.task == task]
+        for phase in dict.fromkeys(phase for training in shown for phase in training.phases):
+            lines = {
+                f"{training.label}{kind}": curve
+                for training in shown
+                for kind, curve in training.phases.get(phase, {}).items()
+            }
+            figure, colours = go.Figure(), _colours([*lines])
+            for label, curve in lines.items():
+                _add_line(figure, label, colours[label], curve.steps, curve.mean(), *curve.interval())
+            _lay_out(figure, f"{_short(task)}, {phase}", f"updates of {phase}", "score")
+            parts.append(f"<div class='figure'>{_embedded(figure)}</div>")
+    return parts
+
+
+def _add_line(
+    figure: Any, label: str, colour: str, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Adds a mean and the band of its interval, [T] each, to a figure of plotly's."""
+    figure.add_scatter(
+        x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="none", showlegend=False,
+        fillcolor=_faint(colour), hoverinfo="skip", legendgroup=label,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x, y=mean, name=label, mode="lines", customdata=np.stack([low, high], axis=1), legendgroup=label,
+        line={"color": colour}, hovertemplate="%{y:.1f} (%{customdata[0]:.1f} to %{customdata[1]:.1f})",
+    )  # fmt: skip
+
+
+def _lay_out(figure: Any, title: str, x: str, y: str) -> None:
+    """Gives a figure of curves its titles and what the pointer shows."""
+    figure.update_layout(
+        title=title, template="plotly_white", height=380, margin={"l": 50, "r": 20, "t": 50, "b": 45},
+        xaxis={"title": x, "hoverformat": ",d"}, hovermode="x unified", yaxis_title=y,
+    )  # fmt: skip
 
 
 def _aggregates(entries: Sequence[Entry]) -> list[str]:
@@ -277,7 +329,7 @@ def _means(entries: Sequence[Entry], tasks: Sequence[str]) -> list[str]:
         rows.append([html.escape(label), _cell(value), f"{_cell(low)} to {_cell(high)}", _seeds(members)])
         figure.add_scatter(
             x=[value], y=[label], mode="markers", showlegend=False,
-            marker={"color": _colours(entries)[label], "size": 11},
+            marker={"color": _colours(labels)[label], "size": 11},
             error_x={"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]},
             hovertemplate=f"%{{x:.1f}} ({_cell(low)} to {_cell(high)})<extra></extra>",
         )  # fmt: skip
@@ -292,6 +344,11 @@ def _means(entries: Sequence[Entry], tasks: Sequence[str]) -> list[str]:
         "<p>Of final scores, over the tasks that all methods have; intervals by a bootstrap of seeds within each task."
         "</p>",
     ]
+
+
+def _scores(entries: Sequence[Entry]) -> list[str]:
+    """The table of scores, where there are any."""
+    return ["<h2>Scores</h2>", _table(*_score_table(entries), names=2), f"<p>{_NOTE}</p>"] if entries else []
 
 
 def _score_table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
@@ -419,8 +476,8 @@ def _tasks(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(entry.task for entry in entries))
 
 
-def _colours(entries: Sequence[Entry]) -> Mapping[str, str]:
-    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(_labels(entries))}
+def _colours(labels: Sequence[str]) -> Mapping[str, str]:
+    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
 
 
 def _faint(colour: str) -> str:

@@ -181,6 +181,31 @@ def load_run(
     )
 
 
+def load_phases(folder: str | Path) -> dict[str, dict[str, Curve]]:
+    """Reads how the policy scored while the phases of a run went on, where that was evaluated; impure.
+
+    Args:
+      folder: of the run, offline or fine-tuning.
+
+    Returns:
+      By the names of the phases, those of an offline run as one, curves over updates: "" of the policy's modes, and
+      ", samples" of its samples. A phase with fewer than two evaluations has none.
+    """
+    offline = _settings(str(folder)).get("script") == "offline"
+    files = {"training": "evaluation"} if offline else {}
+    suffix = "_evaluation"
+    for path in sorted(Path(folder).glob(f"*{suffix}.csv")):
+        files[path.stem.removesuffix(suffix)] = path.stem
+    found: dict[str, dict[str, Curve]] = {}
+    for phase, file in files.items():
+        columns = _read_if_there([str(folder)], file)
+        if len(np.unique(columns.get("step", []))) > 1:
+            seeds = np.unique(columns["seed"])
+            terms = {"": "score", ", samples": "sampled_score"}
+            found[phase] = {kind: _curve(columns, term, seeds) for kind, term in terms.items() if term in columns}
+    return found
+
+
 def table(runs: Sequence[Run]) -> str:
     """Both tables as markdown: per run the mean over seeds with its 95 % interval, every seed, and a line in words."""
     summaries = [run.summary() for run in runs]

@@ -30,9 +30,9 @@ from absl.flags import FlagValues
 from o2o_jax import envs
 from o2o_jax.cli import estimates, finetune, flags, page, program
 from o2o_jax.cli import offline as offline_command
-from o2o_jax.cli.report import load_run, write_report
+from o2o_jax.cli.report import load_phases, load_run, write_report
 from o2o_jax.policy import Handoff, hand_over
-from o2o_jax.runtime import files, limits
+from o2o_jax.runtime import files, limits, seeds
 from o2o_jax.runtime.checkpoint import locked
 from o2o_jax.runtime.plan import Plan
 from o2o_jax.studies import grid, local, progress, slurm
@@ -191,6 +191,7 @@ def check(cells: Sequence[Cell], root: Path) -> dict[str, Plan]:
                 source = {"algorithm": setup.algorithm.name, "config": dataclasses.asdict(setup.config)}
                 job = finetune.make_job(args, mesh, task, source, functools.partial(handoffs.__getitem__, start))
                 plans[cell.name] = finetune.outline(args, mesh, task, job.config, handoffs[start])
+                plans[cell.name].shapes()  # a start that does not fit is found here
     return plans
 
 
@@ -204,9 +205,13 @@ def _blamed(cell: Cell) -> Iterator[None]:
 
 
 def _sizes(plan: Plan) -> Handoff:
-    """Returns what an offline run will hand over, all zero, of one seed [1]."""
+    """Returns what an offline run will hand over, all zero, of one seed [1]; counters have no seed axis."""
     handoff = jax.eval_shape(functools.partial(hand_over, plan.setup.algorithm), plan.shapes().agent)
-    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), handoff)
+
+    def zeros(leaf: jax.ShapeDtypeStruct, axis: int | None) -> np.ndarray:
+        return np.zeros(leaf.shape if axis is None else (1, *leaf.shape), leaf.dtype)
+
+    return jax.tree.map(zeros, handoff, seeds.seed_axes(handoff))
 
 
 def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str:
@@ -222,7 +227,8 @@ def preview(cells: Sequence[Cell], plans: Mapping[str, Plan], root: Path) -> str
     totals = np.zeros(3)
     for cell in missing:
         if cell.name in plans:
-            takes = np.array(_takes(plans[cell.name]))
+            with _blamed(cell):
+                takes = np.array(_takes(plans[cell.name]))
             totals += takes
             rows.append((cell.name, *_amounts(takes)))
         else:
@@ -257,10 +263,16 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
     """
     seen = {cell.name: progress.of(root, cell) for cell in cells}
     done = [cell for cell in cells if cell.command == FINETUNE and seen[cell.name].state == DONE]
-    if not done:
+    phases = {
+        cell: load_phases(root / cell.name)
+        for cell in cells
+        if cell.command in (OFFLINE, FINETUNE) and seen[cell.name].state == DONE
+    }
+    trainings = [page.Training(cell.task, cell.label, found) for cell, found in phases.items() if found]
+    if not done and not trainings:
         return "no fine-tuning run is done: there is nothing to report"
     labels, folder = [f"{cell.task}/{cell.label}" for cell in done], root / study.name
-    text = write_report([root / cell.name for cell in done], labels, folder / "report.png")
+    text = write_report([root / cell.name for cell in done], labels, folder / "report.png") if done else ""
     entries = [
         page.Entry(
             cell.task,
@@ -276,7 +288,7 @@ def report(study: Study, root: Path, cells: Sequence[Cell], command: str) -> str
         for cell in cells
     ]
     try:
-        path = page.write(folder, study, entries, commands, command)
+        path = page.write(folder, study, entries, trainings, commands, command)
     except ValueError as error:  # plotly isn't there
         return f"{text}\nnote: {error}"
     return f"{text}\nPage: {path.absolute()}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,7 +19,7 @@ from o2o_jax.data.transform import STD_OFFSET
 from o2o_jax.interfaces import Task
 from o2o_jax.jobs.handoffs import check_offline_data, data_of, load_handoff, load_reconstruction
 from o2o_jax.online.common import ScheduleName
-from o2o_jax.policy import CloneConfig
+from o2o_jax.policy import CloneConfig, Policy
 from o2o_jax.reading import NULL, Record
 from o2o_jax.runtime import limits
 from o2o_jax.runtime.evaluate import AnyEvaluator, make_evaluator
@@ -46,6 +47,8 @@ class Job:
       seeds: S.
       first_seed: number of the first of them, which the others follow.
       envpool: evaluate in envpool's environments, where it has the task's.
+      eval_every: updates of phases between evaluations; 0 for none but that of an offline method at its end.
+      eval_sampled: evaluate samples of the policy too, beside its modes, while phases run.
     """
 
     script: ClassVar[str]  # the command that makes such jobs
@@ -59,6 +62,8 @@ class Job:
     seeds: int = 1
     first_seed: int = 0
     envpool: bool = False
+    eval_every: int = 0
+    eval_sampled: bool = False
 
     @property
     def seed_list(self) -> range:
@@ -102,7 +107,7 @@ class Job:
             raise ValueError(f"config must be a Config of {module.__name__}, got {type(self.config).__qualname__}")
         check_types(self)
         self._at_least(1, "seeds")
-        self._at_least(0, "first_seed")
+        self._at_least(0, "first_seed", "eval_every")
 
     def _at_least(self, least: int, *names: str) -> None:
         for name in names:
@@ -123,19 +128,17 @@ class OfflineJob(Job):
     """Offline training: what `Job` has, and how to evaluate.
 
     Attributes:
-      eval_every: updates between evaluations; 0 for one at the end.
       eval_episodes: per seed and evaluation; 0 for none.
     """
 
     script: ClassVar[str] = "offline"
     methods: ClassVar[ModuleType] = offline
 
-    eval_every: int = 0
     eval_episodes: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(0, "eval_every", "eval_episodes")
+        self._at_least(0, "eval_episodes")
 
     def plan(self, mesh: Mesh) -> Plan:
         """Reads and checks all that the job needs. Impure: reads files, makes environments.
@@ -169,10 +172,12 @@ class OfflineJob(Job):
             Setup(algorithm, self.config, task or dataset.spec, self.seed_list, mesh),
             dataset,
             eval_every=self.eval_every,
+            eval_sampled=self.eval_sampled,
             settings=self.to_json() | facts,
             warnings=tuple(data_warnings(dataset, task)),
         )
         limits.check(plan)
+        check_evaluation(plan)
         return dataclasses.replace(plan, evaluator=self._evaluator(task, self.eval_episodes) if task else None)
 
 
@@ -250,11 +255,14 @@ class OnlineJob(Job):
             dataset,
             handoff,
             clone,
+            eval_every=self.eval_every,
+            eval_sampled=self.eval_sampled,
             checkpoint_every=self.checkpoint_every,
             settings=self.to_json() | facts,
             warnings=(*task.warnings, *data_warnings(dataset, task), *self.config.warnings(handoff.source)),
         )
         limits.check(plan)
+        check_evaluation(plan)
         try_environment(family, task)
         vector_env = family.make_vector_env(task, self.seeds)
         evaluator = self._evaluator(task, self.config.evaluation.episodes)
@@ -344,6 +352,25 @@ def data_warnings(dataset: Dataset, task: Task | None) -> list[str]:
             "of them"
         )
     return warnings
+
+
+def check_evaluation(plan: Plan) -> None:
+    """Makes sure that policies can be evaluated while phases run as the job asks.
+
+    Raises:
+      ValueError: evaluations would fall between two checks of a phase, or the policies have no samples.
+    """
+    algorithm = plan.setup.algorithm
+    for phase in algorithm.phases:
+        every = phase.stop.check_every_updates if phase.stop else 1
+        if plan.eval_every % every:
+            raise ValueError(
+                f"eval_every must be a multiple of early_stopping.check_every_updates, {every}, got {plan.eval_every}"
+            )
+    if plan.eval_sampled:
+        policy = jax.eval_shape(algorithm.policy, plan.shapes().agent)
+        if not isinstance(policy, Policy) or policy.head == "deterministic":
+            raise ValueError(f"policies of {plan.settings['algorithm']} have no samples: leave out --eval_sampled")
 
 
 def check_discount(source: Mapping[str, Any], setup: Setup) -> None:

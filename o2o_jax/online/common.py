@@ -91,6 +91,27 @@ class OnlineConfig(Settings):
         return jnp.zeros_like(accept)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuedCriticsConfig(OnlineConfig):
+    """Settings of a method that goes on from offline critics, whichever method trained them."""
+
+    networks: parts.ActorCritic = part(parts.ActorCritic, critic_source="offline")
+
+    def after(self, source: str, config: Mapping[str, Any]) -> Self:
+        """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
+        del source
+        own = {field.name for field in dataclasses.fields(self.networks)}
+        values = {
+            path: value
+            for path, value in settings_of_run(config).items()
+            if not path.startswith("networks.") or path.removeprefix("networks.") in own
+        }
+        if values and "num_target_critics" in own:
+            targets = min(self.networks.num_target_critics, values["networks.num_critics"])
+            values["networks.num_target_critics"] = targets
+        return replaced(self, values)
+
+
 class Rewards(Protocol):
     """Settings of a linear transform of rewards."""
 
@@ -169,6 +190,7 @@ def settings_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     values |= {
         "networks.num_critics": config.get("num_critics", 2),
         "networks.layer_norm": config.get("layer_norm", False),
+        "networks.actor_layer_norm": config.get("actor_layer_norm", False),
     }
     return {path: tuple(value) if isinstance(value, list) else value for path, value in values.items()}
 

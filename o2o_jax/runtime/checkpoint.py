@@ -29,6 +29,8 @@ _CONFIG = "config.json"
 _ADDED = {
     "first_seed": 0,
     "clip_actions": False,
+    "eval_every": 0,
+    "eval_sampled": False,
 }  # settings that runs of older versions do not name -> what those runs had
 PATTERN = frozenset("*?[]")  # orbax looks for its own files by pattern, and its folder is part of it
 WAY_OUT = "choose another --out, or resume it with --resume"

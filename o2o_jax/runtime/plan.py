@@ -46,7 +46,8 @@ class Plan:
         itself.
       envs: vector environment [S] to fine-tune in; None where it takes no step.
       evaluator: of `evaluate.make_evaluator`; None where nothing is evaluated.
-      eval_every: updates of an offline method between evaluations; 0 for one at the end.
+      eval_every: updates of phases between evaluations; 0 for none but that of an offline method at its end.
+      eval_sampled: evaluate samples of the policy too, beside its modes, while phases run.
       checkpoint_every: environment steps between checkpoints.
       settings: JSON-like, all that the run follows from, for its config.json.
       warnings: for people who read its numbers, a line each.
@@ -60,6 +61,7 @@ class Plan:
     envs: Any = None
     evaluator: Any = None
     eval_every: int = 0
+    eval_sampled: bool = False
     checkpoint_every: int = 1
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """The road of every run: cloning, phases on a dataset, fine-tuning. Impure: compiles, runs, steps environments."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,7 +11,7 @@ from o2o_jax.data import replay
 from o2o_jax.data.dataset import Dataset
 from o2o_jax.envs.failure import EnvironmentFailure
 from o2o_jax.interfaces import Phase
-from o2o_jax.policy import Handoff, clone_phase
+from o2o_jax.policy import Handoff, SampledPolicy, clone_phase
 from o2o_jax.runtime import loop, phases, seeds
 from o2o_jax.runtime.evaluate import evaluation_metrics, policy_episodes
 from o2o_jax.runtime.events import Event, Events, through
@@ -130,11 +130,12 @@ def _phases(plan: Plan, run: Run) -> Events[Run]:
         episodes = max(1, round(setup.config.early_stopping.held_out_share * len(dataset.episode_ends)))
         dataset, aside = dataset.hold_out(episodes)
         held_out = aside.rollout()
-    if algorithm.online is None:
-        yield Event(algorithm.phases[0].name, int(run.updates), cut={"evaluation": int(run.updates)})
-    evaluation = _Evaluation(plan)
     first_step = 0
     for phase in algorithm.phases:
+        evaluation = _Evaluation(plan, phase)
+        if int(run.updates) - first_step < phase.updates:
+            done = max(0, int(run.updates) - first_step)
+            yield Event(phase.name, done, cut={evaluation.file: done})
         # an offline method's one phase draws from the run's own keys
         keys = run.key if algorithm.online is None else seeds.keys(setup.seeds, phase.name)
         every = plan.eval_every or CHECKPOINT_EVERY
@@ -165,29 +166,49 @@ def _run_phase(
 
 
 class _Evaluation:
-    """Evaluation of an offline method while it trains; none of an online one's phases.
+    """Evaluation of the policy while a phase runs: of an offline method at least at the end, of others if asked for.
 
     Args:
       plan: of the run.
+      phase: that is evaluated.
+
+    Attributes:
+      file: log of its rows.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan, setup = plan, plan.setup
-        evaluated = setup.algorithm.online is None and plan.evaluator is not None
-        self._play = policy_episodes(setup.algorithm.policy, setup.seeds, setup.mesh) if evaluated else None
+    def __init__(self, plan: Plan, phase: Phase) -> None:
+        self._plan, algorithm = plan, plan.setup.algorithm
+        offline = algorithm.online is None
+        self.file = "evaluation" if offline else f"{phase.name}_evaluation"
+        self._plays: dict[str, Callable] = {}  # by what stands before the names of its columns
+        if plan.evaluator is not None and (offline or plan.eval_every):
+            self._plays[""] = self._player(algorithm.policy)
+            if plan.eval_sampled:
+                self._plays["sampled_"] = self._player(lambda agent: SampledPolicy(algorithm.policy(agent)))
+
+    def _player(self, policy_of: Callable) -> Callable:
+        return policy_episodes(policy_of, self._plan.setup.seeds, self._plan.setup.mesh)
 
     def rows(self, agent: Any, done: int, ended: bool) -> dict[str, dict[str, np.ndarray]]:
         """Returns the log of an evaluation after `done` updates, empty where none is due. Impure: plays episodes."""
         every = self._plan.eval_every
-        if self._play is None or not (ended or (every and done % every == 0)):
+        if not self._plays or not (ended or (every and done % every == 0)):
             return {}
+        metrics: dict[str, np.ndarray] = {}
+        for prefix, play in self._plays.items():
+            played = self._played(play, agent, done)
+            metrics |= {f"{prefix}{term}": values for term, values in played.items()}
+        return {self.file: metrics}
+
+    def _played(self, play: Callable, agent: Any, done: int) -> dict[str, np.ndarray]:
+        """Terms of an evaluation [S] each, NaN where the environment fails."""
         try:
-            played = self._play(self._plan.evaluator, agent)
+            played = play(self._plan.evaluator, agent)
         except EnvironmentFailure as failure:  # what was trained is worth more than its evaluation
             print(f"note: all seeds' evaluations after {done:,} updates count as NaN: {failure}")
             shape = (len(self._plan.setup.seeds), 1)
             played = np.full(shape, np.nan), np.zeros(shape, np.int64)
-        return {"evaluation": evaluation_metrics(self._plan.setup, *played)}
+        return evaluation_metrics(self._plan.setup, *played)
 
 
 class _Progress:

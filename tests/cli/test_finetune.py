@@ -69,6 +69,7 @@ def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, m
         "--set=start.actor_ramp_updates=3",
     ]
     arguments += ["--set=evaluation.episodes=2", "--set=early_stopping.check_every_updates=2", "--clone_updates=2"]
+    arguments += ["--eval_every=2", *(["--eval_sampled"] if algorithm == "o2sac" else [])]
     out, remaining = tmp_path / "run", stop_at(monkeypatch, 4, REEVALUATE + ALIGN + 1 + 4)
     run(out, offline_run, *arguments, algorithm=algorithm, status=130)
     run(out, offline_run, *arguments, "--resume", algorithm=algorithm, status=130)
@@ -76,6 +77,10 @@ def test_the_fast_schedule_from_start_to_end(algorithm, offline_run, tmp_path, m
     assert not remaining
     evaluation, reference = log.read(out, "evaluation"), log.read(out, "reference")
     assert evaluation["step"].tolist() == reference["step"].tolist() == [2, 2, 4, 4, 6, 6]
+    for phase in ("reevaluate", "align"):
+        looks = log.read(out, f"{phase}_evaluation")
+        assert looks["step"].tolist() == [2, 2, 4, 4]
+        assert ("sampled_score" in looks) == (algorithm == "o2sac")
     start = log.read(out, "start")
     first = np.fmax(start["offline_score"], start["aligned_score"])
     printed = capsys.readouterr().out

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from o2o_jax.cli import page
+from o2o_jax.cli import page, report
 from o2o_jax.cli.report import Curve, Run
 from o2o_jax.reading import Record
 from o2o_jax.studies import grid
@@ -92,7 +92,7 @@ def test_a_page_says_what_a_study_comes_to(entries, tmp_path):
     (tmp_path / "O2TD3" / "provenance.jsonl").write_text('{"seconds": {"align": 2.0, "finetune": 3.5}}\n')
     about = {"about": "What `it` is\nworth.", "published_note": "Of others."}
     mine = study(title="Mine & yours", **about)
-    path = page.write(tmp_path / "mine", mine, entries, COMMANDS, "o2o study mine.toml")
+    path = page.write(tmp_path / "mine", mine, entries, [], COMMANDS, "o2o study mine.toml")
     text = path.read_text()
     found = Text(text)
     assert found.headings == ["Mine & yours", "Curves", "Scores", "Over 2 tasks", "Time", "Films", "To reproduce"]
@@ -125,6 +125,21 @@ def test_a_page_says_what_a_study_comes_to(entries, tmp_path):
     assert (len(rows), rows[0]["final"], rows[0]["published_final"], rows[3]["final"]) == (8, "60.0", "100.25", "nan")
 
 
+def test_curves_of_phases(tmp_path):
+    (tmp_path / "align_evaluation.csv").write_text(
+        "step,seed,score,sampled_score\n2,0,1,0\n2,1,3,0\n4,0,5,0\n4,1,7,9\n"
+    )
+    (tmp_path / "reevaluate_evaluation.csv").write_text("step,seed,score\n2,0,1\n2,1,3\n")  # one look is no curve
+    found = report.load_phases(tmp_path)
+    assert {phase: [*kinds] for phase, kinds in found.items()} == {"align": ["", ", samples"]}
+    np.testing.assert_array_equal(found["align"][""].mean(), [2, 6])
+    trainings = [page.Training(TASKS[0], "O2SAC", found)]
+    text = page.write(tmp_path, study(title="Offline"), [], trainings, COMMANDS[:1], "o2o study mine").read_text()
+    assert Text(text).headings == ["Offline", "Before the first environment step", "To reproduce"]
+    assert "hopper-medium, align" in text
+    assert '"name":"O2SAC, samples"' in text
+
+
 def test_tables_for_papers(entries):
     lines = page.latex(entries).splitlines()
     assert lines[2] == r"task & O2TD3 & a<b \& c \\"
@@ -135,7 +150,7 @@ def test_tables_for_papers(entries):
 
 
 def test_methods_without_a_common_task_are_not_averaged(entries, tmp_path):
-    text = page.write(tmp_path, study(title="Two"), [entries[0], entries[3]], COMMANDS[:1], "").read_text()
+    text = page.write(tmp_path, study(title="Two"), [entries[0], entries[3]], [], COMMANDS[:1], "").read_text()
     assert "No task has a run of every method." in text
     assert Text(text).tables[-1][1:] == [["O2TD3", "", "–"], ["a<b & c", "–", ""]]
 
@@ -146,7 +161,7 @@ def test_raw_returns_have_no_regret(entries):
 
 
 def test_one_method_is_compared_with_none(entries, tmp_path):
-    text = page.write(tmp_path, study(title="One"), entries[::2], COMMANDS[:1], "o2o study one").read_text()
+    text = page.write(tmp_path, study(title="One"), entries[::2], [], COMMANDS[:1], "o2o study one").read_text()
     assert Text(text).headings == ["One", "Curves", "Scores", "To reproduce"]
     assert "Not done yet" not in text
 
@@ -154,4 +169,4 @@ def test_one_method_is_compared_with_none(entries, tmp_path):
 def test_pages_need_plotly(entries, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ValueError, match=r"pages of studies need plotly: pip install 'o2o_jax\[plot\]'"):
-        page.write(tmp_path, study(), entries, COMMANDS, "")
+        page.write(tmp_path, study(), entries, [], COMMANDS, "")

@@ -960,3 +960,13 @@ def test_a_phase_leaves_what_its_extras_are_made_of(module):
         _, before = algorithm.phase(phase).prepare(state, rows)
         state, _ = update_of(algorithm, phase)(state, rows, jax.random.key(1))
         jax.tree.map(np.testing.assert_array_equal, algorithm.phase(phase).prepare(state, rows)[1], before)
+
+
+@pytest.mark.parametrize("module", [online.td3, online.sac])
+def test_controls_take_the_networks_of_the_critics_they_go_on_from(module):
+    config = module.Config.for_task(tasks()["mujoco/hopper-medium"], "fast")
+    run = {"hidden": [8], "critic_hidden": [8, 8, 8], "num_critics": 4, "layer_norm": True, "discount": 0.9}
+    after = config.after("cql", run)
+    assert (after.networks.hidden, after.networks.critic_hidden) == ((8,), (8, 8, 8))
+    assert (after.networks.num_critics, after.networks.layer_norm, after.update.discount) == (4, True, 0.9)
+    assert config.after("dt", {"hidden": [8]}) == config  # no critics: networks.critic_source=random is asked for

@@ -46,6 +46,8 @@ COMMAND_LINES = [
     (f"{OFFLINE} --first_seed=-1", "--first_seed=-1"),
     (f"{OFFLINE} --first_seed=10000000000", "--first_seed=10000000000"),
     (f"{OFFLINE} --eval_every=-1", "--eval_every=-1"),
+    (f"{OFFLINE} --eval_sampled", "policies of td3_bc have no samples: leave out --eval_sampled"),
+    (f"{FINETUNE} --eval_every=3", "eval_every must be a multiple of early_stopping.check_every_updates"),
     (f"{OFFLINE} --eval_episodes=nan", "--eval_episodes=nan"),
     (f"{OFFLINE} --devices=0", "--devices=0"),
     (f"{OFFLINE} --devices=1000", "1000 devices can't share 1 seeds evenly: pass --devices=1"),

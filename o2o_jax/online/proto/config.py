@@ -3,13 +3,13 @@
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.data import replay
 from o2o_jax.interfaces import Replay as ReplayRule
 from o2o_jax.interfaces import Task
 from o2o_jax.online import constrained, o2sac, parts
-from o2o_jax.online.common import OnlineConfig, settings_of_run
+from o2o_jax.online.common import ContinuedCriticsConfig
 from o2o_jax.online.o2sac.config import THREE_LAYERS, Finetuning
 from o2o_jax.online.parts import AUTHORS
 from o2o_jax.settings import Settings, part, replaced, setting
@@ -119,7 +119,7 @@ class Update(o2sac.Update):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(ContinuedCriticsConfig):
     """Settings of PROTO. Defaults: the authors', of offline runs of this package.
 
     Source: Li et al., PROTO (arXiv:2305.15669), and the commands of its code.
@@ -152,18 +152,6 @@ class Config(OnlineConfig):
         if task.sparse_reward:
             values["networks.num_target_critics"] = 1
         return replaced(cls(), values)
-
-    def after(self, source: str, config: Mapping[str, Any]) -> Self:
-        """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
-        del source
-        values = settings_of_run(config)
-        if not values:
-            return self
-        values |= {
-            "networks.num_target_critics": min(self.networks.num_target_critics, values["networks.num_critics"]),
-            "networks.actor_layer_norm": config.get("actor_layer_norm", False),
-        }
-        return replaced(self, values)
 
     def of_o2sac(self) -> o2sac.Config:
         """Returns O2SAC's settings with its idea switched off: its networks, and its start from offline critics."""

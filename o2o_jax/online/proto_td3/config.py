@@ -3,11 +3,11 @@
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import constrained, o2td3, parts, proto
-from o2o_jax.online.common import OnlineConfig, settings_of_run
+from o2o_jax.online.common import ContinuedCriticsConfig
 from o2o_jax.online.parts import AUTHORS
 from o2o_jax.online.proto.config import Proximity, Replay, settings_of_task
 from o2o_jax.settings import Settings, part, replaced, setting
@@ -68,7 +68,7 @@ class Update(parts.Update):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(ContinuedCriticsConfig):
     """Settings of PROTO+TD3. Defaults: the authors', of offline runs of this package.
 
     Source: Li et al., PROTO (arXiv:2305.15669), and the commands of its code.
@@ -96,15 +96,6 @@ class Config(OnlineConfig):
         if task.sparse_reward or task.narrow_data:
             values |= {"update.backup_divergence": False, "networks.num_target_critics": 1}
         return replaced(cls(), values)
-
-    def after(self, source: str, config: Mapping[str, Any]) -> Self:
-        """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
-        del source
-        values = settings_of_run(config)
-        if not values:
-            return self
-        values["networks.num_target_critics"] = min(self.networks.num_target_critics, values["networks.num_critics"])
-        return replaced(self, values)
 
     def of_o2td3(self) -> o2td3.Config:
         """Returns O2TD3's settings with its idea switched off: its networks, and its start from offline critics."""

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import constrained, o2sac, parts
-from o2o_jax.online.common import OnlineConfig
+from o2o_jax.online.common import ContinuedCriticsConfig
 from o2o_jax.online.o2sac.config import THREE_LAYERS, Finetuning, Networks, Update
 from o2o_jax.settings import part, replaced
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(ContinuedCriticsConfig):
     """Settings of SAC, those of O2SAC that are left once the idea of the paper is switched off.
 
     The critics are those that CQL leaves: three hidden layers without LayerNorm.

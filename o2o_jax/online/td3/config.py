@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import constrained, o2td3, parts
-from o2o_jax.online.common import OnlineConfig
+from o2o_jax.online.common import ContinuedCriticsConfig
 from o2o_jax.online.o2td3.config import Finetuning, Smoothing
 from o2o_jax.settings import part, replaced
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(ContinuedCriticsConfig):
     """Settings of TD3, those of O2TD3 that are left once the idea of the paper is switched off.
 
     The critics are those that TD3+BC leaves: two hidden layers without LayerNorm.

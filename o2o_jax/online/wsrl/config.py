@@ -3,11 +3,11 @@
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from o2o_jax.interfaces import Task
 from o2o_jax.online import o2sac, parts
-from o2o_jax.online.common import OnlineConfig, settings_of_run
+from o2o_jax.online.common import ContinuedCriticsConfig
 from o2o_jax.online.o2sac.config import THREE_LAYERS, Alignment, Finetuning
 from o2o_jax.online.parts import AUTHORS
 from o2o_jax.settings import part, replaced, setting
@@ -60,13 +60,18 @@ class Update(o2sac.Update):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(OnlineConfig):
+class Config(ContinuedCriticsConfig):
     """Settings of WSRL. Defaults: the authors', of offline runs of this package.
 
     Source: Zhou et al., WSRL (arXiv:2412.07762), and the commands and configs of its code.
     """
 
-    online_parts: ClassVar[frozenset[str]] = OnlineConfig.online_parts | {"interaction", "replay", "start", "finetune"}
+    online_parts: ClassVar[frozenset[str]] = ContinuedCriticsConfig.online_parts | {
+        "interaction",
+        "replay",
+        "start",
+        "finetune",
+    }
     fast: ClassVar[Mapping[str, Any]] = types.MappingProxyType(
         {"env_steps": 20_000, "evaluation.every_env_steps": 1_000}
     )
@@ -101,18 +106,6 @@ class Config(OnlineConfig):
                 "update.reward_shift": -5.0,
             }
         return replaced(cls(), values)
-
-    def after(self, source: str, config: Mapping[str, Any]) -> Self:
-        """Returns these settings with networks, discount and rewards of an offline run that trained critics."""
-        del source
-        values = settings_of_run(config)
-        if not values:
-            return self
-        values |= {
-            "networks.num_target_critics": min(self.networks.num_target_critics, values["networks.num_critics"]),
-            "networks.actor_layer_norm": config.get("actor_layer_norm", False),
-        }
-        return replaced(self, values)
 
     def warnings(self, source: str) -> list[str]:
         """Returns warnings where targets lack what the critics have learnt to count, a line each."""
