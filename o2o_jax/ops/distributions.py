@@ -133,6 +133,24 @@ class TanhGaussian:
         return jnp.sum(normal_log_prob(unsquashed, self.mean, self.log_std) - log_jacobian, axis=-1)
 
 
+def moment_matched(members: TanhGaussian, log_std_min: float, log_std_max: float) -> TanhGaussian:
+    """Returns one squashed normal over actions [..., A] for an equal mixture of K, with its moments before tanh.
+
+        μ = mean_k μ_k,   σ² = mean_k σ_k² + mean_k (μ_k − μ)²,   log σ clipped
+
+    Args:
+      members: squashed normals over actions [K, ..., A].
+      log_std_min: lower bound of log σ.
+      log_std_max: upper bound of log σ.
+
+    Source: Lee et al. (arXiv:2107.00591), who print σ² = mean_k (μ_k² + σ_k²) − μ²: the same, which rounding can make
+    negative.
+    """
+    mean = jnp.mean(members.mean, axis=0)
+    variance = jnp.mean(jnp.exp(2.0 * members.log_std) + jnp.square(members.mean - mean[None]), axis=0)
+    return TanhGaussian(mean, jnp.clip(0.5 * jnp.log(variance), log_std_min, log_std_max))
+
+
 def normal_divergence(policy: Gaussian | TanhGaussian, other: Gaussian | TanhGaussian) -> Array:
     """Computes the KL divergence of the normals, before samples are clipped, in closed form; tanh leaves it as it is.
 

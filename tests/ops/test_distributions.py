@@ -13,6 +13,7 @@ from o2o_jax.ops.distributions import (
     Deterministic,
     Gaussian,
     TanhGaussian,
+    moment_matched,
     normal_divergence,
     normal_log_prob,
 )
@@ -217,3 +218,20 @@ def test_every_action_has_a_finite_density_under_every_squashed_normal(mean, log
     )(jnp.array([mean, log_std]))
     assert np.isfinite(found)
     assert np.all(np.isfinite(gradient))
+
+
+def test_moment_matched_by_hand():
+    # means 1 and 3, σ 1 and 2: μ = 2, σ² = (1 + 4) / 2 + ((−1)² + 1²) / 2 = 3.5
+    mixture = moment_matched(TanhGaussian(jnp.array([[1.0], [3.0]]), jnp.log(jnp.array([[1.0], [2.0]]))), -20.0, 2.0)
+    np.testing.assert_allclose(mixture.mean, [2.0])
+    np.testing.assert_allclose(mixture.log_std, 0.5 * np.log([3.5]), rtol=1e-6)
+
+
+def test_moment_matched_of_equal_members_is_each_of_them():
+    # σ² = mean_k(μ_k² + σ_k²) − μ², as printed, would be 0 or less here in 32 bits, and its gradient infinite
+    members = TanhGaussian(jnp.full((5, 1), 3.0), jnp.full((5, 1), -12.0))
+    log_std, gradient = jax.value_and_grad(
+        lambda mean: moment_matched(members.replace(mean=mean), -20.0, 2.0).log_std.sum()
+    )(members.mean)
+    np.testing.assert_allclose(log_std, -12.0, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
