@@ -182,20 +182,23 @@ class Replay(NamedTuple):
     """Rule for what an online update learns from, pure but for `choose`; `data.replay` has a file for each.
 
     Attributes:
-      init: (spec) -> buffer of one seed, before its first environment step.
+      init: (spec, rows) -> buffer of one seed, before its first environment step; `rows` is N of the dataset.
       add: (buffer, step) -> buffer, with a `types.Rollout` step without a leading axis. Several environments of a seed
         take turns, always in the same order.
       sample: (buffer, dataset [N], key) -> batch [B], or [T] of a rollout, after at least one `add`.
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
       cut: (buffer) -> buffer, where the episodes under way were lost: the next steps begin others.
+      feedback: (buffer, batch, state after the update on it) -> buffer, where updates say what is worth drawing; None
+        where they don't.
     """
 
-    init: Callable[[Spec], Any]
+    init: Callable[..., Any]
     add: Callable[[Any, Rollout], Any]
     sample: Callable[[Any, Any, Array], Any]
     choose: Callable[[Any], Any] = lambda dataset: dataset
     cut: Callable[[Any], Any] = lambda buffer: buffer
+    feedback: Callable[[Any, Any, Any], Any] | None = None
 
 
 class Reference(NamedTuple):

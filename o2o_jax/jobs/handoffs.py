@@ -243,7 +243,7 @@ def load_offline(run_dir: str | os.PathLike, seed_list: range, spec: Spec) -> tu
     settings = offline_settings(run_dir, seed_list)
     module, config = _rebuild(offline, settings, run_dir)
     algorithm = module.make(config, spec)
-    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
+    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device(), settings.get("transitions", 0))
     run, done = None, 0
     if has_checkpoint(Path(run_dir) / CHECKPOINTS):
         run = _restore(run_dir, settings, setup, Normalizer.identity(spec.observation_dim))
@@ -350,7 +350,7 @@ def load_online(run_dir: str | os.PathLike, spec: Spec) -> tuple[Setup, Run]:
     settings = online_settings(run_dir)
     module, config = _rebuild(online, settings, run_dir)
     algorithm = module.make(with_any_critics(config), spec)
-    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device())
+    setup = Setup(algorithm, config, spec, seeds_of(settings), _one_device(), settings.get("transitions", 0))
     return setup, _restore(run_dir, settings, setup, None)
 
 

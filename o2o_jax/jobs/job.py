@@ -251,7 +251,7 @@ class OnlineJob(Job):
             "clone": dataclasses.asdict(clone) if clone else None,
         }
         plan = Plan(
-            setup,
+            dataclasses.replace(setup, dataset_rows=dataset.size),
             dataset,
             handoff,
             clone,

@@ -6,6 +6,7 @@ from o2o_jax.networks.actors import (
     DeterministicActor,
     FreeGaussianActor,
     GaussianActor,
+    MixtureActor,
     TanhGaussianActor,
     cap_std,
     scale_output,
@@ -18,6 +19,7 @@ from o2o_jax.networks.critics import (
     Value,
     append_inputs,
     critic_settings,
+    near_constant,
     shift_output,
 )
 from o2o_jax.networks.transformer import DecisionTransformer
@@ -32,12 +34,14 @@ __all__ = [
     "FreeGaussianActor",
     "GaussianActor",
     "HistogramCritics",
+    "MixtureActor",
     "QNetwork",
     "TanhGaussianActor",
     "Value",
     "append_inputs",
     "cap_std",
     "critic_settings",
+    "near_constant",
     "scale_output",
     "shift_output",
 ]

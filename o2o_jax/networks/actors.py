@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from o2o_jax.networks.mlp import MLP, Dense, dense, zeros
-from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian
+from o2o_jax.ops.distributions import Deterministic, Gaussian, TanhGaussian, moment_matched
 from o2o_jax.types import Array, Params
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -106,6 +106,40 @@ class TanhGaussianActor(Actor):
         multiplier = self.param("log_std_multiplier", nn.initializers.constant(1.0), ())
         offset = self.param("log_std_offset", nn.initializers.constant(-1.0), ())
         return TanhGaussian(mean, jnp.clip(multiplier * log_std + offset, LOG_STD_MIN, LOG_STD_MAX))
+
+
+class MixtureActor(Actor):
+    """An equal mixture of squashed normals as one, by its moments: Off2On's ensemble of policies.
+
+    It is made of trained actors, and so is none of `HEADS`, which policies are cloned to.
+
+    Attributes:
+      num_members: N actors. Every parameter has a leading axis N.
+
+    The other attributes are those of `TanhGaussianActor`.
+    """
+
+    layer_init: str = "fan_in"
+    num_members: int = 5
+    head: ClassVar[str] = "mixture"
+
+    @nn.compact
+    def __call__(self, observation: Array) -> TanhGaussian:
+        """Maps observations [..., O] to a squashed normal over actions [..., A]."""
+        member = nn.vmap(
+            TanhGaussianActor,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            axis_size=self.num_members,
+        )
+        members = member(self.action_dim, self.hidden, self.layer_init, self.layer_norm, name="members")(observation)
+        return moment_matched(members, LOG_STD_MIN, LOG_STD_MAX)
+
+    @staticmethod
+    def of(params: Params) -> Params:
+        """Returns parameters of `TanhGaussianActor`s, stacked [N, ...], as those of a mixture."""
+        return {"params": {"members": params["params"]}}
 
 
 HEADS: dict[str, type[Actor]] = {

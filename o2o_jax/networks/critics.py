@@ -142,6 +142,13 @@ def shift_output(params: Params, shift: Array) -> Params:
     return {"params": params["params"] | {"Dense_0": layer | {"bias": layer["bias"] + shift}}}
 
 
+def near_constant(params: Params, value: float) -> Params:
+    """Returns parameters of a `Critic` whose values are about `value`: output weights a hundredth as large, that bias."""
+    layer = params["params"]["Dense_0"]
+    output = {"kernel": 0.01 * layer["kernel"], "bias": jnp.full_like(layer["bias"], value)}
+    return {"params": params["params"] | {"Dense_0": output}}
+
+
 def append_inputs(params: Params, number: int) -> Params:
     """Returns parameters of `Critics` that take `number` more inputs, the last ones, by weights of zero.
 

@@ -57,11 +57,11 @@ def advance(
     run, update, metrics = _store(online, run, dataset, extras, step)
 
     def update_and_add(_: Array, carry: tuple[Any, Metrics, Metrics]) -> tuple[Any, Metrics, Metrics]:
-        agent, total, count = carry
-        agent, metrics = update(agent)
+        changing, total, count = carry
+        changing, metrics = update(changing)
         total = jax.tree.map(lambda t, m: t + jnp.where(jnp.isnan(m), 0.0, m), total, metrics)
         count = jax.tree.map(lambda c, m: c + ~jnp.isnan(m), count, metrics)
-        return agent, total, count
+        return changing, total, count
 
     # XLA, which would repeat the buffer's write in every reader and copy the buffer for it, writes in place before a
     # loop. It must not know how often the loop turns, or it would dissolve one that turns once.
@@ -70,8 +70,8 @@ def advance(
     numbers = run.env_steps - jnp.arange(schedule.num_envs)[::-1]
     # where rounds follow episodes, this may be for the end of another seed's, which leaves none here
     turns = schedule.updates * jnp.sum(schedule.due(numbers, step.ended > 0))
-    agent, total, count = jax.lax.fori_loop(0, turns, update_and_add, (run.agent, zeros, zeros))
-    run, action = _go_on(online, run.replace(agent=agent), step, observation)
+    changing, total, count = jax.lax.fori_loop(0, turns, update_and_add, (_changing(online, run), zeros, zeros))
+    run, action = _go_on(online, run.replace(**changing), step, observation)
     return run, action, jax.tree.map(jnp.divide, total, count)
 
 
@@ -99,16 +99,27 @@ def _stored(online: Online, run: Run, step: Rollout) -> Run:
 def _store(
     online: Online, run: Run, dataset: Transition | None, extras: Extras | None, step: Rollout
 ) -> tuple[Run, Callable, Metrics]:
-    """The run with the steps in its buffer; an update on it, (agent) -> (agent, metrics); the metrics' shapes."""
+    """The run with the steps in its buffer; an update, (`_changing`) -> (`_changing`, metrics); the metrics' shapes."""
     run = _stored(online, run, step)
     rows = Annotated.of(dataset, extras) if dataset is not None and extras is not None else dataset
     update_key = jax.random.fold_in(run.key, 0)
 
-    def update(agent: Any) -> tuple[Any, Metrics]:
-        sample_key, key = jax.random.split(jax.random.fold_in(update_key, agent.step))
-        return online.update(agent, online.replay.sample(run.buffer, rows, sample_key), key)
+    def update(changing: dict[str, Any]) -> tuple[dict[str, Any], Metrics]:
+        sample_key, key = jax.random.split(jax.random.fold_in(update_key, changing["agent"].step))
+        buffer = changing.get("buffer", run.buffer)
+        batch = online.replay.sample(buffer, rows, sample_key)
+        agent, metrics = online.update(changing["agent"], batch, key)
+        changed = {"agent": agent}
+        if online.replay.feedback is not None:
+            changed["buffer"] = online.replay.feedback(buffer, batch, agent)
+        return changed, metrics
 
-    return run, update, jax.eval_shape(update, run.agent)[1]
+    return run, update, jax.eval_shape(update, _changing(online, run))[1]
+
+
+def _changing(online: Online, run: Run) -> dict[str, Any]:
+    """What updates change, by its name in the run: the agent, and the buffer where they write into it."""
+    return {"agent": run.agent} | ({"buffer": run.buffer} if online.replay.feedback is not None else {})
 
 
 def _go_on(online: Online, run: Run, step: Rollout, observation: Array) -> tuple[Run, Array]:

@@ -101,7 +101,7 @@ def start_seed(setup: Setup, key: Array, start: Any) -> Run:
             "interaction.overlap=false"
         )
     return run.replace(
-        buffer=online.replay.init(setup.spec),
+        buffer=online.replay.init(setup.spec, setup.dataset_rows),
         memory=memory,
         best_score=jnp.asarray(-jnp.inf),
         start_score=jnp.asarray(jnp.nan),

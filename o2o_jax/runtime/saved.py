@@ -35,7 +35,11 @@ from o2o_jax.types import Array, History, Spec, expect_32_bits
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 FORMAT = "o2o_jax policy"
 VERSION = 1  # of the format; a reader takes its own and earlier ones
-NETWORKS: dict[str, type] = {**networks.HEADS, DecisionTransformer.head: DecisionTransformer}
+NETWORKS: dict[str, type] = {
+    **networks.HEADS,
+    networks.MixtureActor.head: networks.MixtureActor,
+    DecisionTransformer.head: DecisionTransformer,
+}
 WAY_OUT = "save the policy again"
 
 

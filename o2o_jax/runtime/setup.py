@@ -20,6 +20,7 @@ class Setup:
       task: with the environment's sizes and the reference scores; or its sizes alone, where nothing is played.
       seeds: S seeds; each draws the same numbers alone as among others.
       mesh: devices.
+      dataset_rows: N of the dataset, for replay that keeps something of every row; 0 without one.
     """
 
     algorithm: Algorithm
@@ -27,6 +28,7 @@ class Setup:
     task: Task | Spec
     seeds: Sequence[int]
     mesh: Mesh
+    dataset_rows: int = 0
 
     @property
     def spec(self) -> Spec:

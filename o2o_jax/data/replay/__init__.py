@@ -7,6 +7,7 @@ from o2o_jax.data.replay.episodes import EpisodeBuffer, episodes, queue_extras
 from o2o_jax.data.replay.half import half
 from o2o_jax.data.replay.own import own
 from o2o_jax.data.replay.prefilled import prefilled
+from o2o_jax.data.replay.prioritized import PrioritizedBatch, PrioritizedBuffer, prioritized
 from o2o_jax.data.replay.returns import ReturnsBuffer, with_returns
 from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer
 from o2o_jax.data.replay.rollout import rollout
@@ -18,6 +19,8 @@ Mode = Literal["half", "all", "part", "none", "auto"]
 __all__ = [
     "EpisodeBuffer",
     "Mode",
+    "PrioritizedBatch",
+    "PrioritizedBuffer",
     "RegimeBuffer",
     "ReturnsBuffer",
     "RingBuffer",
@@ -29,6 +32,7 @@ __all__ = [
     "make_buffer",
     "own",
     "prefilled",
+    "prioritized",
     "queue_extras",
     "rollout",
     "union",

@@ -40,7 +40,8 @@ def auto(capacity: int, batch_size: int, warmup_env_steps: int) -> Replay:
     Source: this package; the regimes are those of arXiv:2510.01460.
     """
 
-    def init(spec: Spec) -> RegimeBuffer:
+    def init(spec: Spec, rows: int = 0) -> RegimeBuffer:
+        del rows
         return RegimeBuffer(make_buffer(spec, capacity), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def add(buffer: RegimeBuffer, step: Rollout) -> RegimeBuffer:

@@ -93,7 +93,10 @@ def episodes(capacity: int, batch_size: int, context: int, max_episodes: int) ->
 
         return jax.tree.map(choose_rows, recorded, own)
 
-    init = functools.partial(make_episodes, capacity=max(capacity, context), max_episodes=max_episodes)
+    def init(spec: Spec, rows: int = 0) -> EpisodeBuffer:
+        del rows
+        return make_episodes(spec, max(capacity, context), max_episodes)
+
     return Replay(init, add, sample, choose, cut)
 
 

@@ -1,11 +1,9 @@
 """Half of every batch from the dataset, half from the fresh transitions."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows, rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, offline_rows, ring_init, rows
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
 
@@ -24,7 +22,7 @@ def half(capacity: int, batch_size: int) -> Replay:
         batches = rows(dataset, old), rows(buffer.storage, fresh)
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *batches)
 
-    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample)
+    return Replay(ring_init(capacity), insert, sample)
 
 
 def indices(key: Array, batch_size: int, dataset_size: int, size: Array) -> tuple[Array, Array]:

@@ -1,10 +1,8 @@
 """Fresh transitions alone."""
 
-import functools
-
 import jax
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, ring_init, rows
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
 
@@ -23,4 +21,4 @@ def own(capacity: int, batch_size: int) -> Replay:
         del dataset
         return rows(buffer.storage, jax.random.randint(key, (batch_size,), 0, buffer.size))
 
-    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample, choose=lambda dataset: None)
+    return Replay(ring_init(capacity), insert, sample, choose=lambda dataset: None)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, offline_rows, ring_init
 from o2o_jax.data.replay.union import of_both
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
@@ -39,7 +39,7 @@ def prefilled(capacity: int, batch_size: int, rows: int, half: bool) -> Replay:
         mixed = jnp.where(place < loaded.size, loaded[jnp.minimum(place, loaded.size - 1)], fresh)
         return of_both(dataset, buffer, jnp.concatenate([old, mixed]))
 
-    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample)
+    return Replay(ring_init(capacity), insert, sample)
 
 
 @functools.cache

@@ -55,8 +55,8 @@ def with_returns(rule: Replay, recorded: RecordedReturns, num_envs: int = 1) -> 
       num_envs: E, environments that take turns: every E-th row is of the same one.
     """
 
-    def init(spec: Spec) -> ReturnsBuffer:
-        ring = rule.init(spec)
+    def init(spec: Spec, rows: int = 0) -> ReturnsBuffer:
+        ring = rule.init(spec, rows)
         zeros = jnp.zeros_like(ring.storage.reward)
         return ReturnsBuffer(ring, zeros, jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool))
 

@@ -1,6 +1,7 @@
 """The newest transitions of one seed, in a ring."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -42,6 +43,16 @@ def make_buffer(spec: Spec, capacity: int) -> RingBuffer:
         terminated=jnp.zeros_like(scalars),
     )
     return RingBuffer(storage, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def ring_init(capacity: int) -> Callable[..., RingBuffer]:
+    """Returns the `interfaces.Replay.init` of a ring [C] for C = `capacity`, however many rows the dataset has."""
+
+    def init(spec: Spec, rows: int = 0) -> RingBuffer:
+        del rows
+        return make_buffer(spec, capacity)
+
+    return init
 
 
 def insert(buffer: RingBuffer, step: Transition) -> RingBuffer:

@@ -26,7 +26,10 @@ def rollout(length: int, num_envs: int = 1) -> Replay:
         assert isinstance(steps, Rollout)
         return steps if num_envs == 1 else by_environment(steps, num_envs)
 
-    init = functools.partial(make_rollout, length=length)
+    def init(spec: Spec, rows: int = 0) -> RingBuffer:
+        del rows
+        return make_rollout(spec, length)
+
     return Replay(init, insert, sample, choose=lambda dataset: None, cut=functools.partial(cut, num_envs=num_envs))
 
 

@@ -1,12 +1,11 @@
 """The dataset and the fresh transitions as one: every row of both is as likely as any other."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer, offline_rows, rows
+from o2o_jax.data.replay.ring import RingBuffer, insert, offline_rows, ring_init, rows
 from o2o_jax.interfaces import Replay
 from o2o_jax.types import Array, Transition
 
@@ -30,7 +29,7 @@ def union(capacity: int, batch_size: int, best_episodes: int | None = None) -> R
         indices = jax.random.randint(key, (batch_size,), 0, dataset.reward.shape[0] + buffer.size)
         return of_both(dataset, buffer, indices)
 
-    return Replay(functools.partial(make_buffer, capacity=capacity), insert, sample, choose)
+    return Replay(ring_init(capacity), insert, sample, choose)
 
 
 def of_both(dataset: Transition, buffer: RingBuffer, indices: Array) -> Transition:
