@@ -33,7 +33,7 @@ STRANGERS = {
     "offline": {"online", "envs"}, "online": {"envs"}, "envs": {"offline", "online"}, "runtime": {"offline", "online"},
 }  # fmt: skip
 # online methods that continue an offline update
-CONTINUED = {"aca", "awac", "cal_ql", "continued", "iql", "odt", "pex", "proto_td3"}
+CONTINUED = {"aca", "awac", "cal_ql", "continued", "iql", "odt", "off2on", "pex", "proto_td3"}
 
 
 def imports(path):

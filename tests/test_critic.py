@@ -52,7 +52,7 @@ def algorithms():
 
 def test_every_algorithm_with_critics_shows_them():
     shown = {name: algorithm.critic(state) for name, algorithm, state in algorithms()}
-    offline = ("td3_bc", "rebrac", "cql", "cal_ql", "iql", "awac", "sac_ml")
+    offline = ("td3_bc", "rebrac", "cql", "cal_ql", "iql", "awac", "sac_ml", "cql_ensemble")
     online = (
         "o2sac",
         "o2td3",
@@ -63,6 +63,7 @@ def test_every_algorithm_with_critics_shows_them():
         "cal_ql",
         "pex",
         "aca",
+        "off2on",
         "pa_rl",
         "rlpd",
         "wsrl",

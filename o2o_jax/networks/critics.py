@@ -143,7 +143,7 @@ def shift_output(params: Params, shift: Array) -> Params:
 
 
 def near_constant(params: Params, value: float) -> Params:
-    """Returns parameters of a `Critic` whose values are about `value`: output weights a hundredth as large, that bias."""
+    """Returns parameters of a `Critic` whose values are about `value`, by small weights of its output and that bias."""
     layer = params["params"]["Dense_0"]
     output = {"kernel": 0.01 * layer["kernel"], "bias": jnp.full_like(layer["bias"], value)}
     return {"params": params["params"] | {"Dense_0": output}}

@@ -1,6 +1,5 @@
 """Whole episodes: the dataset's best and the fresh ones behind them in one queue, as histories of their steps."""
 
-import functools
 from typing import Any
 
 import flax.struct

@@ -62,17 +62,16 @@ def update(nets: Networks, config: Config, state: State, batch: Transition, key:
     return state, jax.tree.map(lambda values: values.mean(), metrics)
 
 
-def mixture(nets: Networks, config: Config, actor: Params) -> tuple[Params, networks.MixtureActor]:
-    """Returns actors [N, ...] as the parameters of one, and its network."""
+def mixture(nets: Networks, config: Config) -> networks.MixtureActor:
+    """Returns the network of all actors as one: observations [..., O] to a squashed normal over actions [..., A]."""
     own = nets.actor
-    network = networks.MixtureActor(own.action_dim, own.hidden, own.layer_init, own.layer_norm, config.num_agents)
-    return network.of(actor), network
+    return networks.MixtureActor(own.action_dim, own.hidden, own.layer_init, own.layer_norm, config.num_agents)
 
 
 def policy(nets: Networks, config: Config, state: State) -> Policy:
     """Returns the mixture of all actors: raw observations [..., O] to actions [..., A]."""
-    params, network = mixture(nets, config, state.actor)
-    return Policy(params, state.transform.normalizer, network)
+    network = mixture(nets, config)
+    return Policy(network.of(state.actor), state.transform.normalizer, network)
 
 
 def all_critics(critic: Params) -> Params:

@@ -102,7 +102,7 @@ def make_networks(config: Config, spec: Spec) -> Networks:
     update = config.update
     nets = cql.algorithm.make_networks(update, spec)
     return Networks(
-        actor=mixture(nets, update, {"params": {}})[1],
+        actor=mixture(nets, update),
         critic=nets.critic.clone(num_critics=update.num_agents * update.num_critics),
         ratio=networks.Critic(config.ratio.hidden, layer_init="fan_in"),
         actor_optimizer=optax.adam(config.actor_lr),
@@ -185,8 +185,9 @@ def finetune(
     next_distribution = nets.actor.apply(state.actor, drawn.next_observation)
     next_action, next_log_prob = next_distribution.sample_and_log_prob(target_key)
     next_q = nets.critic.apply(state.target_critic, drawn.next_observation, next_action)
-    value = losses.agent_values(next_q, agents) - alpha * next_log_prob  # [N, B]
-    target = td_target(drawn.reward, drawn.terminated, value, config.update.discount)
+    value = losses.agent_values(next_q, agents) - alpha * next_log_prob[None]  # [N, B]
+    of_agent = functools.partial(td_target, drawn.reward, drawn.terminated, discount=config.update.discount)
+    target = jax.vmap(of_agent)(value)
     (critic_loss, metrics), critic_gradient = jax.value_and_grad(losses.critic_loss, has_aux=True)(
         state.critic, nets.critic, drawn.observation, drawn.action, target
     )
