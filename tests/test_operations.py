@@ -80,9 +80,10 @@ def compiled_operations(workload):
 
 
 # PPO in one minibatch and one epoch, for the same reason. Of the branches of a delayed actor XLA counts the larger one,
-# which a delay of 1 takes every time. CQL in one block of states, WSRL with one step of the critics.
+# which a delay of 1 takes every time. CQL and its ensemble in one block of states, WSRL with one step of the critics.
 SETTINGS = {
     "cql": {"batch_size": 32},
+    "cql_ensemble": {"batch_size": 32},
     "o2ppo": {"rollout_env_steps": 256, "minibatch_size": 256, "epochs": 1},
     "o2td3": {"policy_delay": 1},
     "pa_rl": {"steps": 1},

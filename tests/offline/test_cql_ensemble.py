@@ -1,7 +1,9 @@
 """An ensemble of CQL agents."""
 
 import dataclasses
+import operator
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,11 @@ def batch(rows):
     )
 
 
+def each(tree, k):
+    """One agent's part."""
+    return jax.tree.map(operator.itemgetter(k), tree)
+
+
 def test_every_agent_learns_as_if_it_were_alone():
     method, alone = cql_ensemble.make(CONFIG, SPEC), cql.make(cql.Config(**SIZES), SPEC)
     state = sharing.jit(method.init)(jax.random.key(0), Normalizer.identity(3))
@@ -39,17 +46,12 @@ def test_every_agent_learns_as_if_it_were_alone():
     step = sharing.jit(alone.phase("offline").update)
     losses = []
     for k, agent_key in enumerate(jax.random.split(key, 3)):
-        agent = jax.tree.map(lambda leaf: leaf[k], state.replace(transform=None, step=None))
+        agent = each(state.replace(transform=None, step=None), k)
         agent = agent.replace(transform=state.transform, step=state.step)
-        mine = jax.tree.map(lambda column: column[4 * k : 4 * k + 4], rows)
-        expected, found = step(agent, mine, agent_key)
+        expected, found = step(agent, jax.tree.map(operator.itemgetter(slice(4 * k, 4 * k + 4)), rows), agent_key)
         losses.append(found["critic_loss"])
         for name in ("actor", "critic", "target_critic", "log_alpha"):
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a[k], b, rtol=2e-5, atol=1e-6),
-                getattr(after, name),
-                getattr(expected, name),
-            )
+            chex.assert_trees_all_close(each(getattr(after, name), k), getattr(expected, name), rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["critic_loss"], np.mean(losses), rtol=1e-5)
     kernels = state.actor["params"]["MLP_0"]["Dense_0"]["kernel"]
     assert not np.allclose(kernels[0], kernels[1])
