@@ -16,7 +16,7 @@ import numpy as np
 from o2o_jax import offline, online, operations, registry
 from o2o_jax.cli.overrides import parse_overrides
 from o2o_jax.data.dataset import Dataset
-from o2o_jax.data.replay import PrioritizedBatch
+from o2o_jax.data.replay import uniform_batch
 from o2o_jax.interfaces import Algorithm, Phase
 from o2o_jax.jobs.handoffs import with_any_critics
 from o2o_jax.operations import Count
@@ -126,7 +126,7 @@ def _fine_tuning(name: str, config: Any, count: Count, algorithm: Algorithm, dat
                 update,
                 1,
                 operations.batch_size_of(config),
-                sample=_with_uniform_rows if online_part.replay.feedback else None,
+                sample=uniform_batch if online_part.replay.feedback else None,
             ),
         )
     )
@@ -136,13 +136,6 @@ def _fine_tuning(name: str, config: Any, count: Count, algorithm: Algorithm, dat
         return online_part.begin(algorithm.init(key, None), jnp.asarray(True))
 
     return Workload(name, config, count, init, run, rows.rollout(), on_rollout=on_rollout)
-
-
-def _with_uniform_rows(dataset: Transition, key: Array, batch_size: int) -> PrioritizedBatch:
-    """Draws rows [B] and what `data.replay.prioritized` gives beside them, all uniformly."""
-    places = jax.random.randint(key, (3, batch_size), 0, dataset.reward.shape[0])
-    drawn, offline, fresh = (jax.tree.map(lambda column, place=place: column[place], dataset) for place in places)
-    return PrioritizedBatch(drawn, places[0], offline, fresh)
 
 
 def matching(wanted: Sequence[str]) -> list[str]:

@@ -189,7 +189,7 @@ class Replay(NamedTuple):
       choose: (`data.dataset.Dataset`) -> the part of it that `sample` draws from, on the host; None where it draws of
         none, and is handed none.
       cut: (buffer) -> buffer, where the episodes under way were lost: the next steps begin others.
-      feedback: (buffer, batch, state after the update on it) -> buffer, where updates say what is worth drawing; None
+      feedback: (buffer, batch, state before the update on it) -> buffer, where updates say what is worth drawing; None
         where they don't.
     """
 

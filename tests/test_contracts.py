@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from o2o_jax import networks, offline, online
+from o2o_jax.data import replay
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.interfaces import Phase
 from o2o_jax.offline import dt
@@ -47,6 +48,7 @@ OVERRIDES = {
     "heads": 2,
     "context": 4,
     "eval_context": 2,
+    "num_agents": 2,
 }
 MODULES = {"offline": offline, "online": online}
 ANY_HEAD = "gaussian"  # of the policy, where an algorithm takes any
@@ -56,8 +58,12 @@ def phases_of(algorithm, config):
     """The algorithm's phases, its online part among them under the name "finetune"."""
     part = algorithm.online
     # of a method that continues one, batches of what no rows are come as offline, here from the dataset alone
-    histories = functools.partial(dt.algorithm.sample, config.update) if algorithm.name == "odt" else None
-    finetune = (Phase("finetune", part.update, UPDATES, BATCH_SIZE, part.prepare, histories),) if part else ()
+    sample = None
+    if algorithm.name == "odt":
+        sample = functools.partial(dt.algorithm.sample, config.update)
+    elif part and part.replay.feedback:
+        sample = replay.uniform_batch
+    finetune = (Phase("finetune", part.update, UPDATES, BATCH_SIZE, part.prepare, sample),) if part else ()
     return {phase.name: phase for phase in (*algorithm.phases, *finetune)}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from o2o_jax import offline, online
+from o2o_jax.data import replay
 from o2o_jax.data.transform import Normalizer
 from o2o_jax.networks import critic_settings
 from o2o_jax.policy import CloneConfig, Handoff, clone_init, hand_over, with_head
@@ -88,7 +89,7 @@ def test_pair(source, target):
         own |= {name: found[name] for name in ("layer_norm", "num_critics")}
     algorithm = compiled(target, **own)
     state = start_from(algorithm, handoff)
-    if direct and target != "aca":  # which makes its critics of other functions
+    if direct and target not in ("aca", "off2on"):  # which make their critics of other functions, or of all agents'
         jax.tree.map(np.testing.assert_array_equal, state.critic, handoff.state.critic)
 
     # the policy is all that crosses, and it crosses whole
@@ -115,6 +116,8 @@ def test_pair(source, target):
         state, extras = algorithm.online.prepare(state, BATCH)
         rule = algorithm.online.replay
         batch = sharing.jit(rule.sample)(rule.init(SPEC), Annotated.of(BATCH, extras), jax.random.key(6))
+    if algorithm.online.replay.feedback:
+        batch = replay.uniform_batch(BATCH, jax.random.key(6), 8)
     state, _ = algorithm.online.update(state, batch, jax.random.key(4))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     memory = algorithm.online.memory()

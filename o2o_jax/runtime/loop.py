@@ -111,14 +111,14 @@ def _store(
         agent, metrics = online.update(changing["agent"], batch, key)
         changed = {"agent": agent}
         if online.replay.feedback is not None:
-            changed["buffer"] = online.replay.feedback(buffer, batch, agent)
+            changed["buffer"] = online.replay.feedback(buffer, batch, changing["agent"])
         return changed, metrics
 
     return run, update, jax.eval_shape(update, _changing(online, run))[1]
 
 
 def _changing(online: Online, run: Run) -> dict[str, Any]:
-    """What updates change, by its name in the run: the agent, and the buffer where they write into it."""
+    """Parts of the run that updates change, by their names: the agent, and the buffer where they write into it."""
     return {"agent": run.agent} | ({"buffer": run.buffer} if online.replay.feedback is not None else {})
 
 

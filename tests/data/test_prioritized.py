@@ -22,16 +22,10 @@ def step(reward):
     return Rollout(**vars(one), truncated=np.float32(0))
 
 
-class Worth:
-    """State of an update that has found priorities."""
-
-    def __init__(self, priority):
-        self.priority = jnp.asarray(priority, jnp.float32)
-
-
 @pytest.fixture
 def rule():
-    return replay.prioritized(CAPACITY, BATCH, fresh_share=0.75, fresh_rows=2)
+    # the state is what the rows of its batch are worth
+    return replay.prioritized(CAPACITY, BATCH, lambda state, batch: state, fresh_share=0.75, fresh_rows=2)
 
 
 def test_fresh_rows_begin_with_their_share(rule):
@@ -53,13 +47,13 @@ def test_updates_say_what_is_worth_drawing(rule):
     buffer = rule.add(rule.init(SPEC, ROWS), step(100))
     batch = jax.jit(rule.sample)(buffer, rows(0, ROWS), jax.random.key(0))
     places = np.unique(batch.place)
-    fed = rule.feedback(buffer, batch, Worth(np.where(np.asarray(batch.place) == 6, 20.0, 0.5)))
+    fed = rule.feedback(buffer, batch, jnp.where(batch.place == 6, 20.0, 0.5))
     expected = np.where(np.isin(np.arange(10), places), 0.5, buffer.priority)
     expected[6] = 20.0
     np.testing.assert_allclose(fed.priority, expected)
     assert float(fed.highest) == 20.0  # with which the next row begins
     assert float(rule.add(fed, step(101)).priority[7]) == 20.0
-    low = rule.feedback(buffer, batch, Worth(np.full(BATCH, 0.5)))
+    low = rule.feedback(buffer, batch, jnp.full(BATCH, 0.5))
     assert float(low.highest) == 9.0
 
 

@@ -7,7 +7,7 @@ from o2o_jax.data.replay.episodes import EpisodeBuffer, episodes, queue_extras
 from o2o_jax.data.replay.half import half
 from o2o_jax.data.replay.own import own
 from o2o_jax.data.replay.prefilled import prefilled
-from o2o_jax.data.replay.prioritized import PrioritizedBatch, PrioritizedBuffer, prioritized
+from o2o_jax.data.replay.prioritized import PrioritizedBatch, PrioritizedBuffer, prioritized, uniform_batch
 from o2o_jax.data.replay.returns import ReturnsBuffer, with_returns
 from o2o_jax.data.replay.ring import RingBuffer, insert, make_buffer
 from o2o_jax.data.replay.rollout import rollout
@@ -35,6 +35,7 @@ __all__ = [
     "prioritized",
     "queue_extras",
     "rollout",
+    "uniform_batch",
     "union",
     "with_returns",
 ]

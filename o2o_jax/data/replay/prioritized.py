@@ -1,5 +1,6 @@
 """Rows of the dataset and fresh ones by their priorities, which updates rewrite."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -45,8 +46,20 @@ class PrioritizedBatch:
     online: Transition
 
 
-def prioritized(capacity: int, batch_size: int, fresh_share: float, fresh_rows: int = 1_000) -> Replay:
-    """Returns the rule of balanced replay: batches by priority, which the state of the updates has as `priority` [B].
+def uniform_batch(dataset: Transition, key: Array, batch_size: int) -> PrioritizedBatch:
+    """Draws a batch [B] of a dataset [N] alone, all of it uniformly: an `interfaces.Sample` where nothing is fresh."""
+    places = jax.random.randint(key, (3, batch_size), 0, dataset.reward.shape[0])
+    return PrioritizedBatch(rows(dataset, places[0]), places[0], rows(dataset, places[1]), rows(dataset, places[2]))
+
+
+def prioritized(
+    capacity: int,
+    batch_size: int,
+    priority: Callable[[Any, PrioritizedBatch], Array],
+    fresh_share: float,
+    fresh_rows: int = 1_000,
+) -> Replay:
+    """Returns the rule of balanced replay: batches by priority, which is found anew for the rows of every batch.
 
     Rows of the dataset begin with 1. Fresh ones begin with the highest priority there has been, at first
 
@@ -57,21 +70,25 @@ def prioritized(capacity: int, batch_size: int, fresh_share: float, fresh_rows: 
     Args:
       capacity: C of the ring [C] of fresh transitions.
       batch_size: B of a batch, a `PrioritizedBatch`.
+      priority: (state before an update, batch of it) -> [B] of its rows that were drawn by priority.
       fresh_share: f in (0, 1).
       fresh_rows: F.
+
+    Raises:
+      ValueError: while drawing, if there is no dataset, or another than the buffer was made for.
 
     Source: Lee et al. (arXiv:2107.00591), and its authors' code.
     """
 
     def init(spec: Spec, rows: int = 0) -> PrioritizedBuffer:
         highest = rows * fresh_share / ((1.0 - fresh_share) * fresh_rows) if rows else 1.0
-        priority = jnp.concatenate([jnp.ones(rows), jnp.zeros(capacity)])
-        return PrioritizedBuffer(make_buffer(spec, capacity), priority, jnp.asarray(highest, jnp.float32))
+        priorities = jnp.concatenate([jnp.ones(rows), jnp.zeros(capacity)])
+        return PrioritizedBuffer(make_buffer(spec, capacity), priorities, jnp.asarray(highest, jnp.float32))
 
     def add(buffer: PrioritizedBuffer, step: Rollout) -> PrioritizedBuffer:
         place = buffer.priority.shape[0] - capacity + buffer.ring.position
-        priority = jax.lax.dynamic_update_index_in_dim(buffer.priority, buffer.highest, place, 0)
-        return buffer.replace(ring=insert(buffer.ring, step), priority=priority)
+        priorities = jax.lax.dynamic_update_index_in_dim(buffer.priority, buffer.highest, place, 0)
+        return buffer.replace(ring=insert(buffer.ring, step), priority=priorities)
 
     def sample(buffer: PrioritizedBuffer, dataset: Transition | None, key: Array) -> PrioritizedBatch:
         dataset = offline_rows(dataset, buffer.ring.storage)
@@ -85,11 +102,9 @@ def prioritized(capacity: int, batch_size: int, fresh_share: float, fresh_rows: 
         drawn = of_both(dataset, buffer.ring, place)
         return PrioritizedBatch(drawn, place, rows(dataset, old), rows(buffer.ring.storage, fresh))
 
+    def feedback(buffer: PrioritizedBuffer, batch: PrioritizedBatch, state: Any) -> PrioritizedBuffer:
+        found = priority(state, batch)
+        highest = jnp.maximum(buffer.highest, jnp.max(found))
+        return buffer.replace(priority=buffer.priority.at[batch.place].set(found), highest=highest)
+
     return Replay(init, add, sample, feedback=feedback)
-
-
-def feedback(buffer: PrioritizedBuffer, batch: PrioritizedBatch, state: Any) -> PrioritizedBuffer:
-    """Writes the priorities [B] that an update has found for the rows [B] that were drawn for it."""
-    priority = state.priority
-    highest = jnp.maximum(buffer.highest, jnp.max(priority))
-    return buffer.replace(priority=buffer.priority.at[batch.place].set(priority), highest=highest)

@@ -80,7 +80,6 @@ class State:
       target_critic: the same for Q̄.
       log_alpha: [] log of the temperature α.
       ratio: parameters of w.
-      priority: [B] of the rows of the latest batch, for replay.
       opt: optimiser states.
       transform: of observations and rewards, constant.
       step: [] int32, updates so far.
@@ -91,7 +90,6 @@ class State:
     target_critic: Params
     log_alpha: Array
     ratio: Params
-    priority: Array
     opt: OptStates
     transform: Transform
     step: Array = counter()
@@ -140,7 +138,6 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
         target_critic=critic,
         log_alpha=log_alpha,
         ratio=ratio,
-        priority=jnp.ones(config.update.batch_size),
         opt=OptStates(
             actor=nets.actor_optimizer.init(actor),
             critic=nets.critic_optimizer.init(critic),
@@ -155,7 +152,7 @@ def init(nets: Networks, config: Config, key: Array, handoff: Handoff | None = N
 def finetune(
     nets: Networks, config: Config, state: State, batch: PrioritizedBatch, key: Array
 ) -> tuple[State, Metrics]:
-    """Steps temperature, actors, critics and w, all by gradients at the old parameters, and takes down priorities.
+    """Steps temperature, actors, critics and w, all by gradients at the old parameters.
 
     Args:
       nets: of `make_networks`.
@@ -186,16 +183,14 @@ def finetune(
     next_action, next_log_prob = next_distribution.sample_and_log_prob(target_key)
     next_q = nets.critic.apply(state.target_critic, drawn.next_observation, next_action)
     value = losses.agent_values(next_q, agents) - alpha * next_log_prob[None]  # [N, B]
-    of_agent = functools.partial(td_target, drawn.reward, drawn.terminated, discount=config.update.discount)
-    target = jax.vmap(of_agent)(value)
+    reward, terminated = (jnp.broadcast_to(column, value.shape) for column in (drawn.reward, drawn.terminated))
+    target = td_target(reward, terminated, value, config.update.discount)
     (critic_loss, metrics), critic_gradient = jax.value_and_grad(losses.critic_loss, has_aux=True)(
         state.critic, nets.critic, drawn.observation, drawn.action, target
     )
-    (ratio_loss, offline_ratio), ratio_gradient = jax.value_and_grad(losses.ratio_loss, has_aux=True)(
+    ratio_loss, ratio_gradient = jax.value_and_grad(losses.ratio_loss)(
         state.ratio, nets.ratio, (offline.observation, offline.action), (online.observation, online.action)
     )
-    ratio = losses.density_ratio(state.ratio, nets.ratio, drawn.observation, drawn.action)
-    priority = ratio_priority(ratio, offline_ratio, config.ratio.temperature)
 
     log_alpha, alpha_opt = gradient_step(nets.alpha_optimizer, alpha_gradient, state.opt.alpha, state.log_alpha)
     actor, actor_opt = gradient_step(nets.actor_optimizer, actor_gradient, state.opt.actor, state.actor)
@@ -207,7 +202,6 @@ def finetune(
         target_critic=polyak_update(critic, state.target_critic, config.update.polyak),
         log_alpha=log_alpha,
         ratio=ratio_params,
-        priority=priority,
         opt=OptStates(actor=actor_opt, critic=critic_opt, alpha=alpha_opt, ratio=ratio_opt),
         step=state.step + 1,
     )
@@ -218,9 +212,20 @@ def finetune(
         "alpha": alpha,
         "alpha_loss": alpha_loss,
         "ratio_loss": ratio_loss,
-        "priority": jnp.mean(priority),
     }
     return state, metrics | own
+
+
+def priority(nets: Networks, config: Config, state: State, batch: PrioritizedBatch) -> Array:
+    """Returns priorities [B] of the rows that were drawn by priority, by w of the state before their update.
+
+    Source: Lee et al. (arXiv:2107.00591), and its authors' code.
+    """
+    drawn, offline = (
+        losses.density_ratio(state.ratio, nets.ratio, rows.observation, rows.action)
+        for rows in map(state.transform, (batch.drawn, batch.offline))
+    )
+    return ratio_priority(drawn, offline, config.ratio.temperature)
 
 
 def policy(nets: Networks, state: State) -> Policy:
@@ -258,6 +263,8 @@ def make(config: Config, spec: Spec) -> Algorithm:
             begin=rlpd.algorithm.begin,
             act=common.memoryless(functools.partial(act, nets)),
             update=functools.partial(finetune, nets, config),
-            replay=config.replay.rule(config.env_steps, config.update.batch_size),
+            replay=config.replay.rule(
+                config.env_steps, config.update.batch_size, functools.partial(priority, nets, config)
+            ),
         ),
     )

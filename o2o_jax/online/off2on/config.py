@@ -1,6 +1,7 @@
 """Settings of Off2On."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 from o2o_jax.data import replay
@@ -46,9 +47,9 @@ class Replay(Settings):
         self._inside(0, 1, "fresh_share")
         self._counts("buffer_size")
 
-    def rule(self, env_steps: int, batch_size: int) -> ReplayRule:
-        """Returns the rule of these settings, for a run of `env_steps` and batches [B]."""
-        return replay.prioritized(max(1, min(self.buffer_size, env_steps)), batch_size, self.fresh_share)
+    def rule(self, env_steps: int, batch_size: int, priority: Callable) -> ReplayRule:
+        """Returns the rule of these settings, for a run of `env_steps`, batches [B] and their `priority`."""
+        return replay.prioritized(max(1, min(self.buffer_size, env_steps)), batch_size, priority, self.fresh_share)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def density_ratio(params: Params, network: networks.Critic, observation: Array, 
 
 def ratio_loss(
     params: Params, network: networks.Critic, offline: tuple[Array, Array], online: tuple[Array, Array]
-) -> tuple[Array, Array]:
+) -> Array:
     """Computes `ops.density_ratio.density_ratio_loss` of w.
 
     Args:
@@ -55,9 +55,8 @@ def ratio_loss(
       online: fresh ones, likewise.
 
     Returns:
-      [] loss, and w of the dataset's rows [B].
+      [] loss.
 
     Source: Lee et al. (arXiv:2107.00591).
     """
-    ratios = [density_ratio(params, network, *rows) for rows in (offline, online)]
-    return density_ratio_loss(*ratios), ratios[0]
+    return density_ratio_loss(*(density_ratio(params, network, *rows) for rows in (offline, online)))
