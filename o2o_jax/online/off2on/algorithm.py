@@ -26,7 +26,7 @@ from o2o_jax.policy import Handoff, Policy
 from o2o_jax.training import gradient_step, polyak_update
 from o2o_jax.types import Array, Metrics, Params, Spec, counter
 
-REQUIRES = Requires(networks.MixtureActor.head, state=True, sources=("cql_ensemble",))
+REQUIRES = Requires(None, state=True, sources=("cql_ensemble",))
 
 
 class Networks(NamedTuple):
