@@ -82,7 +82,7 @@ def test_every_algorithm_exports_its_config_and_make(package):
 
 def test_unknown_algorithms_are_refused():
     with pytest.raises(
-        ValueError, match="unknown offline algorithm 'td3bc'. Did you mean 'td3_bc'. The nearest of 9 valid names: "
+        ValueError, match="unknown offline algorithm 'td3bc'. Did you mean 'td3_bc'. The nearest of 10 valid names: "
     ):
         offline.load("td3bc")
     with pytest.raises(ValueError, match="unknown online algorithm 'o2sca'. Did you mean"):
