@@ -10,14 +10,17 @@ import pytest
 
 from o2o_jax import networks
 from o2o_jax.data.replay import PrioritizedBatch
-from o2o_jax.data.transform import Normalizer
+from o2o_jax.data.transform import Normalizer, Transform
 from o2o_jax.offline import cql_ensemble
 from o2o_jax.online import off2on
+from o2o_jax.online.off2on import algorithm as algorithm_of
 from o2o_jax.online.off2on import losses
 from o2o_jax.ops.density_ratio import ratio_priority
 from o2o_jax.policy import hand_over
 from o2o_jax.types import Spec, Transition
 from tests import sharing
+from tests.golden_numbers import SPEC as GOLDEN_SPEC
+from tests.golden_numbers import Golden, member
 
 SPEC = Spec(3, 2)
 ENSEMBLE = cql_ensemble.Config(hidden=(8,), critic_hidden=(8,), batch_size=4, num_actions=2, num_agents=3)
@@ -147,3 +150,53 @@ def test_settings():
     assert config.after("cql_ensemble", run).update == ENSEMBLE
     with pytest.raises(ValueError, match="fresh_share"):
         off2on.Replay(fresh_share=1.0)
+
+
+def test_golden_updates():
+    golden = Golden("off2on")
+    ensemble = cql_ensemble.Config(hidden=(32, 32), critic_hidden=(32, 32), batch_size=32, num_agents=3)
+    config = off2on.Config(update=ensemble, ratio=off2on.Ratio(hidden=(32, 32)))
+    nets = algorithm_of.make_networks(config, GOLDEN_SPEC)
+    scalars = {"log_std_multiplier": 1.0, "log_std_offset": 0.0}
+    agents = [golden.params(f"actor_{k}", **scalars) for k in (1, 2, 3)]
+    actor = nets.actor.of(jax.tree.map(lambda *leaves: jnp.stack(leaves), *agents))
+    names = [f"critic_{k}_{j}" for k in (1, 2, 3) for j in (1, 2)]
+    critic, ratio, log_alpha = golden.ensemble(*names), golden.params("ratio"), jnp.zeros(())
+    # m and b, which the code doesn't have, don't learn here
+    opt = algorithm_of.OptStates(
+        nets.actor_optimizer.init(actor), nets.critic_optimizer.init(critic),
+        nets.alpha_optimizer.init(log_alpha), nets.ratio_optimizer.init(ratio),
+    )  # fmt: skip
+    state = algorithm_of.State(
+        actor=actor, critic=critic, target_critic=critic, log_alpha=log_alpha, ratio=ratio, opt=opt,
+        transform=Transform(Normalizer.identity(5)), step=jnp.zeros((), jnp.int32),
+    )  # fmt: skip
+
+    def batch(step):
+        parts = {"drawn": golden.batch("update", step)}
+        for name in ("offline", "online"):
+            columns = {key: golden.recorded("update", step, f"{name}/{key}") for key in ("observation", "action")}
+            parts[name] = parts["drawn"].replace(**columns)
+        return PrioritizedBatch(**parts, place=jnp.arange(32))
+
+    def update(state, batch, key):
+        before = algorithm_of.priority(nets, config, state, batch)
+        after, metrics = algorithm_of.finetune(nets, config, state, batch, key)
+        members = after.actor["params"]["members"] | {name: jnp.full(3, value) for name, value in scalars.items()}
+        return after.replace(actor={"params": {"members": members}}), metrics | {"priority": before}
+
+    replayed = golden.replay("update", update, batch)
+    for step in golden.steps("update"):
+        state, metrics = replayed(state, step)
+        log = golden.log("update", step)
+        for name, own in (("policy_loss", "actor_loss"), ("alpha_loss", "alpha_loss"), ("weight_loss", "ratio_loss")):
+            np.testing.assert_allclose(metrics[own], log[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(metrics["critic_loss"], log["qf1_loss"] + log["qf2_loss"], rtol=1e-5)
+        np.testing.assert_allclose(metrics["priority"], golden.recorded("update", step, "found/priority"), rtol=1e-5)
+        without = {name: values for name, values in state.actor["params"]["members"].items() if name not in scalars}
+        found = {f"actor_{k}": {"params": member(without, k - 1)} for k in (1, 2, 3)}
+        for i, name in enumerate(names):
+            found[name] = member(state.critic, i)
+            found[name.replace("critic", "target")] = member(state.target_critic, i)
+        golden.check("update", step, **found, ratio=state.ratio, log_alpha=state.log_alpha)
+    assert step == 2
